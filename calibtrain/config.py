@@ -1,0 +1,522 @@
+"""The whole configuration tree: load YAML, apply dotted overrides, validate, hash, JSON schema.
+
+Every section is a frozen pydantic model that forbids unknown keys. A value that does not fit ends
+in one `UserError` line that names the key, the value and what is allowed.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from calibtrain.errors import UserError
+
+Count = Annotated[int, Field(ge=1, le=10**18)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def _exactly_one(section: Section) -> Any:
+    names = list(type(section).model_fields)
+    given = [name for name in names if getattr(section, name) is not None]
+    if len(given) != 1:
+        said = " and ".join(given) if given else "none of them"
+        raise ValueError(f"give exactly one of {', '.join(names)}; {said} given")
+    return section
+
+
+class MarkovConfig(Section):
+    """A word-level Markov source with a Zipfian vocabulary, whose entropy rate is known exactly."""
+
+    words: Annotated[int, Field(ge=2, le=100_000)] = 64
+    """Number of distinct words."""
+    successors: Annotated[int, Field(ge=1, le=100_000)] = 8
+    """How many words may follow a word."""
+    zipf: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
+    """Exponent of the Zipf law behind the transition probabilities."""
+    letters: Annotated[int, Field(ge=2, le=26)] = 12
+    """Size of the alphabet in which words are spelled."""
+    mean_document_words: Annotated[float, Field(gt=1.0, le=1e9)] = 200.0
+    """Expected words a document (lengths are geometric)."""
+    bytes: Annotated[int, Field(ge=1_000, le=10**12)] = 2_000_000
+    """Bytes of text to draw, about."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Seed of the source and of the text drawn from it."""
+
+    @model_validator(mode="after")
+    def _successors_exist(self) -> Self:
+        if self.successors > self.words:
+            raise ValueError(f"successors ({self.successors}) must not exceed words ({self.words})")
+        return self
+
+
+class CorpusConfig(Section):
+    """Which text, and how its documents are split."""
+
+    name: Annotated[str, Field(min_length=1)] = "kjv"
+    """kjv, pydoc, markov, files, files:GLOB, or tfds:NAME[/CONFIG]."""
+    paths: tuple[str, ...] = ()
+    """For `files`: .txt, .jsonl, .jsonl.gz or .parquet files; globs allowed."""
+    field: Annotated[str, Field(min_length=1)] = "text"
+    """The field that holds the text, for .jsonl, .parquet and TFDS data sets."""
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    """Share of the documents held out for validation."""
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    """Share of the documents held out for testing."""
+    markov: MarkovConfig = MarkovConfig()
+    """Settings of the `markov` source."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        kind, _, rest = self.name.partition(":")
+        if self.name in ("kjv", "pydoc", "markov") or (kind in ("tfds", "files") and rest):
+            if self.paths:
+                raise ValueError(f"paths are only used with name: files, not with {self.name}")
+        elif self.name == "files":
+            if not self.paths:
+                raise ValueError("name: files needs paths, for example paths: [texts/*.txt]")
+        else:
+            raise ValueError(
+                f"name {self.name!r} is no corpus; allowed: kjv, pydoc, markov, files, files:GLOB, "
+                "tfds:NAME[/CONFIG]"
+            )
+        return self
+
+
+class TokenizerConfig(Section):
+    """How text becomes tokens. Trained on the training split only; always lossless."""
+
+    kind: Literal["unigram", "bpe", "byte"] = "unigram"
+    """SentencePiece unigram or BPE with byte fallback, or plain bytes."""
+    vocab_size: Annotated[int, Field(ge=258, le=1_000_000)] = 1024
+    """Pieces in all, the 256 byte pieces and the specials included (`byte`: always 258)."""
+    character_coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9995
+    """Share of the characters that get a piece of their own; the rest falls back to bytes."""
+    path: str | None = None
+    """A folder with a ready tokenizer (tokenizer.model, manifest.json) to use instead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _byte_vocabulary(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("kind") == "byte":
+            size = data.get("vocab_size", 258)
+            if size != 258:
+                raise ValueError(f"vocab_size {size!r} does not fit kind: byte, which has 258")
+            return {**data, "vocab_size": 258}
+        return data
+
+
+class ContextConfig(Section):
+    """How far the model sees back: in tokens, or in bytes of text (then alike for every vocabulary)."""
+
+    tokens: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
+    """Context in tokens."""
+    bytes: Annotated[int, Field(ge=8, le=16_777_216)] | None = None
+    """Context in bytes of text, turned into tokens by the tokenizer's mean bytes a token."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        return _exactly_one(self)
+
+
+class ModelConfig(Section):
+    """The network: a decoder-only transformer or an LSTM."""
+
+    kind: Literal["transformer", "lstm"] = "transformer"
+    """Architecture."""
+    width: Annotated[int, Field(ge=8, le=65_536)] = 128
+    """Width of the residual stream (transformer) or of the hidden state (LSTM)."""
+    depth: Annotated[int, Field(ge=1, le=512)] = 4
+    """Number of layers."""
+    heads: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Attention heads (transformer)."""
+    kv_heads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Key and value heads, for grouped-query attention; none: as many as heads."""
+    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    """Feed-forward kind (transformer)."""
+    mlp_ratio: Annotated[float, Field(gt=0.0, le=64.0)] | None = None
+    """Feed-forward width over model width; none: 8/3 for swiglu, 4 for gelu."""
+    qk_norm: bool = True
+    """RMSNorm on queries and keys (transformer)."""
+    tied: bool = True
+    """Use the embedding as the unembedding."""
+    logit_soft_cap: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
+    """Logits become cap * tanh(logits / cap)."""
+    rope_base: Annotated[float, Field(gt=1.0, le=1e12)] = 10_000.0
+    """Base of the rotary frequencies (transformer)."""
+    norm_epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-6
+    """Epsilon of RMSNorm."""
+    compute: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the layers; auto: bfloat16 on accelerators. Parameters are float32 always."""
+    remat: bool = False
+    """Recompute each layer in the backward pass instead of keeping its activations."""
+
+    @property
+    def mlp_width(self) -> int:
+        """Feed-forward width, a multiple of 8."""
+        ratio = self.mlp_ratio or (8 / 3 if self.mlp == "swiglu" else 4.0)
+        return max(8, math.ceil(self.width * ratio / 8) * 8)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.kind == "lstm":
+            return self
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(
+                f"width ({self.width}) must be heads ({self.heads}) times an even number"
+            )
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads ({self.kv_heads}) must divide heads ({self.heads})")
+        return self
+
+
+class BudgetConfig(Section):
+    """How long to train, in one of four currencies."""
+
+    steps: Count | None = None
+    """Optimizer steps."""
+    tokens: Count | None = None
+    """Training tokens."""
+    bytes: Count | None = None
+    """Bytes of training text: the currency that is fair to every vocabulary."""
+    flops: Annotated[float, Field(ge=1.0, le=1e30)] | None = None
+    """Training FLOPs (forward and backward, counted analytically)."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        return _exactly_one(self)
+
+
+class BatchConfig(Section):
+    """What one optimizer step sees."""
+
+    rows: Annotated[int, Field(ge=1, le=1_048_576)] = 16
+    """Rows of one context each, over all devices."""
+    accumulate: Annotated[int, Field(ge=1, le=65_536)] = 1
+    """Micro-batches a step (gradient accumulation); must divide rows."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.rows % self.accumulate:
+            raise ValueError(f"accumulate ({self.accumulate}) must divide rows ({self.rows})")
+        return self
+
+
+class OptimizerConfig(Section):
+    """AdamW and its schedule."""
+
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 3e-3
+    """Peak learning rate."""
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    """After warm-up: cosine decay; warm-up, stable, decay; or constant."""
+    warmup_fraction: Fraction = 0.05
+    """Share of the run spent warming up linearly."""
+    decay_fraction: Fraction = 0.2
+    """Share of the run spent decaying linearly at its end (wsd)."""
+    final_fraction: Fraction = 0.1
+    """Learning rate at the end over its peak (cosine, wsd)."""
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Decay of the first moment."""
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    """Decay of the second moment."""
+    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-8
+    """AdamW epsilon."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.1
+    """Decoupled weight decay of matrices."""
+    decay_embeddings: bool = False
+    """Decay the embedding and unembedding too. Norms and biases are never decayed."""
+    clip_norm: Annotated[float, Field(gt=0.0, le=1e9)] | None = 1.0
+    """Clip the gradient to this global norm; none: do not clip."""
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        if self.schedule == "wsd" and self.warmup_fraction + self.decay_fraction > 1:
+            raise ValueError("warmup_fraction + decay_fraction must not exceed 1")
+        return self
+
+
+class EvaluationConfig(Section):
+    """Calibration and entropy, measured while training and at the end."""
+
+    times: Annotated[int, Field(ge=1, le=100_000)] = 8
+    """Evaluations a run, evenly spaced, the last one at its end."""
+    every: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    """Evaluate every so many steps instead (and at the end)."""
+    bytes: Count | None = 65_536
+    """Text scored at an evaluation while training: whole documents up to about this size."""
+    final_bytes: Count | None = None
+    """The same for the evaluations at the end; none: the whole split."""
+    final_splits: tuple[Literal["train", "validation", "test"], ...] = ("validation", "test")
+    """Splits evaluated at the end."""
+    rows: Annotated[int, Field(ge=1, le=1_048_576)] = 16
+    """Windows a batch."""
+    bins: Annotated[int, Field(ge=1, le=10_000)] = 15
+    """Equal-width bins of the ECE and of the reliability table."""
+
+
+class CheckpointConfig(Section):
+    """When the state is saved."""
+
+    times: Annotated[int, Field(ge=1, le=100_000)] = 4
+    """Checkpoints a run, evenly spaced, the last one at its end."""
+    every: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    """Save every so many steps instead (and at the end)."""
+    keep: Annotated[int, Field(ge=1, le=100_000)] = 2
+    """How many of the latest are kept."""
+
+
+class Config(Section):
+    """One training run."""
+
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of the initial parameters and of the order of the documents."""
+    corpus: CorpusConfig = CorpusConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    context: ContextConfig = ContextConfig(tokens=256)
+    model: ModelConfig = ModelConfig()
+    budget: BudgetConfig = BudgetConfig(bytes=4_000_000)
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    log_every: Annotated[int, Field(ge=1, le=10**12)] = 10
+    """Steps between two lines of training metrics."""
+
+
+class ControlsConfig(Section):
+    """What an ablation holds fixed while its grid varies."""
+
+    budget: Literal["as_given", "bytes", "tokens", "flops"] = "bytes"
+    """Every arm gets the same amount of this; as_given: each arm uses its own configuration."""
+    parameters: Literal["as_given", "body", "total"] = "body"
+    """Match the body (all but embedding and unembedding) or the total to the base's."""
+    solve_for: Literal["width", "depth"] = "width"
+    """Which dimension is solved for to match the parameters."""
+    context: Literal["as_given", "tokens", "bytes"] = "as_given"
+    """Every arm sees back the same number of tokens, or the same bytes of text."""
+
+
+class StudyConfig(Section):
+    """An ablation: a base configuration times a grid, under controls."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200)] = "Vocabulary-size ablation"
+    """Heading of the report."""
+    base: Config = Config()
+    """The configuration that every arm starts from."""
+    grid: dict[str, list[Any]]
+    """Dotted paths into the base, each with its values; an arm is one combination."""
+    controls: ControlsConfig = ControlsConfig()
+
+    @model_validator(mode="after")
+    def _grid_fits(self) -> Self:
+        if not self.grid:
+            raise ValueError("grid must name at least one key, e.g. tokenizer.vocab_size")
+        for key, values in self.grid.items():
+            if not values:
+                raise ValueError(f"grid key {key} has no values")
+        return self
+
+
+T = TypeVar("T", bound=Section)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses duplicate keys."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise UserError(f"line {key_node.start_mark.line + 1}: key {key!r} is given twice")
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML; a syntax error becomes one line that names the source and the place."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    except (yaml.YAMLError, TypeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{source}{place}: not valid YAML: {problem}") from None
+
+
+def read_tree(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file into a plain tree."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    tree = parse_yaml(text, str(path))
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: must hold keys and values, not a {type(tree).__name__}")
+    return tree
+
+
+def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set `a.b.c` in a nested tree, making sections on the way.
+
+    A key of a section that takes exactly one of several (`budget.steps`) replaces the others.
+    """
+    *parents, last = dotted.split(".")
+    node = tree
+    for depth, name in enumerate(parents):
+        child = node.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise UserError(f"{'.'.join(parents[: depth + 1])}: is a value, not a section")
+        node = child
+    if parents in (["budget"], ["context"], ["base", "budget"], ["base", "context"]):
+        node.clear()
+    node[last] = value
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Apply `key.path=value` overrides, values read as YAML."""
+    tree = json.loads(json.dumps(tree, default=str))
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"override {item!r}: write it as key.path=value")
+        set_path(tree, key.strip(), parse_yaml(text, f"override {key.strip()}"))
+    return tree
+
+
+def validate(cls: type[T], tree: Any, source: str = "") -> T:
+    """Validate a plain tree into a section.
+
+    Raises:
+        UserError: one line for the first few mistakes, with the nearest right key for unknown ones.
+    """
+    try:
+        text = json.dumps(tree, allow_nan=True, default=str)
+        return cls.model_validate_json(text)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False)[:3]:
+            line = _explain(cls, item)
+            if line not in lines:
+                lines.append(line)
+        prefix = f"{source}: " if source else ""
+        raise UserError(prefix + "; ".join(lines)) from None
+
+
+def _explain(cls: type[Section], item: Any) -> str:
+    location = [str(part) for part in item["loc"]]
+    fields, path = _fields_along(cls, location)
+    key = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        name = path[-1]
+        near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+        prefix = ".".join(path[:-1])
+        known = f"did you mean {'.'.join([*path[:-1], near[0]])}? " if near else ""
+        return f"{key}: unknown key; {known}allowed in {prefix or 'the top level'}: {', '.join(fields)}"
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if item["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    if item["type"] == "missing":
+        return f"{key}: is required"
+    value = item.get("input")
+    shown = json.dumps(value, default=str) if not isinstance(value, float) else repr(value)
+    return f"{key}: {shown[:80]} is not allowed: {message}"
+
+
+def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Field names of the innermost section on the way, and the location without union tags."""
+    path: list[str] = []
+    fields = list(cls.model_fields)
+    for part in location:
+        if cls is not None and part in cls.model_fields:
+            path.append(part)
+            annotation = cls.model_fields[part].annotation
+            cls = annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+            if cls is not None:
+                fields = list(cls.model_fields)
+        elif cls is not None or part.isdigit():
+            path.append(part)
+    return fields, path
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a training configuration: YAML, then `key.path=value` overrides."""
+    tree = read_tree(path)
+    if "grid" in tree:
+        raise UserError(f"{path}: is an ablation (it has a grid); run: calibtrain ablate {path}")
+    return validate(Config, apply_overrides(tree, overrides), str(path))
+
+
+def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
+    """Read an ablation configuration, and check that every arm of its grid is valid."""
+    tree = read_tree(path)
+    if "grid" not in tree:
+        raise UserError(f"{path}: has no grid, so it is no ablation; run: calibtrain train {path}")
+    study = validate(StudyConfig, apply_overrides(tree, overrides), str(path))
+    for key, values in study.grid.items():
+        for value in values:
+            with_value(study.base, {key: value}, f"{path}: grid")
+    return study
+
+
+def with_value(config: Config, changes: Mapping[str, Any], source: str = "") -> Config:
+    """A copy of a configuration with dotted paths replaced, validated again."""
+    tree = config.model_dump(mode="json", exclude_unset=True)
+    for key, value in changes.items():
+        set_path(tree, key, value)
+    return validate(Config, tree, source)
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def to_yaml(section: Section) -> str:
+    """The resolved section as YAML, in the order of its fields."""
+    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def config_hash(section: Section, *, leave_out: Iterable[str] = ()) -> str:
+    """Hex SHA-256 (16 digits) of a section's canonical JSON, top-level keys in `leave_out` aside."""
+    tree = section.model_dump(mode="json", exclude=set(leave_out))
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def json_schema(cls: type[Section] = Config) -> dict[str, Any]:
+    """JSON schema for editors, descriptions included."""
+    return cls.model_json_schema()

@@ -1,0 +1,95 @@
+"""The TFDS builder that every corpus is written by: documents in order, as `array_record`.
+
+Importing this file imports TFDS (about half a second), so only `corpus` does, when it opens one.
+"""
+
+import contextlib
+import io
+import struct
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import tqdm_utils
+
+from calibtrain.data.sources import Document
+
+_HEADER = struct.Struct("<QQ")
+
+
+class Spool:
+    """Documents set aside in one file, to be read back in any order.
+
+    A source is read once, and which split a document belongs to is only known after the last one.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._offsets = array("Q")
+
+    def append(self, document: Document) -> None:
+        """Set a document aside."""
+        name, text = document.id.encode(), document.text.encode()
+        self._offsets.append(self._file.tell())
+        self._file.write(_HEADER.pack(len(name), len(text)) + name + text)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def read(self, numbers: np.ndarray) -> Iterator[Document]:
+        """The documents of these numbers, in this order."""
+        for number in numbers:
+            self._file.seek(self._offsets[number])
+            name, text = _HEADER.unpack(self._file.read(_HEADER.size))
+            yield Document(self._file.read(name).decode(), self._file.read(text).decode())
+
+
+class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes the documents of a spool, split by split."""
+
+    name = "documents"
+    VERSION = tfds.core.Version("1.0.0")
+    code_path = None  # where TFDS would look for checksums of downloads: there are none
+
+    def __init__(self, spool: Spool, numbers: Mapping[str, np.ndarray], **options: Any):
+        self._spool, self._numbers = spool, numbers
+        super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({"id": text, "text": text}),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {name: self._generate_examples(name) for name in self._numbers}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:
+        for key, document in enumerate(self._spool.read(self._numbers[split])):
+            yield key, {"id": document.id, "text": document.text}
+
+
+def write_documents(spool: Spool, numbers: Mapping[str, np.ndarray], folder: Path) -> Path:
+    """Write the splits under `folder` and return where the record files are."""
+    builder = DocumentsBuilder(spool, numbers, data_dir=str(folder), file_format="array_record")
+    shown = tqdm_utils._active
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+    finally:
+        tfds.display_progress_bar(shown)
+    return Path(builder.data_dir)
+
+
+def read_documents(folder: Path) -> dict[str, Any]:
+    """Each split's records as a random access data source; texts are bytes of UTF-8."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return dict(tfds.builder_from_directory(str(folder)).as_data_source())

@@ -1,0 +1,90 @@
+"""Writing so that nothing is ever half there: temporary names, renames, locks, clear disk errors.
+
+Neither a killed process, nor two processes at once, nor a full disk leave something behind that is
+later taken for whole.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from calibtrain.errors import UserError
+
+
+def cache_directory() -> Path:
+    """Where prepared data is kept: `$CALIBTRAIN_CACHE`, or `~/.cache/calibtrain`."""
+    return Path(os.environ.get("CALIBTRAIN_CACHE") or Path.home() / ".cache" / "calibtrain")
+
+
+def prepare_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return `folder`, made by `fill(temporary_folder)` if it is not there yet.
+
+    Raises:
+        UserError: when the disk is full or may not be written.
+    """
+    if folder.is_dir():
+        return folder
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f".{folder.name}.lock")):
+            if folder.is_dir():  # another process was faster
+                return folder
+            for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.tmp-", dir=folder.parent))
+            try:
+                fill(temporary)
+                temporary.chmod(0o755)
+                temporary.rename(folder)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+    return folder
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with disk_errors(path):
+        try:
+            data = content.encode("utf-8") if isinstance(content, str) else content
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, waiting for it."""
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full",
+            errno.EDQUOT: "the disk quota is used up",
+            errno.EROFS: "the disk is read-only",
+            errno.EACCES: "it may not be written",
+            errno.EPERM: "it may not be written",
+            errno.ENOTDIR: "a file is in the way",
+        }
+        if error.errno not in reasons:
+            raise
+        raise UserError(
+            f"{path}: cannot write: {reasons[error.errno]}; free some space, or choose another "
+            "place (--run for runs, the environment variable CALIBTRAIN_CACHE for prepared data)"
+        ) from error

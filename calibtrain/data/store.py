@@ -1,0 +1,142 @@
+"""Documents tokenised once: a memory-mapped file of ids, and the exact bytes behind them."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from calibtrain.data.disk import prepare_once
+from calibtrain.data.corpus import Corpus, Document
+from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.errors import UserError
+
+_BATCH = 256  # documents tokenised at once
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenStore:
+    """One split of a corpus in one vocabulary.
+
+    A document of n tokens is stored as n + 2 ids, document start and end included, and has n + 1
+    *slots*: slot j predicts id j + 1 from ids 0..j. Slots are what training and evaluation count.
+
+    Attributes:
+        ids: all documents' ids, one after another (uint16 or uint32, memory-mapped).
+        offsets: where each document starts in `ids`, and the end.
+        document_bytes: raw UTF-8 bytes of each document.
+        byte_lengths: raw bytes that each vocabulary entry stands for; 0 for document start and end.
+        counts: how often each vocabulary entry is a target.
+        document_ids: the documents' names.
+    """
+
+    ids: np.ndarray
+    offsets: Int[np.ndarray, " documents+1"]
+    document_bytes: Int[np.ndarray, " documents"]
+    byte_lengths: Int[np.ndarray, " vocab"]
+    counts: Int[np.ndarray, " vocab"]
+    document_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.document_bytes)
+
+    @property
+    def vocab_size(self) -> int:
+        """Vocabulary entries."""
+        return len(self.byte_lengths)
+
+    @property
+    def slots(self) -> Int[np.ndarray, " documents"]:
+        """Predictions a document: its tokens and its end."""
+        return np.diff(self.offsets) - 1
+
+    @property
+    def bytes(self) -> int:
+        """Raw bytes of text in all."""
+        return int(self.document_bytes.sum())
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Mean raw bytes a slot."""
+        return self.bytes / int(self.slots.sum())
+
+    def document(self, index: int) -> Int[np.ndarray, " n+2"]:
+        """Ids of one document, start and end included."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+
+def frequency_deciles(counts: Int[np.ndarray, " vocab"]) -> Int[np.ndarray, " vocab"]:
+    """Decile 0..9 of each entry as a target: 0 holds the commonest entries, 9 the rarest.
+
+    Entries are ordered by frequency and cut where their cumulated share of all targets passes a
+    tenth, so that each decile holds about a tenth of the text, not of the vocabulary. An entry
+    goes where the middle of its share lies; entries never seen belong to decile 9.
+    """
+    order = np.argsort(-counts, kind="stable")
+    share = counts[order] / max(1, counts.sum())
+    middle = np.cumsum(share) - share / 2
+    deciles = np.empty(len(order), np.int32)
+    deciles[order] = np.minimum(9, (middle * 10).astype(np.int32))
+    deciles[counts == 0] = 9
+    return deciles
+
+
+def open_store(corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Path) -> TokenStore:
+    """The token store of a split, made once under `cache`.
+
+    Raises:
+        UserError: naming the first document that the tokenizer does not give back byte for byte.
+    """
+    key = f"{corpus.provenance.content_hash}-{tokenizer.hash}-{split}"
+
+    def fill(folder: Path) -> None:
+        write_store(folder, corpus.documents(split), tokenizer)
+
+    return read_store(prepare_once(cache / "stores" / key, fill))
+
+
+def write_store(folder: Path, documents: Sequence[Document], tokenizer: Tokenizer) -> None:
+    """Tokenise documents into a folder, checking each one to be lossless."""
+    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+    offsets, document_bytes, names = [0], [], []
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    with (folder / "ids.bin").open("wb") as handle:
+        for batch in _batches(documents):
+            for document, ids in zip(
+                batch, tokenizer.encode_batch([each.text for each in batch]), strict=True
+            ):
+                raw = document.text.encode("utf-8")
+                if tokenizer.decode(ids) != raw:
+                    tokenizer.check_lossless([document])  # names the document and the offset
+                    raise UserError(f"document {document.id!r} does not come back byte for byte")
+                sequence = np.concatenate([[tokenizer.bos_id], ids, [tokenizer.eos_id]])
+                handle.write(sequence.astype(dtype).tobytes())
+                counts += np.bincount(sequence[1:], minlength=len(counts))
+                offsets.append(offsets[-1] + len(sequence))
+                document_bytes.append(len(raw))
+                names.append(document.id)
+    np.save(folder / "offsets.npy", np.asarray(offsets, np.int64))
+    np.save(folder / "document_bytes.npy", np.asarray(document_bytes, np.int64))
+    np.save(folder / "byte_lengths.npy", np.asarray(tokenizer.byte_lengths, np.int32))
+    np.save(folder / "counts.npy", counts)
+    (folder / "store.json").write_text(json.dumps({"dtype": np.dtype(dtype).name, "ids": names}))
+
+
+def read_store(folder: Path) -> TokenStore:
+    """Open a store written by `write_store`."""
+    meta = json.loads((folder / "store.json").read_text())
+    return TokenStore(
+        ids=np.memmap(folder / "ids.bin", dtype=meta["dtype"], mode="r"),
+        offsets=np.load(folder / "offsets.npy"),
+        document_bytes=np.load(folder / "document_bytes.npy"),
+        byte_lengths=np.load(folder / "byte_lengths.npy"),
+        counts=np.load(folder / "counts.npy"),
+        document_ids=tuple(meta["ids"]),
+    )
+
+
+def _batches(documents: Sequence[Document]) -> Iterator[list[Document]]:
+    for start in range(0, len(documents), _BATCH):
+        yield [documents[i] for i in range(start, min(start + _BATCH, len(documents)))]

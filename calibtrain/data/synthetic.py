@@ -1,0 +1,217 @@
+"""A source of text whose entropy rate is known exactly: a word-level Markov chain in Zipf's manner.
+
+A document is a stationary stretch of the chain. Its first word has the stationary law; after each
+word it ends with probability q, and otherwise goes on to one of the word's successors. Words are
+distinct strings of letters, joined by one space, so text and words determine each other.
+
+The entropy of a document. Let N be its number of words, pi the stationary law and P_w the law of
+the successor of w. N is geometric with mean 1/q and independent of which words come, so
+
+    H(document) = H(N) + H(words | N)
+                = H_b(q)/q + H(pi) + (1/q - 1) sum_w pi_w H(P_w)        bits,
+
+H_b the entropy of a coin. By stationarity every word of the document has law pi, so
+
+    E bytes = (1/q) sum_w pi_w bytes(w) + (1/q - 1)                     the spaces between words.
+
+Their ratio is the entropy rate in bits a byte: what a perfect model of whole documents pays, the
+end of each document included. Over many documents, total -log2 P over total bytes tends to it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from calibtrain.config import MarkovConfig
+from calibtrain.errors import UserError
+
+_MOST_TRANSITIONS = 10_000_000  # words x successors: some 100 MB
+_WORDS_AT_ONCE = 2**18
+
+_Uniform = Callable[[int], Float[np.ndarray, "count"]]
+
+
+@dataclass(frozen=True, eq=False)
+class MarkovSource:
+    """A Markov chain over words that ends a document with a fixed probability after each word."""
+
+    words: tuple[str, ...]
+    """How each word is spelled: distinct, not empty, without spaces."""
+    successors: Int[np.ndarray, "words slots"]
+    """The words that may follow each word: different ones in a row."""
+    slot_probabilities: Float[np.ndarray, "slots"]
+    """Probability of each slot of `successors`, alike for every word; they add up to 1."""
+    stationary: Float[np.ndarray, "words"]
+    """The stationary law of the chain: also that of a document's first word."""
+    end_probability: float
+    """q: probability that a document ends after a word; its mean length is 1/q words."""
+
+    @property
+    def transition(self) -> Float[np.ndarray, "words words"]:
+        """The transition probabilities as a dense matrix; for small sources."""
+        matrix = np.zeros((len(self.words), len(self.words)))
+        rows = np.arange(len(self.words))[:, None]
+        np.add.at(matrix, (rows, self.successors), self.slot_probabilities)
+        return matrix
+
+    @property
+    def entropy_bits_per_document(self) -> float:
+        """Entropy of a document, in bits, its end included."""
+        q = self.end_probability
+        coin = _entropy(np.array([q, 1.0 - q]))
+        step = _entropy(self.slot_probabilities)  # alike for every word
+        return coin / q + _entropy(self.stationary) + (1.0 / q - 1.0) * step
+
+    @property
+    def bytes_per_document(self) -> float:
+        """Expected bytes of a document, the spaces between its words included."""
+        q = self.end_probability
+        lengths = np.array([len(word.encode()) for word in self.words])
+        return float(self.stationary @ lengths) / q + (1.0 / q - 1.0)
+
+    @property
+    def entropy_bits_per_byte(self) -> float:
+        """The entropy rate: bits a document over expected bytes a document."""
+        return self.entropy_bits_per_document / self.bytes_per_document
+
+    def sample_documents(self, count: int, seed: int) -> Iterator[str]:
+        """Draw independent documents, the same ones for the same seed on every machine."""
+        uniform = _uniform_stream(seed, 1)
+        slot_edges = np.cumsum(self.slot_probabilities)[:-1]
+        first_edges = np.cumsum(self.stationary)[:-1]
+        rows = self.successors.tolist()
+        at_once = max(1, int(_WORDS_AT_ONCE * self.end_probability))
+        for start in range(0, count, at_once):
+            batch = min(at_once, count - start)
+            first = np.searchsorted(first_edges, uniform(batch), side="right").tolist()
+            further = np.log1p(-uniform(batch)) // np.log1p(-self.end_probability)
+            ends = np.cumsum(further.astype(np.int64))
+            slots = np.searchsorted(slot_edges, uniform(int(ends[-1])), side="right").tolist()
+            begin = 0
+            for word, end in zip(first, ends.tolist(), strict=True):
+                spelled = [self.words[word]]
+                for slot in slots[begin:end]:
+                    word = rows[word][slot]
+                    spelled.append(self.words[word])
+                begin = end
+                yield " ".join(spelled)
+
+    def log2_probability(self, text: str) -> float:
+        """Exact log2 of the probability of `text` as a whole document; -inf if it cannot occur."""
+        try:
+            path = np.array([self._index[word] for word in text.split(" ")])
+        except KeyError:
+            return -np.inf
+        follows = self.successors[path[:-1]] == path[1:, None]
+        steps = follows @ self.slot_probabilities
+        q = self.end_probability
+        with np.errstate(divide="ignore"):
+            logs = np.log2(self.stationary[path[0]]) + np.log2(steps).sum()
+        return float(logs + steps.size * np.log2(1.0 - q) + np.log2(q))
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {word: index for index, word in enumerate(self.words)}
+
+
+def markov_source(config: MarkovConfig) -> MarkovSource:
+    """Build the source that a configuration describes, the same one for the same seed.
+
+    Each word is given `successors` different next words: one along a cycle through all words, so
+    that every word is reached from every other, the rest drawn by Zipf's law, so that few words
+    are common and many are rare. Their order, and so their share, is random.
+
+    Raises:
+        UserError: when words x successors is too large to hold in memory.
+    """
+    if config.words * config.successors > _MOST_TRANSITIONS:
+        raise UserError(
+            f"corpus.markov: words ({config.words}) times successors ({config.successors}) must "
+            f"not exceed {_MOST_TRANSITIONS}"
+        )
+    uniform = _uniform_stream(config.seed, 0)
+    successors = _draw_successors(config, uniform)
+    law = np.arange(1, config.successors + 1, dtype=np.float64) ** -config.zipf
+    law /= law.sum()
+    return MarkovSource(
+        words=_spell(config, uniform),
+        successors=successors,
+        slot_probabilities=law,
+        stationary=stationary_law(successors, law),
+        end_probability=1.0 / config.mean_document_words,
+    )
+
+
+def stationary_law(
+    successors: Int[np.ndarray, "words slots"], slot_probabilities: Float[np.ndarray, "slots"]
+) -> Float[np.ndarray, "words"]:
+    """The stationary law of an irreducible chain, by power iteration.
+
+    Iterates until |pi P - pi| (L1) is at most 1e-14, or for 20,000 steps. The law of the words in
+    a document is then off by at most 1/q times that, so slow mixing does no harm to the entropy.
+    """
+    count = len(successors)
+    law = np.full(count, 1.0 / count)
+    for _ in range(20_000):
+        mass = (law[:, None] * slot_probabilities).ravel()
+        following = np.bincount(successors.ravel(), weights=mass, minlength=count)
+        residual = np.abs(following - law).sum()
+        law = (law + following) / 2  # the lazy chain: same law, and it converges where P is periodic
+        law /= law.sum()
+        if residual <= 1e-14:
+            break
+    return law
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+def _entropy(law: np.ndarray) -> float:
+    """Entropy in bits."""
+    positive = law[law > 0]
+    return float(-(positive * np.log2(positive)).sum())
+
+
+def _uniform_stream(seed: int, stream: int) -> _Uniform:
+    """A function n -> n uniforms in [0, 1), from raw bits, which NumPy promises never to change."""
+    generator = np.random.PCG64([seed, stream])
+
+    def uniform(count: int) -> Float[np.ndarray, "count"]:
+        return (generator.random_raw(count) >> np.uint64(11)) * 2.0**-53
+
+    return uniform
+
+
+def _draw_successors(config: MarkovConfig, uniform: _Uniform) -> Int[np.ndarray, "words slots"]:
+    count, slots = config.words, config.successors
+    cycle = np.argsort(uniform(count), kind="stable")
+    along = np.empty(count, np.int64)
+    along[cycle] = np.roll(cycle, -1)
+    inverse_weights = np.arange(1, count + 1, dtype=np.float64) ** config.zipf
+    successors = np.empty((count, slots), np.int32)
+    rows_at_once = max(1, 2**22 // count)
+    for start in range(0, count, rows_at_once):
+        rows = np.arange(start, min(start + rows_at_once, count))
+        # The smallest of exponential arrival times: drawing by weight without replacement
+        # (Efraimidis and Spirakis, 2006).
+        arrival = -np.log1p(-uniform(rows.size * count)).reshape(rows.size, count)
+        arrival *= inverse_weights
+        arrival[np.arange(rows.size), along[rows]] = -1.0
+        chosen = np.sort(np.argpartition(arrival, slots - 1, axis=1)[:, :slots], axis=1)
+        order = np.argsort(uniform(chosen.size).reshape(chosen.shape), axis=1, kind="stable")
+        successors[rows] = np.take_along_axis(chosen, order, axis=1)
+    return successors
+
+
+def _spell(config: MarkovConfig, uniform: _Uniform) -> tuple[str, ...]:
+    """Distinct random strings: a frequent word is short, as in languages (Zipf's law of brevity)."""
+    words: dict[str, None] = {}
+    while len(words) < config.words:
+        needed = np.log(len(words) + 2) / np.log(config.letters)
+        length = int(np.ceil(needed)) + int(uniform(1)[0] * 3)
+        letters = (uniform(length) * config.letters).astype(np.uint8) + ord("a")
+        words.setdefault(letters.tobytes().decode("ascii"))
+    return tuple(words)

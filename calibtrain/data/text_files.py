@@ -1,0 +1,183 @@
+"""The user's own text files as documents: .txt, .jsonl, .jsonl.gz and .parquet.
+
+Text is taken as it is, byte for byte: no newline is translated, no byte order mark removed. What
+cannot be taken so ends in one line that names the file and the line, row or byte.
+"""
+
+import glob
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from calibtrain.errors import UserError
+
+SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
+
+
+def find_files(patterns: Sequence[str]) -> list[Path]:
+    """The files that paths and globs name, sorted within a glob, each once.
+
+    Raises:
+        UserError: a pattern that matches nothing, a folder, or a suffix that is not in `SUFFIXES`.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        expanded = os.path.expanduser(pattern)
+        if os.path.isdir(expanded):
+            raise UserError(f"{pattern}: is a folder; name its files, for example {pattern}/*.txt")
+        if os.path.exists(expanded):
+            matches = [expanded]
+        elif glob.has_magic(expanded):
+            matches = [path for path in sorted(glob.glob(expanded, recursive=True)) if os.path.isfile(path)]
+            if not matches:
+                raise UserError(f"{pattern}: matches no file (from {os.getcwd()})")
+        else:
+            raise UserError(f"{pattern}: no such file (from {os.getcwd()})")
+        for match in matches:
+            if not match.lower().endswith(SUFFIXES):
+                raise UserError(f"{match}: suffix not supported; allowed: {', '.join(SUFFIXES)}")
+            found[Path(match)] = None
+    return list(found)
+
+
+def file_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each file that does not depend on where their common folder is."""
+    absolute = [os.path.abspath(path) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(path) for path in absolute])
+    return [Path(os.path.relpath(path, folder)).as_posix() for path in absolute]
+
+
+def digest_files(paths: Sequence[Path], names: Sequence[str]) -> str:
+    """Hex SHA-256 (16 digits) of the files' names and bytes."""
+    digest = hashlib.sha256()
+    for path, name in zip(paths, names, strict=True):
+        try:
+            with path.open("rb") as handle:
+                content = hashlib.file_digest(handle, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+        digest.update(json.dumps([name, content]).encode())
+    return digest.hexdigest()[:16]
+
+
+def read_files(
+    paths: Sequence[Path], names: Sequence[str], field: str
+) -> Iterator[tuple[str, str]]:
+    """Identifier and text of every document of the files, in order.
+
+    A .txt file is one document, known by its name. A line of .jsonl(.gz) or a row of .parquet is
+    one, known by its `id` if that is a string or an integer, or else by its number; where there
+    are several files, the file's name stands before it.
+
+    Raises:
+        UserError: whatever keeps a document from being read exactly, with its place.
+    """
+    for path, name in zip(paths, names, strict=True):
+        prefix = f"{name}:" if len(paths) > 1 else ""
+        try:
+            match Path(name.lower().removesuffix(".gz")).suffix:
+                case ".txt":
+                    yield name, _decode(path.read_bytes(), str(path))
+                case ".jsonl":
+                    for identifier, text in _read_lines(path, field):
+                        yield prefix + identifier, text
+                case ".parquet":
+                    for identifier, text in _read_rows(path, field):
+                        yield prefix + identifier, text
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise UserError(f"{path}: is not a whole gzip file: {error}") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _decode(data: bytes, place: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{place}: not valid UTF-8 at byte {error.start} (0x{data[error.start]:02x}); convert it "
+            "to UTF-8 first"
+        ) from None
+
+
+def _read_lines(path: Path, field: str) -> Iterator[tuple[str, str]]:
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            place = f"{path}, line {number}"
+            if not line.strip():
+                continue
+            source = _decode(line, place)
+            if number == 1:
+                source = source.removeprefix("\ufeff")  # the file's mark, in front of the first {
+            try:
+                record = json.loads(source)
+            except json.JSONDecodeError as error:
+                raise UserError(
+                    f"{place}: not valid JSON: {error.msg}, column {error.colno}"
+                ) from None
+            except (ValueError, RecursionError) as error:  # an enormous integer, or deep nesting
+                raise UserError(f"{place}: not valid JSON: {error}") from None
+            if not isinstance(record, dict):
+                raise UserError(f"{place}: must be a JSON object, not {_kind(record)}")
+            yield _record(record, field, number, place)
+
+
+def _read_rows(path: Path, field: str) -> Iterator[tuple[str, str]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            if field not in columns:
+                raise _missing(field, columns, str(path))
+            wanted = [name for name in (field, "id") if name in columns]
+            for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(wanted))):
+                for row in range(batch.num_rows):
+                    number += 1
+                    record = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
+                    yield _record(record, field, number, f"{path}, row {number}")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, row {number}: not valid UTF-8 at byte {error.start}") from None
+    except pyarrow.ArrowException as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: is not a readable parquet file: {first}") from None
+
+
+def _record(record: dict[str, Any], field: str, number: int, place: str) -> tuple[str, str]:
+    if field not in record:
+        raise _missing(field, list(record), place)
+    text, identifier = record[field], record.get("id")
+    if not isinstance(text, str):
+        raise UserError(f"{place}: field {field!r} must be a string, not {_kind(text)}")
+    if isinstance(identifier, bool) or not isinstance(identifier, (str, int)):
+        identifier = number
+    identifier = str(identifier)
+    for name, value in ((field, text), ("id", identifier)):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{place}: field {name!r} has a lone surrogate (U+{ord(value[error.start]):04X}) at "
+                f"character {error.start}, which UTF-8 cannot hold"
+            ) from None
+    return identifier, text
+
+
+def _missing(field: str, there: Sequence[str], place: str) -> UserError:
+    names = ", ".join(there) or "none"
+    return UserError(f"{place}: has no field {field!r}; fields there: {names} (set corpus.field)")
+
+
+def _kind(value: Any) -> str:
+    names = {
+        dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"
+    }  # fmt: skip
+    return names.get(type(value), "bytes" if isinstance(value, bytes) else "a number")

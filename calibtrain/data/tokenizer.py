@@ -1,0 +1,427 @@
+"""Lossless tokenizers: text to ids and back to the exact bytes; trained once, kept in a folder.
+
+A piece is a string of bytes, known exactly, so byte counts and per-byte figures are exact for every
+vocabulary. SentencePiece only segments; decoding is concatenation and never its own.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import Int
+
+from calibtrain.config import TokenizerConfig
+from calibtrain.data.cache import disk_errors, prepare_once
+from calibtrain.data.sentencepiece_model import (
+    SPACE_MARK,
+    exact_pieces,
+    load_model,
+    specials_of,
+)
+from calibtrain.data.sentencepiece_training import (
+    train_sentencepiece,
+    trainer_version,
+    training_settings,
+)
+from calibtrain.data.tokenizer_manifest import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    Manifest,
+    read_file,
+    read_manifest,
+)
+from calibtrain.errors import UserError
+
+_BATCH = 256  # documents encoded at once where a whole corpus goes by
+_PROBE = "  \u3000a\u0301\ufb01\uff21\u212b\t\r\n\0\ufeff\U0001f469\u200d\U0001f52c <s><0x41>  "
+
+_Item = TypeVar("_Item")
+
+_log = logging.getLogger(__name__)
+
+
+class Document(Protocol):
+    """What is needed of a corpus's document."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
+class Provenance(Protocol):
+    """What is needed of a corpus's provenance."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def content_hash(self) -> str: ...
+
+
+class Corpus(Protocol):
+    """What is needed of a corpus."""
+
+    @property
+    def provenance(self) -> Provenance: ...
+    def documents(self, split: Literal["train"], /) -> Sequence[Document]: ...
+
+
+class Tokenizer:
+    """Text to ids and back. Every text without lone surrogates comes back byte for byte.
+
+    Attributes:
+        vocab_size: all ids, specials included.
+        bos_id: document start.
+        eos_id: document end.
+        piece_bytes: the exact bytes each id stands for; empty for specials.
+        byte_lengths: their lengths, int32 [vocab_size].
+        byte_ids: the id of the piece for each single byte, int32 [256].
+        manifest: where it comes from.
+        hash: 16 hex digits that identify what it does, wherever it was trained.
+    """
+
+    vocab_size: int
+    bos_id: int
+    eos_id: int
+    piece_bytes: tuple[bytes, ...]
+    byte_lengths: Int[np.ndarray, " vocab"]
+    byte_ids: Int[np.ndarray, " 256"]
+    manifest: Manifest
+    hash: str
+
+    def __init__(self, manifest: Manifest, model: bytes | None):
+        """From a manifest and the bytes of `tokenizer.model` (none for kind `byte`).
+
+        Raises:
+            UserError: when the model is not one that can be lossless, or not the manifest's.
+        """
+        self.manifest, self._model = manifest, model
+        if model is None:
+            self._processor = None
+            single = [bytes([value]) for value in range(256)]
+            self.piece_bytes, self.byte_ids = (*single, b"", b""), np.arange(256, dtype=np.int32)
+            specials = {"bos": 256, "eos": 257}
+        else:
+            self._processor = load_model(model)
+            self.piece_bytes, self.byte_ids = exact_pieces(self._processor)
+            specials = specials_of(self._processor)
+        self.vocab_size = len(self.piece_bytes)
+        if self.vocab_size != manifest.vocab_size or specials != manifest.specials:
+            raise UserError(
+                f"the model has {self.vocab_size} pieces and specials {specials}; the manifest "
+                f"says {manifest.vocab_size} and {manifest.specials}"
+            )
+        self.bos_id, self.eos_id = specials["bos"], specials["eos"]
+        self.byte_lengths = np.array([len(piece) for piece in self.piece_bytes], np.int32)
+        behaviour = f"calibtrain tokenizer {FORMAT_VERSION} {manifest.kind}\n".encode() + (
+            model or b""
+        )
+        self.hash = hashlib.sha256(behaviour).hexdigest()[:16]
+
+    def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
+        """Ids of a text, int32, without document start and end.
+
+        Raises:
+            UserError: when the text holds a lone surrogate, which has no UTF-8 bytes.
+        """
+        return self.encode_batch([text], threads=1)[0]
+
+    def encode_batch(
+        self, texts: Sequence[str], threads: int | None = None
+    ) -> list[Int[np.ndarray, " tokens"]]:
+        """Ids of several texts, on as many threads (none: all cores this process may use).
+
+        Raises:
+            UserError: when a text holds a lone surrogate, which has no UTF-8 bytes.
+        """
+        processor = self._processor
+        if processor is None:
+            return [np.frombuffer(_utf8(text), np.uint8).astype(np.int32) for text in texts]
+        # SentencePiece writes spaces as U+2581 and so cannot tell that letter from a space: the
+        # text around it is encoded, and the letter itself becomes its three bytes.
+        marked = {index: text for index, text in enumerate(texts) if SPACE_MARK in text}
+        plain = ["" if index in marked else text for index, text in enumerate(texts)]
+        try:
+            encoded = processor.encode(
+                plain, out_type="numpy", num_threads=threads or _available_cores()
+            )
+            mark = self.byte_ids[list(SPACE_MARK.encode())]
+            for index, text in marked.items():
+                around = processor.encode(text.split(SPACE_MARK), out_type="numpy", num_threads=1)
+                rest = (part for ids in around[1:] for part in (mark, ids))
+                encoded[index] = np.concatenate([around[0], *rest])
+        except (RuntimeError, TypeError):
+            for text in texts:
+                _utf8(text)
+            raise
+        return encoded
+
+    def decode(self, ids: Sequence[int] | Int[np.ndarray, " tokens"]) -> bytes:
+        """The bytes that ids stand for; specials give nothing. Any sequence of ids is allowed.
+
+        Raises:
+            IndexError: when an id is not in the vocabulary.
+        """
+        ids = np.asarray(ids, np.int64)
+        if ids.size and ids.min() < 0:
+            raise IndexError(f"id {ids.min()} is not in a vocabulary of {self.vocab_size}")
+        return b"".join(map(self.piece_bytes.__getitem__, ids.tolist()))
+
+    def check_lossless(self, documents: Iterable[Document]) -> None:
+        """Encode and decode documents and compare bytes.
+
+        Raises:
+            UserError: naming the first document that does not come back, and the byte offset.
+        """
+        for batch in _in_batches(documents):
+            raws = []
+            for document in batch:
+                try:
+                    raws.append(document.text.encode())
+                except UnicodeEncodeError as error:
+                    offset = len(document.text[: error.start].encode())
+                    raise UserError(
+                        f"document {document.id!r}: byte {offset}: a lone surrogate "
+                        f"(U+{ord(document.text[error.start]):04X}) has no UTF-8 bytes; remove it"
+                    ) from None
+            encoded = self.encode_batch([document.text for document in batch])
+            for document, raw, ids in zip(batch, raws, encoded, strict=True):
+                back = self.decode(ids)
+                if back != raw:
+                    same = (a == b for a, b in zip(raw, back, strict=False))
+                    offset = sum(takewhile(bool, same))
+                    raise UserError(
+                        f"document {document.id!r}: byte {offset}: the tokenizer gives back "
+                        f"{back[offset : offset + 8]!r} for {raw[offset : offset + 8]!r}; "
+                        "only a lossless tokenizer can be used"
+                    )
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.model` (not for `byte`) and then `manifest.json`, each one whole.
+
+        Raises:
+            UserError: when the disk is full or may not be written.
+        """
+        manifest = json.dumps(self.manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._model is None:
+                (folder / MODEL_FILE).unlink(missing_ok=True)
+            else:
+                _write_whole(folder / MODEL_FILE, self._model)
+            _write_whole(folder / MANIFEST_FILE, manifest.encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Read a folder written by `save`.
+
+        Raises:
+            UserError: when a file is missing, truncated or not the one the manifest describes, or
+                when the model is not lossless.
+        """
+        manifest = read_manifest(folder)
+        model = None
+        if manifest.kind != "byte":
+            model = read_file(folder / MODEL_FILE)
+            found = hashlib.sha256(model).hexdigest()
+            if found != manifest.model_hash:
+                raise UserError(
+                    f"{folder / MODEL_FILE}: is damaged or not the one of {MANIFEST_FILE} "
+                    f"({len(model)} bytes, SHA-256 {found[:16]}, not "
+                    f"{str(manifest.model_hash)[:16]}); restore it, or delete the folder and train "
+                    "it again"
+                )
+        try:
+            tokenizer = cls(manifest, model)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from None
+        if tokenizer.decode(tokenizer.encode(_PROBE)) != _PROBE.encode():
+            raise UserError(
+                f"{folder / MODEL_FILE}: is not lossless: it normalises text or changes white "
+                "space; train one with: calibtrain tokenizer train CONFIG"
+            )
+        return tokenizer
+
+
+def train_tokenizer(
+    config: TokenizerConfig, texts: Iterable[str], *, corpus_hash: str, corpus_name: str
+) -> Tokenizer:
+    """Train a tokenizer on the given texts and nothing else.
+
+    Raises:
+        UserError: when the texts hold nothing, or allow no vocabulary of `config.vocab_size`; the
+            message then names the nearest size that works.
+    """
+    texts = list(texts)
+    training_bytes = sum(len(_utf8(text)) for text in texts)
+    if not training_bytes:
+        raise UserError(f"tokenizer: the training text of corpus {corpus_name} is empty")
+    model = None if config.kind == "byte" else train_sentencepiece(config, texts)
+    manifest = Manifest(
+        kind=config.kind,
+        vocab_size=config.vocab_size,
+        settings=_settings(config),
+        corpus=corpus_name,
+        corpus_hash=corpus_hash,
+        training_bytes=training_bytes,
+        training_documents=len(texts),
+        bytes_per_token=1.0,
+        trainer=_trainer(config),
+        model_hash=None if model is None else hashlib.sha256(model).hexdigest(),
+        specials={"bos": 256, "eos": 257} if model is None else specials_of(load_model(model)),
+    )
+    tokenizer = Tokenizer(manifest, model)
+    if model is None:
+        return tokenizer
+    batches = map(tokenizer.encode_batch, _in_batches(texts))
+    tokens = sum(len(ids) for batch in batches for ids in batch)
+    tokenizer.manifest = dataclasses.replace(manifest, bytes_per_token=training_bytes / tokens)
+    return tokenizer
+
+
+def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> Tokenizer:
+    """The tokenizer that a configuration asks for: given, published, kept in `cache`, or trained.
+
+    `config.path` wins over everything else. A published or kept one is taken when it was trained
+    on the same corpus, with the same settings, by the same version of the trainer. A new one is
+    trained on the training split, checked to be lossless there, and kept; processes that want
+    the same one at the same time wait for the first.
+
+    Raises:
+        UserError: as `Tokenizer.load`, `train_tokenizer` and `Tokenizer.check_lossless` do.
+    """
+    if config.path is not None:
+        try:
+            return Tokenizer.load(Path(config.path).expanduser())
+        except UserError as error:
+            raise UserError(f"tokenizer.path: {error}") from None
+    provenance = corpus.provenance
+    if found := find_published(config, provenance.content_hash):
+        return found
+
+    def fill(folder: Path) -> None:
+        documents = corpus.documents("train")
+        tokenizer = train_tokenizer(
+            config,
+            (document.text for document in documents),
+            corpus_hash=provenance.content_hash,
+            corpus_name=provenance.name,
+        )
+        tokenizer.check_lossless(documents)
+        tokenizer.save(folder)
+
+    identity = [FORMAT_VERSION, provenance.content_hash, _settings(config), _trainer(config)]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache / "tokenizers" / f"{config.kind}-{config.vocab_size}-{key}"
+    return Tokenizer.load(prepare_once(folder, fill))
+
+
+def published_folders() -> list[Path]:
+    """Folders of the published tokenizers: of a source checkout, or packaged with the library."""
+    package = Path(__file__).resolve().parents[1]
+    roots = [package / "tokenizers"]
+    # Beside an installed package lie other packages, and one of them may be called tokenizers.
+    if (package.parent / "pyproject.toml").is_file():
+        roots.append(package.parent / "tokenizers")
+    return [path.parent for root in roots for path in sorted(root.glob(f"*/{MANIFEST_FILE}"))]
+
+
+def find_published(config: TokenizerConfig, corpus_hash: str) -> Tokenizer | None:
+    """The published tokenizer that training would give, if there is one."""
+    for folder in published_folders():
+        try:
+            manifest = read_manifest(folder)
+            if (
+                manifest.kind == config.kind
+                and manifest.vocab_size == config.vocab_size
+                and manifest.corpus_hash == corpus_hash
+                and manifest.settings == _settings(config)
+                and manifest.trainer == _trainer(config)
+            ):
+                return Tokenizer.load(folder)
+        except UserError as error:  # it can be trained instead
+            _log.warning("published tokenizer left aside: %s", error)
+    return None
+
+
+def describe(tokenizer: Tokenizer, *, longest: int = 10) -> dict[str, Any]:
+    """What `calibtrain tokenizer inspect` shows: plain JSON values.
+
+    `character_pieces` stand for one character, `byte_pieces` for one byte of a character that has
+    no piece, `merged_pieces` for two characters or more.
+    """
+    manifest = tokenizer.manifest
+    pieces = dict(enumerate(tokenizer.piece_bytes))
+    for index in (*manifest.specials.values(), *tokenizer.byte_ids.tolist()):
+        del pieces[index]
+    by_length = sorted(pieces.values(), key=lambda piece: (-len(piece), piece))
+    characters = sum(len(piece.decode()) == 1 for piece in pieces.values())
+    return {
+        "kind": manifest.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "bytes_per_token": manifest.bytes_per_token,
+        "specials": manifest.specials,
+        "byte_pieces": len(tokenizer.byte_ids),
+        "character_pieces": characters,
+        "merged_pieces": len(pieces) - characters,
+        "longest_pieces": [piece.decode() for piece in by_length[:longest]],
+        "corpus": manifest.corpus,
+        "corpus_hash": manifest.corpus_hash,
+        "training_bytes": manifest.training_bytes,
+        "training_documents": manifest.training_documents,
+        "settings": manifest.settings,
+        "trainer": manifest.trainer,
+        "model_hash": manifest.model_hash,
+        "hash": tokenizer.hash,
+    }
+
+
+# --- small parts ---------------------------------------------------------------------------------
+
+
+def _settings(config: TokenizerConfig) -> dict[str, Any]:
+    return {} if config.kind == "byte" else training_settings(config)
+
+
+def _trainer(config: TokenizerConfig) -> str:
+    return "none" if config.kind == "byte" else trainer_version()
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 20) : error.start]
+        raise UserError(
+            f"a text holds a lone surrogate (U+{ord(text[error.start]):04X} at character "
+            f"{error.start}, after {near!r}), which has no UTF-8 bytes; remove it"
+        ) from None
+
+
+def _in_batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

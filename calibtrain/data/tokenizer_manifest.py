@@ -1,0 +1,99 @@
+"""The record of a tokenizer's origin, `manifest.json`, and reading it from a folder."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from calibtrain.errors import UserError
+
+FORMAT_VERSION = 1  # of the manifest, and of what `Tokenizer.encode` does around SentencePiece
+MODEL_FILE, MANIFEST_FILE = "tokenizer.model", "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Where a tokenizer comes from; `manifest.json`.
+
+    Attributes:
+        kind: `unigram`, `bpe` or `byte`.
+        vocab_size: all ids, specials included.
+        settings: everything else that shaped the training.
+        corpus: name of the corpus.
+        corpus_hash: its content hash.
+        training_bytes: UTF-8 bytes of the training text.
+        training_documents: documents of the training text.
+        bytes_per_token: training bytes over their tokens, document starts and ends not counted.
+        trainer: name and version of the trainer.
+        model_hash: hex SHA-256 of `tokenizer.model`; none for `byte`.
+        specials: ids that stand for no bytes, by name; `unk` never appears in a text.
+        format_version: of this record.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
+
+    kind: Literal["unigram", "bpe", "byte"]
+    vocab_size: int
+    settings: dict[str, Any]
+    corpus: str
+    corpus_hash: str
+    training_bytes: int
+    training_documents: int
+    bytes_per_token: float
+    trainer: str
+    model_hash: str | None
+    specials: dict[str, int]
+    format_version: int = FORMAT_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, tree: Any) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            UserError: naming the first field that does not fit.
+        """
+        version = tree.get("format_version") if isinstance(tree, dict) else None
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"format_version {version!r} is not known; this version reads {FORMAT_VERSION}"
+            )
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(tree))
+        except ValidationError as error:
+            item = error.errors(include_url=False)[0]
+            key = ".".join(map(str, item["loc"]))
+            raise UserError(f"{key}: {item['msg'][:1].lower()}{item['msg'][1:]}") from None
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a tokenizer's folder.
+
+    Raises:
+        UserError: when it is missing, truncated or of another format.
+    """
+    path = folder / MANIFEST_FILE
+    content = read_file(path)
+    try:
+        return Manifest.from_dict(json.loads(content))
+    except ValueError:
+        raise UserError(f"{path}: is no JSON; it is damaged or cut short") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_file(path: Path) -> bytes:
+    """Bytes of a file in a tokenizer's folder; UserError when it is missing or unreadable."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; a tokenizer's folder holds {MANIFEST_FILE} and {MODEL_FILE}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None

@@ -1,0 +1,8 @@
+"""A run and a corpus in, an `Evaluation` out; while training, and afterwards."""
+
+from calibtrain.evaluation.result import Evaluation, read_evaluation
+from calibtrain.evaluation.saved_run import evaluate_run
+from calibtrain.evaluation.tokens import TokenEvaluator
+from calibtrain.evaluation.while_training import train_run
+
+__all__ = ["Evaluation", "TokenEvaluator", "evaluate_run", "read_evaluation", "train_run"]

@@ -1,0 +1,88 @@
+"""`Evaluation`: results with all that is needed to know how they were made, as JSON and Parquet."""
+
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import calibtrain
+from calibtrain.data.disk import disk_errors, write_whole
+from calibtrain.errors import UserError
+
+TABLES = ("reliability", "frequency_deciles")
+"""Results that are tables; the others are single figures."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Results of a model on one split of a corpus.
+
+    Attributes:
+        about: corpus, split, step, hashes, vocab_size, context, bins, documents.
+        results: from `metrics.token_metrics`.
+        documents: columns of the table with a row a document (document, tokens, bytes, nll and
+            entropy summed in nats, correct and confidence summed).
+    """
+
+    about: Mapping[str, Any]
+    results: Mapping[str, Any]
+    documents: Mapping[str, Any]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single figures."""
+        return {name: value for name, value in self.results.items() if name not in TABLES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the JSON file holds it."""
+        return {"format": 1, "version": calibtrain.__version__, **self.about, **self.results}
+
+    def write(self, folder: Path) -> Path:
+        """Write NAME.parquet, then NAME.json; the JSON file says that both are whole."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        name = evaluation_name(self.about)
+        buffer = io.BytesIO()
+        pq.write_table(pa.table(dict(self.documents)), buffer)
+        write_whole(folder / f"{name}.parquet", buffer.getvalue())
+        path = folder / f"{name}.json"
+        write_whole(path, json.dumps(self.to_dict(), indent=1) + "\n")
+        return path
+
+
+def evaluation_name(about: Mapping[str, Any]) -> str:
+    """CORPUS-SPLIT-STEP, fit for a file name."""
+    corpus = re.sub(r"[^A-Za-z0-9_.]+", "_", str(about["corpus"])).strip("_")
+    return f"{corpus}-{about['split']}-{about['step']}"
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """An evaluation's JSON file.
+
+    Raises:
+        UserError: when it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it and evaluate again") from None
+
+
+def document_table(
+    names: tuple[str, ...], raw_bytes: np.ndarray, chosen: np.ndarray, sums: np.ndarray
+) -> dict[str, Any]:
+    """Columns of the per-document table from sums [documents, 5]."""
+    keys = ("tokens", "nll", "entropy", "confidence", "correct")
+    return {
+        "document": [names[index] for index in chosen],
+        "bytes": raw_bytes[chosen],
+        **{key: sums[chosen, column] for column, key in enumerate(keys)},
+    }

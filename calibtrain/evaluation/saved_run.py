@@ -1,0 +1,91 @@
+"""Evaluate a run on any corpus, when it is done or while it rests: `calibtrain evaluate`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from calibtrain.config import config_hash
+from calibtrain.data.corpus import open_corpus, parse_corpus
+from calibtrain.data.disk import cache_directory
+from calibtrain.data.store import frequency_deciles, open_store
+from calibtrain.errors import UserError
+from calibtrain.evaluation.result import Evaluation
+from calibtrain.evaluation.tokens import TokenEvaluator
+from calibtrain.models import build
+from calibtrain.training import checkpoint
+from calibtrain.training.optimizer import make_optimizer
+from calibtrain.training.run import RunFolder
+from calibtrain.training.state import TrainState, initial_state
+
+
+def evaluate_run(
+    path: Path,
+    *,
+    corpus: str | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    cache: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Evaluate a run's latest checkpoint, and write the result into its `evaluations/`.
+
+    Args:
+        path: the run folder.
+        corpus: kjv, pydoc, markov, files:GLOB, tfds:NAME[/CONFIG]; default the run's own.
+        split: train, validation or test.
+        limit: bytes of text, about; none: the whole split.
+        cache: where prepared data is kept.
+        check: called between batches; may raise to give up.
+
+    Raises:
+        UserError: for a folder that holds no run or no whole checkpoint, and for a corpus or
+            split that cannot be had.
+    """
+    cache = cache or cache_directory()
+    run = RunFolder(path)
+    config = run.read_config()
+    tokenizer = run.read_tokenizer()
+    settings = config.corpus if corpus is None else parse_corpus(corpus, config.corpus)
+    opened = open_corpus(settings, cache)
+    store = open_store(opened, split, tokenizer, cache)
+    step, state = load_state(run)
+    network = build(config.model, tokenizer.vocab_size)
+    evaluator = TokenEvaluator(
+        network,
+        frequency_deciles(np.load(run.tokenizer / "target_counts.npy")),
+        rows=config.evaluation.rows,
+        context=run.read_summary()["context_tokens"],
+        bins=config.evaluation.bins,
+    )
+    about = {
+        "corpus": opened.provenance.name,
+        "split": split,
+        "step": step,
+        "corpus_hash": opened.provenance.content_hash,
+        "tokenizer_hash": tokenizer.hash,
+        "config_hash": config_hash(config),
+        "vocab_size": tokenizer.vocab_size,
+    }
+    evaluation = evaluator.evaluate(state.params, store, about, limit=limit, check=check)
+    evaluation.write(run.evaluations)
+    return evaluation
+
+
+def load_state(run: RunFolder) -> tuple[int, TrainState]:
+    """The latest checkpoint of a run, and its step.
+
+    Raises:
+        UserError: where there is none, or it is damaged or belongs to another run.
+    """
+    config = run.read_config()
+    tokenizer = run.read_tokenizer()
+    saved = checkpoint.steps_saved(run.checkpoints)
+    if not saved:
+        raise UserError(f"{run.path}: has no checkpoint yet; train it first: calibtrain train")
+    network = build(config.model, tokenizer.vocab_size)
+    optimizer = make_optimizer(config.optimizer, steps=1)  # only the shape of its state matters
+    shapes = jax.eval_shape(lambda: initial_state(network, optimizer, config.seed))
+    identity = checkpoint.Identity(config_hash(config), tokenizer.hash, corpus=None)
+    return saved[-1], checkpoint.restore(run.checkpoints, saved[-1], shapes, identity)

@@ -1,0 +1,122 @@
+"""The token event space: a model on windows of a store, scored once per slot."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from calibtrain.data.store import TokenStore
+from calibtrain.data.windows import EvaluationWindows, WindowBatch
+from calibtrain.evaluation.result import Evaluation, document_table
+from calibtrain.metrics.tokens import FIELDS, TokenMetrics, token_metrics
+from calibtrain.models import Network, Params
+from calibtrain.readout import readout
+
+DECILES = 10
+
+
+class TokenEvaluator:
+    """Evaluates parameters of one network; compiled once, for any store of the vocabulary."""
+
+    def __init__(
+        self,
+        network: Network,
+        deciles: Int[np.ndarray, " vocab"],
+        *,
+        rows: int,
+        context: int,
+        bins: int,
+    ):
+        """Args:
+        network: the model.
+        deciles: frequency decile 0..9 of each vocabulary entry in the training text.
+        rows: windows' rows a batch.
+        context: slots a row.
+        bins: equal-width bins of the ECE.
+        """
+        self.rows, self.context, self.bins = rows, context, bins
+        self._entries = np.bincount(deciles, minlength=DECILES)
+        group = jnp.asarray(deciles)
+
+        def evaluate_batch(
+            params: Params, batch: WindowBatch
+        ) -> tuple[TokenMetrics, Float[Array, "rows context 4"]]:
+            hidden, unembedding = network.apply(params, batch.tokens, batch.segments)
+            stats = readout(
+                hidden,
+                unembedding,
+                batch.labels,
+                vocab_size=network.vocab_size,
+                soft_cap=network.config.logit_soft_cap,
+                fields=FIELDS,
+            )
+            state = TokenMetrics.of(
+                stats, batch.weights, group[batch.labels], groups=DECILES, bins=bins
+            )
+            columns = [stats.nll, stats.entropy, stats.confidence, stats.correct]
+            return state, jnp.stack(columns, axis=-1)
+
+        self._evaluate_batch = jax.jit(evaluate_batch)
+
+    def evaluate(
+        self,
+        params: Params,
+        store: TokenStore,
+        about: Mapping[str, Any],
+        *,
+        limit: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Evaluation:
+        """Score whole documents of a store.
+
+        Args:
+            params: the model's parameters.
+            store: tokens of a split, in the network's vocabulary.
+            about: what the results belong to.
+            limit: bytes of text, about; none: all.
+            check: called between batches; may raise to give up.
+        """
+        windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
+        state = None
+        sums = np.zeros((len(store), 5))
+        pending: tuple[Any, WindowBatch] | None = None
+
+        def take(result: Any, batch: WindowBatch) -> None:
+            nonlocal state
+            part, tokens = result
+            state = part.exact() if state is None else state.merge(part.exact())
+            counted = batch.weights > 0
+            values = np.asarray(tokens, np.float64)[counted]
+            columns = np.concatenate([np.ones((len(values), 1)), values], axis=1)
+            documents = batch.documents[counted]
+            for column in range(5):
+                sums[:, column] += np.bincount(
+                    documents, weights=columns[:, column], minlength=len(store)
+                )
+
+        for index in range(len(windows)):
+            check()
+            batch = windows[index]
+            result = self._evaluate_batch(params, batch)
+            if pending is not None:  # read one batch behind, while the device does the next
+                take(*pending)
+            pending = (result, batch)
+        if pending is not None:
+            take(*pending)
+        if state is None:
+            raise ValueError("no documents to evaluate")
+        return Evaluation(
+            about={
+                **about,
+                "context": self.context,
+                "bins": self.bins,
+                "documents": len(windows.documents),
+            },
+            results=token_metrics(state, windows.bytes, self._entries),
+            documents=document_table(
+                store.document_ids, store.document_bytes, windows.documents, sums
+            ),
+        )

@@ -1,0 +1,101 @@
+"""Evaluation as a part of training: what `calibtrain train` runs."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from calibtrain.config import Config
+from calibtrain.data.disk import cache_directory
+from calibtrain.data.store import TokenStore, frequency_deciles, open_store
+from calibtrain.evaluation.result import Evaluation, evaluation_name, read_evaluation
+from calibtrain.evaluation.tokens import TokenEvaluator
+from calibtrain.models import Params
+from calibtrain.training.loop import Observer, Outcome, Stopped, train
+from calibtrain.training.plan import Plan
+from calibtrain.training.run import RunFolder
+
+
+def train_run(
+    config: Config,
+    path: Path,
+    *,
+    cache: Path | None = None,
+    observer: Observer = lambda event: None,
+) -> Outcome:
+    """Train a run with its evaluations, or go on with it if it is there (see `training.loop`)."""
+    cache = cache or cache_directory()
+    return train(
+        config,
+        path,
+        cache=cache,
+        evaluator=lambda plan, run: EvaluationWhileTraining(plan, run, cache),
+        observer=observer,
+    )
+
+
+class EvaluationWhileTraining:
+    """Validation text at a cadence, whole splits at the end."""
+
+    def __init__(self, plan: Plan, run: RunFolder, cache: Path):
+        settings = plan.config.evaluation
+        self.plan = plan
+        self.run = run
+        self.settings = settings
+        self.stores: dict[str, TokenStore] = {
+            split: open_store(plan.corpus, split, plan.tokenizer, cache)
+            for split in {"validation", *settings.final_splits}
+        }
+        self.evaluator = TokenEvaluator(
+            plan.network,
+            frequency_deciles(plan.store.counts),
+            rows=settings.rows,
+            context=plan.context,
+            bins=settings.bins,
+        )
+
+    def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
+        """Score about `evaluation.bytes` of the validation split."""
+        evaluation = self._evaluate(params, "validation", step, self.settings.bytes, stop)
+        if step < self.plan.budget.steps:  # at the end, the final evaluation has that name
+            evaluation.write(self.run.evaluations)
+        return evaluation.figures
+
+    def final(
+        self, params: Params, step: int, stop: Callable[[], bool]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Score the splits of `evaluation.final_splits`, except those that are done."""
+        results: dict[str, Mapping[str, Any]] = {}
+        for split in self.settings.final_splits:
+            path = self.run.evaluations / f"{evaluation_name(self._about(split, step))}.json"
+            if path.is_file():
+                found = read_evaluation(path)
+            else:
+                evaluation = self._evaluate(params, split, step, self.settings.final_bytes, stop)
+                evaluation.write(self.run.evaluations)
+                found = evaluation.to_dict()
+            results[f"{found['corpus']}-{split}"] = found
+        return results
+
+    def _about(self, split: str, step: int) -> dict[str, Any]:
+        identity = self.plan.identity
+        return {
+            "corpus": self.plan.corpus.provenance.name,
+            "split": split,
+            "step": step,
+            "corpus_hash": identity.corpus,
+            "tokenizer_hash": identity.tokenizer,
+            "config_hash": identity.config,
+            "vocab_size": self.plan.tokenizer.vocab_size,
+        }
+
+    def _evaluate(
+        self, params: Params, split: str, step: int, limit: int | None, stop: Callable[[], bool]
+    ) -> Evaluation:
+        def check() -> None:
+            if stop():
+                raise Stopped
+
+        return self.evaluator.evaluate(
+            params, self.stores[split], self._about(split, step), limit=limit, check=check
+        )
+

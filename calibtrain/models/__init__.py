@@ -1,0 +1,97 @@
+"""Language models as pure functions: parameters in, hidden states and unembedding out.
+
+A model is written as a Flax NNX module and used as a `Network`: its graph definition closed over,
+its parameters a plain nested dict of float32 arrays, so that `jax.jit` sees flat leaves.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from calibtrain.config import ModelConfig
+from calibtrain.models.lstm import LSTM
+from calibtrain.models.transformer import Transformer
+
+Params = dict[str, Any]
+_KINDS = {"transformer": Transformer, "lstm": LSTM}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A model without its parameters.
+
+    Attributes:
+        config: the architecture.
+        vocab_size: number of real vocabulary entries.
+    """
+
+    config: ModelConfig
+    vocab_size: int
+    _graph: Any = dataclasses.field(repr=False)
+
+    def init(self, key: Array) -> Params:
+        """Fresh float32 parameters."""
+        module = _module(self.config, self.vocab_size, nnx.Rngs(key))
+        return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+
+    def apply(
+        self,
+        params: Params,
+        tokens: Int[Array, "batch time"],
+        segments: Int[Array, "batch time"],
+    ) -> tuple[Float[Array, "batch time width"], Float[Array, "width vocab"]]:
+        """Hidden states and unembedding, ready for `readout`.
+
+        Args:
+            params: from `init`.
+            tokens: input ids.
+            segments: number of the document, within its row, that each token belongs to.
+        """
+        module = nnx.merge(self._graph, nnx.State(params))
+        return module(tokens, segments), module.vocabulary.columns()
+
+
+def build(config: ModelConfig, vocab_size: int) -> Network:
+    """The network of a configuration for a vocabulary."""
+    module = nnx.eval_shape(lambda: _module(config, vocab_size, nnx.Rngs(0)))
+    return Network(config, vocab_size, nnx.graphdef(module))
+
+
+def compute_dtype(config: ModelConfig) -> jnp.dtype:
+    """The type that layers compute in: bfloat16 on accelerators, float32 on the CPU."""
+    if config.compute == "auto":
+        return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+    return jnp.dtype(config.compute)
+
+
+def _module(config: ModelConfig, vocab_size: int, rngs: nnx.Rngs) -> Any:
+    return _KINDS[config.kind](config, vocab_size, compute_dtype(config), rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterCount:
+    """Parameters by role. A tied table counts as embedding, and as no unembedding."""
+
+    embedding: int
+    unembedding: int
+    body: int
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return self.embedding + self.unembedding + self.body
+
+
+def count_parameters(config: ModelConfig, vocab_size: int) -> ParameterCount:
+    """Count a model's parameters by role, without making them."""
+    network = build(config, vocab_size)
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    table = shapes.pop("vocabulary")
+    sizes = {name: int(np.prod(leaf.shape)) for name, leaf in table.items() if leaf is not None}
+    body = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+    return ParameterCount(sizes["embedding"], sizes.get("unembedding", 0), body)

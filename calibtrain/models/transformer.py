@@ -1,0 +1,103 @@
+"""A decoder-only transformer: pre-norm, rotary positions, grouped-query attention, gated MLP."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from calibtrain.config import ModelConfig
+from calibtrain.models.layers import Linear, RMSNorm, Vocabulary, attend, causal_mask, rotate
+
+
+class Attention(nnx.Module):
+    """Causal self-attention within a document."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.heads = config.heads
+        self.kv_heads = config.kv_heads or config.heads
+        self.size = config.width // config.heads
+        self.base = config.rope_base
+        width = config.width
+        self.query = Linear(width, self.heads * self.size, rngs=rngs)
+        self.key = Linear(width, self.kv_heads * self.size, rngs=rngs)
+        self.value = Linear(width, self.kv_heads * self.size, rngs=rngs)
+        self.out = Linear(width, width, rngs=rngs, scale=(2 * config.depth) ** -0.5)
+        self.query_norm = RMSNorm(self.size, config.norm_epsilon) if config.qk_norm else None
+        self.key_norm = RMSNorm(self.size, config.norm_epsilon) if config.qk_norm else None
+
+    def __call__(
+        self,
+        x: Float[Array, "batch time width"],
+        positions: Int[Array, "batch time"],
+        mask: Bool[Array, "batch time time"],
+    ) -> Float[Array, "batch time width"]:
+        shape = x.shape[:2]
+        query = self.query(x).reshape(*shape, self.heads, self.size)
+        key = self.key(x).reshape(*shape, self.kv_heads, self.size)
+        value = self.value(x).reshape(*shape, self.kv_heads, self.size)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query, key = rotate(query, positions, self.base), rotate(key, positions, self.base)
+        return self.out(attend(query, key, value, mask).reshape(*shape, -1))
+
+
+class FeedForward(nnx.Module):
+    """SwiGLU (Shazeer 2020), or GELU between two linear maps."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        inner = config.mlp_width
+        self.gate = Linear(config.width, inner, rngs=rngs) if config.mlp == "swiglu" else None
+        self.up = Linear(config.width, inner, rngs=rngs)
+        self.down = Linear(inner, config.width, rngs=rngs, scale=(2 * config.depth) ** -0.5)
+
+    def __call__(self, x: Float[Array, "batch time width"]) -> Float[Array, "batch time width"]:
+        if self.gate is None:
+            return self.down(jax.nn.gelu(self.up(x)))
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nnx.Module):
+    """x + attention(norm x), then x + mlp(norm x)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention = Attention(config, rngs=rngs)
+        self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.mlp = FeedForward(config, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch time width"],
+        positions: Int[Array, "batch time"],
+        mask: Bool[Array, "batch time time"],
+    ) -> Float[Array, "batch time width"]:
+        x = x + self.attention(self.attention_norm(x), positions, mask)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Transformer(nnx.Module):
+    """Token ids -> final hidden states; `vocabulary.columns()` turns those into logits."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, dtype: jnp.dtype, *, rngs: nnx.Rngs):
+        self.remat = config.remat
+        self.vocabulary = Vocabulary(vocab_size, config.width, dtype, tied=config.tied, rngs=rngs)
+        self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
+        self.final_norm = RMSNorm(config.width, config.norm_epsilon)
+
+    def __call__(
+        self, tokens: Int[Array, "batch time"], segments: Int[Array, "batch time"]
+    ) -> Float[Array, "batch time width"]:
+        """Hidden states after the final norm.
+
+        Args:
+            tokens: input ids.
+            segments: which document of its row a token belongs to; attention stays within one.
+        """
+        x = self.vocabulary.embed(tokens)
+        # Rotary positions are relative, so that places in the row serve as places in the document.
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        mask = causal_mask(segments)
+        for block in self.blocks:
+            run = nnx.remat(Block.__call__) if self.remat else Block.__call__
+            x = run(block, x, positions, mask)
+        return self.final_norm(x)

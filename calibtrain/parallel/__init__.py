@@ -1,0 +1,1 @@
+"""Counting and placing work on devices."""

@@ -1,0 +1,172 @@
+"""Checkpoints: a state and what it belongs to, in Orbax folders. The only module that knows Orbax.
+
+A state is saved as a flat mapping from path to array, so that neither Orbax's nor Optax's ideas of
+containers can come between two versions. Orbax writes under a temporary name and renames; then the
+checksums of its files are written beside them, and a folder without those counts as unfinished.
+"""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from calibtrain.data.disk import disk_errors
+from calibtrain.errors import UserError
+
+Tree = TypeVar("Tree")
+
+CHECKSUMS = "checksums.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a checkpoint belongs to, as hashes; a run refuses one that differs.
+
+    Attributes:
+        config: of the configuration.
+        tokenizer: of the tokenizer.
+        corpus: of the training text; None where a reader does not have it at hand.
+    """
+
+    config: str
+    tokenizer: str
+    corpus: str | None
+
+    def check(self, found: dict[str, Any], path: Path) -> None:
+        """Raise a UserError where a checkpoint's identity is not this one."""
+        for name, mine in dataclasses.asdict(self).items():
+            if mine is not None and found.get(name) != mine:
+                raise UserError(
+                    f"{path}: was made with another {name} (hash {found.get(name)}, this run has "
+                    f"{mine}); use the run folder it belongs to, or another --run"
+                )
+
+
+def steps_saved(folder: Path) -> list[int]:
+    """Steps of the whole checkpoints in a folder, ascending."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if _is_whole(path))
+
+
+def _is_whole(path: Path) -> bool:
+    return bool(re.fullmatch(r"\d+", path.name)) and (path / CHECKSUMS).is_file()
+
+
+def save(folder: Path, step: int, state: Any, identity: Identity, keep: int) -> None:
+    """Save a state, then drop all but the latest `keep`.
+
+    Raises:
+        UserError: when the disk is full or may not be written.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    path = folder / str(step)
+    if _is_whole(path):
+        return
+    arrays = {name: np.asarray(leaf) for name, leaf in _flatten(state)[0].items()}
+    with disk_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder)
+        try:
+            ocp.save(path, arrays, custom_metadata=dataclasses.asdict(identity))
+            temporary = path / f"{CHECKSUMS}.tmp"
+            temporary.write_text(json.dumps(_checksums(path)))
+            temporary.rename(path / CHECKSUMS)
+        except Exception as error:
+            remove_unfinished(folder)
+            raise _as_disk_error(error) from error
+    for old in steps_saved(folder)[:-keep]:
+        # renamed first: a kill in mid-removal must not leave half a checkpoint under a step's name
+        doomed = folder / f"{old}.removed"
+        (folder / str(old)).rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def restore(folder: Path, step: int, like: Tree, identity: Identity) -> Tree:
+    """Read a state of the structure and shapes of `like` (arrays or shapes).
+
+    Raises:
+        UserError: for a checkpoint that is damaged, or belongs to another run.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    path = folder / str(step)
+    _verify(path)
+    identity.check(ocp.metadata(path).custom_metadata or {}, path)
+    shapes, structure = _flatten(like)
+    wanted = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_one_device())
+        for name, leaf in shapes.items()
+    }
+    arrays = ocp.load(path, wanted)
+    return jax.tree.unflatten(structure, [arrays[name] for name in shapes])
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Drop what a killed process left: temporary folders, and folders on their way out."""
+    for path in folder.iterdir():
+        if path.is_dir() and not _is_whole(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _flatten(tree: Any) -> tuple[dict[str, Any], Any]:
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}, structure
+
+
+def _one_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def _as_disk_error(error: Exception) -> Exception:
+    """The OSError inside what Orbax or TensorStore raise for a disk that cannot take more."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    text = str(error)
+    for words, number in (
+        ("No space left", errno.ENOSPC),
+        ("ENOSPC", errno.ENOSPC),
+        ("Read-only file system", errno.EROFS),
+        ("Permission denied", errno.EACCES),
+        ("quota exceeded", errno.EDQUOT),
+    ):
+        if words in text:
+            return OSError(number, text.splitlines()[0])
+    return error
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint, by its relative path."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if not file.name.startswith(CHECKSUMS)
+    }
+
+
+def _verify(path: Path) -> None:
+    """Raise a UserError for a checkpoint whose files are not those that were written."""
+    # Checked here because Orbax reads in parallel and reports damage in pages of nested tracebacks.
+    try:
+        wanted = json.loads((path / CHECKSUMS).read_text())
+        found = _checksums(path)
+        bad = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+    except (OSError, ValueError) as error:
+        bad = [f"{CHECKSUMS} ({error})"]
+    if bad:
+        raise UserError(
+            f"{path}: checkpoint is damaged ({bad[0]} is missing, cut short or changed); remove "
+            "that folder to go on from the checkpoint before it, or start again with another --run"
+        )

@@ -1,0 +1,359 @@
+"""The training loop. Its order at a step is fixed: train, log, evaluate, save.
+
+A run is a function of its configuration: killed at any moment and started again, it goes on from
+its last checkpoint and writes the same parameters and the same metrics, bit for bit.
+"""
+
+import dataclasses
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import calibtrain
+from calibtrain.config import Config, config_hash
+from calibtrain.data.batches import Batch
+from calibtrain.errors import UserError
+from calibtrain.models import Params
+from calibtrain.training import checkpoint
+from calibtrain.training.optimizer import learning_rate_schedule, make_optimizer
+from calibtrain.training.plan import Plan, make_plan
+from calibtrain.training.run import RunFolder
+from calibtrain.training.state import TrainState, initial_state
+from calibtrain.training.step import make_train_step
+
+Observer = Callable[[Mapping[str, Any]], None]
+"""Is told what happens: {"event": "start" | "progress" | "evaluation" | "saved" | "final", ...}."""
+
+
+class Stopped(Exception):
+    """Raised by an evaluation that was asked to stop."""
+
+
+class Evaluator(Protocol):
+    """What the loop asks of an evaluation; made for a plan before the run folder is written."""
+
+    def during(
+        self, params: Params, step: int, stop: Callable[[], bool]
+    ) -> Mapping[str, float]:
+        """Evaluate in the midst of training; the results go into the metrics file as eval/*."""
+
+    def final(
+        self, params: Params, step: int, stop: Callable[[], bool]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Evaluate at the end; results by corpus and split. Skips what is done already."""
+
+
+class NonFiniteLossError(UserError):
+    """Training diverged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended.
+
+    Attributes:
+        status: "done", or "stopped" by a signal (it can be resumed).
+        step: steps trained in all.
+        summary: what run.json holds.
+        results: final evaluations by corpus and split; empty if stopped.
+    """
+
+    status: str
+    step: int
+    summary: Mapping[str, Any]
+    results: Mapping[str, Mapping[str, Any]]
+
+
+def train(
+    config: Config,
+    path: Path,
+    *,
+    cache: Path,
+    evaluator: Callable[[Plan, RunFolder], Evaluator],
+    observer: Observer = lambda event: None,
+) -> Outcome:
+    """Train a run, or go on with it if it is there.
+
+    Args:
+        config: what to train.
+        path: the run folder.
+        cache: where prepared data is kept.
+        evaluator: makes the evaluation of a plan.
+        observer: is told what happens.
+
+    Raises:
+        UserError: for anything that the user can mend; a run folder made by this call is removed
+            again if it holds no checkpoint yet.
+    """
+    run = RunFolder(path)
+    if run.exists:
+        run.check_config(config)
+        with run.locked():
+            return _train(make_plan(config, cache), run, evaluator, observer)
+    plan = make_plan(config, cache)
+
+    def fill(folder: Path) -> None:
+        plan.tokenizer.save(folder / "tokenizer")
+        np.save(folder / "tokenizer" / "target_counts.npy", plan.store.counts)
+
+    run.create(config, fill)
+    with run.locked():
+        try:
+            return _train(plan, run, evaluator, observer)
+        except NonFiniteLossError:
+            raise
+        except UserError:
+            if not checkpoint.steps_saved(run.checkpoints):
+                shutil.rmtree(run.path, ignore_errors=True)
+            raise
+
+
+def _train(
+    plan: Plan,
+    run: RunFolder,
+    make_evaluator: Callable[[Plan, RunFolder], Evaluator],
+    observer: Observer,
+) -> Outcome:
+    config = plan.config
+    tokenizer_hash = run.read_tokenizer().hash
+    if tokenizer_hash != plan.tokenizer.hash:
+        raise UserError(
+            f"{run.path}: was made with another tokenizer (hash {tokenizer_hash}, the "
+            f"configuration now gives {plan.tokenizer.hash}); choose another --run"
+        )
+    evaluator = make_evaluator(plan, run)
+    optimizer = make_optimizer(config.optimizer, plan.budget.steps)
+    fresh = jax.jit(lambda: initial_state(plan.network, optimizer, config.seed))
+    step_function, memory = _compile(plan, optimizer, jax.eval_shape(fresh))
+    saved = checkpoint.steps_saved(run.checkpoints)
+    if saved:
+        shapes = jax.eval_shape(fresh)
+        state = checkpoint.restore(run.checkpoints, saved[-1], shapes, plan.identity)
+        step = saved[-1]
+    else:
+        state, step = fresh(), 0
+    run.rewind_metrics(step)
+    before = run.read_summary().get("seconds", 0.0) if step else 0.0
+    began = time.monotonic()
+
+    def summarise(status: str) -> dict[str, Any]:
+        summary = _summary(plan, run, memory, status, step, before + time.monotonic() - began)
+        run.write_summary(summary)
+        return summary
+
+    observer({"event": "start", "resumed_from": step, **summarise("running")})
+    schedule = learning_rate_schedule(config.optimizer, plan.budget.steps)
+    meter = _Meter(plan, observer)
+    with _signals() as stop:
+
+        def log() -> None:
+            sums = {name: float(value) for name, value in state.running.items()}
+            _require_finite(sums["loss"], step, run)
+            weight = sums.pop("weight")
+            run.append_metrics(
+                {
+                    "step": step,
+                    "train/loss": sums["loss"] / weight,
+                    "train/mean_confidence": sums["confidence"] / weight,
+                    "train/accuracy": sums["correct"] / weight,
+                    "train/gradient_norm": float(metrics["gradient_norm"]),
+                    "train/learning_rate": float(schedule(step - 1)),
+                    **_seen(plan, step),
+                }
+            )
+
+        def evaluate() -> None:
+            results = evaluator.during(state.params, step, stop.is_set)
+            line = {f"eval/{name}": value for name, value in results.items()}
+            run.append_metrics({"step": step, **_seen(plan, step), **line})
+            observer({"event": "evaluation", "step": step, **results})
+            meter.restart()
+
+        def save() -> None:
+            if step in checkpoint.steps_saved(run.checkpoints):
+                return
+            checkpoint.save(
+                run.checkpoints, step, state, plan.identity, config.checkpoints.keep
+            )
+            observer({"event": "saved", "step": step})
+            meter.restart()
+
+        try:
+            # Killed or stopped in mid-evaluation after its checkpoint: the line is still owed.
+            if step and _evaluation_is_due(plan, step) and not _was_evaluated(run, step):
+                evaluate()
+            stream = plan.batches.iterate(step) if step < plan.budget.steps else iter(())
+            lagging = None
+            while step < plan.budget.steps and not stop.is_set():
+                state, metrics = step_function(state, next(stream))
+                step += 1
+                if lagging is not None:  # one step behind, so that the device never waits for us
+                    _require_finite(float(lagging["loss"]), step - 1, run)
+                lagging = metrics
+                meter.tick(step)
+                if step % config.log_every == 0 or step == plan.budget.steps:
+                    log()
+                owed = _evaluation_is_due(plan, step)
+                due = plan.is_due(step, config.checkpoints.times, config.checkpoints.every)
+                if owed or due:
+                    _require_finite(float(metrics["loss"]), step, run)
+                if owed:
+                    evaluate()
+                if due:
+                    save()
+            if lagging is not None:
+                _require_finite(float(lagging["loss"]), step, run)
+            if stop.is_set():
+                raise Stopped
+            save()
+            results = evaluator.final(state.params, step, stop.is_set)
+        except Stopped:
+            if step:
+                save()
+            summary = summarise("stopped")
+            return Outcome("stopped", step, summary, {})
+    summary = summarise("done")
+    observer({"event": "final", "results": results})
+    return Outcome("done", step, summary, results)
+
+
+def _compile(plan: Plan, optimizer: Any, shapes: TrainState) -> tuple[Any, dict[str, int]]:
+    """The compiled step, and the bytes that it needs."""
+    config = plan.config
+    step = make_train_step(
+        plan.network, optimizer, accumulate=config.batch.accumulate, log_every=config.log_every
+    )
+    rows = (plan.batches.rows, plan.context)
+    integers = jax.ShapeDtypeStruct(rows, jnp.int32)
+    batch = Batch(integers, integers, integers, jax.ShapeDtypeStruct(rows, jnp.float32))
+    compiled = jax.jit(step, donate_argnums=0).lower(shapes, batch).compile()
+    analysis = compiled.memory_analysis()
+
+    def size(tree: Any) -> int:
+        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    return compiled, {
+        "parameters": size(shapes.params),
+        "optimizer": size(shapes.opt_state),
+        "peak_temporary": int(analysis.temp_size_in_bytes),
+        "logits": math.prod(rows) * plan.tokenizer.vocab_size * 4,
+    }
+
+
+def _summary(
+    plan: Plan, run: RunFolder, memory: Mapping[str, int], status: str, step: int, seconds: float
+) -> dict[str, Any]:
+    parameters = plan.parameters
+    return {
+        "format": 1,
+        "name": run.path.name,
+        "status": status,
+        "step": step,
+        "steps": plan.budget.steps,
+        "version": calibtrain.__version__,
+        "jax": jax.__version__,
+        "device": jax.devices()[0].device_kind,
+        "config_hash": config_hash(plan.config),
+        "corpus": plan.corpus.provenance.to_dict(),
+        "tokenizer": {
+            "kind": plan.config.tokenizer.kind,
+            "vocab_size": plan.tokenizer.vocab_size,
+            "hash": plan.tokenizer.hash,
+            "bytes_per_token": plan.store.bytes_per_token,
+        },
+        "context_tokens": plan.context,
+        "parameters": {**dataclasses.asdict(parameters), "total": parameters.total},
+        "budget": dataclasses.asdict(plan.budget),
+        "memory": dict(memory),
+        "seconds": seconds,
+    }
+
+
+def _seen(plan: Plan, step: int) -> dict[str, int]:
+    tokens, raw = plan.progress_at(step)
+    return {"train/tokens": tokens, "train/bytes": raw}
+
+
+def _evaluation_is_due(plan: Plan, step: int) -> bool:
+    return plan.is_due(step, plan.config.evaluation.times, plan.config.evaluation.every)
+
+
+def _was_evaluated(run: RunFolder, step: int) -> bool:
+    return any(line["step"] == step and "eval/nll" in line for line in run.read_metrics())
+
+
+def _require_finite(loss: float, step: int, run: RunFolder) -> None:
+    if math.isfinite(loss):
+        return
+    saved = checkpoint.steps_saved(run.checkpoints)
+    kept = f"the last good checkpoint is step {saved[-1]}" if saved else "no checkpoint was made yet"
+    raise NonFiniteLossError(
+        f"{run.path}: the loss is {loss} at step {step}; {kept}. Try a lower "
+        "optimizer.learning_rate, a larger optimizer.warmup_fraction, a smaller "
+        "optimizer.clip_norm, or model.compute=float32, in another --run"
+    )
+
+
+class _Meter:
+    """Tells the observer about progress, at most twice a second."""
+
+    def __init__(self, plan: Plan, observer: Observer):
+        self.plan = plan
+        self.observer = observer
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the time that went into something other than steps."""
+        self.since: float | None = None
+        self.told = 0.0
+
+    def tick(self, step: int) -> None:
+        """A step was dispatched, and the one before it is done."""
+        now = time.monotonic()
+        if self.since is None:
+            self.since, self.first = now, step
+            return
+        if now - self.told < 0.5 and step != self.plan.budget.steps:
+            return
+        self.told = now
+        rate = (step - self.first) / max(1e-9, now - self.since)
+        self.observer(
+            {
+                "event": "progress",
+                "step": step,
+                "steps": self.plan.budget.steps,
+                "tokens_per_second": rate * self.plan.batches.slots_per_step,
+                "seconds_left": (self.plan.budget.steps - step) / max(1e-9, rate),
+            }
+        )
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; a second SIGINT interrupts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

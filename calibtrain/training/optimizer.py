@@ -1,0 +1,56 @@
+"""AdamW with warm-up and a decay schedule; norms, biases and (by default) embeddings undecayed."""
+
+from typing import Any
+
+import jax
+import optax
+
+from calibtrain.config import OptimizerConfig
+
+
+def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Learning rate as a function of the step, for a run of so many steps.
+
+    Warm-up is linear from 0; `cosine` falls to final_fraction of the peak, `wsd` (warm-up, stable,
+    decay) stays at the peak and falls linearly to it over the last decay_fraction of the run.
+    """
+    peak = config.learning_rate
+    warmup = max(1, round(config.warmup_fraction * steps))
+    rising = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
+    after = max(1, steps - warmup)
+    if config.schedule == "cosine":
+        falling = optax.cosine_decay_schedule(peak, after, alpha=config.final_fraction)
+        return optax.join_schedules([rising, falling], [warmup])
+    if config.schedule == "constant":
+        return optax.join_schedules([rising, optax.constant_schedule(peak)], [warmup])
+    decay = max(1, round(config.decay_fraction * steps))
+    stable = optax.constant_schedule(peak)
+    falling = optax.linear_schedule(peak, peak * config.final_fraction, decay)
+    return optax.join_schedules(
+        [rising, stable, falling], [warmup, max(warmup, steps - decay)]
+    )
+
+
+def decay_mask(params: Any, *, embeddings: bool) -> Any:
+    """True for the parameters that are decayed: matrices, and the vocabulary's tables if asked."""
+
+    def decayed(path: tuple[Any, ...], leaf: Any) -> bool:
+        names = {str(getattr(key, "key", key)) for key in path}
+        return leaf.ndim >= 2 and (embeddings or "vocabulary" not in names)
+
+    return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Clipping, then AdamW (Loshchilov & Hutter 2019)."""
+    adamw = optax.adamw(
+        learning_rate_schedule(config, steps),
+        b1=config.beta1,
+        b2=config.beta2,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        mask=lambda params: decay_mask(params, embeddings=config.decay_embeddings),
+    )
+    if config.clip_norm is None:
+        return adamw
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)

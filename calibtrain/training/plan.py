@@ -1,0 +1,130 @@
+"""Everything about a run that can be known before it starts: data, model, budget, cadences."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+from calibtrain.config import Config, config_hash
+from calibtrain.data.batches import TextStream, TrainingBatches
+from calibtrain.data.corpus import Corpus, open_corpus
+from calibtrain.data.store import TokenStore, open_store
+from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
+from calibtrain.errors import UserError
+from calibtrain.models import Network, ParameterCount, build, count_parameters
+from calibtrain.parallel.flops import training_flops
+from calibtrain.training.checkpoint import Identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """The length of a run in every currency.
+
+    Attributes:
+        steps: optimizer steps.
+        tokens: slots (tokens and document ends) that are trained on.
+        bytes: bytes of text behind them.
+        flops: analytic training FLOPs.
+    """
+
+    steps: int
+    tokens: int
+    bytes: int
+    flops: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run, resolved."""
+
+    config: Config
+    corpus: Corpus
+    tokenizer: Tokenizer
+    store: TokenStore
+    context: int
+    batches: TrainingBatches
+    network: Network
+    parameters: ParameterCount
+    budget: Budget
+
+    @property
+    def identity(self) -> Identity:
+        """What its checkpoints belong to."""
+        return Identity(
+            config=config_hash(self.config),
+            tokenizer=self.tokenizer.hash,
+            corpus=self.corpus.provenance.content_hash,
+        )
+
+    def is_due(self, step: int, times: int, every: int | None) -> bool:
+        """Whether something that happens `times` a run (or `every` so many steps) does so now."""
+        steps = self.budget.steps
+        if step == steps:
+            return True
+        if every is not None:
+            return step % every == 0
+        # evenly spaced: step is ceil(k * steps / times) for some k
+        k = step * times // steps
+        return k >= 1 and math.ceil(k * steps / times) == step
+
+    def progress_at(self, step: int) -> tuple[int, int]:
+        """Tokens and bytes of text trained on after so many steps."""
+        slots = min(step * self.batches.slots_per_step, self.batches.total_slots)
+        return slots, self.batches.stream.bytes_before(slots)
+
+
+def context_tokens(config: Config, bytes_per_token: float) -> int:
+    """The context in tokens; one given in bytes is divided by the mean bytes a token."""
+    if config.context.tokens is not None:
+        return config.context.tokens
+    assert config.context.bytes is not None
+    return max(8, round(config.context.bytes / bytes_per_token))
+
+
+def make_plan(config: Config, cache: Path) -> Plan:
+    """Prepare the data of a run and work out what it will do. Writes to the cache only.
+
+    Raises:
+        UserError: for a corpus, tokenizer or budget that cannot be had.
+    """
+    corpus = open_corpus(config.corpus, cache)
+    tokenizer = obtain_tokenizer(config.tokenizer, corpus, cache)
+    store = open_store(corpus, "train", tokenizer, cache)
+    context = context_tokens(config, store.bytes_per_token)
+    stream = TextStream(store, config.seed)
+    if stream.slots_per_epoch < context:
+        raise UserError(
+            f"context: {context} tokens are more than the training split of "
+            f"{corpus.provenance.name} has ({stream.slots_per_epoch}); use a smaller context or "
+            "a larger corpus"
+        )
+    cost = training_flops(config.model, tokenizer.vocab_size, context)
+    slots = _budget_slots(config, stream, context, cost)
+    batches = TrainingBatches(
+        stream, rows=config.batch.rows, context=context, total_slots=slots
+    )
+    budget = Budget(
+        steps=len(batches), tokens=slots, bytes=stream.bytes_before(slots), flops=cost * slots
+    )
+    return Plan(
+        config=config,
+        corpus=corpus,
+        tokenizer=tokenizer,
+        store=store,
+        context=context,
+        batches=batches,
+        network=build(config.model, tokenizer.vocab_size),
+        parameters=count_parameters(config.model, tokenizer.vocab_size),
+        budget=budget,
+    )
+
+
+def _budget_slots(config: Config, stream: TextStream, context: int, cost: float) -> int:
+    budget = config.budget
+    if budget.steps is not None:
+        return budget.steps * config.batch.rows * context
+    if budget.bytes is not None:
+        return stream.slots_for_bytes(budget.bytes)
+    if budget.tokens is not None:
+        return budget.tokens
+    assert budget.flops is not None
+    return max(1, round(budget.flops / cost))

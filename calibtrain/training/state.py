@@ -1,0 +1,38 @@
+"""What a run carries from one step to the next; everything else is computed from the step number."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from calibtrain.models import Network, Params
+
+RUNNING = ("weight", "loss", "confidence", "correct")
+"""Sums over the tokens since the last line of training metrics."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Parameters, optimizer state, step, and the running sums of training metrics.
+
+    The sums live here, not on the host, so that a resumed run writes the very lines that an
+    uninterrupted one would have.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: Any
+    running: dict[str, Float[Array, ""]]
+
+
+def initial_state(
+    network: Network, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """The state before the first step: a function of the seed."""
+    params = network.init(jax.random.key(seed))
+    zeros = {name: jnp.zeros((), jnp.float32) for name in RUNNING}
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), zeros)

@@ -1,0 +1,93 @@
+"""One training step, top to bottom: micro-batches, loss, gradient, update, running sums."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from calibtrain.data.batches import Batch
+from calibtrain.losses import CrossEntropy
+from calibtrain.models import Network, Params
+from calibtrain.readout import readout
+from calibtrain.training.state import TrainState
+
+FIELDS = ("nll", "log_confidence", "correct")
+
+StepResult = tuple[TrainState, dict[str, Array]]
+
+
+def make_train_step(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss: CrossEntropy | None = None,
+    accumulate: int = 1,
+    log_every: int = 1,
+) -> Callable[[TrainState, Batch], StepResult]:
+    """The pure function (state, batch) -> (state, metrics of this step).
+
+    The loss is normalised by the weights of the whole batch, so that the number of micro-batches
+    does not change it.
+
+    Args:
+        network: the model.
+        optimizer: from `make_optimizer`.
+        loss: a token loss; default cross entropy.
+        accumulate: micro-batches a step.
+        log_every: the running sums start anew after every so many steps.
+    """
+    loss = loss or CrossEntropy()
+    fields = tuple(dict.fromkeys((*FIELDS, *loss.fields)))
+
+    def summed_loss(params: Params, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        hidden, unembedding = network.apply(params, batch.tokens, batch.segments)
+        stats = readout(
+            hidden,
+            unembedding,
+            batch.labels,
+            vocab_size=network.vocab_size,
+            soft_cap=network.config.logit_soft_cap,
+            fields=fields,
+        )
+        total = jnp.sum(loss.per_token(stats) * batch.weights)
+        sums = {
+            "weight": jnp.sum(batch.weights),
+            "loss": total,
+            "confidence": jnp.sum(jax.lax.stop_gradient(stats.confidence) * batch.weights),
+            "correct": jnp.sum(stats.correct * batch.weights),
+        }
+        return total, sums
+
+    gradient = jax.grad(summed_loss, has_aux=True)
+
+    def summed_gradient(params: Params, batch: Batch) -> tuple[Params, dict[str, Array]]:
+        if accumulate == 1:
+            return gradient(params, batch)
+        micro = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        first = gradient(params, jax.tree.map(lambda x: x[0], micro))
+        rest = jax.tree.map(lambda x: x[1:], micro)
+
+        def add(total: Any, part: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradient(params, part)), None
+
+        return jax.lax.scan(add, first, rest)[0]
+
+    def step(state: TrainState, batch: Batch) -> StepResult:
+        grads, sums = summed_gradient(state.params, batch)
+        grads = jax.tree.map(lambda g: g / sums["weight"], grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        fresh = state.step % log_every == 0
+        running = {
+            name: jnp.where(fresh, 0.0, state.running[name]) + sums[name] for name in sums
+        }
+        metrics = {
+            "loss": sums["loss"] / sums["weight"],
+            "gradient_norm": optax.global_norm(grads),
+        }
+        return TrainState(state.step + 1, params, opt_state, running), metrics
+
+    return step
