@@ -4,7 +4,9 @@ Importing this file imports TFDS (about half a second), so only `corpus` does, w
 """
 
 import contextlib
+import errno
 import io
+import os
 import struct
 from array import array
 from collections.abc import Iterator, Mapping
@@ -47,7 +49,10 @@ class Spool:
             yield Document(self._file.read(name).decode(), self._file.read(text).decode())
 
 
-class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class DocumentsBuilder(
+    tfds.core.GeneratorBasedBuilder,
+    skip_registration=True,  # type: ignore[call-arg]
+):
     """Writes the documents of a spool, split by split."""
 
     name = "documents"
@@ -75,7 +80,11 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def write_documents(spool: Spool, numbers: Mapping[str, np.ndarray], folder: Path) -> Path:
-    """Write the splits under `folder` and return where the record files are."""
+    """Write the splits under `folder` and return where the record files are.
+
+    Raises:
+        OSError: when the disk is full or may not be written.
+    """
     builder = DocumentsBuilder(spool, numbers, data_dir=str(folder), file_format="array_record")
     shown = tqdm_utils._active
     tfds.disable_progress_bar()
@@ -84,9 +93,20 @@ def write_documents(spool: Spool, numbers: Mapping[str, np.ndarray], folder: Pat
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
+    except Exception as error:
+        raise (disk_error(error) or error) from error
     finally:
         tfds.display_progress_bar(shown)
     return Path(builder.data_dir)
+
+
+def disk_error(error: Exception) -> OSError | None:
+    """The disk's refusal behind an error, if any: the record writer only quotes it in a message."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+    if isinstance(error, OSError) and error.errno in codes:
+        return error
+    quoted = [code for code in codes if os.strerror(code) in str(error)]
+    return OSError(quoted[0], os.strerror(quoted[0])) if quoted else None
 
 
 def read_documents(folder: Path) -> dict[str, Any]:

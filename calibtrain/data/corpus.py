@@ -17,7 +17,7 @@ from typing import Any, overload
 import numpy as np
 
 from calibtrain.config import CorpusConfig, validate
-from calibtrain.data.cache import cache_directory, disk_errors, locked, prepare_once
+from calibtrain.data.disk import cache_directory, disk_errors, locked, prepare_once
 from calibtrain.data.sources import Document, Source, source_of
 from calibtrain.data.splits import SPLITS, assign_splits, text_key
 from calibtrain.errors import UserError
@@ -125,6 +125,7 @@ def open_corpus(config: CorpusConfig, cache: Path) -> Corpus:
         UserError: text that is not there or cannot be read exactly; fewer than three distinct
             documents; a cache that is full or read-only.
     """
+    cache = cache.absolute()
     with disk_errors(cache):
         source = source_of(config, cache)
     folder = cache / "corpora" / f"{config.name.partition(':')[0]}-{_key(config, source)}"
@@ -170,7 +171,8 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path) -> None:
         for split, document in source.read():
             if len(document.text.encode()) > _LARGEST:
                 raise UserError(
-                    f"corpus {config.name}: document {document.id!r} is larger than 1 GiB; cut it up"
+                    f"corpus {config.name}: document {document.id!r} is larger than 1 GiB; "
+                    "cut it up"
                 )
             spool.append(document)
             keys.append(text_key(document.text))
@@ -210,7 +212,9 @@ def _describe(config: CorpusConfig, source: Source, records: Mapping[str, Any]) 
     for name in SPLITS:
         size = 0
         for record in records[name]:
-            lengths = struct.pack("<BQQ", SPLITS.index(name), len(record["id"]), len(record["text"]))
+            lengths = struct.pack(
+                "<BQQ", SPLITS.index(name), len(record["id"]), len(record["text"])
+            )
             digest.update(lengths + record["id"] + record["text"])
             size += len(record["text"])
         splits[name] = SplitSize(documents=len(records[name]), bytes=size)
@@ -220,7 +224,7 @@ def _describe(config: CorpusConfig, source: Source, records: Mapping[str, Any]) 
         version=source.version,
         content_hash=digest.hexdigest()[:16],
         splits=splits,
-        entropy_bits_per_byte=source.entropy_bits_per_byte,
+        entropy_bits_per_byte=source.entropy_bits_per_byte(),
     )
 
 

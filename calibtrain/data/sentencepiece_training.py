@@ -6,7 +6,7 @@ names the key to change and the value that would work.
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sentencepiece
@@ -20,14 +20,16 @@ _LINE_CHARACTERS = 4096
 _LOWEST_COVERAGE = 0.98  # the trainer's own limit
 
 # Lossless: no normalisation, no space added or removed, bytes for what has no piece. A newline is
-# a piece by itself. The result depends on the number of threads (each sums its share of the
-# expectations), so it is fixed rather than taken from the machine.
+# a piece by itself. A space always has a piece: one that coverage left out would be spelled with
+# the bytes of its mark, and come back as the mark. The result depends on the number of threads
+# (each sums its share of the expectations), so it is fixed rather than taken from the machine.
 _FIXED: dict[str, Any] = {
     "normalization_rule_name": "identity",
     "byte_fallback": True,
     "add_dummy_prefix": False,
     "remove_extra_whitespaces": False,
     "user_defined_symbols": ["\n"],
+    "required_chars": SPACE_MARK,
     "unk_id": 0,
     "bos_id": 1,
     "eos_id": 2,
@@ -59,7 +61,7 @@ def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
 
     Raises:
         UserError: when the size is larger or smaller than the texts allow (naming the nearest size
-            that works), the coverage is out of the trainer's range, or the texts hold nothing.
+            that works), or the coverage is out of the trainer's range.
     """
     if config.character_coverage < _LOWEST_COVERAGE:
         raise UserError(
@@ -91,11 +93,13 @@ def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
     return model.getvalue()
 
 
-def training_lines(texts: Iterable[str]) -> Iterator[str]:
-    """Texts as lines short enough for the trainer; only newlines and the marks it reserves go."""
+def training_lines(texts: Sequence[str]) -> Iterator[str]:
+    """Texts as lines short enough for the trainer; only newlines and reserved marks go."""
     for text in texts:
         for line in re.split(f"[\n{SPACE_MARK}{_UNKNOWN_MARK}]", text):
             yield from _pieces_of_line(line)
+    if not any(" " in text for text in texts):
+        yield " "  # a required character that never occurs would abort the process
 
 
 def _pieces_of_line(line: str) -> Iterator[str]:
@@ -125,8 +129,6 @@ def _explain(config: TokenizerConfig, message: str) -> UserError:
             f"tokenizer.vocab_size: {config.vocab_size} is too small for the characters of this "
             f"text; the smallest possible size is {found[1]}{hint}"
         )
-    if "sentences_.empty()" in message or "all_chars_count" in message:
-        return UserError("tokenizer: the training text holds no characters to learn pieces from")
     return UserError(f"tokenizer: SentencePiece cannot train on this text: {message.strip()}")
 
 

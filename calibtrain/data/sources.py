@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from calibtrain.config import CorpusConfig, MarkovConfig, config_hash
@@ -36,12 +37,14 @@ class Source:
     """Changes whenever the documents may have changed."""
     read: Callable[[], Iterator[tuple[str | None, Document]]]
     """The documents, each with the split its publisher gave it, if any."""
-    entropy_bits_per_byte: float | None = None
+    entropy_bits_per_byte: Callable[[], float | None] = lambda: None
     """The exact entropy rate, where it is known."""
 
 
-def source_of(config: CorpusConfig, cache: Path) -> Source:
+def source_of(config: CorpusConfig, folder: Path) -> Source:
     """The source that a configuration names; nothing is downloaded or prepared yet.
+
+    What TFDS has to download and prepare for it goes under `folder`.
 
     Raises:
         UserError: a file that is not there or cannot be read, an unknown TFDS data set.
@@ -60,7 +63,7 @@ def source_of(config: CorpusConfig, cache: Path) -> Source:
         case "tfds":
             from calibtrain.data.tfds_catalog import named_data_set
 
-            return named_data_set(rest, config.field, cache)
+            return named_data_set(rest, config.field, folder)
     raise AssertionError(config.name)  # the configuration allows no other
 
 
@@ -124,16 +127,17 @@ def _files(patterns: list[str], field: str) -> Source:
 
 
 def _markov(config: MarkovConfig) -> Source:
-    source = markov_source(config)
-    count = round(config.bytes / source.bytes_per_document)
-    if count < 3:
-        raise UserError(
-            f"corpus.markov: bytes ({config.bytes}) is too little for 3 documents of about "
-            f"{source.bytes_per_document:.0f} bytes each; raise bytes or lower mean_document_words"
-        )
+    chain = cache(lambda: markov_source(config))
 
     def read() -> Iterator[tuple[None, Document]]:
-        for number, text in enumerate(source.sample_documents(count, config.seed)):
+        expected = chain().bytes_per_document
+        count = round(config.bytes / expected)
+        if count < 3:
+            raise UserError(
+                f"corpus.markov: bytes ({config.bytes}) is too little for 3 documents of about "
+                f"{expected:.0f} bytes each; raise bytes or lower mean_document_words"
+            )
+        for number, text in enumerate(chain().sample_documents(count, config.seed)):
             yield None, Document(f"document {number}", text)
 
     return Source(
@@ -141,5 +145,5 @@ def _markov(config: MarkovConfig) -> Source:
         version=f"seed {config.seed}",
         fingerprint=f"markov 1 {config_hash(config)}",
         read=read,
-        entropy_bits_per_byte=source.entropy_bits_per_byte,
+        entropy_bits_per_byte=lambda: chain().entropy_bits_per_byte,
     )

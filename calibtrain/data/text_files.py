@@ -33,7 +33,9 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
         if os.path.exists(expanded):
             matches = [expanded]
         elif glob.has_magic(expanded):
-            matches = [path for path in sorted(glob.glob(expanded, recursive=True)) if os.path.isfile(path)]
+            matches = [
+                path for path in sorted(glob.glob(expanded, recursive=True)) if os.path.isfile(path)
+            ]
             if not matches:
                 raise UserError(f"{pattern}: matches no file (from {os.getcwd()})")
         else:
@@ -49,7 +51,8 @@ def file_names(paths: Sequence[Path]) -> list[str]:
     """A name for each file that does not depend on where their common folder is."""
     absolute = [os.path.abspath(path) for path in paths]
     folder = os.path.commonpath([os.path.dirname(path) for path in absolute])
-    return [Path(os.path.relpath(path, folder)).as_posix() for path in absolute]
+    names = [Path(os.path.relpath(path, folder)).as_posix() for path in absolute]
+    return [name.encode("utf-8", "replace").decode("utf-8") for name in names]
 
 
 def digest_files(paths: Sequence[Path], names: Sequence[str]) -> str:
@@ -100,8 +103,8 @@ def _decode(data: bytes, place: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{place}: not valid UTF-8 at byte {error.start} (0x{data[error.start]:02x}); convert it "
-            "to UTF-8 first"
+            f"{place}: not valid UTF-8 at byte {error.start} (0x{data[error.start]:02x}); "
+            "convert it to UTF-8 first"
         ) from None
 
 
@@ -165,8 +168,8 @@ def _record(record: dict[str, Any], field: str, number: int, place: str) -> tupl
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UserError(
-                f"{place}: field {name!r} has a lone surrogate (U+{ord(value[error.start]):04X}) at "
-                f"character {error.start}, which UTF-8 cannot hold"
+                f"{place}: field {name!r} has a lone surrogate (U+{ord(value[error.start]):04X}) "
+                f"at character {error.start}, which UTF-8 cannot hold"
             ) from None
     return identifier, text
 
@@ -178,6 +181,11 @@ def _missing(field: str, there: Sequence[str], place: str) -> UserError:
 
 def _kind(value: Any) -> str:
     names = {
-        dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"
-    }  # fmt: skip
-    return names.get(type(value), "bytes" if isinstance(value, bytes) else "a number")
+        "dict": "an object",
+        "list": "a list",
+        "bool": "a boolean",
+        "int": "a number",
+        "float": "a number",
+        "NoneType": "null",
+    }
+    return names.get(type(value).__name__, type(value).__name__)

@@ -6,7 +6,6 @@ need while they are prepared.
 
 import contextlib
 import difflib
-import errno
 import importlib
 import sys
 from collections.abc import Iterator
@@ -33,7 +32,8 @@ def named_data_set(name: str, field: str, cache: Path) -> Source:
     """The data set `NAME[/CONFIG][:VERSION]` of TFDS; it is prepared when it is first read.
 
     Documents keep the train, validation and test splits their publisher gave them. Splits that are
-    missing are taken out of train, and a data set without train is split as a whole.
+    missing are taken out of train; splits of other names are left out. A data set without train is
+    split as a whole.
 
     Raises:
         UserError: an unknown name, a feature that is not there or is not text; while reading,
@@ -46,7 +46,7 @@ def named_data_set(name: str, field: str, cache: Path) -> Source:
 
     def read() -> Iterator[tuple[str | None, Document]]:
         with _explained(name):
-            splits = _prepared(builder, field, cache)
+            splits = _prepared(builder, cache)
         names = {split: _OWN_SPLITS.get(split) for split in splits}
         if "train" in splits:
             splits = {split: rows for split, rows in splits.items() if names[split]}
@@ -101,30 +101,25 @@ def _find(name: str, cache: Path) -> Any:
 def _check_text(builder: Any, name: str, field: str) -> None:
     import tensorflow_datasets as tfds
 
-    features = builder.info.features
-    feature = features.get(field) if isinstance(features, dict) or hasattr(features, "get") else None
-    if feature is None:
-        there = ", ".join(getattr(features, "keys", list)()) or "none"
-        raise UserError(f"tfds:{name}: has no feature {field!r}; allowed for corpus.field: {there}")
-    if not isinstance(feature, tfds.features.Text):
-        kinds = [key for key, kind in features.items() if isinstance(kind, tfds.features.Text)]
+    found = builder.info.features
+    features = dict(found) if isinstance(found, tfds.features.FeaturesDict) else {}
+    if not isinstance(features.get(field), tfds.features.Text):
+        texts = [key for key, kind in features.items() if isinstance(kind, tfds.features.Text)]
+        problem = f"feature {field!r} is not text" if field in features else f"no feature {field!r}"
         raise UserError(
-            f"tfds:{name}: feature {field!r} is not text; allowed for corpus.field: "
-            f"{', '.join(kinds) or 'none'}"
+            f"tfds:{name}: {problem}; features: {', '.join(features) or 'none'}; allowed for "
+            f"corpus.field: {', '.join(texts) or 'none'}"
         )
 
 
-def _prepared(builder: Any, field: str, cache: Path) -> dict[str, Any]:
-    import tensorflow_datasets as tfds
-
+def _prepared(builder: Any, cache: Path) -> dict[str, Any]:
     if not builder.is_prepared():
         builder.download_and_prepare(
             file_format="array_record",
             download_dir=str(cache / "downloads"),
         )
-    only = tfds.decode.PartialDecoding({field: True})
     splits = [name for name, info in builder.info.splits.items() if info.num_examples]
-    return {name: builder.as_data_source(split=name, decoders=only) for name in splits}
+    return {name: builder.as_data_source(split=name) for name in splits}
 
 
 @contextlib.contextmanager
@@ -136,10 +131,11 @@ def _explained(name: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (
-            errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
-        ):  # fmt: skip
-            raise
+        from calibtrain.data.builder import disk_error
+
+        refused = disk_error(error)
+        if refused:
+            raise refused from error
         package = _missing_package(error)
         if package and package.startswith("tensorflow"):
             raise UserError(

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from calibtrain.config import TokenizerConfig
-from calibtrain.data.cache import disk_errors, prepare_once
+from calibtrain.data.disk import disk_errors, prepare_once, write_whole
 from calibtrain.data.sentencepiece_model import (
     SPACE_MARK,
     exact_pieces,
@@ -170,10 +170,10 @@ class Tokenizer:
         Raises:
             IndexError: when an id is not in the vocabulary.
         """
-        ids = np.asarray(ids, np.int64)
-        if ids.size and ids.min() < 0:
-            raise IndexError(f"id {ids.min()} is not in a vocabulary of {self.vocab_size}")
-        return b"".join(map(self.piece_bytes.__getitem__, ids.tolist()))
+        values = np.asarray(ids, np.int64)
+        if values.size and values.min() < 0:
+            raise IndexError(f"id {values.min()} is not in a vocabulary of {self.vocab_size}")
+        return b"".join(map(self.piece_bytes.__getitem__, values.tolist()))
 
     def check_lossless(self, documents: Iterable[Document]) -> None:
         """Encode and decode documents and compare bytes.
@@ -216,8 +216,8 @@ class Tokenizer:
             if self._model is None:
                 (folder / MODEL_FILE).unlink(missing_ok=True)
             else:
-                _write_whole(folder / MODEL_FILE, self._model)
-            _write_whole(folder / MANIFEST_FILE, manifest.encode())
+                write_whole(folder / MODEL_FILE, self._model)
+            write_whole(folder / MANIFEST_FILE, manifest)
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -416,12 +416,3 @@ def _available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

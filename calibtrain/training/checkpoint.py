@@ -68,7 +68,7 @@ def save(folder: Path, step: int, state: Any, identity: Identity, keep: int) -> 
     """
     from orbax.checkpoint import v1 as ocp
 
-    path = folder / str(step)
+    path = folder.absolute() / str(step)  # Orbax wants it absolute
     if _is_whole(path):
         return
     arrays = {name: np.asarray(leaf) for name, leaf in _flatten(state)[0].items()}
@@ -98,7 +98,7 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity) -> Tree:
     """
     from orbax.checkpoint import v1 as ocp
 
-    path = folder / str(step)
+    path = folder.absolute() / str(step)  # Orbax wants it absolute
     _verify(path)
     identity.check(ocp.metadata(path).custom_metadata or {}, path)
     shapes, structure = _flatten(like)

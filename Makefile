@@ -1,0 +1,52 @@
+# The two commands of the README, and the checks behind them.
+#   make quickstart   .venv, the demonstration ablation, runs/quickstart/report.html
+#   make test         .venv, every test
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
+
+.PHONY: quickstart test check format kjv-ablation schema clean
+.DELETE_ON_ERROR:
+
+quickstart: $(VENV)/installed
+	$(BIN)/calibtrain ablate configs/quickstart.yaml --run runs/quickstart --jobs $(JOBS)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The study behind the question, at three seeds: an hour or two on a laptop.
+kjv-ablation: $(VENV)/installed
+	$(BIN)/calibtrain ablate configs/kjv-ablation.yaml --jobs $(JOBS)
+
+schema: $(VENV)/installed
+	$(BIN)/calibtrain config schema > configs/schema.json
+	$(BIN)/calibtrain config schema --study > configs/study-schema.json
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "calibtrain needs Python 3.11 or newer; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml requirements/runtime.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/runtime.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

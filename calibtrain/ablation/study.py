@@ -1,0 +1,53 @@
+"""The grid: every combination of its values is an arm, with a name fit for a folder."""
+
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from calibtrain.config import Config, StudyConfig, with_value
+from calibtrain.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One combination of the grid.
+
+    Attributes:
+        name: of its run folder, for example "vocab_size=512,seed=0".
+        settings: dotted path -> value.
+        config: the base with those settings.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    config: Config
+
+
+def expand(study: StudyConfig) -> list[Arm]:
+    """The arms of a study, in the order of its grid (the last key varies fastest).
+
+    Raises:
+        UserError: for a combination that is no valid configuration, naming it, or two alike.
+    """
+    keys = list(study.grid)
+    short = {key: key.rpartition(".")[2] for key in keys}
+    if len(set(short.values())) < len(keys):
+        short = {key: key for key in keys}
+    arms: dict[str, Arm] = {}
+    for values in itertools.product(*study.grid.values()):
+        settings = dict(zip(keys, values, strict=True))
+        name = ",".join(f"{short[key]}={_slug(value)}" for key, value in settings.items())
+        if name in arms:
+            raise UserError(f"grid: {name} comes twice; remove one of the equal values")
+        arms[name] = Arm(name, settings, with_value(study.base, settings, f"grid, arm {name}"))
+    return list(arms.values())
+
+
+def _slug(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "-".join(_slug(part) for part in value.values())
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip("-")[:60] or "empty"

@@ -1,0 +1,286 @@
+"""The command line: parse, call, print. All work is done by functions that a notebook can call.
+
+Results go to standard output, everything else to standard error. A user's mistake is one line and
+exit status 2. Heavy imports happen inside the commands, so that `--help` is quick.
+"""
+
+import json
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from calibtrain.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Does vocabulary size change how well a language model knows what it knows?\n\n"
+    "Start with: **calibtrain ablate configs/quickstart.yaml**, then open the report it names.",
+)
+tokenizer_app = typer.Typer(no_args_is_help=True, help="Train and look at tokenizers.")
+config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
+app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(config_app, name="config")
+
+
+class ProgressKind(StrEnum):
+    """How progress is shown."""
+
+    auto = "auto"
+    rich = "rich"
+    plain = "plain"
+    json = "json"
+    none = "none"
+
+
+ConfigPath = Annotated[Path, typer.Argument(help="YAML file; configs/ has some to start from.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings that replace the file's: model.width=256 budget.steps=100"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
+Progress = Annotated[
+    ProgressKind, typer.Option(help="How to show progress (on standard error).")
+]
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder; default runs/NAME. Resumed if it is there.")
+    ] = None,
+    as_json: AsJson = False,
+    progress: Progress = ProgressKind.auto,
+    quiet_result: Annotated[bool, typer.Option("--quiet-result", hidden=True)] = False,
+) -> None:
+    """Train one model and measure its calibration and entropy while it trains.
+
+    Started again with the same arguments, it goes on from the last checkpoint and ends with the
+    very parameters and metrics of an uninterrupted run. SIGTERM and Ctrl-C save first.
+
+    Example: calibtrain train configs/tiny.yaml tokenizer.vocab_size=1024 --run runs/v1024
+    """
+    from calibtrain.config import load_config
+
+    settings = load_config(config, overrides or ())
+    path = run or Path("runs") / config.stem
+    from calibtrain.evaluation import train_run
+    from calibtrain.terminal import make_view, print_table, results_table
+
+    with make_view(progress.value) as view:
+        outcome = train_run(settings, path, observer=lambda event: view("", event))
+    if outcome.status == "stopped":
+        say(f"stopped and saved at step {outcome.step}; the same command goes on from there")
+    if as_json:
+        print_json({**outcome.summary, "evaluations": outcome.results})
+    elif outcome.status == "done" and not quiet_result:
+        print_table(results_table(list(outcome.results.items()), "evaluation"))
+        say(f"run: {path}    report: calibtrain report {shlex.quote(str(path))}")
+
+
+@app.command()
+def ablate(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Study folder; default runs/NAME. Resumed if it is there.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Arms to run side by side.")] = 1,
+    as_json: AsJson = False,
+    progress: Progress = ProgressKind.auto,
+) -> None:
+    """Run an ablation: a base configuration times a grid, under stated controls, and report on it.
+
+    Arms that are done are not run again; a failed arm is reported and the others go on.
+
+    Example: calibtrain ablate configs/kjv-ablation.yaml base.budget.bytes=2e6 --jobs 2
+    """
+    from calibtrain.config import load_study
+
+    study = load_study(config, overrides or ())
+    path = run or Path("runs") / config.stem
+    from calibtrain.ablation import run_study
+    from calibtrain.terminal import make_view, print_table, study_table
+
+    command = shlex.join(["calibtrain", *sys.argv[1:]])
+    with make_view(progress.value) as view:
+        result = run_study(study, path, jobs=jobs, command=command, observer=view)
+    statuses = [arm["status"] for arm in result["arms"]]
+    report_path = write_report(path) if "done" in statuses else None
+    if as_json:
+        print_json(result)
+    elif report_path:
+        print_table(study_table(result))
+    for arm in result["arms"]:
+        if arm["status"] == "failed":
+            say(f"arm {arm['name']} failed: {arm['error']}")
+    if "stopped" in statuses:
+        say("stopped and saved; the same command goes on from there")
+    if report_path:
+        say(f"report: {report_path}")
+    if "failed" in statuses:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="kjv, pydoc, markov, files:GLOB or tfds:NAME[/CONFIG]; default the run's own."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    limit: Annotated[
+        int | None,
+        typer.Option("--bytes", min=1, help="Score about so many bytes of text; default all."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
+
+    Example: calibtrain evaluate runs/tiny --corpus pydoc --json
+    """
+    from calibtrain.evaluation import evaluate_run
+    from calibtrain.terminal import print_table, results_table
+
+    evaluation = evaluate_run(run, corpus=corpus, split=split, limit=limit)
+    if as_json:
+        print_json(evaluation.to_dict())
+    else:
+        name = f"{evaluation.about['corpus']}-{split}"
+        print_table(results_table([(name, evaluation.results)], "evaluation"))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run or study folder.")], as_json: AsJson = False
+) -> None:
+    """Write report.html, one self-contained page, from the files of a run or a study."""
+    path = write_report(folder)
+    if as_json:
+        print_json({"report": str(path)})
+    else:
+        print(path)
+
+
+@tokenizer_app.command("train")
+def tokenizer_train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for it; default tokenizers/CORPUS-KIND-SIZE.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a configuration's tokenizer on the training split, and check it to be lossless.
+
+    Example: calibtrain tokenizer train configs/tiny.yaml tokenizer.vocab_size=2048
+    """
+    from calibtrain.config import load_config
+    from calibtrain.data.corpus import open_corpus
+    from calibtrain.data.disk import cache_directory
+    from calibtrain.data.tokenizer import obtain_tokenizer
+
+    settings = load_config(config, overrides or ())
+    corpus = open_corpus(settings.corpus, cache_directory())
+    tokenizer = obtain_tokenizer(settings.tokenizer, corpus, cache_directory())
+    kind = corpus.provenance.name.partition(":")[0]
+    name = f"{kind}-{settings.tokenizer.kind}-{tokenizer.vocab_size}"
+    folder = out or Path("tokenizers") / name
+    tokenizer.save(folder)
+    say(f"saved: {folder}")
+    show_tokenizer(tokenizer, as_json)
+
+
+@tokenizer_app.command("inspect")
+def tokenizer_inspect(
+    path: Annotated[Path, typer.Argument(help="A tokenizer folder.")], as_json: AsJson = False
+) -> None:
+    """Show what a tokenizer is: sizes, hashes, bytes a token, longest pieces."""
+    from calibtrain.data.tokenizer import Tokenizer
+
+    show_tokenizer(Tokenizer.load(path), as_json)
+
+
+@config_app.command("schema")
+def config_schema(
+    study: Annotated[bool, typer.Option("--study", help="That of an ablation.")] = False,
+) -> None:
+    """Print the JSON schema of configurations, for editors."""
+    from calibtrain.config import Config, StudyConfig, json_schema
+
+    print_json(json_schema(StudyConfig if study else Config))
+
+
+@config_app.command("show")
+def config_show(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Print a configuration with every default filled in."""
+    from calibtrain.config import load_config, load_study, read_tree, to_yaml
+
+    load = load_study if "grid" in read_tree(config) else load_config
+    print(to_yaml(load(config, overrides or ())), end="")
+
+
+def show_tokenizer(tokenizer: Any, as_json: bool) -> None:
+    """Print a tokenizer's description."""
+    from calibtrain.data.tokenizer import describe
+
+    facts = describe(tokenizer)
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        text = value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
+        print(f"{key}: {text}")
+
+
+def write_report(folder: Path) -> Path:
+    """The report of a run or a study."""
+    from calibtrain.report import write_report as write
+
+    return write(folder)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Entry point: a user's mistake becomes one line and exit status 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(standalone_mode=False)
+    except UserError as error:
+        say("calibtrain: " + " ".join(str(error).split("\n")))
+        code = 2
+    except KeyboardInterrupt:
+        say("calibtrain: interrupted")
+        code = 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except typer.exceptions.TyperException as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        say(f"calibtrain: {' '.join(message.split())} (see calibtrain --help)")
+        code = error.exit_code
+    except typer.Abort:
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)

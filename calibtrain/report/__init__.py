@@ -1,0 +1,61 @@
+"""The report: one self-contained HTML page for a run or a study. This room only reads files."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from calibtrain.errors import UserError
+
+__all__ = ["write_report"]
+
+PAGE = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """Write `folder`/report.html from the files in `folder`, whole or not at all.
+
+    Args:
+        folder: a study (it holds ablation.json) or a run (it holds run.json).
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: the folder is neither, is a run without any evaluation yet, holds a file that
+            is missing or damaged, or cannot be written to.
+    """
+    folder = Path(folder)
+    page = _page(folder)
+    target = folder / PAGE
+    temporary = folder / f".{PAGE}.{os.getpid()}.tmp"
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
+    return target
+
+
+def _page(folder: Path) -> str:
+    # Plotly is imported where a page is made, never by `import calibtrain.report`.
+    from calibtrain.report import page, reading
+
+    if (folder / "ablation.json").is_file():
+        return page.study_page(reading.read_study(folder))
+    if (folder / "run.json").is_file():
+        run = reading.read_run(folder)
+        if not run.evaluations and not run.measured:
+            raise UserError(
+                f"{folder} has no evaluations yet (it is {run.status} at step {run.step:,} of "
+                f"{run.steps:,}): let it train on, or score it with `calibtrain evaluate {folder}`"
+            )
+        return page.run_page(run)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is no folder; a report is made from the folder of a run or study"
+        )
+    raise UserError(
+        f"{folder} is neither a run (it has no run.json) nor a study (it has no ablation.json)"
+    )

@@ -1,0 +1,187 @@
+"""The first figure of a study: ECE, signed gap, bits per byte and entropy rate against its axis."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from calibtrain.report.calibration_plots import exact_level
+from calibtrain.report.display import QUANTITIES, setting_value, shown, shown_half
+from calibtrain.report.figures import Figure, Key, Panel, around_zero, plot, sides, zero
+from calibtrain.report.grouping import Comparison, Group, Series, X, scale_of
+from calibtrain.report.results import Study
+
+AGAINST_AXIS = ("ece", "signed_gap", "bits_per_byte", "entropy_bits_per_byte")
+
+
+def against_axis(study: Study, comparison: Comparison) -> Figure:
+    several = len(comparison.series) > 1
+    name = comparison.axis_name.lower()
+    seeds = max((s.seeds for s in study.summary), default=1)
+    interval = (
+        "the bar is the 95 % interval over seeds"
+        if seeds > 1
+        else "with one seed there is no interval"
+    )
+    apart = (
+        " Series are set slightly apart so that their bars can be told from each other."
+        if several and comparison.axis != "category"
+        else ""
+    )
+    return Figure(
+        anchor="against",
+        title=f"Calibration and compression against {name}",
+        caption=f"Each hollow point is one seed, each filled point the mean of its seeds, and "
+        f"{interval}; lower is better for ECE and bits per byte, and a signed gap of zero means "
+        f"that confidence equals accuracy on average.{apart}",
+        panels=tuple(_axis_panel(study, comparison, key) for key in AGAINST_AXIS),
+        keys=tuple(Key(s.name, s.colour, s.dash) for s in comparison.series) if several else (),
+        wide=True,
+    )
+
+
+def _axis_panel(study: Study, comparison: Comparison, key: str) -> Panel:
+    traces, values, halves = [], [], []
+    for index, series in enumerate(comparison.series):
+        shift = index - (len(comparison.series) - 1) / 2
+        seeds = [
+            (group, arm.evaluations[study.main][key], arm.name)
+            for group in series.groups
+            for arm in group.arms
+            if key in arm.evaluations.get(study.main, {})
+        ]
+        values += [value for _, value, _ in seeds]
+        means = [
+            (group, row.mean[key], row.half_width.get(key), row.seeds)
+            for group in series.groups
+            if (row := comparison.summary(study, group)) and key in row.mean
+        ]
+        halves += [half for _, _, half, _ in means]
+        traces += _axis_traces(comparison, series, shift, key, seeds, means)
+    gap = key == "signed_gap"
+    quantity = QUANTITIES[key]
+    exact = study.exact_entropy if quantity.unit == "bits/byte" else None
+    return Panel(
+        f"{quantity.name} against {comparison.axis_name.lower()}",
+        plot(
+            traces,
+            x=x_axis(comparison),
+            y={"title": quantity.unit, "range": around_zero(values, halves)}
+            if gap
+            else {"title": f"ECE ({quantity.unit})", "rangemode": "nonnegative"}
+            | _from_zero(values, halves)
+            if key == "ece"
+            else {"title": quantity.unit},
+            shapes=([zero()] if gap else []) + ([exact_level(exact)] if exact is not None else []),
+            annotations=sides() if gap else [],
+        ),
+    )
+
+
+def _axis_traces(
+    comparison: Comparison,
+    series: Series,
+    shift: float,
+    key: str,
+    seeds: Sequence[tuple[Group, float, str]],
+    means: Sequence[tuple[Group, float, float | None, int]],
+) -> list[go.Scatter]:
+    one = len(comparison.series) == 1
+
+    def place(group: Group) -> X:
+        return _place(comparison, group.x, shift)
+
+    def look(group: Group) -> str:
+        return group.colour if one else series.colour
+
+    points = go.Scatter(
+        x=[place(group) for group, _, _ in seeds],
+        y=[value for _, value, _ in seeds],
+        mode="markers",
+        marker={
+            "symbol": "circle-open",
+            "size": 8,
+            "color": [look(group) for group, _, _ in seeds],
+            "line": {"width": 1.5},
+        },
+        opacity=0.75,
+        legendgroup=series.name,
+        hovertext=[f"{name}<br>{QUANTITIES[key].name} {shown(key, v)}" for _, v, name in seeds],
+        hoverinfo="text",
+    )
+    mean = go.Scatter(
+        x=[place(group) for group, *_ in means],
+        y=[value for _, value, _, _ in means],
+        mode="markers" if comparison.axis == "category" else "lines+markers",
+        line={"color": series.colour, "width": 2, "dash": series.dash},
+        marker={
+            "size": 9,
+            "color": [look(group) for group, *_ in means],
+            "line": {"color": "var(--raised)", "width": 1},
+            "opacity": 1,
+        },
+        error_y={
+            "type": "data",
+            "array": [half for _, _, half, _ in means],
+            "color": series.colour,
+            "thickness": 1.5,
+            "width": 5,
+        },
+        legendgroup=series.name,
+        hovertext=[
+            f"{group.label}<br>{QUANTITIES[key].name} {shown(key, value)}"
+            + (f" ± {shown_half(key, half)} (95 %, {n} seeds)" if half is not None else "")
+            for group, value, half, n in means
+        ],
+        hoverinfo="text",
+    )
+    return [mean, points]
+
+
+def _from_zero(values: Sequence[float], halves: Sequence[float | None]) -> dict[str, Any]:
+    reach = max((h for h in halves if h is not None), default=0.0)
+    top = max(values, default=0.0) + reach
+    return {"range": [0, top * 1.08]} if top > 0 and math.isfinite(top) else {}
+
+
+def _place(comparison: Comparison, x: X, shift: float) -> X:
+    if comparison.axis == "category" or isinstance(x, str) or not shift:
+        return x
+    places = [float(g.x) for g in comparison.groups]
+    if _scale(comparison) == "log":
+        return x * 1.05**shift
+    return x + shift * 0.02 * (max(places) - min(places))
+
+
+def _scale(comparison: Comparison) -> str:
+    if comparison.axis == "category":
+        return "category"
+    if comparison.axis == "vocabulary":
+        return "log"
+    return scale_of(float(g.x) for g in comparison.groups)
+
+
+def x_axis(comparison: Comparison) -> dict[str, Any]:
+    scale = _scale(comparison)
+    if scale == "category":
+        return {"title": comparison.axis_name.lower(), "type": "category"}
+    places = sorted({g.x for g in comparison.groups if not isinstance(g.x, str)})
+    unit = " (tokens, log₂ scale)" if comparison.axis == "vocabulary" else ""
+    ticks: Mapping[str, Any] = (
+        {"tickvals": places, "ticktext": [setting_value(x) for x in places]}
+        if len(places) <= 8
+        else {"dtick": math.log10(2) * math.ceil(math.log2(places[-1] / places[0]) / 7)}
+        if scale == "log"
+        else {}
+    )
+    if scale == "log":
+        low, high = math.log10(places[0]), math.log10(places[-1])
+        room = max(0.07 * (high - low), 0.06)
+        return {
+            "title": comparison.axis_name.lower() + unit,
+            "type": "log",
+            "range": [low - room, high + room],
+            **ticks,
+        }
+    return {"title": comparison.axis_name.lower() + unit, **ticks}

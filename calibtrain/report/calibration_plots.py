@@ -1,0 +1,301 @@
+"""Plots that runs and studies share: reliability, calibration by frequency, along training."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from calibtrain.report.display import QUANTITIES, count, number, shown, text_bytes
+from calibtrain.report.figures import (
+    OVER,
+    SOFT,
+    UNDER,
+    Panel,
+    around_zero,
+    axis,
+    faint_line,
+    level,
+    line,
+    plot,
+    sides,
+    zero,
+)
+from calibtrain.report.results import Bin, Evaluation, Run
+
+DECILES = tuple(range(1, 11))
+BY_FREQUENCY = (
+    "Target tokens are split into ten groups by how common they are in the training text, from the "
+    "commonest (1) to the rarest (10): an ECE that climbs to the right, or a gap that moves away "
+    "from zero, says that rarer tokens are worse calibrated."
+)
+TRAINING_TEXT = "training text seen (bytes)"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one line stands for: a name and a look, and the seeds it is the mean of."""
+
+    name: str
+    colour: str
+    dash: str
+    evaluations: tuple[Evaluation, ...]
+    runs: tuple[Run, ...]
+
+
+# --- reliability ---------------------------------------------------------------------------------
+
+
+def pool(evaluations: Sequence[Evaluation]) -> list[Bin]:
+    """The reliability table of several seeds taken together, bin by bin."""
+    pooled = []
+    for rows in zip(*(e.reliability for e in evaluations), strict=False):
+        full = [r for r in rows if r.tokens and r.confidence is not None and r.accuracy is not None]
+        tokens = math.fsum(r.tokens for r in full)
+        pooled.append(
+            Bin(
+                lower=rows[0].lower,
+                upper=rows[0].upper,
+                tokens=tokens,
+                confidence=_weighted(full, tokens, lambda r: r.confidence),
+                accuracy=_weighted(full, tokens, lambda r: r.accuracy),
+            )
+        )
+    return pooled
+
+
+def _weighted(rows: Sequence[Bin], tokens: float, value: Callable[[Bin], Any]) -> float | None:
+    return math.fsum(r.tokens * value(r) for r in rows) / tokens if tokens else None
+
+
+def reliability_panel(title: str, evaluations: Sequence[Evaluation], colour: str) -> Panel:
+    """Accuracy against confidence over the share of tokens in each bin."""
+    bins = pool(evaluations)
+    total = math.fsum(b.tokens for b in bins) or 1.0
+    full = [b for b in bins if b.confidence is not None and b.accuracy is not None]
+    shares = [b.tokens / total for b in full]
+    hover = [
+        f"bin {b.lower:.3f} to {b.upper:.3f}<br>confidence {b.confidence:.4f}"
+        f"<br>accuracy {b.accuracy:.4f}<br>{share:.2%} of tokens ({count(b.tokens)})"
+        for b, share in zip(full, shares, strict=True)
+    ]
+    diagonal = go.Scatter(
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        line={"color": SOFT, "width": 1.5, "dash": "dash"},
+        hoverinfo="skip",
+    )
+    seeds = [
+        faint_line(
+            [b.confidence for b in e.reliability if b.confidence is not None],
+            [b.accuracy for b in e.reliability if b.confidence is not None],
+            colour=colour,
+            group=title,
+        )
+        for e in (evaluations if len(evaluations) > 1 else ())
+    ]
+    curve = go.Scatter(
+        x=[b.confidence for b in full],
+        y=[b.accuracy for b in full],
+        mode="lines+markers",
+        line={"color": colour, "width": 2},
+        marker={
+            "color": colour,
+            "size": [5 + 17 * math.sqrt(share) for share in shares],
+            "line": {"color": "var(--raised)", "width": 1},
+            "opacity": 1,
+        },
+        hovertext=hover,
+        hoverinfo="text",
+    )
+    bars = go.Bar(
+        x=[(b.lower + b.upper) / 2 for b in bins],
+        y=[b.tokens / total for b in bins],
+        width=[(b.upper - b.lower) * 0.86 for b in bins],
+        marker={"color": colour},
+        opacity=0.55,
+        yaxis="y2",
+        hovertext=[
+            f"bin {b.lower:.3f} to {b.upper:.3f}<br>{b.tokens / total:.2%} of tokens" for b in bins
+        ],
+        hoverinfo="text",
+    )
+    words = {"showarrow": False, "xref": "x", "yref": "y"}
+    return Panel(
+        title,
+        plot(
+            [diagonal, *seeds, curve, bars],
+            x={
+                "title": "confidence (probability)",
+                "range": [-0.02, 1.02],
+                "anchor": "y2",
+                "dtick": 0.2,
+            },
+            y={
+                "title": "accuracy",
+                "range": [-0.03, 1.05],
+                "domain": [0.3, 1],
+                "dtick": 0.2,
+                "tickformat": ".1f",
+            },
+            yaxis2=axis(
+                "tokens",
+                domain=[0, 0.2],
+                tickformat=".0%",
+                nticks=4,
+                rangemode="tozero",
+            ),
+            annotations=[
+                {**words, "x": 0.02, "y": 0.99, "xanchor": "left", "text": "under-confident"}
+                | {"font": {"size": 11, "color": UNDER}},
+                {**words, "x": 1, "y": 0.03, "xanchor": "right", "text": "over-confident"}
+                | {"font": {"size": 11, "color": OVER}},
+            ],
+        ),
+        height=360,
+    )
+
+
+# --- token frequency -----------------------------------------------------------------------------
+
+
+def decile_panels(lines: Sequence[Line]) -> tuple[Panel, ...]:
+    """ECE and signed gap by frequency decile of the target token."""
+    return tuple(_decile_panel(lines, key) for key in ("ece", "signed_gap"))
+
+
+def _decile_panel(lines: Sequence[Line], key: str) -> Panel:
+    traces, values = [], []
+    for each in lines:
+        seeds = [_by_decile(e, key) for e in each.evaluations]
+        if len(seeds) > 1:
+            traces += [
+                faint_line(DECILES, seed, colour=each.colour, group=each.name) for seed in seeds
+            ]
+        means = [_mean([seed[i] for seed in seeds]) for i in range(len(DECILES))]
+        values += means
+        traces.append(
+            line(
+                DECILES,
+                means,
+                colour=each.colour,
+                dash=each.dash,
+                group=each.name,
+                marks=True,
+                hover=[
+                    f"{each.name}<br>decile {d}<br>{QUANTITIES[key].name} {shown(key, m)}"
+                    for d, m in zip(DECILES, means, strict=True)
+                ],
+            )
+        )
+    gap = key == "signed_gap"
+    return Panel(
+        "Signed gap by token frequency" if gap else "ECE by token frequency",
+        plot(
+            traces,
+            x={"title": "frequency decile (1 = commonest)", "dtick": 1, "range": [0.6, 10.4]},
+            y={"title": "confidence − accuracy", "range": around_zero(values)}
+            if gap
+            else {"title": "ECE (0 to 1)", "rangemode": "tozero"},
+            shapes=[zero()] if gap else [],
+            annotations=sides() if gap else [],
+        ),
+    )
+
+
+def _by_decile(evaluation: Evaluation, key: str) -> list[float | None]:
+    found = {row.decile: getattr(row, key) for row in evaluation.deciles}
+    return [found.get(decile) for decile in DECILES]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    return math.fsum(known) / len(known) if known else None
+
+
+# --- along training ------------------------------------------------------------------------------
+
+
+def training_panel(
+    title: str, key: str, lines: Sequence[Line], *, exact: float | None, extra: Sequence[Any] = ()
+) -> Panel:
+    """One quantity along training, measured on held-out text."""
+    traces, values = list(extra), []
+    for each in lines:
+        curves = [_curve(run, key) for run in each.runs]
+        if len(curves) > 1:
+            traces += [
+                faint_line(
+                    [x for x, _ in curve.values()],
+                    [y for _, y in curve.values()],
+                    colour=each.colour,
+                    group=each.name,
+                )
+                for curve in curves
+            ]
+        points = mean_curve(curves)
+        values += [y for _, y in points]
+        traces.append(
+            line(
+                [x for x, _ in points],
+                [y for _, y in points],
+                colour=each.colour,
+                dash=each.dash,
+                group=each.name,
+                marks=len(points) <= 12,
+                hover=[
+                    f"{each.name}<br>after {text_bytes(x)}<br>"
+                    f"{QUANTITIES[key].name} {shown(key, y)}"
+                    for x, y in points
+                ],
+            )
+        )
+    gap = key == "signed_gap"
+    unit = QUANTITIES[key].unit
+    return Panel(
+        title,
+        plot(
+            traces,
+            x={"title": TRAINING_TEXT, "tickformat": "~s", "ticksuffix": "B", "nticks": 6}
+            | {"rangemode": "tozero"},
+            y={"title": unit, "range": around_zero(values)}
+            if gap
+            else {"title": f"ECE ({unit})", "rangemode": "tozero"}
+            if key == "ece"
+            else {"title": unit},
+            shapes=([zero()] if gap else []) + ([] if exact is None else [exact_level(exact)]),
+            annotations=sides() if gap else [],
+        ),
+    )
+
+
+def exact_level(value: float) -> Mapping[str, Any]:
+    """The reference line of a synthetic source, whose entropy rate is known."""
+    return level(value, f"source: {number(value, 3)} bits/byte, exact")
+
+
+def _curve(run: Run, key: str) -> dict[int, tuple[float, float]]:
+    return {
+        m.step: (m.bytes, m.values[key])
+        for m in run.measured
+        if m.bytes is not None and key in m.values
+    }
+
+
+def mean_curve(
+    curves: Sequence[Mapping[int, tuple[float, float]]],
+) -> list[tuple[float, float]]:
+    """Mean over seeds, (bytes of text, value), at the steps that every seed has reached."""
+    begun = [curve for curve in curves if curve]
+    if not begun:
+        return []
+    shared = sorted(set.intersection(*(set(curve) for curve in begun)))
+    return [
+        (
+            math.fsum(curve[step][0] for curve in begun) / len(begun),
+            math.fsum(curve[step][1] for curve in begun) / len(begun),
+        )
+        for step in shared
+    ]

@@ -1,0 +1,129 @@
+"""How numbers and settings are shown: rounding, units, names."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One result key: its name in words, its unit, and how many decimals are worth showing."""
+
+    key: str
+    name: str
+    unit: str
+    decimals: int
+    signed: bool = False
+
+
+QUANTITIES: Mapping[str, Quantity] = {
+    q.key: q
+    for q in (
+        Quantity("bits_per_byte", "Bits per byte", "bits/byte", 3),
+        Quantity("ece", "ECE", "0 to 1", 4),
+        Quantity("signed_gap", "Signed gap", "confidence − accuracy", 4, signed=True),
+        Quantity("accuracy", "Accuracy", "0 to 1", 4),
+        Quantity("mean_confidence", "Confidence", "0 to 1", 4),
+        Quantity("entropy_bits_per_byte", "Entropy rate", "bits/byte", 3),
+        Quantity("entropy_rate", "Entropy rate", "nats/token", 3),
+        Quantity("nll", "NLL", "nats/token", 3),
+    )
+}
+"""The columns of the result table, in their order."""
+
+
+def shown(key: str, value: float | None) -> str:
+    """A result rounded for reading; signed quantities always carry their sign."""
+    if value is None:
+        return "–"
+    quantity = QUANTITIES[key]
+    return number(value, quantity.decimals, signed=quantity.signed)
+
+
+def shown_half(key: str, half: float) -> str:
+    """A half width, which has no sign."""
+    return shown(key, half).lstrip("+")
+
+
+def number(value: float, decimals: int, *, signed: bool = False) -> str:
+    """Fixed-point with thousands separators and a real minus sign."""
+    if not math.isfinite(value):
+        return "not finite"
+    text = f"{value:{'+' if signed else ''},.{decimals}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separators."""
+    return "–" if value is None else number(value, 0)
+
+
+def compact(value: float) -> str:
+    """A count in at most four characters or so: 812, 1.2 k, 34 M."""
+    return _scaled(value, 1000.0, ("", " k", " M", " G", " T", " P", " E"))
+
+
+def text_bytes(value: float | None) -> str:
+    """Amount of text, in decimal units: 3.0 MB."""
+    if value is None:
+        return "–"
+    return _scaled(value, 1000.0, (" B", " kB", " MB", " GB", " TB", " PB"))
+
+
+def memory_bytes(value: float | None) -> str:
+    """Amount of memory, in binary units: 12.5 MiB."""
+    if value is None:
+        return "–"
+    return _scaled(value, 1024.0, (" B", " KiB", " MiB", " GiB", " TiB", " PiB"))
+
+
+def _scaled(value: float, base: float, units: tuple[str, ...]) -> str:
+    if not math.isfinite(value):
+        return "not finite"
+    power = 0
+    while abs(value) >= base * 0.9995 and power < len(units) - 1:
+        value /= base
+        power += 1
+    decimals = 0 if power == 0 or abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    text = f"{value:,.{decimals}f}"
+    if decimals:
+        text = text.rstrip("0").rstrip(".")
+    return text + units[power]
+
+
+def duration(seconds: float | None) -> str:
+    """A time in its two largest units."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def setting_name(path: str) -> str:
+    """The last part of a dotted path, in words; the vocabulary size by its name in the field."""
+    return path.rsplit(".", 1)[-1].replace("_", " ")
+
+
+def setting_value(value: Any) -> str:
+    """A configuration value as a reader would write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def plural(amount: int, one: str, many: str | None = None) -> str:
+    """`3 seeds`, `1 seed`."""
+    return f"{amount:,} {one if amount == 1 else many or one + 's'}"

@@ -1,0 +1,253 @@
+"""The paragraph at the top of a report: what the numbers say, and nothing that they do not."""
+
+from collections.abc import Sequence
+
+from calibtrain.report.display import (
+    count,
+    number,
+    plural,
+    setting_value,
+    shown,
+    shown_half,
+    text_bytes,
+)
+from calibtrain.report.grouping import Comparison, Group, Series
+from calibtrain.report.results import Run, Study, Summary
+
+Point = tuple[Group, Summary]
+MOST_SERIES = 3
+"""With more series than this, one sentence speaks of all of them together."""
+
+
+def study_findings(study: Study, comparison: Comparison) -> str:
+    """A paragraph, in plain text, about the main evaluation of a study."""
+    points = _points(study, comparison.groups, comparison)
+    if not points:
+        return f"{_arms(study, comparison)} No arm has results yet, so there is nothing to compare."
+    sentences = [_arms(study, comparison), _scored(study)]
+    many = len(comparison.series) > MOST_SERIES
+    for series in [None] if many else comparison.series:
+        found = points if series is None else _points(study, series.groups, comparison)
+        if found:
+            sentences.append(_ece(found, comparison, series))
+    sentences.append(_gap(points, comparison))
+    sentences.append(_compression(study, points, comparison))
+    sentences.append(_seeds(points))
+    if comparison.axis == "vocabulary":
+        sentences.append(
+            "ECE and signed gap are per token, and a token is a different event in every "
+            "vocabulary: bits per byte is the scale on which vocabularies compare directly."
+        )
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _points(study: Study, groups: Sequence[Group], comparison: Comparison) -> list[Point]:
+    found = [(group, comparison.summary(study, group)) for group in groups]
+    return [(g, s) for g, s in found if s is not None and "ece" in s.mean]
+
+
+def _where(comparison: Comparison, group: Group, series: Series | None = None) -> str:
+    if comparison.axis == "vocabulary" and (series is not None or len(comparison.series) == 1):
+        return f"V = {setting_value(group.x)}"
+    return group.label if series is None else group.short
+
+
+def _arms(study: Study, comparison: Comparison) -> str:
+    done = sum(arm.status == "done" for arm in study.arms)
+    total = len(study.arms)
+    whole = f"All {total:,} arms" if done == total > 1 else f"{done:,} of {plural(total, 'arm')}"
+    groups = comparison.groups
+    if comparison.axis == "vocabulary" and groups:
+        sizes = sorted({g.x for g in groups})
+        what = f"{plural(len(sizes), 'vocabulary size')} from {sizes[0]:,} to {sizes[-1]:,}"
+    elif comparison.axis == "number" and groups:
+        values = sorted({g.x for g in groups})
+        what = (
+            f"{len(values)} values of {comparison.axis_name.lower()} from "
+            f"{setting_value(values[0])} to {setting_value(values[-1])}"
+        )
+    else:
+        what = plural(len(groups), "setting")
+    others = f" in {len(comparison.series)} series" if len(comparison.series) > 1 else ""
+    seeds = sorted({len(g.arms) for g in groups}) or [0]
+    each = plural(seeds[-1], "seed") + (" each" if len(seeds) == 1 else " at most")
+    return f"{whole} finished: {what}{others}, {each}."
+
+
+def _scored(study: Study) -> str:
+    scored = [arm.scored[study.main] for arm in study.arms if study.main in arm.scored]
+    if not scored:
+        return ""
+    sizes = {e.values["bytes"] for e in scored}
+    first = scored[0]
+    if len(sizes) == 1:
+        amount = f"the same {text_bytes(first.values['bytes'])} of text for every arm"
+    else:
+        low, high = min(sizes), max(sizes)
+        amount = f"but not on the same text: {count(low)} to {count(high)} bytes"
+    return f"The figures are for the {first.split} split of {first.corpus}, {amount}."
+
+
+def _value(key: str, summary: Summary) -> str:
+    half = summary.half_width.get(key)
+    value = shown(key, summary.mean.get(key))
+    return value if half is None else f"{value} ± {shown_half(key, half)}"
+
+
+def _ece(points: Sequence[Point], comparison: Comparison, series: Series | None) -> str:
+    several = len(comparison.series) > 1
+    prefix = f"With {series.name}, mean" if series and several else "Mean"
+    if len(points) == 1:
+        group, row = points[0]
+        return f"{prefix} ECE is {_value('ece', row)} at {_where(comparison, group, series)}."
+    along = comparison.axis != "category" and not (series is None and several)
+    low = min(points, key=lambda p: p[1].mean["ece"])
+    high = max(points, key=lambda p: p[1].mean["ece"])
+    if not along:
+        return (
+            f"{prefix} ECE is lowest at {_where(comparison, low[0], series)} "
+            f"({_value('ece', low[1])}) and highest at {_where(comparison, high[0], series)} "
+            f"({_value('ece', high[1])}){_overlap(low[1], high[1], 'the two')}."
+        )
+    (first, a), (last, b) = points[0], points[-1]
+    text = (
+        f"{prefix} ECE goes from {_value('ece', a)} at {_where(comparison, first, series)} "
+        f"to {_value('ece', b)} at {_where(comparison, last, series)}"
+    )
+    steps = [y[1].mean["ece"] - x[1].mean["ece"] for x, y in zip(points, points[1:], strict=False)]
+    if len(points) > 2:
+        if all(step > 0 for step in steps):
+            text += ", rising at every step"
+        elif all(step < 0 for step in steps):
+            text += ", falling at every step"
+        else:
+            text += (
+                f", not steadily (lowest {shown('ece', low[1].mean['ece'])} at "
+                f"{_where(comparison, low[0], series)}, highest "
+                f"{shown('ece', high[1].mean['ece'])} at {_where(comparison, high[0], series)})"
+            )
+    return f"{text}{_overlap(a, b, 'the two ends' if len(points) > 2 else 'the two')}."
+
+
+def _overlap(a: Summary, b: Summary, which: str) -> str:
+    x, y = a.half_width.get("ece"), b.half_width.get("ece")
+    if x is None or y is None:
+        return ""
+    apart = abs(a.mean["ece"] - b.mean["ece"]) > x + y
+    return f"; the 95 % intervals over seeds of {which} {'do not overlap' if apart else 'overlap'}"
+
+
+def _gap(points: Sequence[Point], comparison: Comparison) -> str:
+    gaps = [(group, row) for group, row in points if "signed_gap" in row.mean]
+    if not gaps:
+        return ""
+    low = min(gaps, key=lambda p: p[1].mean["signed_gap"])
+    high = max(gaps, key=lambda p: p[1].mean["signed_gap"])
+    smallest, largest = low[1].mean["signed_gap"], high[1].mean["signed_gap"]
+    everywhere = " everywhere" if len(gaps) > 1 else ""
+    if len(gaps) == 1:
+        spread = shown("signed_gap", smallest)
+    else:
+        spread = (
+            f"{shown('signed_gap', smallest)} at {_where(comparison, low[0])} to "
+            f"{shown('signed_gap', largest)} at {_where(comparison, high[0])}"
+        )
+    about = "The mean signed gap (confidence minus accuracy) is"
+    if smallest > 0:
+        text = f"{about} positive{everywhere}, over-confident on average: {spread}"
+    elif largest < 0:
+        text = f"{about} negative{everywhere}, under-confident on average: {spread}"
+    else:
+        text = f"{about} of both signs, under-confident to over-confident: {spread}"
+    unsure = [
+        group
+        for group, row in gaps
+        if (half := row.half_width.get("signed_gap")) is not None
+        and abs(row.mean["signed_gap"]) <= half
+    ]
+    if unsure and len(unsure) == len(gaps):
+        text += "; its interval over seeds includes zero" + everywhere
+    elif unsure:
+        text += "; its interval over seeds includes zero at " + _list(
+            [_where(comparison, group) for group in unsure]
+        )
+    return text + "."
+
+
+def _compression(study: Study, points: Sequence[Point], comparison: Comparison) -> str:
+    known = [(g, row) for g, row in points if "bits_per_byte" in row.mean]
+    if not known:
+        return ""
+    low = min(known, key=lambda p: p[1].mean["bits_per_byte"])
+    high = max(known, key=lambda p: p[1].mean["bits_per_byte"])
+    if len(known) == 1:
+        text = f"Bits per byte are {_value('bits_per_byte', low[1])}"
+    else:
+        text = (
+            f"Bits per byte are lowest at {_where(comparison, low[0])} "
+            f"({_value('bits_per_byte', low[1])}) and highest at {_where(comparison, high[0])} "
+            f"({_value('bits_per_byte', high[1])})"
+        )
+    exact = study.exact_entropy
+    if exact is not None:
+        text += f"; the source's exact entropy rate is {number(exact, 3)}"
+    return text + "."
+
+
+def _seeds(points: Sequence[Point]) -> str:
+    seeds = {row.seeds for _, row in points}
+    if seeds == {1}:
+        return (
+            "With one seed a setting there is no interval, and a difference cannot be told from "
+            "the variation between runs."
+        )
+    text = "Intervals (±, 95 %) show variation between seeds only, not the sampling of the text"
+    if 1 in seeds:
+        text += "; settings with one seed have none"
+    if 2 in seeds:
+        text += "; with two seeds they are wide (12.7 standard errors) and hardly informative"
+    return text + "."
+
+
+def _list(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+def run_findings(run: Run) -> str:
+    """A paragraph, in plain text, about a single run."""
+    seen = run.training[-1].bytes if run.training else None
+    text = f" ({text_bytes(seen)} of {run.corpus.name})" if seen else f" of {run.corpus.name}"
+    begun = (
+        f"A model with {plural(run.parameters.total, 'parameter')} and a vocabulary of "
+        f"{run.tokenizer.vocab_size:,}, after {run.step:,} of {plural(run.steps, 'step')}{text}."
+    )
+    main = run.main
+    if main is None:
+        return f"{begun} It has no evaluation of its own yet: what follows was measured on the way."
+    values = main.values
+    gap, confidence = values["signed_gap"], values.get("mean_confidence")
+    sense = "over-confident" if gap > 0 else "under-confident" if gap < 0 else "neither"
+    sentences = [
+        begun,
+        f"On the {main.split} split of {main.corpus} ({text_bytes(values['bytes'])}) it needs "
+        f"{shown('bits_per_byte', values['bits_per_byte'])} bits per byte; its ECE is "
+        f"{shown('ece', values['ece'])} and its signed gap {shown('signed_gap', gap)}"
+        f" ({sense} on average: mean confidence {shown('mean_confidence', confidence)} against an "
+        f"accuracy of {shown('accuracy', values.get('accuracy'))}).",
+    ]
+    entropy, bits = values.get("entropy_bits_per_byte"), values["bits_per_byte"]
+    if entropy is not None:
+        side = "below" if entropy < bits else "above" if entropy > bits else "equal to"
+        sentences.append(
+            f"The mean entropy of its predictions is {shown('entropy_bits_per_byte', entropy)} "
+            f"bits per byte, {side} what it pays on the real text; for a calibrated model the two "
+            "agree."
+        )
+    exact = run.corpus.entropy_bits_per_byte
+    if exact is not None:
+        sentences.append(f"The source's exact entropy rate is {number(exact, 3)} bits per byte.")
+    sentences.append("One run says nothing about the variation between seeds.")
+    return " ".join(sentences)

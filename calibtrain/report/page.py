@@ -1,0 +1,268 @@
+"""The page: one HTML file that holds its figures, its tables, Plotly and the results themselves."""
+
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from calibtrain.report import tables
+from calibtrain.report.appearance import SCRIPT, style_sheet
+from calibtrain.report.figures import Figure, Key, Panel
+from calibtrain.report.findings import run_findings, study_findings
+from calibtrain.report.grouping import Comparison, compare
+from calibtrain.report.reading import results_of_run
+from calibtrain.report.results import Run, Study
+from calibtrain.report.run_figures import run_figures
+from calibtrain.report.study_figures import study_figures
+
+# Nothing may be fetched, whatever a script on the page asks for.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
+_DASHES = {
+    "solid": "",
+    "dash": "7 4",
+    "dot": "2 3",
+    "dashdot": "7 3 2 3",
+    "longdash": "11 4",
+    "longdashdot": "11 3 2 3",
+}
+
+
+def study_page(study: Study) -> str:
+    """The report of a study, as HTML."""
+    comparison = compare(study)
+    return _page(
+        title=study.title,
+        kind="ablation",
+        lead=study_findings(study, comparison),
+        parts=[
+            _failures(study),
+            _study_results(study, comparison),
+            *_figures(study_figures(study, comparison)),
+            _controls(study),
+            _study_provenance(study),
+        ],
+        version=study.version,
+        results=study.text,
+        shades=comparison.shades,
+    )
+
+
+def run_page(run: Run) -> str:
+    """The report of a single run, as HTML."""
+    unfinished = "" if run.status == "done" else _unfinished(run)
+    results = tables.evaluations_table(run) if run.evaluations else ""
+    return _page(
+        title=run.name,
+        kind="training run",
+        lead=run_findings(run),
+        parts=[
+            unfinished,
+            _section("results", "Results", results) if results else "",
+            *_figures(run_figures(run)),
+            _section("size", "Size and budget", tables.size_table(run)),
+            _run_provenance(run),
+        ],
+        version=run.version,
+        results=json.dumps(results_of_run(run), ensure_ascii=False),
+        shades=0,
+    )
+
+
+def _page(
+    *,
+    title: str,
+    kind: str,
+    lead: str,
+    parts: Iterable[str],
+    version: str,
+    results: str,
+    shades: int,
+) -> str:
+    from plotly.offline import get_plotlyjs
+
+    body = "\n".join(part for part in parts if part)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)} · calibtrain</title>
+<style>{style_sheet(shades)}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="kicker">calibtrain · {escape(kind)}</p>
+<h1>{escape(title)}</h1>
+<p class="lead" id="findings">{escape(lead)}</p>
+</header>
+<noscript><p class="note">The figures need JavaScript; the tables do not.</p></noscript>
+{body}
+<footer>Made by calibtrain {escape(version)}. This file is complete in itself: it holds its figures
+and, as JSON under the id <code>calibtrain-results</code>, the results they show.</footer>
+</main>
+{_json_script(results, 'id="calibtrain-results"')}
+<script>{get_plotlyjs()}</script>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _json_script(text: str, attributes: str) -> str:
+    # `<` occurs in JSON inside strings only, where its escape means the same.
+    safe = text.replace("<", "\\u003c")
+    return f'<script type="application/json" {attributes}>{safe}</script>'
+
+
+def _section(anchor: str, title: str, *content: str, kind: str = "") -> str:
+    attribute = f' class="{kind}"' if kind else ""
+    inner = "".join(content)
+    return f'<section id="{anchor}"{attribute}><h2>{escape(title)}</h2>{inner}</section>'
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def _figures(figures: Sequence[Figure]) -> list[str]:
+    return [_figure(number, figure) for number, figure in enumerate(figures, 1)]
+
+
+def _figure(number: int, figure: Figure) -> str:
+    keys = "".join(f"<li>{_key(key)}</li>" for key in figure.keys)
+    key_list = f'<ul class="keys" aria-label="Key">{keys}</ul>' if keys else ""
+    panels = "".join(_panel(panel) for panel in figure.panels)
+    wide = " wide" if figure.wide else ""
+    return (
+        f'<figure id="{figure.anchor}">'
+        f'<h2><span class="figure-number">Figure {number}.</span> {escape(figure.title)}</h2>'
+        f'{key_list}<div class="panels{wide}">{panels}</div>'
+        f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
+    )
+
+
+def _key(key: Key) -> str:
+    shape = (
+        f'<rect width="14" height="12" x="5" y="1" rx="2" fill="{key.colour}"/>'
+        if key.mark == "block"
+        else f'<line x1="0" x2="26" y1="7" y2="7" stroke="{key.colour}" stroke-width="2.5" '
+        f'stroke-dasharray="{_DASHES.get(key.dash, "")}"/>'
+    )
+    width = 22 if key.mark == "block" else 26
+    return (
+        f'<button type="button" aria-pressed="true" data-group="{escape(key.name)}">'
+        f'<svg width="{width}" height="14" aria-hidden="true">{shape}</svg>'
+        f"{escape(key.name)}</button>"
+    )
+
+
+def _panel(panel: Panel) -> str:
+    data = _json_script(panel.plot.to_json() or "", 'class="plot-data"')
+    return (
+        f'<div class="panel"><h3>{escape(panel.title)}</h3>'
+        f'<div class="plot" role="img" aria-label="{escape(panel.title)}" '
+        f'style="height:{panel.height}px"></div>'
+        f"{data}</div>"
+    )
+
+
+# --- a study's sections --------------------------------------------------------------------------
+
+
+def _failures(study: Study) -> str:
+    bad = [arm for arm in study.arms if arm.status != "done"]
+    if not bad:
+        return ""
+    items = "".join(
+        f"<li><code>{escape(arm.name)}</code> {escape(arm.status)}"
+        f"{': ' + escape(arm.error) if arm.error else ''}</li>"
+        for arm in bad
+    )
+    share = f"{len(bad)} of {len(study.arms)} arms did not finish"
+    note = '<p class="note">The results below are those of the arms that did.</p>'
+    return _section("failures", share, f"<ul>{items}</ul>", note, kind="notice")
+
+
+def _study_results(study: Study, comparison: Comparison) -> str:
+    if not study.main:
+        return ""
+    others = "".join(
+        tables.result_table(study, comparison, name)
+        for name in study.evaluations
+        if name != study.main
+    )
+    more = f"<details><summary>Other evaluations</summary>{others}</details>" if others else ""
+    note = (
+        '<p class="note">Numbers are rounded; hold the pointer over one for its full value. '
+        "Signed gap is mean confidence minus accuracy: positive is over-confident. Entropy rate is "
+        "the mean entropy of the model’s own predictions on the same text.</p>"
+    )
+    return _section(
+        "results",
+        "Results",
+        tables.result_table(study, comparison, study.main),
+        note,
+        more,
+        f"<details><summary>Every arm</summary>{tables.arms_table(study)}</details>",
+    )
+
+
+def _controls(study: Study) -> str:
+    rules = tables.facts(
+        (name.replace("_", " ").capitalize(), escape(str(value).replace("_", " ")))
+        for name, value in study.controls.items()
+    )
+    held = tables.controls_table(study) if study.held_fixed else ""
+    return _section("controls", "What was held fixed", rules, held)
+
+
+def _study_provenance(study: Study) -> str:
+    runs = study.runs
+    if not runs:
+        return _section("provenance", "Provenance", _command(study.command))
+    return _section(
+        "provenance",
+        "Provenance",
+        _command(study.command),
+        _software(runs, study.version),
+        tables.corpus_table(runs),
+        tables.tokenizer_table(runs),
+    )
+
+
+def _command(command: str) -> str:
+    return f'<p class="note">Command</p><pre>{escape(command)}</pre>'
+
+
+def _software(runs: Sequence[Run], version: str) -> str:
+    return tables.facts(
+        [
+            ("calibtrain", escape(version)),
+            ("JAX", tables.joined(run.jax for run in runs)),
+            ("Device", tables.joined(run.device for run in runs)),
+            ("Context", tables.joined(f"{run.context_tokens:,} tokens" for run in runs)),
+            ("Configuration hash", tables.joined(run.config_hash[:16] for run in runs)),
+        ]
+    )
+
+
+# --- a run's sections ----------------------------------------------------------------------------
+
+
+def _unfinished(run: Run) -> str:
+    title = f"This run is {run.status}, not done"
+    text = f"<p>It stands at step {run.step:,} of {run.steps:,}; what follows is provisional.</p>"
+    return _section("unfinished", title, text, kind="notice")
+
+
+def _run_provenance(run: Run) -> str:
+    return _section(
+        "provenance",
+        "Provenance",
+        _software([run], run.version),
+        tables.corpus_table([run]),
+        tables.tokenizer_table([run]),
+    )

@@ -1,0 +1,211 @@
+"""What a report is made from: the files of a run or a study as small frozen dataclasses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One row of a reliability table; confidence and accuracy are None when it holds no token."""
+
+    lower: float
+    upper: float
+    tokens: float
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Decile:
+    """Calibration on target tokens of one decile of frequency (1: the commonest)."""
+
+    decile: int
+    tokens: float
+    ece: float | None
+    signed_gap: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A run scored on a split: the result keys in `values`, and the tables behind them."""
+
+    corpus: str
+    split: str
+    step: int
+    documents: int
+    bins: int
+    values: Mapping[str, float]
+    reliability: tuple[Bin, ...]
+    deciles: tuple[Decile, ...]
+    raw: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One line of metrics.jsonl: where training stood, and what was measured there."""
+
+    step: int
+    tokens: float | None
+    bytes: float | None
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Size of one split of a corpus."""
+
+    documents: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where the text came from. `entropy_bits_per_byte` is exact, for synthetic sources only."""
+
+    name: str
+    source: str
+    version: str
+    content_hash: str
+    splits: Mapping[str, Split]
+    entropy_bits_per_byte: float | None
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Which vocabulary a run used."""
+
+    kind: str
+    vocab_size: int
+    hash: str
+    bytes_per_token: float | None
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Number of parameters, by part."""
+
+    embedding: int
+    unembedding: int
+    body: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one training step as compiled, and what tokens x vocabulary logits would need."""
+
+    parameters: float | None
+    optimizer: float | None
+    peak_temporary: float | None
+    logits: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    name: str
+    status: str
+    step: int
+    steps: int
+    version: str
+    jax: str
+    device: str
+    config_hash: str
+    corpus: Corpus
+    tokenizer: Tokenizer
+    context_tokens: int
+    parameters: Parameters
+    budget: Mapping[str, float]
+    memory: Memory
+    seconds: float | None
+    training: tuple[Measured, ...]
+    measured: tuple[Measured, ...]
+    evaluations: tuple[Evaluation, ...]
+    raw: Mapping[str, Any]
+
+    @property
+    def main(self) -> Evaluation | None:
+        """The evaluation a reader wants first: own corpus, test before validation, the latest."""
+        order = {"test": 0, "validation": 1}
+        return min(
+            self.evaluations,
+            key=lambda e: (e.corpus != self.corpus.name, order.get(e.split, 2), -e.step),
+            default=None,
+        )
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of a study; `run` is None when it failed before it wrote anything."""
+
+    name: str
+    settings: Settings
+    status: str
+    error: str | None
+    vocab_size: int | None
+    evaluations: Mapping[str, Mapping[str, float]]
+    run: Run | None
+    scored: Mapping[str, Evaluation]
+    """The evaluation files behind `evaluations`, under the same names."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and half width of the 95 % interval over the seeds of one combination of settings.
+
+    With one seed there are no half widths.
+    """
+
+    settings: Settings
+    evaluation: str
+    seeds: int
+    mean: Mapping[str, float]
+    half_width: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class HeldFixed:
+    """One control: the rule, and the spread that was achieved over the arms."""
+
+    quantity: str
+    rule: str
+    unit: str
+    smallest: float | str | None
+    largest: float | str | None
+    held: bool
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder.
+
+    `main` names the evaluation that the page is about, empty when nothing was evaluated; `text` is
+    ablation.json as it was read, character for character.
+    """
+
+    title: str
+    version: str
+    command: str
+    controls: Mapping[str, Any]
+    grid: Mapping[str, Any]
+    held_fixed: tuple[HeldFixed, ...]
+    arms: tuple[Arm, ...]
+    summary: tuple[Summary, ...]
+    evaluations: tuple[str, ...]
+    main: str
+    text: str
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The run of every arm that has one."""
+        return tuple(arm.run for arm in self.arms if arm.run is not None)
+
+    @property
+    def exact_entropy(self) -> float | None:
+        """The exact entropy rate of the text in bits a byte, where every run says the same."""
+        found = {run.corpus.entropy_bits_per_byte for run in self.runs}
+        return found.pop() if len(found) == 1 else None

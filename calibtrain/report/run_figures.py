@@ -1,0 +1,162 @@
+"""The figures of a single run: along training, reliability, by token frequency, memory."""
+
+import math
+
+import plotly.graph_objects as go
+
+from calibtrain.report.calibration_plots import (
+    BY_FREQUENCY,
+    Line,
+    decile_panels,
+    reliability_panel,
+    training_panel,
+)
+from calibtrain.report.display import memory_bytes, number, shown, text_bytes
+from calibtrain.report.figures import Figure, Key, Panel, memory_ticks, plot
+from calibtrain.report.results import Evaluation, Run
+
+HELD_OUT, TRAINING = "Held-out text", "Training batches"
+COLOUR = "var(--cat-0)"
+MOST_POINTS = 800
+
+
+def run_figures(run: Run) -> list[Figure]:
+    """Every figure for which the run has something to show."""
+    figures = []
+    if run.measured or run.training:
+        figures.append(_along_training(run))
+    if run.main is not None:
+        figures += [_reliability(run, run.main), _by_frequency(run, run.main)]
+    if any((run.memory.parameters, run.memory.optimizer, run.memory.peak_temporary)):
+        figures.append(_memory(run))
+    return figures
+
+
+def _line(run: Run, *evaluations: Evaluation) -> Line:
+    return Line(HELD_OUT, COLOUR, "solid", evaluations, (run,))
+
+
+def training_loss(run: Run) -> list[tuple[float, float]]:
+    """Training loss in bits a byte against bytes of text, thinned to what a screen can show.
+
+    The loss is in nats a token; it is brought to bytes by the tokens and bytes seen so far.
+    """
+    points = [
+        (m.bytes, m.values["loss"] * m.tokens / m.bytes / math.log(2))
+        for m in run.training
+        if m.bytes and m.tokens and "loss" in m.values
+    ]
+    stride = math.ceil(len(points) / MOST_POINTS) or 1
+    return points[::-stride][::-1]
+
+
+def _along_training(run: Run) -> Figure:
+    loss = training_loss(run)
+    exact = run.corpus.entropy_bits_per_byte
+    trace = go.Scatter(
+        x=[x for x, _ in loss],
+        y=[y for _, y in loss],
+        mode="lines",
+        line={"color": "var(--ink-soft)", "width": 1},
+        opacity=0.7,
+        legendgroup=TRAINING,
+        hovertext=[
+            f"{TRAINING}<br>after {text_bytes(x)}<br>{number(y, 3)} bits/byte" for x, y in loss
+        ],
+        hoverinfo="text",
+    )
+    lines = [_line(run)]
+    panels = [
+        training_panel(
+            "Bits per byte", "bits_per_byte", lines, exact=exact, extra=[trace] if loss else []
+        )
+    ]
+    if run.measured:
+        panels += [
+            training_panel(
+                "Entropy rate of the predictions", "entropy_bits_per_byte", lines, exact=exact
+            ),
+            training_panel("ECE", "ece", lines, exact=None),
+            training_panel("Signed gap", "signed_gap", lines, exact=None),
+        ]
+    keys = [Key(HELD_OUT, COLOUR)] if run.measured else []
+    keys += [Key(TRAINING, "var(--ink-soft)")] if loss else []
+    return Figure(
+        anchor="training",
+        title="Bits per byte, entropy rate and calibration along training",
+        caption="The heavy line is the held-out text scored while training, the thin one the "
+        "training batches (nats a token brought to bits a byte by the tokens and bytes seen so "
+        "far); a model whose entropy rate equals its bits per byte is as uncertain as it is wrong.",
+        panels=tuple(panels),
+        keys=tuple(keys),
+        wide=True,
+    )
+
+
+def _reliability(run: Run, main: Evaluation) -> Figure:
+    title = f"{main.corpus}, {main.split}: ECE {shown('ece', main.values['ece'])}"
+    return Figure(
+        anchor="reliability",
+        title="Reliability: accuracy against confidence",
+        caption=f"Points below the dashed diagonal are over-confident, points above it "
+        f"under-confident; a point is one of {main.bins} equal-width bins, and its size and the "
+        "bars beneath give the share of tokens in the bin.",
+        panels=(reliability_panel(title, [main], COLOUR),),
+        wide=True,
+    )
+
+
+def _by_frequency(run: Run, main: Evaluation) -> Figure:
+    return Figure(
+        anchor="frequency",
+        title="Calibration by frequency of the target token",
+        caption=BY_FREQUENCY,
+        panels=decile_panels([_line(run, main)]),
+        wide=True,
+    )
+
+
+def _memory(run: Run) -> Figure:
+    parameters, memory = run.parameters, run.memory
+    each = (memory.parameters or 0.0) / parameters.total if parameters.total else 0.0
+    rows = [
+        ("Embedding", parameters.embedding * each, "var(--cat-0)"),
+        ("Unembedding", parameters.unembedding * each, "var(--cat-3)"),
+        ("Body", parameters.body * each, "var(--cat-6)"),
+        ("Optimizer state", memory.optimizer, "var(--cat-2)"),
+        ("Peak temporary", memory.peak_temporary, "var(--cat-5)"),
+        ("Logits if materialised", memory.logits, "var(--cat-1)"),
+    ]
+    kept = [(name, size, colour) for name, size, colour in rows if size]
+    sizes = [size for _, size, _ in kept]
+    bars = go.Bar(
+        x=sizes,
+        y=[name for name, _, _ in kept],
+        orientation="h",
+        marker={"color": [colour for _, _, colour in kept]},
+        text=[memory_bytes(size) for size in sizes],
+        textposition="outside",
+        cliponaxis=False,
+        hoverinfo="text",
+        hovertext=[f"{name}<br>{memory_bytes(size)}" for name, size, _ in kept],
+    )
+    ticks = memory_ticks(sizes, log=False)
+    return Figure(
+        anchor="memory",
+        title="Memory of one training step",
+        caption="What parameters, optimizer and the step's temporaries take as compiled, beside "
+        "what tokens × vocabulary logits would take if they were ever held whole.",
+        panels=(
+            Panel(
+                "Bytes, by use",
+                plot(
+                    [bars],
+                    x={"title": "memory (bytes)", **ticks, "range": [0, max(sizes) * 1.22]},
+                    y={"title": "", "autorange": "reversed"},
+                    bargap=0.35,
+                ),
+                height=80 + 40 * len(kept),
+            ),
+        ),
+        wide=True,
+    )

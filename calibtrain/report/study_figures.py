@@ -1,0 +1,212 @@
+"""The figures of a study: against its axis, reliability, along training, by frequency, memory."""
+
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from calibtrain.report.axis_figure import against_axis, x_axis
+from calibtrain.report.calibration_plots import (
+    BY_FREQUENCY,
+    Line,
+    decile_panels,
+    reliability_panel,
+    training_panel,
+)
+from calibtrain.report.display import memory_bytes, setting_value, shown
+from calibtrain.report.figures import (
+    Figure,
+    Key,
+    Panel,
+    memory_ticks,
+    plot,
+)
+from calibtrain.report.grouping import Comparison, Group
+from calibtrain.report.results import Study
+
+PARTS = (
+    ("embedding", "Embedding", "var(--cat-0)"),
+    ("unembedding", "Unembedding", "var(--cat-3)"),
+    ("body", "Body", "var(--cat-6)"),
+)
+NEEDS = (
+    ("logits", "Logits if materialised", "var(--cat-1)"),
+    ("peak_temporary", "Peak temporary, as compiled", "var(--cat-0)"),
+    ("optimizer", "Optimizer state", "var(--cat-2)"),
+    ("parameters", "Parameters", "var(--cat-6)"),
+)
+
+
+def study_figures(study: Study, comparison: Comparison) -> list[Figure]:
+    """Every figure for which the study has something to show."""
+    lines = _lines(study, comparison)
+    scored = [each for each in lines if each.evaluations]
+    trained = [each for each in lines if any(run.measured for run in each.runs)]
+    figures = []
+    if scored:
+        figures += [against_axis(study, comparison), _reliability(scored, comparison)]
+    if trained:
+        figures.append(_along_training(study, trained, comparison))
+    if scored:
+        figures.append(_by_frequency(scored))
+    if any(group.run for group in comparison.groups):
+        figures.append(_memory(comparison))
+    return figures
+
+
+def _lines(study: Study, comparison: Comparison) -> list[Line]:
+    lines = []
+    for group in comparison.groups:
+        arms = group.done or group.arms
+        lines.append(
+            Line(
+                name=group.label,
+                colour=group.colour,
+                dash=group.dash,
+                evaluations=tuple(a.scored[study.main] for a in arms if study.main in a.scored),
+                runs=tuple(arm.run for arm in arms if arm.run is not None),
+            )
+        )
+    return lines
+
+
+def _keys(lines: Sequence[Line]) -> tuple[Key, ...]:
+    return tuple(Key(each.name, each.colour, each.dash) for each in lines) if lines[1:] else ()
+
+
+def _reliability(lines: Sequence[Line], comparison: Comparison) -> Figure:
+    panels = []
+    for each in lines:
+        eces = [e.values["ece"] for e in each.evaluations]
+        ece = shown("ece", math.fsum(v for v in eces if v is not None) / len(eces))
+        panels.append(reliability_panel(f"{each.name}: ECE {ece}", each.evaluations, each.colour))
+    per = "vocabulary" if comparison.axis == "vocabulary" else "setting"
+    bins = lines[0].evaluations[0].bins
+    return Figure(
+        anchor="reliability",
+        title=f"Reliability: accuracy against confidence, by {per}",
+        caption=f"Points below the dashed diagonal are over-confident, points above it "
+        f"under-confident; a point is one of {bins} equal-width bins with its seeds pooled, its "
+        "size and the bars beneath give the share of tokens in the bin, and thin lines are single "
+        "seeds.",
+        panels=tuple(panels),
+    )
+
+
+def _along_training(study: Study, lines: Sequence[Line], comparison: Comparison) -> Figure:
+    exact = study.exact_entropy
+    return Figure(
+        anchor="training",
+        title="Bits per byte, entropy rate and ECE along training",
+        caption="Each line is the mean over seeds on the held-out text scored while training, thin "
+        "lines are single seeds; a model whose entropy rate equals its bits per byte is as "
+        "uncertain as it is wrong.",
+        panels=(
+            training_panel("Bits per byte", "bits_per_byte", lines, exact=exact),
+            training_panel(
+                "Entropy rate of the predictions", "entropy_bits_per_byte", lines, exact=exact
+            ),
+            training_panel("ECE", "ece", lines, exact=None),
+        ),
+        keys=_keys(lines),
+    )
+
+
+def _by_frequency(lines: Sequence[Line]) -> Figure:
+    return Figure(
+        anchor="frequency",
+        title="Calibration by frequency of the target token",
+        caption=BY_FREQUENCY,
+        panels=decile_panels(lines),
+        keys=_keys(lines),
+        wide=True,
+    )
+
+
+def _memory(comparison: Comparison) -> Figure:
+    groups = [group for group in comparison.groups if group.run is not None]
+    bars = []
+    for part, name, colour in PARTS:
+        sizes = [_part_bytes(group, part) for group in groups]
+        if any(sizes):
+            bars.append(
+                go.Bar(
+                    x=[_bar_label(comparison, group) for group in groups],
+                    y=sizes,
+                    marker={"color": colour},
+                    legendgroup=name,
+                    hovertext=[
+                        f"{group.label}<br>{name} {memory_bytes(size)}"
+                        for group, size in zip(groups, sizes, strict=True)
+                    ],
+                    hoverinfo="text",
+                )
+            )
+    totals = [math.fsum(_part_bytes(g, part) for part, _, _ in PARTS) for g in groups]
+    lines, needs = [], []
+    for need, name, colour in NEEDS:
+        for series in comparison.series:
+            found = [(g, _need(g, need)) for g in series.groups if g.run is not None]
+            needs += [value for _, value in found]
+            lines.append(
+                go.Scatter(
+                    x=[g.x for g, _ in found],
+                    y=[value or None for _, value in found],
+                    mode="markers" if comparison.axis == "category" else "lines+markers",
+                    line={"color": colour, "width": 2, "dash": series.dash},
+                    marker={"color": colour, "size": 8},
+                    legendgroup=name,
+                    hovertext=[f"{g.label}<br>{name} {memory_bytes(value)}" for g, value in found],
+                    hoverinfo="text",
+                )
+            )
+    name = comparison.axis_name.lower()
+    shown_parts = {bar.legendgroup for bar in bars}
+    keys = [Key(n, c, mark="block") for _, n, c in PARTS if n in shown_parts]
+    keys += [Key(n, c) for _, n, c in NEEDS]
+    return Figure(
+        anchor="memory",
+        title=f"Memory against {name}",
+        caption="Left, what the parameters take, part by part (a tied unembedding takes nothing "
+        "more); right, on a logarithmic scale, what one training step takes as compiled beside "
+        "what tokens × vocabulary logits would take if they were ever held whole.",
+        panels=(
+            Panel(
+                "Parameters, by part",
+                plot(
+                    bars,
+                    x={"title": name, "type": "category"},
+                    y={"title": "memory (bytes)", **memory_ticks(totals, log=False)},
+                    barmode="stack",
+                    bargap=0.35,
+                ),
+            ),
+            Panel(
+                "One training step",
+                plot(
+                    lines,
+                    x=x_axis(comparison),
+                    y={"title": "memory (bytes, log scale)", **memory_ticks(needs, log=True)},
+                ),
+            ),
+        ),
+        keys=tuple(keys),
+        wide=True,
+    )
+
+
+def _bar_label(comparison: Comparison, group: Group) -> str:
+    if len(comparison.series) == 1 and comparison.axis != "category":
+        return setting_value(group.x)
+    return group.label.replace(" · ", "<br>")
+
+
+def _part_bytes(group: Group, part: str) -> float:
+    run = group.run
+    if run is None or not run.memory.parameters or not run.parameters.total:
+        return 0.0
+    return getattr(run.parameters, part) * run.memory.parameters / run.parameters.total
+
+
+def _need(group: Group, need: str) -> float | None:
+    return None if group.run is None else getattr(group.run.memory, need)

@@ -1,0 +1,262 @@
+"""What a person sees while something runs: live progress and tables, by rich, on standard error."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+)
+from rich.table import Table
+
+RESULT_COLUMNS = (
+    ("bits_per_byte", "bits/byte", ".4f"),
+    ("ece", "ECE", ".4f"),
+    ("signed_gap", "signed gap", "+.4f"),
+    ("accuracy", "accuracy", ".4f"),
+    ("mean_confidence", "confidence", ".4f"),
+    ("entropy_rate", "entropy, nats/token", ".4f"),
+    ("entropy_bits_per_byte", "entropy, bits/byte", ".4f"),
+    ("bytes", "bytes", ",.0f"),
+)
+
+
+def human_bytes(count: float) -> str:
+    """1536 -> "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+class View(Protocol):
+    """Shows what the arms of a study, or a single run, are doing."""
+
+    def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
+        """An event of an arm."""
+
+    def __enter__(self) -> "View": ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+def make_view(kind: str) -> View:
+    """A view: `rich` (live), `plain` (lines), `json` (one event a line), `none`; `auto` chooses."""
+    if kind == "auto":
+        kind = "rich" if sys.stderr.isatty() else "plain"
+    return {"rich": LiveView, "plain": PlainView, "json": JsonView, "none": SilentView}[kind]()
+
+
+class SilentView:
+    """Shows nothing."""
+
+    def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
+        """Ignore the event."""
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+class JsonView(SilentView):
+    """One JSON object a line on standard error, for another program to read."""
+
+    def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
+        """Write the event."""
+        if event["event"] != "final":  # the results are in the files
+            print(json.dumps({**event}), file=sys.stderr, flush=True)
+
+
+class PlainView(SilentView):
+    """Lines for a log file: every evaluation, and progress every ten seconds."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+
+    def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
+        """Write a line, if it is time."""
+        if event["event"] == "progress":
+            if time.monotonic() - self._told.get(arm, 0.0) < 10:
+                return
+            self._told[arm] = time.monotonic()
+        text = describe(event)
+        if text:
+            print(f"{arm}: {text}" if arm else text, file=sys.stderr, flush=True)
+
+
+class LiveView:
+    """A bar an arm: step, tokens a second, time left, current bits per byte and ECE."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[quality]}"),
+            console=self.console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> View:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def _task(self, arm: str) -> TaskID:
+        if arm not in self._tasks:
+            self._tasks[arm] = self._progress.add_task(
+                escape(arm or "training"), total=None, speed="", left="", quality=""
+            )
+        return self._tasks[arm]
+
+    def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
+        """Move the arm's bar."""
+        kind = event["event"]
+        if kind == "preparing":
+            task = self._task("preparing")
+            self._progress.update(task, description=f"preparing {escape(arm)}")
+        elif kind == "arms":
+            if "preparing" in self._tasks:
+                self._progress.remove_task(self._tasks.pop("preparing"))
+            for name in event["names"]:
+                self._task(name)
+        elif kind == "start":
+            self._progress.update(
+                self._task(arm), total=event["steps"], completed=event["resumed_from"]
+            )
+            if not arm:
+                self._progress.console.print(facts_table(event))
+        elif kind == "progress":
+            self._progress.update(
+                self._task(arm),
+                completed=event["step"],
+                speed=f"{event['tokens_per_second']:,.0f} tok/s",
+                left=f"{event['seconds_left']:.0f} s left",
+            )
+        elif kind == "evaluation":
+            quality = f"{event['bits_per_byte']:.3f} bits/byte, ECE {event['ece']:.4f}"
+            self._progress.update(self._task(arm), quality=quality)
+        elif kind == "finished":
+            task = self._task(arm)
+            if event["status"] == "done":
+                self._progress.update(task, total=1, completed=1, left="done")
+            else:
+                self._progress.update(task, left=f"[red]{event['status']}")
+                if event["error"]:
+                    self._progress.console.print(f"[red]{escape(arm)}: {escape(event['error'])}")
+
+
+def describe(event: Mapping[str, Any]) -> str:
+    """An event in a line; empty for those not worth one."""
+    kind = event["event"]
+    if kind == "start":
+        parameters, memory = event["parameters"], event["memory"]
+        resumed = f", resumed from step {event['resumed_from']}" if event["resumed_from"] else ""
+        return (
+            f"{event['steps']} steps of {event['context_tokens']}-token rows on {event['device']}"
+            f"{resumed}; parameters: {parameters['embedding']:,} embedding + "
+            f"{parameters['unembedding']:,} unembedding + {parameters['body']:,} body; memory: "
+            f"{human_bytes(memory['parameters'])} parameters, {human_bytes(memory['optimizer'])} "
+            f"optimizer, {human_bytes(memory['peak_temporary'])} peak activations"
+        )
+    if kind == "progress":
+        return (
+            f"step {event['step']}/{event['steps']}, {event['tokens_per_second']:,.0f} tokens/s, "
+            f"{event['seconds_left']:.0f} s left"
+        )
+    if kind == "evaluation":
+        return (
+            f"step {event['step']}: {event['bits_per_byte']:.4f} bits/byte, ECE {event['ece']:.4f},"
+            f" signed gap {event['signed_gap']:+.4f}, entropy rate "
+            f"{event['entropy_bits_per_byte']:.4f} bits/byte"
+        )
+    if kind == "finished":
+        return event["status"] + (f": {event['error']}" if event.get("error") else "")
+    return ""
+
+
+def facts_table(event: Mapping[str, Any]) -> Table:
+    """What a run is about to do: parameters by role, memory, budget."""
+    parameters, memory, budget = event["parameters"], event["memory"], event["budget"]
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = [
+        ("parameters", f"{parameters['total']:,}"),
+        ("  embedding", f"{parameters['embedding']:,}"),
+        ("  unembedding", f"{parameters['unembedding']:,}" + ("" if parameters["unembedding"] else " (tied)")),
+        ("  body", f"{parameters['body']:,}"),
+        ("memory, parameters", human_bytes(memory["parameters"])),
+        ("memory, optimizer", human_bytes(memory["optimizer"])),
+        ("memory, peak activations", f"{human_bytes(memory['peak_temporary'])} (as compiled)"),
+        ("budget", f"{budget['steps']:,} steps, {budget['tokens']:,} tokens, {budget['bytes']:,} bytes"),
+        ("context", f"{event['context_tokens']} tokens"),
+        ("device", str(event["device"])),
+    ]
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def results_table(rows: Sequence[tuple[str, Mapping[str, Any]]], first: str) -> Table:
+    """Results, a row each."""
+    table = Table(show_edge=False)
+    table.add_column(first)
+    for _, heading, _ in RESULT_COLUMNS:
+        table.add_column(heading, justify="right")
+    for name, figures in rows:
+        cells = [
+            "–" if figures.get(key) is None else format(figures[key], form)
+            for key, _, form in RESULT_COLUMNS
+        ]
+        table.add_row(escape(name), *cells)
+    return table
+
+
+def study_table(result: Mapping[str, Any]) -> Table:
+    """Means over seeds, with half widths of their 95 % intervals, for the main evaluation."""
+    names = [row["evaluation"] for row in result["summary"]]
+    main = next((name for name in names if name.endswith("-test")), names[0] if names else "")
+    table = Table(show_edge=False, title=f"{result['title']} ({main})", title_justify="left")
+    table.add_column("arm")
+    table.add_column("seeds", justify="right")
+    for _, heading, _ in RESULT_COLUMNS:
+        table.add_column(heading, justify="right")
+    for row in result["summary"]:
+        if row["evaluation"] != main:
+            continue
+        settings = ", ".join(f"{key}={value}" for key, value in row["settings"].items())
+        cells = []
+        for key, _, form in RESULT_COLUMNS:
+            mean, half = row["mean"].get(key), row["half_width"].get(key)
+            cell = "–" if mean is None else format(mean, form)
+            if half and key != "bytes":
+                cell += f" ±{format(half, form.lstrip('+'))}"
+            cells.append(cell)
+        table.add_row(escape(settings) or "base", str(row["seeds"]), *cells)
+    return table
+
+
+def print_table(table: Table) -> None:
+    """A result, on standard output; never folded when it is not a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.measure(table).maximum, 40))
+    console.print(table)
+
+
