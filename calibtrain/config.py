@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from calibtrain.errors import UserError
 
@@ -80,20 +80,23 @@ class CorpusConfig(Section):
     markov: MarkovConfig = MarkovConfig()
     """Settings of the `markov` source."""
 
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        kind, _, rest = name.partition(":")
+        if name in ("kjv", "pydoc", "markov", "files") or (kind in ("tfds", "files") and rest):
+            return name
+        raise ValueError(
+            f"{name!r} is no corpus; allowed: kjv, pydoc, markov, files, files:GLOB, "
+            "tfds:NAME[/CONFIG]"
+        )
+
     @model_validator(mode="after")
-    def _known(self) -> Self:
-        kind, _, rest = self.name.partition(":")
-        if self.name in ("kjv", "pydoc", "markov") or (kind in ("tfds", "files") and rest):
-            if self.paths:
-                raise ValueError(f"paths are only used with name: files, not with {self.name}")
-        elif self.name == "files":
-            if not self.paths:
-                raise ValueError("name: files needs paths, for example paths: [texts/*.txt]")
-        else:
-            raise ValueError(
-                f"name {self.name!r} is no corpus; allowed: kjv, pydoc, markov, files, files:GLOB, "
-                "tfds:NAME[/CONFIG]"
-            )
+    def _paths_fit(self) -> Self:
+        if self.paths and self.name != "files":
+            raise ValueError(f"paths are only used with name: files, not with {self.name}")
+        if self.name == "files" and not self.paths:
+            raise ValueError("name: files needs paths, for example paths: [texts/*.txt]")
         return self
 
 
@@ -104,7 +107,7 @@ class TokenizerConfig(Section):
     """SentencePiece unigram or BPE with byte fallback, or plain bytes."""
     vocab_size: Annotated[int, Field(ge=258, le=1_000_000)] = 1024
     """Pieces in all, the 256 byte pieces and the specials included (`byte`: always 258)."""
-    character_coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9995
+    character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 0.9995
     """Share of the characters that get a piece of their own; the rest falls back to bytes."""
     path: str | None = None
     """A folder with a ready tokenizer (tokenizer.model, manifest.json) to use instead."""
@@ -338,14 +341,25 @@ T = TypeVar("T", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses duplicate keys."""
+    """SafeLoader that reads 1e-3 and 2e6 as numbers and refuses keys that are given twice."""
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    "!exponent",
     re.compile(r"^[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
+# PyYAML asks resolvers in order and its own would claim 1.5e+3 first.
+for _first in "-+.0123456789":
+    _Loader.yaml_implicit_resolvers[_first].sort(key=lambda pair: pair[0] != "!exponent")
+
+
+def _exponent(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+    value = float(str(node.value).replace("_", ""))
+    return int(value) if value.is_integer() and value < 1e18 else value
+
+
+_Loader.add_constructor("!exponent", _exponent)
 
 
 def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -391,6 +405,10 @@ def read_tree(path: str | Path) -> dict[str, Any]:
     return tree
 
 
+EXCLUSIVE = ("budget", "context")
+"""Sections that take exactly one of their keys."""
+
+
 def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
     """Set `a.b.c` in a nested tree, making sections on the way.
 
@@ -403,7 +421,7 @@ def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(child, dict):
             raise UserError(f"{'.'.join(parents[: depth + 1])}: is a value, not a section")
         node = child
-    if parents in (["budget"], ["context"], ["base", "budget"], ["base", "context"]):
+    if parents and parents[-1] in EXCLUSIVE:
         node.clear()
     node[last] = value
 

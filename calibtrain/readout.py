@@ -169,7 +169,8 @@ def statistics(
     if "nll" in fields:
         found["nll"] = log_normalizer - label_logit
     if "log_confidence" in fields:
-        found["log_confidence"] = (top - shift) - log_normalizer
+        # never above 0, even where rounding makes the logits of two passes differ
+        found["log_confidence"] = jnp.minimum((top - shift) - log_normalizer, 0.0)
     if "correct" in fields:
         first = jnp.min(jnp.where(logits == top[:, None], column, logits.shape[-1]), axis=-1)
         found["correct"] = (first == labels).astype(jnp.float32)

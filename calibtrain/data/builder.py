@@ -93,8 +93,8 @@ def write_documents(spool: Spool, numbers: Mapping[str, np.ndarray], folder: Pat
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
-    except Exception as error:
-        raise (disk_error(error) or error) from error
+    except RuntimeError as error:
+        raise disk_error(error) or error from None
     finally:
         tfds.display_progress_bar(shown)
     return Path(builder.data_dir)
@@ -102,10 +102,10 @@ def write_documents(spool: Spool, numbers: Mapping[str, np.ndarray], folder: Pat
 
 def disk_error(error: Exception) -> OSError | None:
     """The disk's refusal behind an error, if any: the record writer only quotes it in a message."""
-    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-    if isinstance(error, OSError) and error.errno in codes:
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+    if isinstance(error, OSError) and error.errno in refusals:
         return error
-    quoted = [code for code in codes if os.strerror(code) in str(error)]
+    quoted = [code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code) in str(error)]
     return OSError(quoted[0], os.strerror(quoted[0])) if quoted else None
 
 

@@ -80,7 +80,9 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.EROFS: "the disk is read-only",
             errno.EACCES: "it may not be written",
             errno.EPERM: "it may not be written",
+            errno.EFBIG: "the file would be larger than the system allows",
             errno.ENOTDIR: "a file is in the way",
+            errno.EEXIST: "a file is in the way",
         }
         if error.errno not in reasons:
             raise

@@ -135,7 +135,7 @@ def _explained(name: str) -> Iterator[None]:
 
         refused = disk_error(error)
         if refused:
-            raise refused from error
+            raise refused from None
         package = _missing_package(error)
         if package and package.startswith("tensorflow"):
             raise UserError(

@@ -39,7 +39,9 @@ def reliability_table(
     # A product with a one-hot matrix, not a scatter: it partitions over devices. `highest` keeps
     # accelerators from rounding the sums to bfloat16.
     member = jax.nn.one_hot(index, rows, dtype=jnp.float32)
-    values = jnp.stack([weights, weights * confidence, weights * correct], axis=-1)
+    values = jnp.stack([jnp.ones_like(weights), confidence, correct], axis=-1)
+    # a selection, not only a product: what does not count may hold anything, NaN included
+    values = jnp.where(weights[:, None] > 0, values * weights[:, None], 0.0)
     return jnp.matmul(member.T, values, precision="highest")
 
 

@@ -57,7 +57,6 @@ class TokenMetrics:
             confidence, stats.correct.reshape(-1), cell, groups * bins, weights
         )
         values = jnp.stack([jnp.ones_like(weights), stats.nll.reshape(-1), stats.entropy.reshape(-1)])
-        # where, not a product: a token that does not count may hold anything
         values = jnp.where(weights > 0, values * weights, 0.0)
         member = jax.nn.one_hot(group, groups, dtype=jnp.float32)
         sums = jnp.matmul(member.T, values.T, precision="highest")

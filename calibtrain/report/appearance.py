@@ -101,14 +101,15 @@ _RULES = """
 html{color-scheme:light dark;-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--page);color:var(--ink);
   font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-main{max-width:1180px;margin:0 auto;padding:40px 24px 64px}
+main{max-width:1230px;margin:0 auto;padding:40px 24px 64px}
 h1{font-size:clamp(1.6rem,4.5vw,2.3rem);line-height:1.15;margin:.1em 0 .5em;letter-spacing:-.015em;
   overflow-wrap:anywhere}
 h2{font-size:1.22rem;line-height:1.3;margin:0 0 .6em;letter-spacing:-.005em;overflow-wrap:anywhere}
 h3{font-size:.9rem;font-weight:600;margin:0 0 2px;overflow-wrap:anywhere}
 a{color:var(--link)}
 .kicker{color:var(--ink-soft);font-size:.8rem;letter-spacing:.07em;text-transform:uppercase;margin:0}
-.lead{font-size:1.06rem;max-width:76ch;margin:0 0 28px;text-wrap:pretty;overflow-wrap:anywhere}
+.lead{font-size:1.06rem;max-width:84ch;margin:0 0 12px;text-wrap:pretty;overflow-wrap:anywhere}
+.limits{color:var(--ink-soft);font-size:.92rem;max-width:96ch;margin:0 0 28px;text-wrap:pretty}
 section,figure{margin:0 0 28px;padding:22px 24px;background:var(--raised);
   border:1px solid var(--line);border-radius:10px;min-width:0}
 figcaption{color:var(--ink-soft);font-size:.92rem;margin-top:14px;max-width:92ch;text-wrap:pretty}
@@ -121,17 +122,20 @@ figcaption{color:var(--ink-soft);font-size:.92rem;margin-top:14px;max-width:92ch
 .scroll{overflow-x:auto;max-width:100%}
 .scroll:focus-visible,.keys button:focus-visible,summary:focus-visible{
   outline:2px solid var(--link);outline-offset:2px}
-.scroll+.scroll,.facts+.scroll{margin-top:22px}
-table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;color:var(--ink-soft);font-size:.85rem;padding-bottom:8px}
-th,td{padding:7px 12px;text-align:left;white-space:nowrap;border-bottom:1px solid var(--line)}
+.scroll+.caption,.facts+.caption,.facts+.scroll,pre+.facts{margin-top:22px}
+table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}
+.caption{color:var(--ink-soft);font-size:.86rem;margin:0 0 8px}
+th,td{padding:7px 9px;text-align:left;white-space:nowrap;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{padding-left:2px}
 thead th{vertical-align:bottom;border-bottom:1.5px solid var(--ink-soft)}
 thead small{display:block;font-weight:400;color:var(--ink-soft);font-size:.78rem}
-tbody th{font-weight:600}
+tbody th{font-weight:600;white-space:normal}
+.prose{white-space:normal;min-width:11em}
 tbody tr:last-child>*{border-bottom:0}
 .num{text-align:right}
-.half{color:var(--ink-soft);font-size:.84em;margin-left:.45em}
+.half{display:block;color:var(--ink-soft);font-size:.84em}
+td{vertical-align:top}tbody th{vertical-align:top}
+tbody th:first-child,thead th:first-child{position:sticky;left:0;background:var(--raised)}
 .status{font-size:.84rem;font-weight:600;color:var(--ink-soft)}
 .status.done{color:var(--good)}.status.failed{color:var(--bad)}.status.stopped{color:var(--warn)}
 details{margin-top:18px}
@@ -139,15 +143,16 @@ summary{cursor:pointer;color:var(--link);font-size:.92rem;margin-bottom:10px}
 code,pre{font:.86em/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 pre{overflow-x:auto;margin:0;padding:10px 12px;border:1px solid var(--line);border-radius:6px;
   background:var(--page)}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,200px),1fr));
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,130px),1fr));
   gap:14px 24px;margin:0 0 6px}
 .facts dt{color:var(--ink-soft);font-size:.8rem}
 .facts dd{margin:0;overflow-wrap:anywhere}
-.facts .whole{grid-column:1/-1}
 .panels{display:grid;gap:26px 28px;
-  grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
-.panels.wide{grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr))}
+  grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr))}
+.panels.thirds{grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
+.panels.quarters{grid-template-columns:repeat(auto-fit,minmax(min(100%,240px),1fr))}
 .panel{min-width:0}
+.panel.full{grid-column:1/-1}
 .plot{width:100%}
 .keys{display:flex;flex-wrap:wrap;gap:4px 6px;margin:0 0 14px;padding:0;list-style:none}
 .keys button{display:flex;align-items:center;gap:8px;font:inherit;font-size:.88rem;color:var(--ink);
@@ -156,12 +161,12 @@ pre{overflow-x:auto;margin:0;padding:10px 12px;border:1px solid var(--line);bord
 .keys button:hover{border-color:var(--line)}
 .keys button[aria-pressed=false]{opacity:.4;text-decoration:line-through}
 .keys svg{flex:none}
-.sr{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 footer{color:var(--ink-soft);font-size:.85rem}
 @media (max-width:600px){
   main{padding:24px 12px 40px}
   section,figure{padding:16px 14px;margin-bottom:18px}
   .lead{font-size:1rem}
+  tbody th:first-child{min-width:7em;overflow-wrap:anywhere}
 }
 @media print{section,figure{break-inside:avoid}}
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.report.calibration_plots import exact_level
+from calibtrain.report.calibration_plots import exact_level, room_for_level
 from calibtrain.report.display import QUANTITIES, setting_value, shown, shown_half
 from calibtrain.report.figures import Figure, Key, Panel, around_zero, plot, sides, zero
 from calibtrain.report.grouping import Comparison, Group, Series, X, scale_of
@@ -37,7 +37,6 @@ def against_axis(study: Study, comparison: Comparison) -> Figure:
         f"that confidence equals accuracy on average.{apart}",
         panels=tuple(_axis_panel(study, comparison, key) for key in AGAINST_AXIS),
         keys=tuple(Key(s.name, s.colour, s.dash) for s in comparison.series) if several else (),
-        wide=True,
     )
 
 
@@ -67,16 +66,24 @@ def _axis_panel(study: Study, comparison: Comparison, key: str) -> Panel:
         plot(
             traces,
             x=x_axis(comparison),
-            y={"title": quantity.unit, "range": around_zero(values, halves)}
-            if gap
-            else {"title": f"ECE ({quantity.unit})", "rangemode": "nonnegative"}
-            | _from_zero(values, halves)
-            if key == "ece"
-            else {"title": quantity.unit},
+            y=_y_axis(key, values, halves, exact),
             shapes=([zero()] if gap else []) + ([exact_level(exact)] if exact is not None else []),
             annotations=sides() if gap else [],
         ),
     )
+
+
+def _y_axis(
+    key: str, values: Sequence[float], halves: Sequence[float | None], exact: float | None
+) -> dict[str, Any]:
+    unit = QUANTITIES[key].unit
+    if key == "signed_gap":
+        return {"title": "confidence − accuracy", "range": around_zero(values, halves)}
+    if key == "ece":
+        return {"title": f"ECE ({unit})", "rangemode": "nonnegative", **_from_zero(values, halves)}
+    reach = max((half for half in halves if half is not None), default=0.0)
+    ends = [value + side * reach for value in values for side in (-1, 1)]
+    return {"title": unit, **room_for_level(exact, ends)}
 
 
 def _axis_traces(
@@ -101,7 +108,7 @@ def _axis_traces(
         mode="markers",
         marker={
             "symbol": "circle-open",
-            "size": 8,
+            "size": 10,
             "color": [look(group) for group, _, _ in seeds],
             "line": {"width": 1.5},
         },
@@ -116,7 +123,7 @@ def _axis_traces(
         mode="markers" if comparison.axis == "category" else "lines+markers",
         line={"color": series.colour, "width": 2, "dash": series.dash},
         marker={
-            "size": 9,
+            "size": 8,
             "color": [look(group) for group, *_ in means],
             "line": {"color": "var(--raised)", "width": 1},
             "opacity": 1,
@@ -165,7 +172,8 @@ def _scale(comparison: Comparison) -> str:
 def x_axis(comparison: Comparison) -> dict[str, Any]:
     scale = _scale(comparison)
     if scale == "category":
-        return {"title": comparison.axis_name.lower(), "type": "category"}
+        ends = [-0.5, len(comparison.groups) - 0.5]
+        return {"title": comparison.axis_name.lower(), "type": "category", "range": ends}
     places = sorted({g.x for g in comparison.groups if not isinstance(g.x, str)})
     unit = " (tokens, log₂ scale)" if comparison.axis == "vocabulary" else ""
     ticks: Mapping[str, Any] = (

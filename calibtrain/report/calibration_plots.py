@@ -1,7 +1,7 @@
 """Plots that runs and studies share: reliability, calibration by frequency, along training."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,9 @@ def _weighted(rows: Sequence[Bin], tokens: float, value: Callable[[Bin], Any]) -
     return math.fsum(r.tokens * value(r) for r in rows) / tokens if tokens else None
 
 
-def reliability_panel(title: str, evaluations: Sequence[Evaluation], colour: str) -> Panel:
+def reliability_panel(
+    title: str, evaluations: Sequence[Evaluation], colour: str, group: str
+) -> Panel:
     """Accuracy against confidence over the share of tokens in each bin."""
     bins = pool(evaluations)
     total = math.fsum(b.tokens for b in bins) or 1.0
@@ -92,7 +94,7 @@ def reliability_panel(title: str, evaluations: Sequence[Evaluation], colour: str
             [b.confidence for b in e.reliability if b.confidence is not None],
             [b.accuracy for b in e.reliability if b.confidence is not None],
             colour=colour,
-            group=title,
+            group=group,
         )
         for e in (evaluations if len(evaluations) > 1 else ())
     ]
@@ -107,6 +109,7 @@ def reliability_panel(title: str, evaluations: Sequence[Evaluation], colour: str
             "line": {"color": "var(--raised)", "width": 1},
             "opacity": 1,
         },
+        legendgroup=group,
         hovertext=hover,
         hoverinfo="text",
     )
@@ -117,6 +120,7 @@ def reliability_panel(title: str, evaluations: Sequence[Evaluation], colour: str
         marker={"color": colour},
         opacity=0.55,
         yaxis="y2",
+        legendgroup=group,
         hovertext=[
             f"bin {b.lower:.3f} to {b.upper:.3f}<br>{b.tokens / total:.2%} of tokens" for b in bins
         ],
@@ -155,6 +159,47 @@ def reliability_panel(title: str, evaluations: Sequence[Evaluation], colour: str
             ],
         ),
         height=360,
+    )
+
+
+def ece_by_bin(lines: Sequence[Line]) -> Panel:
+    """What each bin adds: its share of the tokens times its gap, which weighs rare bins little."""
+    traces, values = [], []
+    for each in lines:
+        bins = pool(each.evaluations)
+        total = math.fsum(b.tokens for b in bins) or 1.0
+        added = [
+            (b, b.tokens / total * (b.confidence - b.accuracy))
+            for b in bins
+            if b.confidence is not None and b.accuracy is not None
+        ]
+        values += [part for _, part in added]
+        traces.append(
+            line(
+                [b.confidence for b, _ in added],
+                [part for _, part in added],
+                colour=each.colour,
+                dash=each.dash,
+                group=each.name,
+                marks=True,
+                hover=[
+                    f"{each.name}<br>bin {b.lower:.3f} to {b.upper:.3f}"
+                    f"<br>adds {number(part, 5, signed=True)}<br>{count(b.tokens)} tokens"
+                    for b, part in added
+                ],
+            )
+        )
+    return Panel(
+        "What each bin adds to the ECE",
+        plot(
+            traces,
+            x={"title": "confidence (probability)", "range": [-0.02, 1.02], "dtick": 0.2},
+            y={"title": "share × (conf. − accuracy)", "range": around_zero(values)},
+            shapes=[zero()],
+            annotations=sides(),
+        ),
+        height=300 if lines[1:] else 360,
+        full=bool(lines[1:]),
     )
 
 
@@ -222,21 +267,22 @@ def training_panel(
     title: str, key: str, lines: Sequence[Line], *, exact: float | None, extra: Sequence[Any] = ()
 ) -> Panel:
     """One quantity along training, measured on held-out text."""
-    traces, values = list(extra), []
+    traces = list(extra)
+    values = [y for trace in extra for y in trace.y]
     for each in lines:
         curves = [_curve(run, key) for run in each.runs]
         if len(curves) > 1:
             traces += [
                 faint_line(
-                    [x for x, _ in curve.values()],
-                    [y for _, y in curve.values()],
+                    [x for x, _ in curve],
+                    [y for _, y in curve],
                     colour=each.colour,
                     group=each.name,
                 )
                 for curve in curves
             ]
         points = mean_curve(curves)
-        values += [y for _, y in points]
+        values += [y for curve in curves for _, y in curve]
         traces.append(
             line(
                 [x for x, _ in points],
@@ -260,11 +306,11 @@ def training_panel(
             traces,
             x={"title": TRAINING_TEXT, "tickformat": "~s", "ticksuffix": "B", "nticks": 6}
             | {"rangemode": "tozero"},
-            y={"title": unit, "range": around_zero(values)}
+            y={"title": "confidence − accuracy", "range": around_zero(values)}
             if gap
             else {"title": f"ECE ({unit})", "rangemode": "tozero"}
             if key == "ece"
-            else {"title": unit},
+            else {"title": unit, **room_for_level(exact, values)},
             shapes=([zero()] if gap else []) + ([] if exact is None else [exact_level(exact)]),
             annotations=sides() if gap else [],
         ),
@@ -276,26 +322,32 @@ def exact_level(value: float) -> Mapping[str, Any]:
     return level(value, f"source: {number(value, 3)} bits/byte, exact")
 
 
-def _curve(run: Run, key: str) -> dict[int, tuple[float, float]]:
-    return {
-        m.step: (m.bytes, m.values[key])
-        for m in run.measured
-        if m.bytes is not None and key in m.values
-    }
+def room_for_level(value: float | None, values: Iterable[float]) -> dict[str, Any]:
+    """Axis settings that show every value and leave room for a reference level's name under it."""
+    if value is None:
+        return {}
+    found = [v for v in (value, *values) if math.isfinite(v)]
+    room = max(max(found) - min(found), 1e-3) * 0.12
+    return {"range": [min(found) - 1.3 * room, max(found) + room]}
 
 
-def mean_curve(
-    curves: Sequence[Mapping[int, tuple[float, float]]],
-) -> list[tuple[float, float]]:
-    """Mean over seeds, (bytes of text, value), at the steps that every seed has reached."""
+def _curve(run: Run, key: str) -> list[tuple[float, float]]:
+    return [
+        (m.bytes, m.values[key]) for m in run.measured if m.bytes is not None and key in m.values
+    ]
+
+
+def mean_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """Mean over seeds of the first, second, ... evaluation, as far as every seed has come.
+
+    Seeds are matched by the order of their evaluations, not by their steps: another order of the
+    documents fills a step with another number of bytes, and the steps of an evaluation move a bit.
+    """
     begun = [curve for curve in curves if curve]
-    if not begun:
-        return []
-    shared = sorted(set.intersection(*(set(curve) for curve in begun)))
     return [
         (
-            math.fsum(curve[step][0] for curve in begun) / len(begun),
-            math.fsum(curve[step][1] for curve in begun) / len(begun),
+            math.fsum(x for x, _ in points) / len(points),
+            math.fsum(y for _, y in points) / len(points),
         )
-        for step in shared
+        for points in zip(*begun, strict=False)
     ]

@@ -22,7 +22,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     for q in (
         Quantity("bits_per_byte", "Bits per byte", "bits/byte", 3),
         Quantity("ece", "ECE", "0 to 1", 4),
-        Quantity("signed_gap", "Signed gap", "confidence − accuracy", 4, signed=True),
+        Quantity("signed_gap", "Signed gap", "conf. − accuracy", 4, signed=True),
         Quantity("accuracy", "Accuracy", "0 to 1", 4),
         Quantity("mean_confidence", "Confidence", "0 to 1", 4),
         Quantity("entropy_bits_per_byte", "Entropy rate", "bits/byte", 3),

@@ -13,6 +13,8 @@ import plotly.graph_objects as go
 
 from calibtrain.report.display import memory_bytes
 
+Columns = Literal["halves", "thirds", "quarters"]
+
 CLEAR = "rgba(0,0,0,0)"
 INK, SOFT, GRID = "var(--ink)", "var(--ink-soft)", "var(--grid)"
 OVER, UNDER = "var(--over)", "var(--under)"
@@ -35,6 +37,8 @@ class Panel:
     title: str
     plot: go.Figure
     height: int = 300
+    full: bool = False
+    """Whether it takes the whole width, beneath the others."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class Figure:
     caption: str
     panels: tuple[Panel, ...]
     keys: tuple[Key, ...] = field(default=())
-    wide: bool = False
-    """Whether the panels want half of the page each, rather than a third."""
+    columns: Columns = "halves"
+    """How much of a wide page a panel takes; on a narrow one each has a row of its own."""
 
 
 def plot(
@@ -97,6 +101,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
         "ticklen": 4,
         "tickcolor": "var(--line)",
         "automargin": True,
+        "exponentformat": "none",
         **more,
     }
 
@@ -142,7 +147,7 @@ def faint_line(
 
 
 def level(value: float, text: str) -> dict[str, Any]:
-    """A dashed horizontal reference line across the plot, named above its left end."""
+    """A dashed horizontal reference line across the plot, named below its left end."""
     return {
         "type": "line",
         "xref": "paper",
@@ -154,7 +159,7 @@ def level(value: float, text: str) -> dict[str, Any]:
         "label": {
             "text": text,
             "textposition": "start",
-            "yanchor": "bottom",
+            "yanchor": "top",
             "font": {"color": SOFT, "size": 11},
         },
     }
@@ -196,19 +201,19 @@ def around_zero(values: Iterable[float | None], halves: Iterable[float | None] =
     return [low - room, high + room]
 
 
-def memory_ticks(values: Iterable[float | None], *, log: bool) -> dict[str, Any]:
-    """Axis settings for bytes of memory, with ticks at round binary amounts."""
+def memory_ticks(values: Iterable[float | None], *, log: bool, most: int = 6) -> dict[str, Any]:
+    """Axis settings for bytes of memory, with about `most` ticks at round binary amounts."""
     found = [v for v in values if v]
     if not found:
         return {}
     low, high = min(found), max(found)
     if log:
         first, last = math.floor(math.log2(low)), math.ceil(math.log2(high))
-        stride = max(1, math.ceil((last - first) / 6))
+        stride = max(1, math.ceil((last - first) / most))
         ticks = [2.0**p for p in range(first, last + 1, stride)]
         bounds = [math.log10(low) - 0.12, math.log10(high) + 0.12]
         return {"type": "log", "range": bounds, **_ticks(ticks)}
-    step = 2.0 ** math.ceil(math.log2(high / 5))
+    step = 2.0 ** math.ceil(math.log2(high / most))
     return {"rangemode": "tozero", **_ticks([i * step for i in range(math.ceil(high / step) + 1)])}
 
 

@@ -1,6 +1,9 @@
 """The paragraph at the top of a report: what the numbers say, and nothing that they do not."""
 
+import itertools
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from calibtrain.report.display import (
     count,
@@ -19,11 +22,20 @@ MOST_SERIES = 3
 """With more series than this, one sentence speaks of all of them together."""
 
 
-def study_findings(study: Study, comparison: Comparison) -> str:
-    """A paragraph, in plain text, about the main evaluation of a study."""
+@dataclass(frozen=True)
+class Findings:
+    """What was found, and what it does not show: plain text, a paragraph each."""
+
+    found: str
+    limits: str
+
+
+def study_findings(study: Study, comparison: Comparison) -> Findings:
+    """What the main evaluation of a study says."""
     points = _points(study, comparison.groups, comparison)
     if not points:
-        return f"{_arms(study, comparison)} No arm has results yet, so there is nothing to compare."
+        begun = _arms(study, comparison)
+        return Findings(f"{begun} No arm has results yet, so there is nothing to compare.", "")
     sentences = [_arms(study, comparison), _scored(study)]
     many = len(comparison.series) > MOST_SERIES
     for series in [None] if many else comparison.series:
@@ -32,13 +44,13 @@ def study_findings(study: Study, comparison: Comparison) -> str:
             sentences.append(_ece(found, comparison, series))
     sentences.append(_gap(points, comparison))
     sentences.append(_compression(study, points, comparison))
-    sentences.append(_seeds(points))
+    limits = [_seeds(points)]
     if comparison.axis == "vocabulary":
-        sentences.append(
+        limits.append(
             "ECE and signed gap are per token, and a token is a different event in every "
             "vocabulary: bits per byte is the scale on which vocabularies compare directly."
         )
-    return " ".join(sentence for sentence in sentences if sentence)
+    return Findings(_unbroken(" ".join(filter(None, sentences))), _unbroken(" ".join(limits)))
 
 
 def _points(study: Study, groups: Sequence[Group], comparison: Comparison) -> list[Point]:
@@ -49,7 +61,7 @@ def _points(study: Study, groups: Sequence[Group], comparison: Comparison) -> li
 def _where(comparison: Comparison, group: Group, series: Series | None = None) -> str:
     if comparison.axis == "vocabulary" and (series is not None or len(comparison.series) == 1):
         return f"V = {setting_value(group.x)}"
-    return group.label if series is None else group.short
+    return group.label.replace(" · ", ", ") if series is None else group.short
 
 
 def _arms(study: Study, comparison: Comparison) -> str:
@@ -114,7 +126,7 @@ def _ece(points: Sequence[Point], comparison: Comparison, series: Series | None)
         f"{prefix} ECE goes from {_value('ece', a)} at {_where(comparison, first, series)} "
         f"to {_value('ece', b)} at {_where(comparison, last, series)}"
     )
-    steps = [y[1].mean["ece"] - x[1].mean["ece"] for x, y in zip(points, points[1:], strict=False)]
+    steps = [y[1].mean["ece"] - x[1].mean["ece"] for x, y in itertools.pairwise(points)]
     if len(points) > 2:
         if all(step > 0 for step in steps):
             text += ", rising at every step"
@@ -209,6 +221,13 @@ def _seeds(points: Sequence[Point]) -> str:
     return text + "."
 
 
+def _unbroken(text: str) -> str:
+    """The text with no line break inside `V = 512`, `0.1 ± 0.2`, `95 %` and `212 kB`."""
+    for apart in (" = ", " ± ", " %"):
+        text = text.replace(apart, apart.replace(" ", "\u00a0"))
+    return re.sub(r"(?<=\d) (?=[kMGTP]?B\b)", "\u00a0", text)
+
+
 def _list(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
@@ -216,8 +235,8 @@ def _list(items: Sequence[str]) -> str:
 # --- a run ---------------------------------------------------------------------------------------
 
 
-def run_findings(run: Run) -> str:
-    """A paragraph, in plain text, about a single run."""
+def run_findings(run: Run) -> Findings:
+    """What a single run says."""
     seen = run.training[-1].bytes if run.training else None
     text = f" ({text_bytes(seen)} of {run.corpus.name})" if seen else f" of {run.corpus.name}"
     begun = (
@@ -226,7 +245,8 @@ def run_findings(run: Run) -> str:
     )
     main = run.main
     if main is None:
-        return f"{begun} It has no evaluation of its own yet: what follows was measured on the way."
+        text = f"{begun} It has no evaluation of its own yet: what follows was measured on the way."
+        return Findings(text, "")
     values = main.values
     gap, confidence = values["signed_gap"], values.get("mean_confidence")
     sense = "over-confident" if gap > 0 else "under-confident" if gap < 0 else "neither"
@@ -249,5 +269,4 @@ def run_findings(run: Run) -> str:
     exact = run.corpus.entropy_bits_per_byte
     if exact is not None:
         sentences.append(f"The source's exact entropy rate is {number(exact, 3)} bits per byte.")
-    sentences.append("One run says nothing about the variation between seeds.")
-    return " ".join(sentences)
+    return Findings(" ".join(sentences), "One run says nothing about the variation between seeds.")

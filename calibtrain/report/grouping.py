@@ -12,6 +12,7 @@ VOCABULARY = "tokenizer.vocab_size"
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 X = float | str
+Axis = Literal["vocabulary", "number", "category"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Series:
 class Comparison:
     """The groups of a study, and the axis they are set out on."""
 
-    axis: Literal["vocabulary", "number", "category"]
+    axis: Axis
     axis_name: str
     groups: tuple[Group, ...]
     series: tuple[Series, ...]
@@ -106,6 +107,8 @@ def compare(study: Study) -> Comparison:
     )
     numeric = [n for n in varying if all(_is_number(tree.get(n)) for tree in settings.values())]
 
+    axis: Axis
+    axis_path: str | None
     if len(set(sizes.values())) > 1:
         axis, axis_path, axis_name = "vocabulary", VOCABULARY, "Vocabulary size"
         places: dict[str, X] = sizes
@@ -120,6 +123,9 @@ def compare(study: Study) -> Comparison:
             key: _label({name: tree.get(name) for name in varying}) or "all seeds"
             for key, tree in settings.items()
         }
+        if len(varying) == 1:
+            axis_path = varying[0]
+            places = {key: setting_value(tree.get(axis_path)) for key, tree in settings.items()}
 
     others = [
         name

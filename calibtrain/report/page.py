@@ -7,7 +7,7 @@ from html import escape
 from calibtrain.report import tables
 from calibtrain.report.appearance import SCRIPT, style_sheet
 from calibtrain.report.figures import Figure, Key, Panel
-from calibtrain.report.findings import run_findings, study_findings
+from calibtrain.report.findings import Findings, run_findings, study_findings
 from calibtrain.report.grouping import Comparison, compare
 from calibtrain.report.reading import results_of_run
 from calibtrain.report.results import Run, Study
@@ -34,7 +34,7 @@ def study_page(study: Study) -> str:
     return _page(
         title=study.title,
         kind="ablation",
-        lead=study_findings(study, comparison),
+        findings=study_findings(study, comparison),
         parts=[
             _failures(study),
             _study_results(study, comparison),
@@ -55,7 +55,7 @@ def run_page(run: Run) -> str:
     return _page(
         title=run.name,
         kind="training run",
-        lead=run_findings(run),
+        findings=run_findings(run),
         parts=[
             unfinished,
             _section("results", "Results", results) if results else "",
@@ -73,7 +73,7 @@ def _page(
     *,
     title: str,
     kind: str,
-    lead: str,
+    findings: Findings,
     parts: Iterable[str],
     version: str,
     results: str,
@@ -97,7 +97,10 @@ def _page(
 <header>
 <p class="kicker">calibtrain · {escape(kind)}</p>
 <h1>{escape(title)}</h1>
-<p class="lead" id="findings">{escape(lead)}</p>
+<div id="findings">
+<p class="lead">{escape(findings.found)}</p>
+<p class="limits">{escape(findings.limits)}</p>
+</div>
 </header>
 <noscript><p class="note">The figures need JavaScript; the tables do not.</p></noscript>
 {body}
@@ -135,11 +138,10 @@ def _figure(number: int, figure: Figure) -> str:
     keys = "".join(f"<li>{_key(key)}</li>" for key in figure.keys)
     key_list = f'<ul class="keys" aria-label="Key">{keys}</ul>' if keys else ""
     panels = "".join(_panel(panel) for panel in figure.panels)
-    wide = " wide" if figure.wide else ""
     return (
         f'<figure id="{figure.anchor}">'
         f'<h2><span class="figure-number">Figure {number}.</span> {escape(figure.title)}</h2>'
-        f'{key_list}<div class="panels{wide}">{panels}</div>'
+        f'{key_list}<div class="panels {figure.columns}">{panels}</div>'
         f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
     )
 
@@ -161,8 +163,9 @@ def _key(key: Key) -> str:
 
 def _panel(panel: Panel) -> str:
     data = _json_script(panel.plot.to_json() or "", 'class="plot-data"')
+    kind = "panel full" if panel.full else "panel"
     return (
-        f'<div class="panel"><h3>{escape(panel.title)}</h3>'
+        f'<div class="{kind}"><h3>{escape(panel.title)}</h3>'
         f'<div class="plot" role="img" aria-label="{escape(panel.title)}" '
         f'style="height:{panel.height}px"></div>'
         f"{data}</div>"
@@ -182,8 +185,10 @@ def _failures(study: Study) -> str:
         for arm in bad
     )
     share = f"{len(bad)} of {len(study.arms)} arms did not finish"
-    note = '<p class="note">The results below are those of the arms that did.</p>'
-    return _section("failures", share, f"<ul>{items}</ul>", note, kind="notice")
+    note = '<p class="note">Means and intervals are over the arms that have results.</p>'
+    return _section(
+        "failures", share, f"<ul>{items}</ul>", note if study.main else "", kind="notice"
+    )
 
 
 def _study_results(study: Study, comparison: Comparison) -> str:
@@ -237,14 +242,14 @@ def _command(command: str) -> str:
     return f'<p class="note">Command</p><pre>{escape(command)}</pre>'
 
 
-def _software(runs: Sequence[Run], version: str) -> str:
+def _software(runs: Sequence[Run], version: str, *more: tuple[str, str]) -> str:
     return tables.facts(
         [
             ("calibtrain", escape(version)),
             ("JAX", tables.joined(run.jax for run in runs)),
             ("Device", tables.joined(run.device for run in runs)),
             ("Context", tables.joined(f"{run.context_tokens:,} tokens" for run in runs)),
-            ("Configuration hash", tables.joined(run.config_hash[:16] for run in runs)),
+            *more,
         ]
     )
 
@@ -262,7 +267,7 @@ def _run_provenance(run: Run) -> str:
     return _section(
         "provenance",
         "Provenance",
-        _software([run], run.version),
+        _software([run], run.version, ("Configuration hash", escape(run.config_hash[:16]))),
         tables.corpus_table([run]),
         tables.tokenizer_table([run]),
     )

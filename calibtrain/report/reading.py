@@ -119,7 +119,10 @@ def read_run(folder: Path) -> Run:
     corpus, tokenizer = record.record("corpus"), record.record("tokenizer")
     parameters, memory = record.record("parameters"), record.record("memory")
     splits = corpus.record("splits")
-    training, measured = _read_metrics(folder / "metrics.jsonl")
+    metrics = folder / "metrics.jsonl"
+    # A run that has only just begun has not written a line yet.
+    begun = metrics.exists() or record.text("status") == "done"
+    training, measured = _read_metrics(metrics) if begun else ((), ())
     files = sorted((folder / "evaluations").glob("*.json"))
     return Run(
         name=record.text("name"),
@@ -288,8 +291,7 @@ def _read_arm(study: Path, record: _Record) -> Arm:
     folder = study / record.text("folder")
     status = record.text("status")
     evaluations = record.record("evaluations")
-    # An arm that failed may have left anything or nothing; one that is done has its files.
-    run = read_run(folder) if status == "done" or (folder / "run.json").exists() else None
+    run = read_run(folder) if status == "done" else _remains(folder)
     flat = {name: evaluations.record(name) for name in evaluations.data}
     scored = {} if run is None else {name: _behind(name, flat[name], run) for name in flat}
     return Arm(
@@ -302,6 +304,14 @@ def _read_arm(study: Path, record: _Record) -> Arm:
         run=run,
         scored={name: found for name, found in scored.items() if found is not None},
     )
+
+
+def _remains(folder: Path) -> Run | None:
+    """What is left of an arm that did not finish, which may be anything or nothing."""
+    try:
+        return read_run(folder)
+    except UserError:
+        return None
 
 
 def _behind(name: str, flat: _Record, run: Run) -> Evaluation | None:

@@ -8,6 +8,7 @@ from calibtrain.report.calibration_plots import (
     BY_FREQUENCY,
     Line,
     decile_panels,
+    ece_by_bin,
     reliability_panel,
     training_panel,
 )
@@ -86,10 +87,9 @@ def _along_training(run: Run) -> Figure:
         title="Bits per byte, entropy rate and calibration along training",
         caption="The heavy line is the held-out text scored while training, the thin one the "
         "training batches (nats a token brought to bits a byte by the tokens and bytes seen so "
-        "far); a model whose entropy rate equals its bits per byte is as uncertain as it is wrong.",
+        "far); for a calibrated model, entropy rate and bits per byte agree.",
         panels=tuple(panels),
         keys=tuple(keys),
-        wide=True,
     )
 
 
@@ -99,10 +99,13 @@ def _reliability(run: Run, main: Evaluation) -> Figure:
         anchor="reliability",
         title="Reliability: accuracy against confidence",
         caption=f"Points below the dashed diagonal are over-confident, points above it "
-        f"under-confident; a point is one of {main.bins} equal-width bins, and its size and the "
-        "bars beneath give the share of tokens in the bin.",
-        panels=(reliability_panel(title, [main], COLOUR),),
-        wide=True,
+        f"under-confident; a point is one of {main.bins} equal-width bins, its size and the "
+        "bars beneath give the share of tokens in the bin, and the last panel weighs "
+        "each bin's distance from the diagonal by its share, so that the sizes add up to the ECE.",
+        panels=(
+            reliability_panel(title, [main], COLOUR, HELD_OUT),
+            ece_by_bin([_line(run, main)]),
+        ),
     )
 
 
@@ -112,7 +115,6 @@ def _by_frequency(run: Run, main: Evaluation) -> Figure:
         title="Calibration by frequency of the target token",
         caption=BY_FREQUENCY,
         panels=decile_panels([_line(run, main)]),
-        wide=True,
     )
 
 
@@ -131,16 +133,13 @@ def _memory(run: Run) -> Figure:
     sizes = [size for _, size, _ in kept]
     bars = go.Bar(
         x=sizes,
-        y=[name for name, _, _ in kept],
+        y=[f"{name}<br>{memory_bytes(size)}" for name, size, _ in kept],
         orientation="h",
         marker={"color": [colour for _, _, colour in kept]},
-        text=[memory_bytes(size) for size in sizes],
-        textposition="outside",
-        cliponaxis=False,
         hoverinfo="text",
         hovertext=[f"{name}<br>{memory_bytes(size)}" for name, size, _ in kept],
     )
-    ticks = memory_ticks(sizes, log=False)
+    ticks = memory_ticks(sizes, log=False, most=4)
     return Figure(
         anchor="memory",
         title="Memory of one training step",
@@ -151,12 +150,11 @@ def _memory(run: Run) -> Figure:
                 "Bytes, by use",
                 plot(
                     [bars],
-                    x={"title": "memory (bytes)", **ticks, "range": [0, max(sizes) * 1.22]},
-                    y={"title": "", "autorange": "reversed"},
+                    x={"title": "memory (bytes)", **ticks, "range": [0, max(sizes) * 1.05]},
+                    y={"title": "use", "autorange": "reversed"},
                     bargap=0.35,
                 ),
-                height=80 + 40 * len(kept),
+                height=80 + 46 * len(kept),
             ),
         ),
-        wide=True,
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -10,11 +11,13 @@ from calibtrain.report.calibration_plots import (
     BY_FREQUENCY,
     Line,
     decile_panels,
+    ece_by_bin,
     reliability_panel,
     training_panel,
 )
 from calibtrain.report.display import memory_bytes, setting_value, shown
 from calibtrain.report.figures import (
+    Columns,
     Figure,
     Key,
     Panel,
@@ -79,7 +82,9 @@ def _reliability(lines: Sequence[Line], comparison: Comparison) -> Figure:
     for each in lines:
         eces = [e.values["ece"] for e in each.evaluations]
         ece = shown("ece", math.fsum(v for v in eces if v is not None) / len(eces))
-        panels.append(reliability_panel(f"{each.name}: ECE {ece}", each.evaluations, each.colour))
+        panels.append(
+            reliability_panel(f"{each.name}: ECE {ece}", each.evaluations, each.colour, each.name)
+        )
     per = "vocabulary" if comparison.axis == "vocabulary" else "setting"
     bins = lines[0].evaluations[0].bins
     return Figure(
@@ -87,10 +92,20 @@ def _reliability(lines: Sequence[Line], comparison: Comparison) -> Figure:
         title=f"Reliability: accuracy against confidence, by {per}",
         caption=f"Points below the dashed diagonal are over-confident, points above it "
         f"under-confident; a point is one of {bins} equal-width bins with its seeds pooled, its "
-        "size and the bars beneath give the share of tokens in the bin, and thin lines are single "
-        "seeds.",
-        panels=tuple(panels),
+        "size and the bars beneath give the share of tokens in the bin, thin lines are single "
+        "seeds, and the last panel weighs each bin's distance from the diagonal by its share, so "
+        "that the sizes add up to the ECE of the pooled seeds.",
+        panels=(*panels, ece_by_bin(lines)),
+        keys=_keys(lines),
+        columns=_columns(len(panels)) if lines[1:] else "halves",
     )
+
+
+def _columns(panels: int) -> Columns:
+    """The division of a row that leaves the fewest places empty."""
+    if panels <= 2:
+        return "halves"
+    return "quarters" if -panels % 4 < -panels % 3 else "thirds"
 
 
 def _along_training(study: Study, lines: Sequence[Line], comparison: Comparison) -> Figure:
@@ -99,8 +114,8 @@ def _along_training(study: Study, lines: Sequence[Line], comparison: Comparison)
         anchor="training",
         title="Bits per byte, entropy rate and ECE along training",
         caption="Each line is the mean over seeds on the held-out text scored while training, thin "
-        "lines are single seeds; a model whose entropy rate equals its bits per byte is as "
-        "uncertain as it is wrong.",
+        "lines are single seeds; for a calibrated model, entropy rate and bits per byte agree.",
+        columns="thirds",
         panels=(
             training_panel("Bits per byte", "bits_per_byte", lines, exact=exact),
             training_panel(
@@ -119,19 +134,19 @@ def _by_frequency(lines: Sequence[Line]) -> Figure:
         caption=BY_FREQUENCY,
         panels=decile_panels(lines),
         keys=_keys(lines),
-        wide=True,
     )
 
 
 def _memory(comparison: Comparison) -> Figure:
-    groups = [group for group in comparison.groups if group.run is not None]
+    groups = [g for series in comparison.series for g in series.groups if g.run is not None]
+    one = len(comparison.series) == 1
     bars = []
     for part, name, colour in PARTS:
         sizes = [_part_bytes(group, part) for group in groups]
         if any(sizes):
             bars.append(
                 go.Bar(
-                    x=[_bar_label(comparison, group) for group in groups],
+                    x=_bar_places(comparison, groups),
                     y=sizes,
                     marker={"color": colour},
                     legendgroup=name,
@@ -167,15 +182,15 @@ def _memory(comparison: Comparison) -> Figure:
     return Figure(
         anchor="memory",
         title=f"Memory against {name}",
-        caption="Left, what the parameters take, part by part (a tied unembedding takes nothing "
-        "more); right, on a logarithmic scale, what one training step takes as compiled beside "
+        caption="First, what the parameters take, part by part (a tied unembedding takes nothing "
+        "more); then, on a logarithmic scale, what one training step takes as compiled beside "
         "what tokens × vocabulary logits would take if they were ever held whole.",
         panels=(
             Panel(
                 "Parameters, by part",
                 plot(
                     bars,
-                    x={"title": name, "type": "category"},
+                    x={"title": name, "type": "category" if one else "multicategory"},
                     y={"title": "memory (bytes)", **memory_ticks(totals, log=False)},
                     barmode="stack",
                     bargap=0.35,
@@ -191,14 +206,15 @@ def _memory(comparison: Comparison) -> Figure:
             ),
         ),
         keys=tuple(keys),
-        wide=True,
     )
 
 
-def _bar_label(comparison: Comparison, group: Group) -> str:
-    if len(comparison.series) == 1 and comparison.axis != "category":
-        return setting_value(group.x)
-    return group.label.replace(" · ", "<br>")
+def _bar_places(comparison: Comparison, groups: Sequence[Group]) -> list[Any]:
+    """Where the bars stand: side by side, under the name of their series if there are several."""
+    places = [setting_value(group.x) for group in groups]
+    if len(comparison.series) == 1:
+        return places
+    return [[group.series for group in groups], places]
 
 
 def _part_bytes(group: Group, part: str) -> float:

@@ -1,12 +1,14 @@
 """The tables of a report. Cells show rounded numbers; the exact value is in `data-value`."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 from calibtrain.report.display import (
     QUANTITIES,
+    compact,
     count,
     duration,
     memory_bytes,
@@ -20,14 +22,19 @@ from calibtrain.report.grouping import VOCABULARY, Comparison, summary_of
 from calibtrain.report.results import HeldFixed, Run, Study
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls inside its own box. Head and cells are HTML already."""
+def table(
+    caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, quiet: bool = False
+) -> str:
+    """A table that scrolls inside its own box. Head and cells are HTML already.
+
+    A `quiet` caption is for listeners only: the heading above the table has said it to readers.
+    """
     titles = "".join(head)
+    said = "" if quiet else f'<p class="caption">{escape(caption)}</p>'
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f"<table><caption>{escape(caption)}</caption>"
-        f"<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'{said}<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
+        f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -46,6 +53,11 @@ def row_head(text: str) -> str:
 def td(text: str) -> str:
     """A cell of text."""
     return f"<td>{escape(text)}</td>"
+
+
+def prose(text: str) -> str:
+    """A cell of text that may take several lines."""
+    return f'<td class="prose">{escape(text)}</td>'
 
 
 def num(value: float | None, text: str, half: float | None = None, half_text: str = "") -> str:
@@ -90,16 +102,16 @@ def result_table(study: Study, comparison: Comparison, evaluation: str) -> str:
         names = [setting_value(group.x)] if by_size else []
         names += [setting_value(group.settings.get(path)) for path in paths]
         cells = [row_head(name) for name in names or [group.label]]
-        cells.append(num(summary.seeds, count(summary.seeds)))
         for key in QUANTITIES:
             value, half = summary.mean.get(key), summary.half_width.get(key)
             cells.append(
                 num(value, shown(key, value), half, "" if half is None else shown_half(key, half))
             )
+        cells.append(num(summary.seeds, count(summary.seeds)))
         rows.append(cells)
     return table(
         f"{evaluation}: mean over seeds ± half width of the 95 % interval",
-        [*heads, th("Seeds", numeric=True), *_quantity_heads()],
+        [*heads, *_quantity_heads(), th("Seeds", numeric=True)],
         rows,
     )
 
@@ -118,10 +130,12 @@ def arms_table(study: Study) -> str:
                 row_head(arm.name),
                 _status(arm.status),
                 *_size_cells(arm.run),
+                td("–") if arm.run is None else code(arm.run.config_hash, shorten=16),
                 *(num(values.get(key), shown(key, values.get(key))) for key in QUANTITIES),
             ]
         )
-    head = [th("Arm"), th("Status"), *_SIZE_HEADS, *_quantity_heads()]
+    size = [*_SIZE_HEADS, th("Configuration", "hash")]
+    head = [th("Arm"), th("Status"), *size, *_quantity_heads()]
     suffix = f": {study.main}" if study.main else ""
     return table(f"Every arm{suffix}", head, rows)
 
@@ -161,7 +175,7 @@ def controls_table(study: Study) -> str:
         rows.append(
             [
                 row_head(row.quantity),
-                td(row.rule),
+                prose(row.rule),
                 _end(row.smallest, row.unit),
                 _end(row.largest, row.unit),
                 td(_spread(row)),
@@ -171,29 +185,39 @@ def controls_table(study: Study) -> str:
             ]
         )
     head = [th("Quantity"), th("Rule"), th("Smallest", numeric=True), th("Largest", numeric=True)]
-    return table("What was held fixed", [*head, th("Spread"), th("Held")], rows)
+    return table("What was held fixed", [*head, th("Spread"), th("Held")], rows, quiet=True)
 
 
 def _end(value: float | str | None, unit: str) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return num(value, _amount(value, unit))
-    return td("–" if value is None else str(value))
+    text = "–" if value is None else str(value)
+    short = text if len(text) <= 20 else text[:16] + "…"
+    return f'<td class="num" title="{escape(text)}">{escape(short)}</td>'
 
 
 def _amount(value: float, unit: str) -> str:
     if unit == "bytes":
         return text_bytes(value)
-    text = count(value) if float(value).is_integer() else f"{value:,.4g}"
+    if abs(value) >= 1e9:
+        text = compact(value)
+    else:
+        text = count(value) if float(value).is_integer() else f"{value:,.4g}"
     return f"{text} {unit}".strip()
 
 
 def _spread(row: HeldFixed) -> str:
     low, high = row.smallest, row.largest
-    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+    if low is None or high is None:
         return "–"
     if low == high:
         return "none"
-    return f"{(high - low) / abs(low):.2%}" if low else "–"
+    if isinstance(low, str) or isinstance(high, str):
+        return "differs"
+    spread = 100 * (high - low) / abs(low) if low else math.inf
+    if not math.isfinite(spread):
+        return "–"
+    return f"{spread:.2f} %" if spread >= 0.005 else "< 0.01 %"
 
 
 # --- provenance ----------------------------------------------------------------------------------
@@ -206,7 +230,7 @@ def corpus_table(runs: Sequence[Run]) -> str:
     rows = [
         [
             row_head(c.name),
-            td(c.source),
+            prose(c.source),
             td(c.version),
             code(c.content_hash, shorten=16),
             *(_split_cell(c.splits.get(name)) for name in splits),
@@ -271,7 +295,7 @@ def evaluations_table(run: Run) -> str:
         for e in ([main] if main else []) + others
     ]
     head = [th("Corpus"), th("Split"), th("Step", numeric=True), th("Scored", numeric=True)]
-    return table("Evaluations", [*head, *_quantity_heads()], rows)
+    return table("Evaluations", [*head, *_quantity_heads()], rows, quiet=True)
 
 
 def size_table(run: Run) -> str:
@@ -304,4 +328,5 @@ def size_table(run: Run) -> str:
         )
         if value is not None
     ]
-    return table("Size, budget and memory", [th("Quantity"), th("Amount", numeric=True)], rows)
+    head = [th("Quantity"), th("Amount", numeric=True)]
+    return table("Size, budget and memory", head, rows, quiet=True)

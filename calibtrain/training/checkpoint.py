@@ -75,6 +75,10 @@ def save(folder: Path, step: int, state: Any, identity: Identity, keep: int) -> 
     with disk_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder)
+        size = sum(array.nbytes for array in arrays.values())
+        if shutil.disk_usage(folder).free < size:
+            # said before Orbax begins, which reports a full disk in pages of nested tracebacks
+            raise OSError(errno.ENOSPC, f"{size:,} bytes do not fit")
         try:
             ocp.save(path, arrays, custom_metadata=dataclasses.asdict(identity))
             temporary = path / f"{CHECKSUMS}.tmp"
@@ -140,6 +144,7 @@ def _as_disk_error(error: Exception) -> Exception:
         ("Read-only file system", errno.EROFS),
         ("Permission denied", errno.EACCES),
         ("quota exceeded", errno.EDQUOT),
+        ("File too large", errno.EFBIG),
     ):
         if words in text:
             return OSError(number, text.splitlines()[0])

@@ -86,7 +86,7 @@ def make_train_step(
         }
         metrics = {
             "loss": sums["loss"] / sums["weight"],
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.tree.norm(grads),
         }
         return TrainState(state.step + 1, params, opt_state, running), metrics
 

@@ -353,9 +353,9 @@ class Page(HTMLParser):
         return [json.loads(t) for attrs, t in self.scripts if attrs.get("class") == "plot-data"]
 
     def findings(self) -> str:
-        match = re.search(r'id="findings">(.*?)</p>', self.html, re.DOTALL)
+        match = re.search(r'id="findings">(.*?)</div>', self.html, re.DOTALL)
         assert match is not None
-        return match[1]
+        return match[1].replace("\u00a0", " ")
 
     def figures(self) -> list[str]:
         return [a["id"] or "" for tag, a in self.tags if tag == "figure"]
@@ -388,9 +388,11 @@ def test_nothing_is_fetched(study: tuple[Page, dict[str, Any]]) -> None:
     assert not any(a.get("src") or a.get("href") for _, a in page.tags)
     style = re.search(r"<style>(.*?)</style>", page.html, re.DOTALL)
     assert style is not None
-    assert "url(" not in style[1] and "@import" not in style[1]
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
     policy = [a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a]
-    assert policy and "default-src 'none'" in (policy[0] or "")
+    assert policy
+    assert "default-src 'none'" in (policy[0] or "")
     for plot in page.plots:
         assert "http" not in json.dumps(plot)
         assert {trace["type"] for trace in plot["data"]} <= {"scatter", "bar"}
@@ -446,7 +448,8 @@ def test_every_plot_says_what_it_shows(study: tuple[Page, dict[str, Any]]) -> No
         assert layout["showlegend"] is False, "keys are HTML above the plots and cover none"
     figures = re.findall(r"<figure .*?</figure>", page.html, re.DOTALL)
     for figure in figures:
-        assert "<h2>" in figure and "<figcaption>" in figure
+        assert "<h2>" in figure
+        assert "<figcaption>" in figure
 
 
 def test_every_colour_belongs_to_both_schemes(study: tuple[Page, dict[str, Any]]) -> None:
@@ -456,8 +459,32 @@ def test_every_colour_belongs_to_both_schemes(study: tuple[Page, dict[str, Any]]
     assert style is not None
     light, dark = re.findall(r":root\{(.*?)\}", style[1])
     for name in used:
-        assert f"{name}:" in light and f"{name}:" in dark
+        assert f"{name}:" in light
+        assert f"{name}:" in dark
     assert "prefers-color-scheme:dark" in style[1]
+
+
+def test_what_the_bins_add_sums_to_the_ece(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    page = Page(write_report(tmp_path / "run"))
+    (main,) = [e for e in page.results["evaluations"] if e["split"] == "test"]
+    full = [b for b in main["reliability"] if b["tokens"]]
+    total = sum(b["tokens"] for b in full)
+    ece = sum(b["tokens"] / total * abs(b["confidence"] - b["accuracy"]) for b in full)
+    (added,) = page.plots[5]["data"]
+    assert sum(map(abs, added["y"])) == pytest.approx(ece)
+
+
+def test_seeds_are_matched_by_the_order_of_their_evaluations(tmp_path: Path) -> None:
+    write_study(tmp_path / "s", sizes=(512, 1024), seeds=(0, 1))
+    path = tmp_path / "s" / "vocab_size=512,seed=1" / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    moved = [line | {"step": line["step"] + 1} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in moved))
+    page = Page(write_report(tmp_path / "s"))
+    evaluations = sum("eval/ece" in line for line in lines)
+    means = [trace for trace in page.plots[9]["data"] if "hovertext" in trace]
+    assert [len(trace["x"]) for trace in means] == [evaluations, evaluations]
 
 
 def test_findings_say_what_the_numbers_say(study: tuple[Page, dict[str, Any]]) -> None:
@@ -465,8 +492,10 @@ def test_findings_say_what_the_numbers_say(study: tuple[Page, dict[str, Any]]) -
     said = page.findings()
     rows = [row for row in content["summary"] if row["evaluation"] == "kjv-test"]
     first, last = rows[0], rows[-1]
-    assert f"{first['mean']['ece']:.4f}" in said and f"{last['mean']['ece']:.4f}" in said
-    assert "V = 512" in said and "V = 4,096" in said
+    assert f"{first['mean']['ece']:.4f}" in said
+    assert f"{last['mean']['ece']:.4f}" in said
+    assert "V = 512" in said
+    assert "V = 4,096" in said
     apart = abs(first["mean"]["ece"] - last["mean"]["ece"]) > (
         first["half_width"]["ece"] + last["half_width"]["ece"]
     )
@@ -496,6 +525,16 @@ def test_failed_arms_are_named_and_the_rest_shown(tmp_path: Path) -> None:
     assert "3 of 4 arms finished" in page.findings()
     assert "<script>alert" not in page.html
     assert page.plots[0]["data"][0]["x"] == [512, 4096]
+
+
+def test_a_failed_arm_may_leave_anything(tmp_path: Path) -> None:
+    arm = "vocab_size=1024,seed=0"
+    write_study(tmp_path / "s", sizes=(512, 1024), seeds=(0,), failed={arm: "killed"})
+    write_run(tmp_path / "s" / arm, vocab_size=1024, evaluations=(), status="running")
+    training = Page(write_report(tmp_path / "s")).plots[6]
+    assert [trace["legendgroup"] for trace in training["data"]] == ["V = 512", "V = 1,024"]
+    (tmp_path / "s" / arm / "run.json").write_text("{")
+    assert "killed" in Page(write_report(tmp_path / "s")).text
 
 
 def test_a_study_of_failures_is_still_a_page(tmp_path: Path) -> None:
@@ -532,8 +571,8 @@ def test_a_synthetic_source_draws_its_entropy(tmp_path: Path) -> None:
     [
         ("model.width", (32, 64, 128), "linear", [32, 64, 128]),
         ("optimizer.learning_rate", (1e-4, 1e-3, 1e-2), "log", [1e-4, 1e-3, 1e-2]),
-        ("model.kind", ("lstm", "transformer"), "category", ["kind lstm", "kind transformer"]),
-        ("model.tied", (True, False), "category", ["tied yes", "tied no"]),
+        ("model.kind", ("lstm", "transformer"), "category", ["lstm", "transformer"]),
+        ("model.tied", (True, False), "category", ["yes", "no"]),
     ],
 )
 def test_the_axis_is_what_varies(
@@ -570,7 +609,8 @@ def test_a_run_has_its_own_page(tmp_path: Path) -> None:
             assert stored[name][key] == value
         assert results["ece"] in page.values
     assert f"its ECE is {finals['kjv-test']['ece']:.4f}" in page.findings()
-    assert page.figures() and "bits per byte" in page.findings()
+    assert page.figures()
+    assert "bits per byte" in page.findings()
 
 
 def test_training_loss_is_in_bits_a_byte(tmp_path: Path) -> None:
@@ -584,6 +624,9 @@ def test_a_run_without_evaluations_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no evaluations yet"):
         write_report(tmp_path / "run")
     assert not (tmp_path / "run" / "report.html").exists()
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match="no evaluations yet"):
+        write_report(tmp_path / "run")
     write_run(tmp_path / "run", evaluations=(), status="running")
     page = Page(write_report(tmp_path / "run"))
     assert "no evaluation of its own yet" in page.findings()

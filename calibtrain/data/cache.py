@@ -1,1 +1,0 @@
-from calibtrain.data.disk import cache_directory, disk_errors, locked, prepare_once, write_whole  # noqa: F401

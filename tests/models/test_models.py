@@ -1,0 +1,168 @@
+"""Models: who sees whom, equivalences, counts; against independent implementations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from calibtrain.config import ModelConfig
+from calibtrain.models import build, compute_dtype, count_parameters
+from calibtrain.models.layers import attend, causal_mask, rotate
+from calibtrain.models.lstm import LSTMLayer
+from calibtrain.parallel.flops import forward_flops
+
+KINDS = [
+    ModelConfig(kind="transformer", width=32, depth=2, heads=4, kv_heads=2),
+    ModelConfig(kind="transformer", width=32, depth=2, heads=4, mlp="gelu", qk_norm=False),
+    ModelConfig(kind="lstm", width=32, depth=2),
+]
+NAMES = ["grouped-swiglu", "gelu", "lstm"]
+
+
+def hidden(config: ModelConfig, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    network = build(config, 50)
+    params = network.init(jax.random.key(0))
+    return np.asarray(network.apply(params, jnp.asarray(tokens), jnp.asarray(segments))[0])
+
+
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_the_future_is_not_seen(config: ModelConfig) -> None:
+    tokens = np.random.default_rng(0).integers(0, 50, (1, 20))
+    changed = tokens.copy()
+    changed[0, 12:] = (changed[0, 12:] + 1) % 50
+    segments = np.zeros((1, 20), int)
+    before, after = hidden(config, tokens, segments), hidden(config, changed, segments)
+    np.testing.assert_allclose(before[0, :12], after[0, :12], atol=1e-6)
+    assert np.abs(before[0, 12:] - after[0, 12:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_packed_documents_are_as_if_alone(config: ModelConfig) -> None:
+    rng = np.random.default_rng(1)
+    first, second = rng.integers(0, 50, (1, 9)), rng.integers(0, 50, (1, 11))
+    packed = np.concatenate([first, second], axis=1)
+    segments = np.repeat([[0, 1]], [9, 11], axis=1)
+    together = hidden(config, packed, segments)
+    np.testing.assert_allclose(
+        together[:, :9], hidden(config, first, np.zeros((1, 9), int)), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        together[:, 9:], hidden(config, second, np.zeros((1, 11), int)), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_the_past_is_seen(config: ModelConfig) -> None:
+    tokens = np.random.default_rng(2).integers(0, 50, (1, 20))
+    changed = tokens.copy()
+    changed[0, 0] = (changed[0, 0] + 1) % 50
+    segments = np.zeros((1, 20), int)
+    assert (
+        np.abs(hidden(config, tokens, segments) - hidden(config, changed, segments))[0, -1].max()
+        > 1e-6
+    )
+
+
+def test_attention_equals_that_of_jax() -> None:
+    rng = np.random.default_rng(3)
+    query, key, value = (
+        jnp.asarray(rng.normal(size=(2, 10, heads, 8)), jnp.float32) for heads in (6, 2, 2)
+    )
+    segments = jnp.asarray(np.repeat([[0, 1, 2]], [4, 3, 3], axis=1).repeat(2, axis=0))
+    mask = causal_mask(segments)
+    want = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None])
+    np.testing.assert_allclose(attend(query, key, value, mask), want, atol=1e-5)
+
+
+def test_the_lstm_layer_equals_that_of_flax() -> None:
+    config = ModelConfig(kind="lstm", width=8, depth=1)
+    ours = LSTMLayer(config, rngs=nnx.Rngs(0))
+    theirs = nnx.OptimizedLSTMCell(8, 8, rngs=nnx.Rngs(1))
+    x = jax.random.normal(jax.random.key(2), (2, 7, 8))
+
+    # Flax keeps its gates in the order input, forget, candidate, output, as we do.
+    theirs.dense_i.kernel[...] = ours.input.kernel[...]
+    theirs.dense_h.kernel[...] = ours.recurrent.kernel[...]
+    theirs.dense_h.bias[...] = ours.bias[...]
+    carry = (jnp.zeros((2, 8)), jnp.zeros((2, 8)))
+    outputs = []
+    for time in range(7):
+        carry, output = theirs(carry, ours.norm(x)[:, time])
+        outputs.append(output)
+    want = x + ours.out(jnp.stack(outputs, axis=1))
+    got = ours(x, jnp.ones((2, 7), bool).at[:, 0].set(False))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_rotary_scores_depend_on_distance_alone() -> None:
+    rng = np.random.default_rng(4)
+    query, key = (jnp.asarray(rng.normal(size=(1, 5, 1, 8)), jnp.float32) for _ in range(2))
+    places = jnp.arange(5)[None]
+
+    def scores(shift: int) -> jax.Array:
+        return jnp.einsum(
+            "bthd,bshd->ts",
+            rotate(query, places + shift, 10_000.0),
+            rotate(key, places + shift, 10_000.0),
+        )
+
+    np.testing.assert_allclose(scores(0), scores(37), atol=1e-4)
+
+
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_parameters_are_counted_by_role(config: ModelConfig) -> None:
+    tied = count_parameters(config, 100)
+    assert (tied.embedding, tied.unembedding) == (100 * 32, 0)
+    untied = count_parameters(config.model_copy(update={"tied": False}), 100)
+    assert (untied.embedding, untied.unembedding) == (100 * 32, 100 * 32)
+    assert untied.body == tied.body
+    assert count_parameters(config, 300).body == tied.body
+    network = build(config, 100)
+    leaves = jax.tree.leaves(network.init(jax.random.key(0)))
+    assert tied.total == sum(leaf.size for leaf in leaves)
+
+
+def test_parameters_stay_float32_whatever_layers_compute_in() -> None:
+    config = ModelConfig(width=32, depth=1, heads=2, compute="bfloat16")
+    network = build(config, 50)
+    params = network.init(jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    tokens = jnp.zeros((1, 4), int)
+    states, unembedding = network.apply(params, tokens, tokens)
+    assert states.dtype == unembedding.dtype == jnp.bfloat16
+    assert compute_dtype(ModelConfig()) == jnp.float32  # the tests run on the CPU
+
+
+def test_rematerialisation_changes_nothing() -> None:
+    config = ModelConfig(width=32, depth=2, heads=2)
+    tokens = jnp.asarray(np.random.default_rng(5).integers(0, 50, (2, 8)))
+    segments = jnp.zeros((2, 8), int)
+    gradients = []
+    for remat in (False, True):
+        network = build(config.model_copy(update={"remat": remat}), 50)
+        params = network.init(jax.random.key(0))
+        gradients.append(
+            jax.grad(lambda p, n=network: jnp.sum(n.apply(p, tokens, segments)[0] ** 3))(params)
+        )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), *gradients)
+
+
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_analytic_flops_agree_with_the_compiler(config: ModelConfig) -> None:
+    """XLA counts every pair of a causal row and the element-wise work too; so within a third."""
+    config = config.model_copy(update={"width": 128})
+    vocab, context = 512, 64
+    network = build(config, vocab)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    tokens = jax.ShapeDtypeStruct((1, context), jnp.int32)
+
+    def logits(p, t, s):  # noqa: ANN001, ANN202
+        states, unembedding = network.apply(p, t, s)
+        return states @ unembedding
+
+    analysis = jax.jit(logits).lower(params, tokens, tokens).compile().cost_analysis()
+    ours = forward_flops(config, vocab, context) * context
+    if config.kind == "lstm":  # the compiler counts a loop's body once
+        ours -= config.depth * 2 * 4 * config.width**2 * (context - 1)
+    assert 0.75 < ours / analysis["flops"] < 1.1

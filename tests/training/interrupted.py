@@ -1,0 +1,62 @@
+"""Train the configuration in argv[1] into argv[2], and die by SIGKILL at the place argv[3] names.
+
+Places are NAME:COUNT, the COUNT-th time that the named thing happens:
+    batch        while a batch is being read, in mid-step
+    saving       while Orbax is writing a checkpoint
+    saved        after Orbax wrote it, before its checksums are there
+    evaluation   while a window of an evaluation is being read
+    results      while the result of an evaluation is being written
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orbax.checkpoint import v1 as ocp
+
+from calibtrain.config import load_config
+from calibtrain.data import batches, windows
+from calibtrain.evaluation import result, train_run
+from calibtrain.training import checkpoint
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying(function: Callable[..., Any], at: int, act: Callable[[], None]) -> Callable[..., Any]:
+    calls = 0
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            act()
+        return function(*arguments, **options)
+
+    return wrapped
+
+
+def main() -> None:
+    config, run, place = sys.argv[1:]
+    name, _, count = place.partition(":")
+    at = int(count)
+    later = threading.Timer(0.01, die)
+    targets = {
+        "batch": (batches.TrainingBatches, "__getitem__", die),
+        "saving": (ocp, "save", later.start),
+        "saved": (checkpoint, "_checksums", die),
+        "evaluation": (windows.EvaluationWindows, "__getitem__", die),
+        "results": (result, "write_whole", die),
+    }
+    owner, attribute, act = targets[name]
+    setattr(owner, attribute, dying(getattr(owner, attribute), at, act))
+    train_run(load_config(config), Path(run))
+
+
+if __name__ == "__main__":
+    main()
