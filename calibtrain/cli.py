@@ -46,9 +46,7 @@ Overrides = Annotated[
     typer.Argument(help="Settings that replace the file's: model.width=256 budget.steps=100"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
-Progress = Annotated[
-    ProgressKind, typer.Option(help="How to show progress (on standard error).")
-]
+Progress = Annotated[ProgressKind, typer.Option(help="How to show progress (on standard error).")]
 
 
 @app.command()
@@ -241,7 +239,9 @@ def show_tokenizer(tokenizer: Any, as_json: bool) -> None:
         print_json(facts)
         return
     for key, value in facts.items():
-        text = value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
+        text = (
+            value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
+        )
         print(f"{key}: {text}")
 
 

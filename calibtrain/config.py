@@ -124,7 +124,7 @@ class TokenizerConfig(Section):
 
 
 class ContextConfig(Section):
-    """How far the model sees back: in tokens, or in bytes of text (then alike for every vocabulary)."""
+    """How far the model sees back: in tokens, or in bytes (then alike for every vocabulary)."""
 
     tokens: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
     """Context in tokens."""
@@ -378,7 +378,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
 def parse_yaml(text: str, source: str) -> Any:
     """Parse YAML; a syntax error becomes one line that names the source and the place."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     except (yaml.YAMLError, TypeError) as error:
@@ -465,7 +465,8 @@ def _explain(cls: type[Section], item: Any) -> str:
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
         prefix = ".".join(path[:-1])
         known = f"did you mean {'.'.join([*path[:-1], near[0]])}? " if near else ""
-        return f"{key}: unknown key; {known}allowed in {prefix or 'the top level'}: {', '.join(fields)}"
+        where = prefix or "the top level"
+        return f"{key}: unknown key; {known}allowed in {where}: {', '.join(fields)}"
     message = item["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if item["type"] == "value_error":
@@ -485,7 +486,11 @@ def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[st
         if cls is not None and part in cls.model_fields:
             path.append(part)
             annotation = cls.model_fields[part].annotation
-            cls = annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+            cls = (
+                annotation
+                if isinstance(annotation, type) and issubclass(annotation, Section)
+                else None
+            )
             if cls is not None:
                 fields = list(cls.model_fields)
         elif cls is not None or part.isdigit():
@@ -529,9 +534,9 @@ def to_yaml(section: Section) -> str:
     return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def config_hash(section: Section, *, leave_out: Iterable[str] = ()) -> str:
-    """Hex SHA-256 (16 digits) of a section's canonical JSON, top-level keys in `leave_out` aside."""
-    tree = section.model_dump(mode="json", exclude=set(leave_out))
+def config_hash(section: Section) -> str:
+    """Hex SHA-256 (16 digits) of a section's canonical JSON."""
+    tree = section.model_dump(mode="json")
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 

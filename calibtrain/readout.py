@@ -17,7 +17,11 @@ from jaxtyping import Array, Bool, Float, Int
 CHUNK_ELEMENTS = 2**22
 """Logits held at once when no chunk is given: 16 MiB in float32."""
 
-_MASKED = -1e30  # finite, so that 0 * log 0 and its gradient stay 0 where a vocabulary row is padding
+_MASKED = (
+    -1e30
+)  # finite, so that 0 * log 0 and its gradient stay 0 where a vocabulary row is padding
+
+_ABSENT: Any = None
 
 Functional = Callable[[Array, Array], Array]
 """A per-token functional: (logits [tokens, vocab], labels [tokens]) -> [tokens]."""
@@ -40,14 +44,14 @@ class TokenStats:
         extra: values of the functionals that were passed in, by name.
     """
 
-    nll: Float[Array, "*tokens"] | None = None
-    log_confidence: Float[Array, "*tokens"] | None = None
-    correct: Float[Array, "*tokens"] | None = None
-    entropy: Float[Array, "*tokens"] | None = None
-    sum_squares: Float[Array, "*tokens"] | None = None
-    mean_log_prob: Float[Array, "*tokens"] | None = None
-    rank: Int[Array, "*tokens"] | None = None
-    runner_up: Float[Array, "*tokens"] | None = None
+    nll: Float[Array, "*tokens"] = _ABSENT
+    log_confidence: Float[Array, "*tokens"] = _ABSENT
+    correct: Float[Array, "*tokens"] = _ABSENT
+    entropy: Float[Array, "*tokens"] = _ABSENT
+    sum_squares: Float[Array, "*tokens"] = _ABSENT
+    mean_log_prob: Float[Array, "*tokens"] = _ABSENT
+    rank: Int[Array, "*tokens"] = _ABSENT
+    runner_up: Float[Array, "*tokens"] = _ABSENT
     extra: dict[str, Float[Array, "*tokens"]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -139,7 +143,9 @@ def readout(
         stats = reduce_chunk(unembedding, tuple(array[0] for array in inputs))
     else:
         _, stats = jax.lax.scan(
-            lambda carry, chunk_inputs: (carry, reduce_chunk(unembedding, chunk_inputs)), None, inputs
+            lambda carry, chunk_inputs: (carry, reduce_chunk(unembedding, chunk_inputs)),
+            None,
+            inputs,
         )
     return jax.tree.map(lambda array: array.reshape(-1)[:tokens].reshape(shape), stats)
 

@@ -53,7 +53,13 @@ def make_view(kind: str) -> View:
     """A view: `rich` (live), `plain` (lines), `json` (one event a line), `none`; `auto` chooses."""
     if kind == "auto":
         kind = "rich" if sys.stderr.isatty() else "plain"
-    return {"rich": LiveView, "plain": PlainView, "json": JsonView, "none": SilentView}[kind]()
+    views: dict[str, type[View]] = {
+        "rich": LiveView,
+        "plain": PlainView,
+        "json": JsonView,
+        "none": SilentView,
+    }
+    return views[kind]()
 
 
 class SilentView:
@@ -199,12 +205,18 @@ def facts_table(event: Mapping[str, Any]) -> Table:
     rows = [
         ("parameters", f"{parameters['total']:,}"),
         ("  embedding", f"{parameters['embedding']:,}"),
-        ("  unembedding", f"{parameters['unembedding']:,}" + ("" if parameters["unembedding"] else " (tied)")),
+        (
+            "  unembedding",
+            f"{parameters['unembedding']:,}" + ("" if parameters["unembedding"] else " (tied)"),
+        ),
         ("  body", f"{parameters['body']:,}"),
         ("memory, parameters", human_bytes(memory["parameters"])),
         ("memory, optimizer", human_bytes(memory["optimizer"])),
         ("memory, peak activations", f"{human_bytes(memory['peak_temporary'])} (as compiled)"),
-        ("budget", f"{budget['steps']:,} steps, {budget['tokens']:,} tokens, {budget['bytes']:,} bytes"),
+        (
+            "budget",
+            f"{budget['steps']:,} steps, {budget['tokens']:,} tokens, {budget['bytes']:,} bytes",
+        ),
         ("context", f"{event['context_tokens']} tokens"),
         ("device", str(event["device"])),
     ]
@@ -258,5 +270,3 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console = Console(width=max(console.measure(table).maximum, 40))
     console.print(table)
-
-

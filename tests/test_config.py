@@ -134,7 +134,7 @@ def test_numbers_are_read_as_people_write_them() -> None:
 def test_overrides_replace_the_currency_of_a_budget() -> None:
     tree = apply_overrides({"budget": {"bytes": 5}}, ["budget.steps=7", "model.width=64"])
     assert tree == {"budget": {"steps": 7}, "model": {"width": 64}}
-    with pytest.raises(UserError, match="key.path=value"):
+    with pytest.raises(UserError, match=r"key\.path=value"):
         apply_overrides({}, ["model.width"])
 
 

@@ -60,7 +60,9 @@ def float64() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.3, 3.0, 30.0], ids=["uniform", "soft", "sharp", "one-hot"])
+@pytest.mark.parametrize(
+    "scale", [0.0, 0.3, 3.0, 30.0], ids=["uniform", "soft", "sharp", "one-hot"]
+)
 @pytest.mark.parametrize("soft_cap", [None, 60.0])
 @pytest.mark.parametrize("chunk", [1, 4, 13, 100])
 def test_values_equal_a_direct_float64_computation(
@@ -77,9 +79,7 @@ def test_values_equal_a_direct_float64_computation(
         chunk=chunk,
     )
     with jax.enable_x64(True):
-        want = reference(
-            *map(jnp.asarray, (hidden, unembedding, labels, temperature)), 9, soft_cap
-        )
+        want = reference(*map(jnp.asarray, (hidden, unembedding, labels, temperature)), 9, soft_cap)
         want = {name: np.asarray(value) for name, value in want.items()}
     for name in FIELDS:
         np.testing.assert_allclose(

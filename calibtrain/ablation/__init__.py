@@ -1,4 +1,4 @@
-"""An ablation: a base configuration times a grid, under stated controls, its arms run and compared."""
+"""An ablation: a base configuration times a grid, under stated controls."""
 
 from calibtrain.ablation.controls import ControlledArm, apply_controls
 from calibtrain.ablation.runner import run_study

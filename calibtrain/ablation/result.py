@@ -42,9 +42,7 @@ def summarise(arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for evaluation in members[0]["evaluations"]:
             found = [arm["evaluations"].get(evaluation) for arm in members]
             found = [figures for figures in found if figures]
-            names = [
-                name for name, value in found[0].items() if isinstance(value, int | float)
-            ]
+            names = [name for name, value in found[0].items() if isinstance(value, int | float)]
             columns = {name: [float(figures[name]) for figures in found] for name in names}
             rows.append(
                 {

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,9 +77,16 @@ def run_study(
             observer(arm.name, {"event": "finished", **records[arm.name]})
 
         with ThreadPoolExecutor(jobs) as pool:
-            for future in [pool.submit(run, arm) for arm in arms]:
+            # seeds outermost: later ones find their programs in the compilation cache
+            seeds = study.grid.get("seed", [])
+            order = sorted(arms, key=lambda arm: _place(arm, seeds))
+            for future in [pool.submit(run, arm) for arm in order]:
                 future.result()
         return write_result(folder, study, command, fixed, [records[arm.name] for arm in arms])
+
+
+def _place(arm: ControlledArm, seeds: Sequence[Any]) -> int:
+    return seeds.index(arm.settings["seed"]) if seeds else 0
 
 
 def _keep_off_accelerators() -> None:
@@ -189,7 +196,7 @@ def _record(arm: ControlledArm, folder: Path, error: str | None) -> dict[str, An
 
 
 class _Children:
-    """The running processes; SIGTERM and SIGINT are passed on to them, so that they save and end."""
+    """The running processes; SIGTERM and SIGINT are passed on, so that they save and end."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -226,5 +233,3 @@ class _Children:
         finally:
             with self._lock:
                 self._running.discard(process)
-
-

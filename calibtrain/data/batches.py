@@ -25,10 +25,10 @@ class Batch(NamedTuple):
         weights: 1 where the slot counts, 0 past the end of the budget.
     """
 
-    tokens: Int[np.ndarray, "rows context"]
-    labels: Int[np.ndarray, "rows context"]
-    segments: Int[np.ndarray, "rows context"]
-    weights: Float[np.ndarray, "rows context"]
+    tokens: Int[Any, "rows context"]
+    labels: Int[Any, "rows context"]
+    segments: Int[Any, "rows context"]
+    weights: Float[Any, "rows context"]
 
 
 class TextStream:

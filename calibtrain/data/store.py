@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from calibtrain.data.disk import prepare_once
 from calibtrain.data.corpus import Corpus, Document
+from calibtrain.data.disk import prepare_once
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 

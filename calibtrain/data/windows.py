@@ -6,7 +6,7 @@ wherever the document has one. Short windows share a row; attention keeps them a
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,11 +26,11 @@ class WindowBatch(NamedTuple):
         documents: index of the document in the store; -1 where there is none.
     """
 
-    tokens: Int[np.ndarray, "rows context"]
-    labels: Int[np.ndarray, "rows context"]
-    segments: Int[np.ndarray, "rows context"]
-    weights: Float[np.ndarray, "rows context"]
-    documents: Int[np.ndarray, "rows context"]
+    tokens: Int[Any, "rows context"]
+    labels: Int[Any, "rows context"]
+    segments: Int[Any, "rows context"]
+    weights: Float[Any, "rows context"]
+    documents: Int[Any, "rows context"]
 
 
 @dataclasses.dataclass(frozen=True)

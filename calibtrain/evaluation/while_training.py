@@ -98,4 +98,3 @@ class EvaluationWhileTraining:
         return self.evaluator.evaluate(
             params, self.stores[split], self._about(split, step), limit=limit, check=check
         )
-

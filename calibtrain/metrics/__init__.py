@@ -1,4 +1,4 @@
-"""Calibration and entropy: plain functions of arrays, and mergeable states for streams of tokens."""
+"""Calibration and entropy: plain functions of arrays, and mergeable states for streams."""
 
 from calibtrain.metrics.calibration import (
     bin_edges,

@@ -18,9 +18,7 @@ def bin_edges(bins: int) -> Float[Array, " bins+1"]:
     return jnp.linspace(0.0, 1.0, bins + 1)
 
 
-def bin_index(
-    confidence: Float[Array, " n"], edges: Float[Array, " bins+1"]
-) -> Int[Array, " n"]:
+def bin_index(confidence: Float[Array, " n"], edges: Float[Array, " bins+1"]) -> Int[Array, " n"]:
     """The bin of each confidence: edges[i] < confidence <= edges[i + 1]."""
     return jnp.searchsorted(edges[1:-1], confidence, side="left")
 

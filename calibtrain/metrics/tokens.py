@@ -56,7 +56,9 @@ class TokenMetrics:
         table = reliability_table(
             confidence, stats.correct.reshape(-1), cell, groups * bins, weights
         )
-        values = jnp.stack([jnp.ones_like(weights), stats.nll.reshape(-1), stats.entropy.reshape(-1)])
+        values = jnp.stack(
+            [jnp.ones_like(weights), stats.nll.reshape(-1), stats.entropy.reshape(-1)]
+        )
         values = jnp.where(weights > 0, values * weights, 0.0)
         member = jax.nn.one_hot(group, groups, dtype=jnp.float32)
         sums = jnp.matmul(member.T, values.T, precision="highest")
@@ -124,7 +126,7 @@ def token_metrics(
     }
 
 
-def _reduce(sums: np.ndarray, table: np.ndarray) -> dict[str, Any]:
+def _reduce(sums: Any, table: Any) -> dict[str, Any]:
     weight, nll, entropy = (float(value) for value in sums)
     _, confidence, correct = (float(value) for value in table.sum(0))
     if not weight:

@@ -67,7 +67,9 @@ def rotate(
     angle = positions[..., None, None].astype(jnp.float32) * frequency
     cosine, sine = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
     first, second = x[..., :half], x[..., half:]
-    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+    return jnp.concatenate(
+        [first * cosine - second * sine, second * cosine + first * sine], axis=-1
+    )
 
 
 def causal_mask(segments: Int[Array, "batch time"]) -> Bool[Array, "batch time time"]:
@@ -90,9 +92,9 @@ def attend(
     batch, time, heads, size = query.shape
     groups = heads // key.shape[2]
     query = query.reshape(batch, time, key.shape[2], groups, size)
-    scores = jnp.einsum(
-        "btkgh,bskh->bkgts", query, key, preferred_element_type=jnp.float32
-    ) * (size**-0.5)
+    scores = jnp.einsum("btkgh,bskh->bkgts", query, key, preferred_element_type=jnp.float32) * (
+        size**-0.5
+    )
     scores = jnp.where(mask[:, None, None], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     return jnp.einsum("bkgts,bskh->btkgh", weights, value).reshape(batch, time, heads, size)

@@ -20,9 +20,7 @@ class LSTMLayer(nnx.Module):
         self.norm = RMSNorm(width, config.norm_epsilon)
         self.input = Linear(width, 4 * width, rngs=rngs)
         self.recurrent = Linear(width, 4 * width, rngs=rngs)
-        self.bias = nnx.Param(
-            jnp.zeros((4 * width,), jnp.float32).at[width : 2 * width].set(1.0)
-        )
+        self.bias = nnx.Param(jnp.zeros((4 * width,), jnp.float32).at[width : 2 * width].set(1.0))
         self.out = Linear(width, width, rngs=rngs, scale=(2 * config.depth) ** -0.5)
 
     def __call__(

@@ -11,7 +11,7 @@ def forward_flops(config: ModelConfig, vocab_size: int, context: int) -> float:
     """
     width, layers = config.width, config.depth
     if config.kind == "lstm":
-        body = layers * 2 * (8 * width * width + width * width)
+        body = layers * 2.0 * (8 * width * width + width * width)
     else:
         size = width // config.heads
         kv_width = (config.kv_heads or config.heads) * size

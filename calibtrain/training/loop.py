@@ -42,9 +42,7 @@ class Stopped(Exception):
 class Evaluator(Protocol):
     """What the loop asks of an evaluation; made for a plan before the run folder is written."""
 
-    def during(
-        self, params: Params, step: int, stop: Callable[[], bool]
-    ) -> Mapping[str, float]:
+    def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
         """Evaluate in the midst of training; the results go into the metrics file as eval/*."""
 
     def final(
@@ -99,7 +97,7 @@ def train(
     if run.exists:
         run.check_config(config)
         with run.locked():
-            return _train(make_plan(config, cache), run, evaluator, observer)
+            return _train(make_plan(config, cache), run, cache, evaluator, observer)
     plan = make_plan(config, cache)
 
     def fill(folder: Path) -> None:
@@ -109,7 +107,7 @@ def train(
     run.create(config, fill)
     with run.locked():
         try:
-            return _train(plan, run, evaluator, observer)
+            return _train(plan, run, cache, evaluator, observer)
         except NonFiniteLossError:
             raise
         except UserError:
@@ -121,10 +119,13 @@ def train(
 def _train(
     plan: Plan,
     run: RunFolder,
+    cache: Path,
     make_evaluator: Callable[[Plan, RunFolder], Evaluator],
     observer: Observer,
 ) -> Outcome:
     config = plan.config
+    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     tokenizer_hash = run.read_tokenizer().hash
     if tokenizer_hash != plan.tokenizer.hash:
         raise UserError(
@@ -182,9 +183,7 @@ def _train(
         def save() -> None:
             if step in checkpoint.steps_saved(run.checkpoints):
                 return
-            checkpoint.save(
-                run.checkpoints, step, state, plan.identity, config.checkpoints.keep
-            )
+            checkpoint.save(run.checkpoints, step, state, plan.identity, config.checkpoints.keep)
             observer({"event": "saved", "step": step})
             meter.restart()
 
@@ -237,7 +236,7 @@ def _compile(plan: Plan, optimizer: Any, shapes: TrainState) -> tuple[Any, dict[
     integers = jax.ShapeDtypeStruct(rows, jnp.int32)
     batch = Batch(integers, integers, integers, jax.ShapeDtypeStruct(rows, jnp.float32))
     compiled = jax.jit(step, donate_argnums=0).lower(shapes, batch).compile()
-    analysis = compiled.memory_analysis()
+    analysis: Any = compiled.memory_analysis()
 
     def size(tree: Any) -> int:
         return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -296,7 +295,9 @@ def _require_finite(loss: float, step: int, run: RunFolder) -> None:
     if math.isfinite(loss):
         return
     saved = checkpoint.steps_saved(run.checkpoints)
-    kept = f"the last good checkpoint is step {saved[-1]}" if saved else "no checkpoint was made yet"
+    kept = (
+        f"the last good checkpoint is step {saved[-1]}" if saved else "no checkpoint was made yet"
+    )
     raise NonFiniteLossError(
         f"{run.path}: the loss is {loss} at step {step}; {kept}. Try a lower "
         "optimizer.learning_rate, a larger optimizer.warmup_fraction, a smaller "

@@ -26,9 +26,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
     decay = max(1, round(config.decay_fraction * steps))
     stable = optax.constant_schedule(peak)
     falling = optax.linear_schedule(peak, peak * config.final_fraction, decay)
-    return optax.join_schedules(
-        [rising, stable, falling], [warmup, max(warmup, steps - decay)]
-    )
+    return optax.join_schedules([rising, stable, falling], [warmup, max(warmup, steps - decay)])
 
 
 def decay_mask(params: Any, *, embeddings: bool) -> Any:

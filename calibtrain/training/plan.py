@@ -99,9 +99,7 @@ def make_plan(config: Config, cache: Path) -> Plan:
         )
     cost = training_flops(config.model, tokenizer.vocab_size, context)
     slots = _budget_slots(config, stream, context, cost)
-    batches = TrainingBatches(
-        stream, rows=config.batch.rows, context=context, total_slots=slots
-    )
+    batches = TrainingBatches(stream, rows=config.batch.rows, context=context, total_slots=slots)
     budget = Budget(
         steps=len(batches), tokens=slots, bytes=stream.bytes_before(slots), flops=cost * slots
     )

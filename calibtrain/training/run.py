@@ -86,8 +86,9 @@ class RunFolder:
 
     def check_config(self, config: Config) -> None:
         """Raise a UserError that names the keys in which the run's configuration differs."""
-        mine, theirs = _flatten(config.model_dump(mode="json")), _flatten(
-            self.read_config().model_dump(mode="json")
+        mine, theirs = (
+            _flatten(config.model_dump(mode="json")),
+            _flatten(self.read_config().model_dump(mode="json")),
         )
         differing = [key for key in mine if mine[key] != theirs.get(key)]
         if differing:

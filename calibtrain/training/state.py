@@ -1,4 +1,4 @@
-"""What a run carries from one step to the next; everything else is computed from the step number."""
+"""What a run carries from step to step; everything else is computed from the step number."""
 
 import dataclasses
 from typing import Any

@@ -81,9 +81,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         fresh = state.step % log_every == 0
-        running = {
-            name: jnp.where(fresh, 0.0, state.running[name]) + sums[name] for name in sums
-        }
+        running = {name: jnp.where(fresh, 0.0, state.running[name]) + sums[name] for name in sums}
         metrics = {
             "loss": sums["loss"] / sums["weight"],
             "gradient_norm": optax.tree.norm(grads),

@@ -33,7 +33,6 @@ def stores(cache: Path) -> dict[str, TokenStore]:
     }
 
 
-
 def test_a_store_knows_its_bytes_exactly(stores: dict[str, TokenStore]) -> None:
     for store in stores.values():
         for index in range(len(store)):

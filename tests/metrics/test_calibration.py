@@ -34,7 +34,9 @@ def direct(confidence: Any, correct: Any, bins: int, weights: Any) -> float:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), n=st.sampled_from([1, 7, 300]), bins=st.sampled_from([1, 2, 15, 40]))
+@given(
+    seed=st.integers(0, 10**6), n=st.sampled_from([1, 7, 300]), bins=st.sampled_from([1, 2, 15, 40])
+)
 def test_ece_equals_its_definition(seed: int, n: int, bins: int) -> None:
     rng = np.random.default_rng(seed)
     confidence = rng.beta(0.5, 0.5, n).astype(np.float32)
@@ -132,9 +134,7 @@ def test_states_of_parts_merge_to_the_state_of_the_whole(seed: int, cut: int) ->
     weights, group = rng.integers(0, 2, 40), rng.integers(0, 3, 40)
     whole = state_of(logits, labels, weights, group).exact()
     first = np.arange(40) < cut
-    parts = [
-        state_of(logits, labels, weights * part, group).exact() for part in (first, ~first)
-    ]
+    parts = [state_of(logits, labels, weights * part, group).exact() for part in (first, ~first)]
     merged = parts[0].merge(parts[1])
     np.testing.assert_allclose(merged.sums, whole.sums, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(merged.table, whole.table, rtol=1e-5, atol=1e-5)
@@ -151,7 +151,9 @@ def test_results_equal_a_direct_computation_and_add_up_over_deciles() -> None:
     confidence, correct = p.max(-1)[keep], (p.argmax(-1) == labels)[keep]
     assert results["tokens"] == keep.sum()
     assert results["nll"] == pytest.approx(nll, rel=1e-5)
-    assert results["bits_per_byte"] == pytest.approx(nll * keep.sum() / math.log(2) / 1_234, rel=1e-5)
+    assert results["bits_per_byte"] == pytest.approx(
+        nll * keep.sum() / math.log(2) / 1_234, rel=1e-5
+    )
     assert results["entropy_rate"] == pytest.approx(-(p * log_p).sum(-1)[keep].mean(), rel=1e-5)
     assert results["signed_gap"] == pytest.approx(confidence.mean() - correct.mean(), abs=1e-5)
     assert results["ece"] == pytest.approx(

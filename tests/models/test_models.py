@@ -157,7 +157,7 @@ def test_analytic_flops_agree_with_the_compiler(config: ModelConfig) -> None:
     params = jax.eval_shape(network.init, jax.random.key(0))
     tokens = jax.ShapeDtypeStruct((1, context), jnp.int32)
 
-    def logits(p, t, s):  # noqa: ANN001, ANN202
+    def logits(p, t, s):
         states, unembedding = network.apply(p, t, s)
         return states @ unembedding
 
