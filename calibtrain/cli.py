@@ -279,7 +279,8 @@ def main() -> None:
         code = 141
     except typer.exceptions.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        say(f"calibtrain: {' '.join(message.split())} (see calibtrain --help)")
+        typed = shlex.join(["calibtrain", *sys.argv[1:]])
+        say(f"calibtrain: {' '.join(message.split())} In: {typed} (see --help)")
         code = error.exit_code
     except typer.Abort:
         code = 130

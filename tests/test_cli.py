@@ -80,7 +80,7 @@ def test_a_run_is_evaluated_out_of_its_domain(run: Path, tmp_path: Path) -> None
     ("arguments", "words"),
     [
         (["train", "nowhere.yaml"], ["nowhere.yaml", "no such"]),
-        (["train"], ["CONFIG"]),
+        (["train"], ["config"]),
         (["evaluate", "nowhere"], ["nowhere", "no run folder"]),
         (["report", "nowhere"], ["nowhere"]),
         (["trian"], ["trian"]),

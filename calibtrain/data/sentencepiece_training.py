@@ -17,7 +17,7 @@ from calibtrain.errors import UserError
 
 _UNKNOWN_MARK = "\u2585"  # lines that hold this one are skipped by the trainer without a word
 _LINE_CHARACTERS = 4096
-_LOWEST_COVERAGE = 0.98  # the trainer's own limit
+_LOWEST_COVERAGE = 0.98  # the trainer's own limit, and that of the configuration
 
 # Lossless: no normalisation, no space added or removed, bytes for what has no piece. A newline is
 # a piece by itself. A space always has a piece: one that coverage left out would be spelled with
@@ -61,13 +61,8 @@ def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
 
     Raises:
         UserError: when the size is larger or smaller than the texts allow (naming the nearest size
-            that works), or the coverage is out of the trainer's range.
+            that works).
     """
-    if config.character_coverage < _LOWEST_COVERAGE:
-        raise UserError(
-            f"tokenizer.character_coverage: {config.character_coverage:g} is not allowed for kind "
-            f"{config.kind}: SentencePiece takes {_LOWEST_COVERAGE} to 1.0"
-        )
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -9,7 +9,7 @@ from conftest import TINY, call
 
 from calibtrain.ablation import apply_controls, expand, run_study
 from calibtrain.ablation.result import student_half_width
-from calibtrain.config import StudyConfig, validate
+from calibtrain.config import ModelConfig, StudyConfig, validate
 from calibtrain.errors import UserError
 from calibtrain.models import count_parameters
 from calibtrain.report import write_report
@@ -108,12 +108,15 @@ def test_done_arms_are_not_run_again_and_a_failed_one_does_not_stop_the_rest(
 
 
 def test_totals_are_matched_by_solving_for_width(cache: Path) -> None:
-    base = {**BASE, "model": {"width": 64, "depth": 2, "heads": 2}}
-    arms = apply_controls(study(base=base, controls={"parameters": "total"}), cache)
-    target = count_parameters(arms[0].config.model, 290).total
+    """With published tokenizers, the smaller vocabulary gets the wider model."""
+    model = {"width": 64, "depth": 2, "heads": 2}
+    base = {**BASE, "corpus": {"name": "kjv"}, "model": model, "tokenizer": {"vocab_size": 1024}}
+    grid = {"tokenizer.vocab_size": [512, 4096]}
+    arms = apply_controls(study(base=base, grid=grid, controls={"parameters": "total"}), cache)
+    target = count_parameters(validate(ModelConfig, model), 1024).total
     for arm in arms:
         assert arm.plan.parameters.total == pytest.approx(target, rel=0.06)
-    assert len({arm.config.model.width for arm in arms}) > 1
+    assert arms[0].config.model.width > 64 > arms[1].config.model.width
 
 
 def test_bodies_are_matched_when_depth_varies(cache: Path) -> None:
