@@ -225,6 +225,13 @@ def facts_table(event: Mapping[str, Any]) -> Table:
     return table
 
 
+STUDY_COLUMNS = tuple(
+    column
+    for column in RESULT_COLUMNS
+    if column[0] in ("bits_per_byte", "ece", "signed_gap", "entropy_bits_per_byte")
+)
+
+
 def results_table(rows: Sequence[tuple[str, Mapping[str, Any]]], first: str) -> Table:
     """Results, a row each."""
     table = Table(show_edge=False)
@@ -247,17 +254,19 @@ def study_table(result: Mapping[str, Any]) -> Table:
     table = Table(show_edge=False, title=f"{result['title']} ({main})", title_justify="left")
     table.add_column("arm")
     table.add_column("seeds", justify="right")
-    for _, heading, _ in RESULT_COLUMNS:
-        table.add_column(heading, justify="right")
+    for _, heading, _ in STUDY_COLUMNS:
+        table.add_column(heading, justify="right", overflow="fold")
     for row in result["summary"]:
         if row["evaluation"] != main:
             continue
-        settings = ", ".join(f"{key}={value}" for key, value in row["settings"].items())
+        settings = ", ".join(
+            f"{key.rpartition('.')[2]}={value}" for key, value in row["settings"].items()
+        )
         cells = []
-        for key, _, form in RESULT_COLUMNS:
+        for key, _, form in STUDY_COLUMNS:
             mean, half = row["mean"].get(key), row["half_width"].get(key)
             cell = "–" if mean is None else format(mean, form)
-            if half and key != "bytes":
+            if half:
                 cell += f" ±{format(half, form.lstrip('+'))}"
             cells.append(cell)
         table.add_row(escape(settings) or "base", str(row["seeds"]), *cells)
@@ -268,5 +277,5 @@ def print_table(table: Table) -> None:
     """A result, on standard output; never folded when it is not a terminal."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=max(console.measure(table).maximum, 40))
+        console = Console(width=Console(width=10_000).measure(table).maximum)
     console.print(table)
