@@ -65,11 +65,15 @@ def train(
     as_json: AsJson = False,
     progress: Progress = ProgressKind.auto,
     quiet_result: Annotated[bool, typer.Option("--quiet-result", hidden=True)] = False,
+    beside: Annotated[list[str] | None, typer.Option("--beside", hidden=True)] = None,
 ) -> None:
     """Train one model and measure its calibration and entropy while it trains.
 
     Started again with the same arguments, it goes on from the last checkpoint and ends with the
     very parameters and metrics of an uninterrupted run. SIGTERM and Ctrl-C save first.
+
+    With train.replicas=R, R seeds are trained by one program, each in a run folder of its own
+    inside --run.
 
     Example: calibtrain train configs/tiny.yaml tokenizer.vocab_size=1024 --run runs/v1024
     """
@@ -81,6 +85,12 @@ def train(
         from calibtrain.parallel import hosts
 
         hosts.start()
+        if beside:
+            train_beside(config, path, beside, progress)
+            return
+        if settings.train.replicas > 1:
+            train_seeds(settings, path, progress, as_json)
+            return
         from calibtrain.evaluation import train_run
         from calibtrain.terminal import describe_stop, make_view, print_table, results_table
 
@@ -95,6 +105,36 @@ def train(
     elif outcome.status == "done" and not quiet_result:
         print_table(results_table(list(outcome.results.items()), "evaluation"))
         say(f"run: {path}    report: calibtrain report {shlex.quote(str(path))}")
+
+
+def train_seeds(settings: Any, path: Path, progress: ProgressKind, as_json: bool) -> None:
+    """Train the seeds of a run together, and show what they have in common."""
+    from calibtrain.ablation.replicas import train_replicas
+    from calibtrain.parallel import hosts
+    from calibtrain.terminal import make_view
+
+    command = shlex.join(["calibtrain", *sys.argv[1:]])
+    with make_view(progress.value) as view:
+        result = train_replicas(settings, path, command=command, observer=view)
+    if hosts.is_primary():  # one host speaks for all
+        show_study(result, path, as_json)
+
+
+def train_beside(config: Path, path: Path, names: list[str], progress: ProgressKind) -> None:
+    """Train a run and those beside it, which differ in their seed alone: arms of an ablation."""
+    from calibtrain.config import load_config
+    from calibtrain.evaluation import train_together
+    from calibtrain.terminal import make_view
+    from calibtrain.training.loop import Member
+
+    with make_view(progress.value) as view:
+
+        def member(name: str) -> Member:
+            settings = load_config(config.with_name(f"{name}.yaml"), ())
+            folder = path.with_name(name)
+            return Member(settings, folder, lambda event: view(name, event))
+
+        train_together([member(name) for name in (path.name, *names)])
 
 
 @app.command()
@@ -120,11 +160,18 @@ def ablate(
 
         study = load_study(config, overrides or ())
         from calibtrain.ablation import run_study
-        from calibtrain.terminal import make_view, print_table, study_table
+        from calibtrain.terminal import make_view
 
         command = shlex.join(["calibtrain", *sys.argv[1:]])
         with make_view(progress.value) as view:
             result = run_study(study, path, jobs=jobs, command=command, observer=view)
+    show_study(result, path, as_json)
+
+
+def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
+    """Write a study's report; print its results, and what went wrong."""
+    from calibtrain.terminal import print_table, study_table
+
     statuses = [arm["status"] for arm in result["arms"]]
     report_path = write_report(path) if "done" in statuses else None
     if as_json:

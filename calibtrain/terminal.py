@@ -81,7 +81,8 @@ class JsonView(SilentView):
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
         """Write the event."""
         if event["event"] != "final":  # the results are in the files
-            print(json.dumps({**event}), file=sys.stderr, flush=True)
+            named = {**event, "arm": arm} if arm else {**event}
+            print(json.dumps(named), file=sys.stderr, flush=True)
 
 
 class PlainView(SilentView):

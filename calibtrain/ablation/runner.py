@@ -1,7 +1,8 @@
 """Run the arms of a study, each in a process of its own, some side by side.
 
 A process an arm keeps a crash, or memory that runs out, to that arm; a finished arm is not run
-again; a failed one is reported and the others go on.
+again; a failed one is reported and the others go on. Where the base asks for replicas, arms that
+differ in their seed alone share a process, and its program, so many at a time.
 """
 
 import json
@@ -17,18 +18,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from calibtrain.ablation.controls import ControlledArm, FailedArm, apply_controls, held_fixed
-from calibtrain.ablation.result import write_result
-from calibtrain.ablation.study import expand
-from calibtrain.config import StudyConfig, to_yaml
+from calibtrain.ablation.controls import ControlledArm, apply_controls, held_fixed
+from calibtrain.ablation.records import describe_arm, is_done, result_of
+from calibtrain.ablation.result import SEED, write_result
+from calibtrain.ablation.study import expand, with_seeds
+from calibtrain.config import StudyConfig, config_hash, to_yaml
 from calibtrain.data.disk import cache_directory, disk_errors, write_whole
 from calibtrain.errors import UserError
-from calibtrain.evaluation.result import TABLES, evaluation_name, read_evaluation
 from calibtrain.parallel import hosts
 from calibtrain.training.run import RunFolder
 
 StudyObserver = Callable[[str, Mapping[str, Any]], None]
-"""Is told (arm, event); events are those of `training.loop.Observer`, and "preparing", "arms",
+"""Is told (arm, event); events are those of `training.record.Observer`, and "preparing", "arms",
 "finished" (with the arm's status and error)."""
 
 
@@ -55,6 +56,7 @@ def run_study(
         UserError: for a study that cannot be prepared. An arm that fails does not raise.
     """
     cache = cache or cache_directory()
+    study = with_seeds(study)
     _keep_off_accelerators()
     arms, impossible = apply_controls(
         study, cache, lambda name: observer(name, {"event": "preparing"})
@@ -76,28 +78,41 @@ def run_study(
             records[record["name"]] = record
             observer(record["name"], {"event": "finished", **record})
 
-        def run(arm: ControlledArm) -> None:
+        def run(arms: Sequence[ControlledArm]) -> None:
             slot = slots.popleft()
             try:
-                finish(_run_arm(arm, folder, cache, slot, jobs, children, observer))
-            except UserError as error:  # a damaged file in its folder
-                finish(_record(arm, "failed", str(error)))
+                for record in _run_together(arms, folder, cache, slot, jobs, children, observer):
+                    finish(record)
             finally:
                 slots.append(slot)
 
         for arm in impossible:
-            finish(_record(arm, "failed", arm.error))
+            finish(describe_arm(arm, "failed", arm.error))
         with ThreadPoolExecutor(jobs) as pool:
             # seeds outermost: later ones find their programs in the compilation cache
-            seeds = study.grid.get("seed", [])
+            seeds = study.grid.get(SEED, [])
             order = sorted(arms, key=lambda arm: _place(arm, seeds))
-            for future in [pool.submit(run, arm) for arm in order]:
+            for future in [
+                pool.submit(run, group) for group in together(order, study.base.train.replicas)
+            ]:
                 future.result()
         return write_result(folder, study, command, fixed, [records[name] for name in names])
 
 
+def together(arms: Sequence[ControlledArm], replicas: int) -> list[list[ControlledArm]]:
+    """Groups of at most so many arms that differ in their seed alone."""
+    alike: dict[str, list[ControlledArm]] = {}
+    for arm in arms:
+        alike.setdefault(config_hash(arm.config.model_copy(update={SEED: 0})), []).append(arm)
+    return [
+        group[start : start + replicas]
+        for group in alike.values()
+        for start in range(0, len(group), replicas)
+    ]
+
+
 def _place(arm: ControlledArm, seeds: Sequence[Any]) -> int:
-    return seeds.index(arm.settings["seed"]) if seeds else 0
+    return seeds.index(arm.settings[SEED]) if seeds else 0
 
 
 def _keep_off_accelerators() -> None:
@@ -107,32 +122,34 @@ def _keep_off_accelerators() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def _run_arm(
-    arm: ControlledArm,
+def _run_together(
+    arms: Sequence[ControlledArm],
     folder: Path,
     cache: Path,
     slot: int,
     jobs: int,
     children: "_Children",
     observer: StudyObserver,
-) -> dict[str, Any]:
-    """Train one arm, unless it is done; returns its record."""
-    run = RunFolder(folder / arm.name)
-    scored = all(path.is_file() for path in _evaluation_files(arm, run).values())
-    done = scored and run.is_done(arm.config)
-    if not done and children.stopping:
-        return _record(arm, "stopped")
-    if not done and (error := _train(arm, folder, cache, slot, jobs, children, observer)):
-        return _record(arm, "failed", error)
-    summary = run.read_summary()
-    status = summary.get("status", "stopped")
-    if status != "done":
-        return _record(arm, "stopped" if status == "running" else status, summary.get("error"))
-    return _record(arm, "done", evaluations=_evaluations(arm, run))
+) -> list[dict[str, Any]]:
+    """Train those of some arms that are not done; returns the records of all."""
+    records: dict[str, dict[str, Any]] = {}
+    left = []
+    for arm in arms:
+        try:
+            if is_done(arm, folder):
+                records[arm.name] = result_of(arm, folder)
+            else:
+                left.append(arm)
+        except UserError as error:  # a damaged file in its folder
+            records[arm.name] = describe_arm(arm, "failed", str(error))
+    if left and not children.stopping:
+        wrong = _train(left, folder, cache, slot, jobs, children, observer)
+        records.update((arm.name, result_of(arm, folder, wrong)) for arm in left)
+    return [records.get(arm.name) or describe_arm(arm, "stopped") for arm in arms]
 
 
 def _train(
-    arm: ControlledArm,
+    arms: Sequence[ControlledArm],
     folder: Path,
     cache: Path,
     slot: int,
@@ -140,11 +157,14 @@ def _train(
     children: "_Children",
     observer: StudyObserver,
 ) -> str | None:
-    """Train one arm in a child process; returns its error, if any."""
-    path = folder / arm.name
-    config = folder / "configs" / f"{arm.name}.yaml"
-    write_whole(config, to_yaml(arm.config))
-    command = [sys.executable, "-m", "calibtrain", "train", str(config), "--run", str(path)]
+    """Train arms in a child process; returns what went wrong with all of them, if anything."""
+    name = arms[0].name
+    for arm in arms:
+        write_whole(folder / "configs" / f"{arm.name}.yaml", to_yaml(arm.config))
+    command = [sys.executable, "-m", "calibtrain", "train"]
+    command += [str(folder / "configs" / f"{name}.yaml"), "--run", str(folder / name)]
+    for arm in arms[1:]:
+        command += ["--beside", arm.name]
     process = subprocess.Popen(
         [*command, "--progress", "json", "--quiet-result"],
         stdin=subprocess.DEVNULL,
@@ -164,7 +184,7 @@ def _train(
             if event is None:
                 said.append(line.rstrip())
             else:
-                observer(arm.name, event)
+                observer(event.pop("arm", name), event)
         code = process.wait()
     stopped = children.stopping and code in (-signal.SIGTERM, 128 + signal.SIGTERM)
     if code == 0 or stopped:
@@ -172,7 +192,7 @@ def _train(
     lines = [line for line in said if line.strip()] or [""]
     if code == 2:
         return lines[-1].removeprefix("calibtrain: ")
-    log = folder / f"{arm.name}.log"
+    log = folder / f"{name}.log"
     write_whole(log, "\n".join(said) + "\n")
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
     return f"{how}: {lines[-1]} (see {log})"
@@ -203,43 +223,6 @@ def _share_cores(pid: int, slot: int, jobs: int) -> None:
         os.sched_setaffinity(pid, mine)
     except OSError:
         return  # the child is gone already, or the system forbids it: it runs on all cores
-
-
-def _evaluation_files(arm: ControlledArm, run: RunFolder) -> dict[str, Path]:
-    """The files of an arm's final evaluations, by corpus and split."""
-    name, step = arm.plan.corpus.provenance.name, arm.plan.budget.steps
-    return {
-        f"{name}-{split}": run.evaluations
-        / f"{evaluation_name({'corpus': name, 'split': split, 'step': step})}.json"
-        for split in arm.config.evaluation.final_splits
-    }
-
-
-def _evaluations(arm: ControlledArm, run: RunFolder) -> dict[str, Any]:
-    """The single figures of an arm's final evaluations."""
-    found = {name: read_evaluation(path) for name, path in _evaluation_files(arm, run).items()}
-    return {
-        name: {key: value for key, value in figures.items() if key not in TABLES}
-        for name, figures in found.items()
-    }
-
-
-def _record(
-    arm: ControlledArm | FailedArm,
-    status: str,
-    error: str | None = None,
-    evaluations: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """An arm as ablation.json holds it."""
-    return {
-        "name": arm.name,
-        "folder": arm.name,
-        "settings": arm.settings,
-        "status": status,
-        "error": error,
-        "vocab_size": arm.plan.tokenizer.vocab_size if isinstance(arm, ControlledArm) else None,
-        "evaluations": evaluations or {},
-    }
 
 
 class _Children:

@@ -27,6 +27,15 @@ class Arm:
     config: Config
 
 
+def with_seeds(study: StudyConfig) -> StudyConfig:
+    """The study with the seeds that `base.train.replicas` asks for, where its grid names none."""
+    replicas, seed = study.base.train.replicas, study.base.seed
+    if replicas == 1 or "seed" in study.grid:
+        return study
+    grid = {**study.grid, "seed": list(range(seed, seed + replicas))}
+    return study.model_copy(update={"grid": grid})
+
+
 def expand(study: StudyConfig) -> list[Arm]:
     """The arms of a study, in the order of its grid (the last key varies fastest).
 
@@ -47,7 +56,8 @@ def expand(study: StudyConfig) -> list[Arm]:
     shared = {name for name, count in Counter(names).items() if count > 1}
     arms: dict[str, Arm] = {}
     for name, settings in zip(names, combinations, strict=True):
-        config = with_value(study.base, settings, f"grid, arm {name}")
+        alone = {**settings, "train.replicas": 1}  # whatever trains it, an arm is one run
+        config = with_value(study.base, alone, f"grid, arm {name}")
         key = config_hash(config)
         if key in arms:
             raise UserError(f"grid: {name} comes twice; remove one of the equal values")

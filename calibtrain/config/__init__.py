@@ -27,6 +27,7 @@ from calibtrain.config.sections import (
     Section,
     StudyConfig,
     TokenizerConfig,
+    TrainConfig,
 )
 from calibtrain.config.yaml_text import parse_yaml, read_tree
 
@@ -46,6 +47,7 @@ __all__ = [
     "Section",
     "StudyConfig",
     "TokenizerConfig",
+    "TrainConfig",
     "apply_overrides",
     "config_hash",
     "json_schema",

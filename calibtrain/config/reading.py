@@ -180,10 +180,12 @@ def to_yaml(section: Section) -> str:
 def config_hash(section: Section) -> str:
     """Hex SHA-256 (16 digits) of a section's canonical JSON.
 
-    Of a run's, without what says how its devices compute: its mesh, attention's implementation.
+    Of a run's, without what says how its devices compute: its mesh, attention's implementation,
+    how many seeds share a program.
     """
-    left_out: Any = {"mesh": True, "model": {"attention"}} if isinstance(section, Config) else None
-    tree = section.model_dump(mode="json", exclude=left_out)
+    left_out: Any = {"mesh": True, "train": True, "model": {"attention"}}
+    exclude = left_out if isinstance(section, Config) else None
+    tree = section.model_dump(mode="json", exclude=exclude)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -216,12 +216,19 @@ class BatchConfig(Section):
 class MeshConfig(Section):
     """How devices share the work. Not part of what a run is: it may change on resumption."""
 
-    replica: Annotated[int, Field(ge=1, le=65_536)] = 1
-    """Devices (or groups of them) among which replicas are divided."""
+    replica: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Devices (or groups of them) that replicas are divided among; none: as many as can be."""
     data: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Devices that share the rows of a batch; none: all that are left."""
     fsdp: Annotated[int, Field(ge=1, le=65_536)] = 1
     """Devices that share the rows of a batch, and parameters and optimizer state as well."""
+
+
+class TrainConfig(Section):
+    """How runs are trained. Not part of what a run is: each is what it would be by itself."""
+
+    replicas: Annotated[int, Field(ge=1, le=4_096)] = 1
+    """Seeds trained by one program: `seed` and those after it, each a run of its own (`seed=N`)."""
 
 
 class OptimizerConfig(Section):
@@ -299,6 +306,7 @@ class Config(Section):
     budget: BudgetConfig = BudgetConfig(bytes=4_000_000)
     batch: BatchConfig = BatchConfig()
     mesh: MeshConfig = MeshConfig()
+    train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()

@@ -3,6 +3,13 @@
 from calibtrain.evaluation.result import Evaluation, read_evaluation
 from calibtrain.evaluation.saved_run import evaluate_run
 from calibtrain.evaluation.tokens import TokenEvaluator
-from calibtrain.evaluation.while_training import train_run
+from calibtrain.evaluation.while_training import train_run, train_together
 
-__all__ = ["Evaluation", "TokenEvaluator", "evaluate_run", "read_evaluation", "train_run"]
+__all__ = [
+    "Evaluation",
+    "TokenEvaluator",
+    "evaluate_run",
+    "read_evaluation",
+    "train_run",
+    "train_together",
+]

@@ -1,8 +1,11 @@
 """Evaluation as a part of training: what `calibtrain train` runs."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from calibtrain.config import Config
 from calibtrain.data.disk import cache_directory
@@ -12,8 +15,9 @@ from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import make_layout
-from calibtrain.training.loop import Observer, Outcome, Stopped, train
+from calibtrain.training.loop import Member, Outcome, Stopped, train
 from calibtrain.training.plan import Plan
+from calibtrain.training.record import Observer
 from calibtrain.training.run import RunFolder
 
 
@@ -24,14 +28,48 @@ def train_run(
     cache: Path | None = None,
     observer: Observer = lambda event: None,
 ) -> Outcome:
-    """Train a run with its evaluations, or go on with it if it is there (see `training.loop`)."""
-    cache = cache or cache_directory()
-    return train(
-        config,
-        path,
-        cache=cache,
-        evaluator=lambda plan, run: EvaluationWhileTraining(plan, run, cache),
-        observer=observer if hosts.is_primary() else _silent,
+    """Train a run with its evaluations, or go on with it if it is there (see `training.loop`).
+
+    Raises:
+        UserError: for anything that the user can mend; a NonFiniteError if it diverges.
+    """
+    outcome = train_together([Member(config, path, observer)], cache=cache)[0]
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome
+
+
+def train_together(members: Sequence[Member], *, cache: Path | None = None) -> list[Outcome]:
+    """Train runs that differ in their seed alone; each is what `train_run` would make of it.
+
+    Raises:
+        UserError: for anything that the user can mend, except that a run diverges: its outcome
+            tells that.
+    """
+    folder = cache or cache_directory()
+    if not hosts.is_primary():
+        members = [dataclasses.replace(member, observer=_silent) for member in members]
+    shared: list[TokenEvaluator] = []  # compiled once: all but the seed is alike
+
+    def evaluator(plan: Plan, run: RunFolder) -> EvaluationWhileTraining:
+        if not shared:
+            shared.append(_token_evaluator(plan))
+        return EvaluationWhileTraining(plan, run, folder, shared[0])
+
+    return train(members, cache=folder, evaluator=evaluator)
+
+
+def _token_evaluator(plan: Plan) -> TokenEvaluator:
+    """The evaluation of a plan's network, on all devices there are."""
+    settings = plan.config.evaluation
+    devices = plan.config.mesh.model_copy(update={"replica": 1, "data": None})
+    return TokenEvaluator(
+        plan.network,
+        frequency_deciles(plan.store.counts),
+        rows=settings.rows,
+        context=plan.context,
+        bins=settings.bins,
+        layout=make_layout(devices, len(jax.devices())),
     )
 
 
@@ -42,7 +80,7 @@ def _silent(event: Mapping[str, Any]) -> None:
 class EvaluationWhileTraining:
     """Validation text at a cadence, whole splits at the end."""
 
-    def __init__(self, plan: Plan, run: RunFolder, cache: Path):
+    def __init__(self, plan: Plan, run: RunFolder, cache: Path, evaluator: TokenEvaluator):
         settings = plan.config.evaluation
         self.plan = plan
         self.run = run
@@ -51,14 +89,7 @@ class EvaluationWhileTraining:
             split: open_store(plan.corpus, split, plan.tokenizer, cache)
             for split in {"validation", *settings.final_splits}
         }
-        self.evaluator = TokenEvaluator(
-            plan.network,
-            frequency_deciles(plan.store.counts),
-            rows=settings.rows,
-            context=plan.context,
-            bins=settings.bins,
-            layout=make_layout(plan.config.mesh, plan.config.batch.rows),
-        )
+        self.evaluator = evaluator
 
     def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
         """Score about `evaluation.bytes` of the validation split."""

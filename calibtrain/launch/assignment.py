@@ -82,6 +82,9 @@ def resolve(
     study = load_study(config, overrides)
     import jax
 
+    from calibtrain.ablation.study import with_seeds
+
+    study = with_seeds(study)
     jax.config.update("jax_platforms", "cpu")  # this process only plans
     from calibtrain.ablation import apply_controls
     from calibtrain.data.disk import cache_directory

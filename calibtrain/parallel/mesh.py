@@ -7,6 +7,7 @@ summed and scattered after it (ZeRO, Rajbhandari et al. 2020). What is fast on o
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,9 +41,19 @@ class Layout:
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
     @property
+    def replica_shares(self) -> int:
+        """Devices, or groups of them, among which replicas are divided."""
+        return self.mesh.shape["replica"]
+
+    @property
     def rows(self) -> NamedSharding:
         """Of batches and of what is computed for each row."""
         return self.sharding(P(ROWS))
+
+    @property
+    def replicated_rows(self) -> NamedSharding:
+        """The same with a leading axis of replicas."""
+        return self.sharding(P("replica", ROWS))
 
     @property
     def everywhere(self) -> NamedSharding:
@@ -61,6 +72,12 @@ class Layout:
         """The same, as shardings."""
         return jax.tree.map(lambda leaf: self.sharding(self._spec(leaf.shape)), shapes)
 
+    def replicated_state_shardings(self, shapes: Any) -> Any:
+        """The same for states with a leading axis of replicas, which goes over `replica`."""
+        return jax.tree.map(
+            lambda leaf: self.sharding(P("replica", *self._spec(leaf.shape[1:]))), shapes
+        )
+
     def _spec(self, shape: Sequence[int]) -> P:
         shares = self.mesh.shape["fsdp"]
         fitting = [axis for axis, size in enumerate(shape) if size % shares == 0]
@@ -77,12 +94,18 @@ class Layout:
 
     def put_rows(self, tree: Any, rows: int) -> Any:
         """Host arrays with this process's rows -> arrays of all `rows` on the mesh."""
-        return jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(
-                self.rows, np.asarray(x), (rows, *x.shape[1:])
-            ),
-            tree,
-        )
+        return self._put(tree, self.rows, (rows,))
+
+    def put_replicas(self, tree: Any, replicas: int, rows: int) -> Any:
+        """The same with a leading axis of replicas, of which the host has its own."""
+        return self._put(tree, self.replicated_rows, (replicas, rows))
+
+    def _put(self, tree: Any, sharding: NamedSharding, leading: tuple[int, ...]) -> Any:
+        def one(x: Any) -> jax.Array:
+            shape = (*leading, *x.shape[len(leading) :])
+            return jax.make_array_from_process_local_data(sharding, np.asarray(x), shape)
+
+        return jax.tree.map(one, tree)
 
     def share_out(self, tree: Any) -> Any:
         """Host arrays that every process has whole -> arrays divided by rows."""
@@ -94,12 +117,23 @@ class Layout:
 
     def local_rows(self, rows: int) -> slice:
         """Which of a batch's rows this process's devices compute."""
-        places = self.rows.addressable_devices_indices_map((rows,)).values()
-        found = sorted({place[0].indices(rows)[:2] for place in places if place is not None})
-        first, last = found[0][0], found[-1][1]
-        if sum(stop - start for start, stop in found) != last - first:
-            raise AssertionError("the rows of a process are not contiguous on this mesh")
-        return slice(first, last)
+        return self._local(self.rows, (rows,))[0]
+
+    def local_replicas(self, replicas: int, rows: int) -> tuple[slice, slice]:
+        """Which replicas, and which rows of their batches, this process's devices compute."""
+        mine, part = self._local(self.replicated_rows, (replicas, rows))
+        return mine, part
+
+    def _local(self, sharding: NamedSharding, shape: tuple[int, ...]) -> list[slice]:
+        places = sharding.addressable_devices_indices_map(shape).values()
+        local = []
+        for axis, size in enumerate(shape):
+            found = sorted({place[axis].indices(size)[:2] for place in places if place is not None})
+            first, last = found[0][0], found[-1][1]
+            if sum(stop - start for start, stop in found) != last - first:
+                raise AssertionError("the rows of a process are not contiguous on this mesh")
+            local.append(slice(first, last))
+        return local
 
 
 def gather(tree: Any, specs: Any) -> Any:
@@ -126,35 +160,47 @@ def sum_and_scatter(tree: Any, specs: Any) -> Any:
 
 
 def make_layout(
-    config: MeshConfig, rows: int, accumulate: int = 1, devices: Sequence[Any] | None = None
+    config: MeshConfig,
+    rows: int,
+    accumulate: int = 1,
+    devices: Sequence[Any] | None = None,
+    *,
+    replicas: int = 1,
 ) -> Layout:
     """The mesh of a configuration.
 
     Args:
-        config: how many devices each axis has; `data` takes those that are left if it says none.
+        config: how many devices each axis has. If it does not say, `replica` takes as many as
+            divide the replicas, and `data` those that are left.
         rows: of a batch.
         accumulate: micro-batches that the rows of a device are cut into.
         devices: default: all there are.
+        replicas: runs that are trained together.
 
     Raises:
-        UserError: where the devices or the rows cannot be divided so.
+        UserError: where the devices, the replicas or the rows cannot be divided so.
     """
-    if config.replica > 1:
-        raise UserError(f"mesh.replica: {config.replica}: replicas come later; allowed: 1")
     devices = jax.devices() if devices is None else devices
     count = len(devices)
-    given = config.replica * config.fsdp
+    replica = config.replica or math.gcd(
+        replicas, max(1, count // (config.fsdp * (config.data or 1)))
+    )
+    if replicas % replica:
+        raise UserError(
+            f"mesh.replica: {replica} does not divide the replicas (train.replicas: {replicas})"
+        )
+    given = replica * config.fsdp
     data = config.data
     if data is None:
         if count % given:
             raise UserError(
-                f"mesh: replica ({config.replica}) x fsdp ({config.fsdp}) does not divide the "
+                f"mesh: replica ({replica}) x fsdp ({config.fsdp}) does not divide the "
                 f"{count} devices"
             )
         data = count // given
     if given * data != count:
         raise UserError(
-            f"mesh: replica ({config.replica}) x data ({data}) x fsdp ({config.fsdp}) is "
+            f"mesh: replica ({replica}) x data ({data}) x fsdp ({config.fsdp}) is "
             f"{given * data}, but there are {count} devices"
         )
     shares = data * config.fsdp
@@ -163,5 +209,5 @@ def make_layout(
             f"batch.rows: {rows} cannot be divided among {shares} devices in {accumulate} "
             f"micro-batch(es); take a multiple of {shares * accumulate}"
         )
-    grid = np.asarray(devices).reshape(config.replica, data, config.fsdp)
+    grid = np.asarray(devices).reshape(replica, data, config.fsdp)
     return Layout(Mesh(grid, AXES))

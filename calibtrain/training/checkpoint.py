@@ -68,8 +68,8 @@ def _is_whole(path: Path) -> bool:
     return bool(re.fullmatch(_STEP, path.name)) and (path / CHECKSUMS).is_file()
 
 
-def save(folder: Path, step: int, state: Any, identity: Identity, keep: int) -> None:
-    """Save a state, then drop all but the latest `keep`.
+def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
+    """Save a state, unless it is there.
 
     Raises:
         UserError: when the disk is full or may not be written.
@@ -103,18 +103,17 @@ def save(folder: Path, step: int, state: Any, identity: Identity, keep: int) -> 
                 remove_unfinished(folder)
             raise _as_disk_error(error) from error
     hosts.wait("a checkpoint is whole")
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the latest `keep` checkpoints."""
     if hosts.is_primary():
-        _prune(folder, keep)
+        for old in steps_saved(folder)[:-keep]:
+            # renamed first: a kill in mid-removal must not leave half of one under a step's name
+            doomed = folder / f"{old}.removed"
+            (folder / str(old)).rename(doomed)
+            shutil.rmtree(doomed)
     hosts.wait("older checkpoints are gone")
-
-
-def _prune(folder: Path, keep: int) -> None:
-    """Remove all but the latest checkpoints."""
-    for old in steps_saved(folder)[:-keep]:
-        # renamed first: a kill in mid-removal must not leave half a checkpoint under a step's name
-        doomed = folder / f"{old}.removed"
-        (folder / str(old)).rename(doomed)
-        shutil.rmtree(doomed)
 
 
 def restore(folder: Path, step: int, like: Tree, identity: Identity) -> Tree:

@@ -1,7 +1,8 @@
 """The training loop. Its order at a step is fixed: train, log, evaluate, save.
 
 A run is a function of its configuration: killed at any moment and started again, it goes on from
-its last checkpoint and writes the same parameters and the same metrics, bit for bit.
+its last checkpoint and writes the same parameters and the same metrics, bit for bit. Replicas, runs
+that differ in their seed alone, go through the loop together.
 """
 
 import dataclasses
@@ -9,283 +10,284 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
 from calibtrain.config import Config
 from calibtrain.errors import UserError
-from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.training import checkpoint
 from calibtrain.training.engine import make_engine
-from calibtrain.training.finite import ADVICE, NonFiniteError, all_finite, require_finite
-from calibtrain.training.optimizer import learning_rate_schedule, make_optimizer
-from calibtrain.training.plan import Plan, make_plan
+from calibtrain.training.finite import NonFiniteError, require_finite
+from calibtrain.training.optimizer import make_optimizer
+from calibtrain.training.plan import Plan, make_plans
+from calibtrain.training.record import Evaluator, Observer, Record
 from calibtrain.training.run import RunFolder
-from calibtrain.training.summary import describe_run
-
-Observer = Callable[[Mapping[str, Any]], None]
-"""Is told what happens: {"event": "start" | "progress" | "evaluation" | "saved" | "final", ...}."""
 
 
 class Stopped(Exception):
     """Raised by an evaluation that was asked to stop."""
 
 
-class Evaluator(Protocol):
-    """What the loop asks of an evaluation; made for a plan before the run folder is written."""
-
-    def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
-        """Evaluate in the midst of training; the results go into the metrics file as eval/*."""
-
-    def final(
-        self, params: Params, step: int, stop: Callable[[], bool]
-    ) -> Mapping[str, Mapping[str, Any]]:
-        """Evaluate at the end; results by corpus and split. Skips what is done already."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a call of `train` ended.
+    """How the training of a run ended.
 
     Attributes:
-        status: "done", or "stopped" by a signal (it can be resumed).
+        status: "done", "stopped" by a signal (it can be resumed), or "failed" (it diverged).
         step: steps trained in all; stopped at step 0, nothing is saved yet.
         summary: what run.json holds.
-        results: final evaluations by corpus and split; empty if stopped.
+        results: final evaluations by corpus and split; empty if it is not done.
+        error: why it failed.
     """
 
     status: str
     step: int
     summary: Mapping[str, Any]
     results: Mapping[str, Mapping[str, Any]]
+    error: NonFiniteError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A run to be trained, alone or with others that differ in their seed alone.
+
+    Attributes:
+        config: what to train.
+        path: the run folder.
+        observer: is told what happens.
+    """
+
+    config: Config
+    path: Path
+    observer: Observer = lambda event: None
 
 
 def train(
-    config: Config,
-    path: Path,
-    *,
-    cache: Path,
-    evaluator: Callable[[Plan, RunFolder], Evaluator],
-    observer: Observer = lambda event: None,
-) -> Outcome:
-    """Train a run, or go on with it if it is there.
+    members: Sequence[Member], *, cache: Path, evaluator: Callable[[Plan, RunFolder], Evaluator]
+) -> list[Outcome]:
+    """Train runs, or go on with those that are there.
 
     Args:
-        config: what to train.
-        path: the run folder.
+        members: one run, or several that differ in their seed alone.
         cache: where prepared data is kept.
         evaluator: makes the evaluation of a plan.
-        observer: is told what happens.
 
     Raises:
-        UserError: for anything that the user can mend; a run folder made by this call is removed
-            again if it holds no checkpoint yet.
+        UserError: for anything that the user can mend, except that a run diverges: its outcome
+            tells that. A run folder made by this call is removed again if it holds no checkpoint.
     """
-    run = RunFolder(path, writes=hosts.is_primary())
-    if hosts.agreed(run.exists):
-        run.check_config(config)
-        with _held(run):
-            return _train(make_plan(config, cache), run, cache, evaluator, observer)
-    plan = make_plan(config, cache)
+    runs = [RunFolder(member.path, writes=hosts.is_primary()) for member in members]
+    there = [bool(hosts.agreed(run.exists)) for run in runs]
+    with ExitStack() as held:
+        for member, run, exists in zip(members, runs, there, strict=True):
+            if exists:
+                run.check_config(member.config)
+                _hold(run, held)
+        plans = make_plans([member.config for member in members], cache)
+        new = [run for run, exists in zip(runs, there, strict=True) if not exists]
+        try:
+            for plan, run in zip(plans, runs, strict=True):
+                if run in new:
+                    _create(plan, run)
+                    _hold(run, held)
+            return _train(members, plans, runs, cache, evaluator)
+        except UserError:
+            for run in new:
+                if run.writes and not checkpoint.steps_saved(run.checkpoints):
+                    shutil.rmtree(run.path, ignore_errors=True)
+            raise
+
+
+def _create(plan: Plan, run: RunFolder) -> None:
+    """Make a run folder."""
 
     def fill(folder: Path) -> None:
         plan.tokenizer.save(folder / "tokenizer")
         RunFolder(folder).write_target_counts(plan.store.counts)
 
     with hosts.together():
-        run.create(config, fill)
-    with _held(run):
-        try:
-            return _train(plan, run, cache, evaluator, observer)
-        except NonFiniteError:
-            raise
-        except UserError:
-            if run.writes and not checkpoint.steps_saved(run.checkpoints):
-                shutil.rmtree(run.path, ignore_errors=True)
-            raise
+        run.create(plan.config, fill)
+
+
+def _hold(run: RunFolder, held: ExitStack) -> None:
+    """Take a run's lock; where its host does not get it, all hosts raise."""
+    with hosts.together():
+        held.enter_context(run.locked())
 
 
 def _train(
-    plan: Plan,
-    run: RunFolder,
+    members: Sequence[Member],
+    plans: Sequence[Plan],
+    runs: Sequence[RunFolder],
     cache: Path,
     make_evaluator: Callable[[Plan, RunFolder], Evaluator],
-    observer: Observer,
-) -> Outcome:
-    config = plan.config
+) -> list[Outcome]:
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    tokenizer_hash = run.read_tokenizer().hash
-    if tokenizer_hash != plan.tokenizer.hash:
-        raise UserError(
-            f"{run.path}: was made with another tokenizer (hash {tokenizer_hash}, the "
-            f"configuration now gives {plan.tokenizer.hash}); choose another --run"
+    records = []
+    for member, plan, run in zip(members, plans, runs, strict=True):
+        tokenizer_hash = run.read_tokenizer().hash
+        if tokenizer_hash != plan.tokenizer.hash:
+            raise UserError(
+                f"{run.path}: was made with another tokenizer (hash {tokenizer_hash}, the "
+                f"configuration now gives {plan.tokenizer.hash}); choose another --run"
+            )
+        run.write_target_counts(plan.store.counts)  # in case they were lost
+        records.append(Record(plan, run, make_evaluator(plan, run), member.observer))
+    outcomes: dict[Path, Outcome] = {}
+    with _signals() as stop:
+        for group, start in _groups(records):
+            ended = _advance(group, start, stop)
+            outcomes.update((record.run.path, ended[i]) for i, record in enumerate(group))
+    return [outcomes[run.path] for run in runs]
+
+
+def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
+    """Which runs go through the loop together, and from which step.
+
+    A budget in bytes may end a step earlier for one seed than for another, which is another
+    learning-rate schedule; and runs that were begun apart may have no checkpoint in common.
+    """
+    saved = {id(record): checkpoint.steps_saved(record.run.checkpoints) for record in records}
+    alike: dict[tuple[int, bool], list[Record]] = {}
+    for record in records:
+        steps = record.plan.budget.steps
+        alike.setdefault((steps, steps in saved[id(record)]), []).append(record)
+    groups = []
+    for group in alike.values():
+        common = set.intersection(*(set(saved[id(record)]) for record in group))
+        by_start: dict[int, list[Record]] = {}
+        for record in group:
+            start = max(common) if common else max(saved[id(record)], default=0)
+            by_start.setdefault(hosts.agreed(start), []).append(record)
+        groups += [(some, start) for start, some in by_start.items()]
+    # those that are done first: a signal while others train must not make them look stopped
+    return sorted(groups, key=lambda group: -group[1])
+
+
+def _advance(records: Sequence[Record], step: int, stop: threading.Event) -> list[Outcome]:
+    """Train runs of the same length from a step on."""
+    plan = records[0].plan
+    steps, log_every = plan.budget.steps, plan.config.log_every
+    engine = make_engine([r.plan for r in records], make_optimizer(plan.config.optimizer, steps))
+    folders = [record.run.checkpoints for record in records]
+    states = engine.restore(folders, step) if step else engine.begin()
+    for record in records:
+        record.begin(step, engine.memory)
+    meter = _Meter(plan, records)
+
+    def alive() -> list[tuple[int, Record]]:
+        return [(i, record) for i, record in enumerate(records) if record.error is None]
+
+    def for_each(action: Callable[[int, Record], None]) -> None:
+        """Do something with every run; one that has diverged is given up."""
+        for index, record in alive():
+            try:
+                action(index, record)
+            except NonFiniteError as error:
+                record.give_up(step, error)
+
+    def check(metrics: Any, at: int) -> bool:
+        """Whether a host was asked to stop; gives up runs whose metrics are not finite."""
+        figures = engine.figures(metrics)
+        stopping = [each.pop("stop", 0.0) > 0 for each in figures]
+        for_each(lambda index, record: require_finite(figures[index], at))
+        return any(stopping)
+
+    def log() -> None:
+        running, figures = engine.running(states), engine.figures(metrics)
+        for_each(
+            lambda i, record: record.log(step, running[i], figures[i]["gradient_norm"]),
         )
-    run.write_target_counts(plan.store.counts)  # in case they were lost
-    evaluator = make_evaluator(plan, run)
-    optimizer = make_optimizer(config.optimizer, plan.budget.steps)
-    engine = make_engine(plan, optimizer)
-    step = saved = hosts.agreed(max(checkpoint.steps_saved(run.checkpoints), default=0))
-    state = engine.restore(run.checkpoints, step) if step else engine.begin()
-    run.rewind_metrics(step)
-    before = run.read_summary().get("seconds", 0.0) if step else 0.0
-    began = time.monotonic()
 
-    def summarise(status: str, **more: str) -> dict[str, Any]:
-        seconds = before + time.monotonic() - began
-        name = run.path.resolve().name
-        summary = {**describe_run(plan, name, engine.memory, status, step, seconds), **more}
-        run.write_summary(summary)
-        return summary
+    def evaluate(owed: Callable[[Record], bool] = lambda record: True) -> None:
+        for_each(
+            lambda i, record: (
+                record.evaluate(step, engine.replica(states, i), stops_now)
+                if owed(record)
+                else None
+            )
+        )
+        meter.restart()
 
-    observer({"event": "start", "resumed_from": step, **summarise("running")})
-    schedule = learning_rate_schedule(config.optimizer, plan.budget.steps)
-    meter = _Meter(plan, observer)
-    with _signals() as stop, _failure_told(run, summarise):
-        # Hosts must stop at the same step: they agree on it in the steps, not in between.
-        stops_now = (lambda: False) if hosts.are_many() else stop.is_set
+    def save() -> None:
+        for_each(lambda i, record: record.save(step, engine.replica(states, i)))
+        # only now, so that there is always a step of which all have a checkpoint
+        for_each(lambda i, record: record.prune())
+        meter.restart()
 
-        def log() -> None:
-            sums = {name: float(value) for name, value in state.running.items()}
-            weight = sums.pop("weight")
-            figures = {
-                "loss": sums["loss"] / weight,
-                "mean_confidence": sums["confidence"] / weight,
-                "accuracy": sums["correct"] / weight,
-                "gradient_norm": float(metrics["gradient_norm"]),
-                "learning_rate": float(schedule(step - 1)),
-            }
-            require_finite(figures, step)
-            line = {f"train/{name}": value for name, value in figures.items()}
-            run.append_metrics({"step": step, **line, **_seen(plan, step)})
-
-        def require_sound() -> None:
-            if not all_finite(state):
-                raise NonFiniteError(
-                    f"a parameter, or its optimizer state, is not finite at step {step}"
-                )
-
-        def evaluate() -> None:
-            require_sound()
-            results = evaluator.during(state.params, step, stops_now)
-            line = {f"eval/{name}": value for name, value in results.items()}
-            run.append_metrics({"step": step, **_seen(plan, step), **line})
-            observer({"event": "evaluation", "step": step, **results})
-            meter.restart()
-
-        def save() -> None:
-            nonlocal saved
-            if step == saved:
-                return
-            require_sound()
-            checkpoint.save(run.checkpoints, step, state, plan.identity, config.checkpoints.keep)
-            saved = step
-            observer({"event": "saved", "step": step})
-            meter.restart()
-
+    # Hosts must stop at the same step: they agree on it in the steps, not in between.
+    stops_now = (lambda: False) if hosts.are_many() else stop.is_set
+    status = "done"
+    with _failure_told(records, lambda: step):
         try:
             # Killed or stopped in mid-evaluation after its checkpoint: the line is still owed.
-            due = step > 0 and _evaluation_is_due(plan, step)
-            if hosts.agreed(due and not _was_evaluated(run, step)):
-                evaluate()
-            stream = engine.batches(step) if step < plan.budget.steps else iter(())
+            evaluate(lambda record: record.owes_evaluation(step))
+            stream = engine.batches(step) if step < steps else iter(())
             lagging = None
             stopping = stops_now()
-            while step < plan.budget.steps and not stopping:
-                state, metrics = engine.advance(state, next(stream), stop.is_set())
+            while step < steps and not stopping and alive():
+                states, metrics = engine.advance(states, next(stream), stop.is_set())
                 step += 1
                 stopping = stops_now()
                 if lagging is not None:  # one step behind, so that the device never waits for us
-                    figures = _floats(lagging)
-                    stopping = stopping or figures.pop("stop", 0.0) > 0
-                    require_finite(figures, step - 1)
+                    stopping = check(lagging, step - 1) or stopping
                 lagging = metrics
                 meter.tick(step)
-                if step % config.log_every == 0 or step == plan.budget.steps:
+                if step % log_every == 0 or step == steps:
                     log()
-                owed = _evaluation_is_due(plan, step)
-                due = plan.is_due(step, config.checkpoints.times, config.checkpoints.every)
+                owed, due = records[0].evaluation_is_due(step), records[0].checkpoint_is_due(step)
                 if owed or due:
-                    require_finite(_floats(metrics), step)
+                    check(metrics, step)
                 if owed:
                     evaluate()
                 if due:
                     save()
             if lagging is not None:
-                require_finite(_floats(lagging), step)
+                check(lagging, step)
             if stopping:
                 raise Stopped
             save()
-            results = evaluator.final(state.params, step, stops_now)
+            for_each(lambda i, record: record.finish(step, engine.replica(states, i), stops_now))
         except Stopped:
+            status = "stopped"
             if step:
                 save()
-            summary = summarise("stopped")
-            return Outcome("stopped", step, summary, {})
-    summary = summarise("done")
-    observer({"event": "final", "results": results})
-    return Outcome("done", step, summary, results)
+    return [_outcome(record, status, step) for record in records]
+
+
+def _outcome(record: Record, status: str, step: int) -> Outcome:
+    if record.error is not None:
+        return Outcome("failed", step, record.run.read_summary(), {}, record.error)
+    summary = record.summarise(status, step)
+    if status == "stopped":
+        return Outcome(status, step, summary, {})
+    record.observer({"event": "final", "results": record.results})
+    return Outcome(status, step, summary, record.results)
 
 
 @contextmanager
-def _held(run: RunFolder) -> Iterator[None]:
-    """The run's lock; where its host does not get it, all hosts raise."""
-    with ExitStack() as stack:
-        with hosts.together():
-            stack.enter_context(run.locked())
-        yield
-
-
-@contextmanager
-def _failure_told(run: RunFolder, summarise: Callable[..., Any]) -> Iterator[None]:
-    """Write into run.json why a run failed; a disk that cannot take it is no second error."""
+def _failure_told(records: Sequence[Record], step: Callable[[], int]) -> Iterator[None]:
+    """Write into each run.json why training failed."""
     try:
         yield
-    except NonFiniteError as error:
-        saved = checkpoint.steps_saved(run.checkpoints)
-        kept = (
-            f"the last good checkpoint is step {saved[-1]}"
-            if saved
-            else "no checkpoint was made yet"
-        )
-        told = f"{run.path}: {error}; {kept}. {ADVICE}"
-        with suppress(UserError):
-            summarise("failed", error=told)
-        raise NonFiniteError(told) from None
     except Exception as error:
-        with suppress(UserError):
-            summarise("failed", error=str(error) or type(error).__name__)
+        for record in records:
+            record.fail(step(), error)
         raise
 
 
-def _floats(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}
-
-
-def _seen(plan: Plan, step: int) -> dict[str, int]:
-    tokens, raw = plan.progress_at(step)
-    return {"train/tokens": tokens, "train/bytes": raw}
-
-
-def _evaluation_is_due(plan: Plan, step: int) -> bool:
-    return plan.is_due(step, plan.config.evaluation.times, plan.config.evaluation.every)
-
-
-def _was_evaluated(run: RunFolder, step: int) -> bool:
-    return any(line["step"] == step and "eval/nll" in line for line in run.read_metrics())
-
-
 class _Meter:
-    """Tells the observer about progress, at most twice a second."""
+    """Tells the observers about progress, at most twice a second."""
 
-    def __init__(self, plan: Plan, observer: Observer):
+    def __init__(self, plan: Plan, records: Sequence[Record]):
         self.plan = plan
-        self.observer = observer
+        self.records = records
         self.restart()
 
     def restart(self) -> None:
@@ -303,15 +305,16 @@ class _Meter:
             return
         self.told = now
         rate = (step - self.first) / max(1e-9, now - self.since)
-        self.observer(
-            {
-                "event": "progress",
-                "step": step,
-                "steps": self.plan.budget.steps,
-                "tokens_per_second": rate * self.plan.batches.slots_per_step,
-                "seconds_left": (self.plan.budget.steps - step) / max(1e-9, rate),
-            }
-        )
+        event = {
+            "event": "progress",
+            "step": step,
+            "steps": self.plan.budget.steps,
+            "tokens_per_second": rate * self.plan.batches.slots_per_step,
+            "seconds_left": (self.plan.budget.steps - step) / max(1e-9, rate),
+        }
+        for record in self.records:
+            if record.error is None:
+                record.observer(event)
 
 
 @contextmanager

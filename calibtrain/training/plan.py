@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from calibtrain.config import Config, config_hash
@@ -88,10 +89,45 @@ def make_plan(config: Config, cache: Path) -> Plan:
     Raises:
         UserError: for a corpus, tokenizer or budget that cannot be had.
     """
+    return make_plans([config], cache)[0]
+
+
+def make_plans(configs: Sequence[Config], cache: Path) -> list[Plan]:
+    """The plans of runs that differ in their seed alone: they share all but the order of the text.
+
+    Raises:
+        UserError: for a corpus, tokenizer or budget that cannot be had.
+    """
+    config = configs[0]
     corpus = open_corpus(config.corpus, cache)
     tokenizer = obtain_tokenizer(config.tokenizer, corpus, cache)
     store = open_store(corpus, "train", tokenizer, cache)
     context = context_tokens(config, store.bytes_per_token)
+    network = build(config.model, tokenizer.vocab_size)
+    parameters = count_parameters(config.model, tokenizer.vocab_size)
+    plans = []
+    for config in configs:
+        batches, budget = _text(config, corpus, tokenizer, store, context)
+        plans.append(
+            Plan(
+                config=config,
+                corpus=corpus,
+                tokenizer=tokenizer,
+                store=store,
+                context=context,
+                batches=batches,
+                network=network,
+                parameters=parameters,
+                budget=budget,
+            )
+        )
+    return plans
+
+
+def _text(
+    config: Config, corpus: Corpus, tokenizer: Tokenizer, store: TokenStore, context: int
+) -> tuple[TrainingBatches, Budget]:
+    """What a seed decides: the order of the text, and so where a budget in bytes ends."""
     stream = TextStream(store, config.seed)
     if stream.slots_per_epoch < context:
         raise UserError(
@@ -109,17 +145,7 @@ def make_plan(config: Config, cache: Path) -> Plan:
         )
     batches = TrainingBatches(stream, rows=config.batch.rows, context=context, total_slots=slots)
     budget = Budget(steps=steps, tokens=slots, bytes=stream.bytes_before(slots), flops=cost * slots)
-    return Plan(
-        config=config,
-        corpus=corpus,
-        tokenizer=tokenizer,
-        store=store,
-        context=context,
-        batches=batches,
-        network=build(config.model, tokenizer.vocab_size),
-        parameters=count_parameters(config.model, tokenizer.vocab_size),
-        budget=budget,
-    )
+    return batches, budget
 
 
 def _budget_slots(config: Config, stream: TextStream, context: int, cost: float) -> int:

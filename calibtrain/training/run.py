@@ -145,7 +145,7 @@ class RunFolder:
             key
             for key in mine
             if mine[key] != theirs.get(key)
-            and not key.startswith("mesh.")  # how devices compute may change
+            and not key.startswith(("mesh.", "train."))  # how devices compute may change
             and key != "model.attention"
         ]
         if differing:

@@ -36,7 +36,7 @@ class TrainState:
 
 
 def initial_state(
-    network: Network, optimizer: optax.GradientTransformation, seed: int
+    network: Network, optimizer: optax.GradientTransformation, seed: int | Int[Array, ""]
 ) -> TrainState:
     """The state before the first step: a function of the seed."""
     params = network.init(jax.random.key(seed))

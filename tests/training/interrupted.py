@@ -18,6 +18,7 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
+from calibtrain.ablation.replicas import train_replicas
 from calibtrain.config import load_config
 from calibtrain.data import batches, windows
 from calibtrain.evaluation import result, train_run
@@ -55,7 +56,8 @@ def main() -> None:
     }
     owner, attribute, act = targets[name]
     setattr(owner, attribute, dying(getattr(owner, attribute), at, act))
-    train_run(load_config(config), Path(run))
+    settings = load_config(config)
+    (train_replicas if settings.train.replicas > 1 else train_run)(settings, Path(run))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""An arm as ablation.json holds it, read from its run folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from calibtrain.ablation.controls import ControlledArm, FailedArm
+from calibtrain.errors import UserError
+from calibtrain.evaluation.result import TABLES, evaluation_name, read_evaluation
+from calibtrain.training.run import RunFolder
+
+
+def is_done(arm: ControlledArm, folder: Path) -> bool:
+    """Whether this very arm was trained and scored in a study's folder.
+
+    Raises:
+        UserError: for a damaged file of its run.
+    """
+    run = RunFolder(folder / arm.name)
+    scored = all(path.is_file() for path in _evaluation_files(arm, run).values())
+    return scored and run.is_done(arm.config)
+
+
+def result_of(arm: ControlledArm, folder: Path, error: str | None = None) -> dict[str, Any]:
+    """The record of an arm that was run; `error` is what the process said that ran it."""
+    run = RunFolder(folder / arm.name)
+    try:
+        if is_done(arm, folder):
+            return describe_arm(arm, "done", evaluations=_evaluations(arm, run))
+        if error is not None:
+            return describe_arm(arm, "failed", error)
+        summary = run.read_summary()
+        status = summary.get("status", "stopped")
+        if status in ("running", "done"):  # done, but not this very run, or not scored
+            status = "stopped"
+        return describe_arm(arm, status, summary.get("error"))
+    except UserError as damaged:
+        return describe_arm(arm, "failed", str(damaged))
+
+
+def describe_arm(
+    arm: ControlledArm | FailedArm,
+    status: str,
+    error: str | None = None,
+    evaluations: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """An arm as ablation.json holds it."""
+    return {
+        "name": arm.name,
+        "folder": arm.name,
+        "settings": arm.settings,
+        "status": status,
+        "error": error,
+        "vocab_size": arm.plan.tokenizer.vocab_size if isinstance(arm, ControlledArm) else None,
+        "evaluations": evaluations or {},
+    }
+
+
+def _evaluation_files(arm: ControlledArm, run: RunFolder) -> dict[str, Path]:
+    """The files of an arm's final evaluations, by corpus and split."""
+    name, step = arm.plan.corpus.provenance.name, arm.plan.budget.steps
+    return {
+        f"{name}-{split}": run.evaluations
+        / f"{evaluation_name({'corpus': name, 'split': split, 'step': step})}.json"
+        for split in arm.config.evaluation.final_splits
+    }
+
+
+def _evaluations(arm: ControlledArm, run: RunFolder) -> dict[str, Any]:
+    """The single figures of an arm's final evaluations."""
+    found = {name: read_evaluation(path) for name, path in _evaluation_files(arm, run).items()}
+    return {
+        name: {key: value for key, value in figures.items() if key not in TABLES}
+        for name, figures in found.items()
+    }

@@ -1,0 +1,78 @@
+"""Several seeds of one run, trained by one program in this process: a study of one arm."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from calibtrain.ablation.controls import apply_controls, held_fixed
+from calibtrain.ablation.records import result_of
+from calibtrain.ablation.result import write_result
+from calibtrain.ablation.runner import StudyObserver
+from calibtrain.ablation.study import expand
+from calibtrain.config import Config, ControlsConfig, StudyConfig, to_yaml
+from calibtrain.data.disk import cache_directory, make_folder, write_whole
+from calibtrain.errors import UserError
+from calibtrain.evaluation import train_together
+from calibtrain.parallel import hosts
+from calibtrain.training.loop import Member
+from calibtrain.training.run import RunFolder
+
+
+def train_replicas(
+    config: Config,
+    folder: Path,
+    *,
+    command: str = "",
+    cache: Path | None = None,
+    observer: StudyObserver = lambda arm, event: None,
+) -> dict[str, Any]:
+    """Train `train.replicas` seeds from `seed` on, each a run in `folder`/seed=N.
+
+    Args:
+        config: of the run.
+        folder: of all; it becomes that of a study.
+        command: how it was called, for the record.
+        cache: where prepared data is kept.
+        observer: is told (seed's name, event).
+
+    Returns:
+        What ablation.json holds: the runs, and their means with intervals.
+
+    Raises:
+        UserError: for anything that the user can mend. A seed that diverges does not raise.
+    """
+    cache = cache or cache_directory()
+    seeds = list(range(config.seed, config.seed + config.train.replicas))
+    study = StudyConfig(
+        title=f"{folder.name}, {len(seeds)} seeds"[:200],
+        base=config,
+        grid={"seed": seeds},
+        controls=ControlsConfig(budget="as_given", parameters="as_given", context="as_given"),
+    )
+    single = RunFolder(folder, writes=hosts.is_primary())
+    with hosts.together():
+        if single.exists:
+            raise UserError(
+                f"{folder}: is the folder of a single run, and train.replicas is "
+                f"{len(seeds)}; choose another --run"
+            )
+        if single.writes:
+            make_folder(folder)
+    members = [
+        Member(arm.config, folder / arm.name, _observe(observer, arm.name)) for arm in expand(study)
+    ]
+    with single.locked():
+        train_together(members, cache=cache)
+        if not single.writes:
+            return {}
+        write_whole(folder / "study.yaml", to_yaml(study))
+        arms, _ = apply_controls(study, cache)
+        records = [result_of(arm, folder) for arm in arms]
+        return write_result(folder, study, command, held_fixed(study, arms), records)
+
+
+def _observe(observer: StudyObserver, name: str) -> Any:
+    def observe(event: Mapping[str, Any]) -> None:
+        observer(name, event)
+
+    return observe

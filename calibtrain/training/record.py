@@ -1,0 +1,156 @@
+"""What is written of one run while it trains: metrics, evaluations, checkpoints, run.json.
+
+Of replicas that train together, each has a record of its own, in the folder of a run that is the
+same as if it had been trained by itself. One that diverges is given up; the others go on.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from calibtrain.errors import UserError
+from calibtrain.models import Params
+from calibtrain.parallel import hosts
+from calibtrain.training import checkpoint
+from calibtrain.training.finite import ADVICE, NonFiniteError, all_finite, require_finite
+from calibtrain.training.optimizer import learning_rate_schedule
+from calibtrain.training.plan import Plan
+from calibtrain.training.run import RunFolder
+from calibtrain.training.state import TrainState
+from calibtrain.training.summary import describe_run
+
+Observer = Callable[[Mapping[str, Any]], None]
+"""Is told what happens: {"event": "start" | "progress" | "evaluation" | "saved" | "final", ...}."""
+
+
+class Evaluator(Protocol):
+    """What the loop asks of an evaluation; made for a plan before its run begins."""
+
+    def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
+        """Evaluate in the midst of training; the results go into the metrics file as eval/*."""
+
+    def final(
+        self, params: Params, step: int, stop: Callable[[], bool]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Evaluate at the end; results by corpus and split. Skips what is done already."""
+
+
+class Record:
+    """The files of one run, as its training writes them.
+
+    Attributes:
+        plan: the run.
+        run: its folder.
+        observer: is told what happens.
+        results: final evaluations by corpus and split, once it is done.
+        error: why it was given up; None while all is well.
+    """
+
+    def __init__(self, plan: Plan, run: RunFolder, evaluator: Evaluator, observer: Observer):
+        self.plan, self.run, self.observer = plan, run, observer
+        self.results: Mapping[str, Mapping[str, Any]] = {}
+        self.error: NonFiniteError | None = None
+        self._evaluator = evaluator
+        self._schedule = learning_rate_schedule(plan.config.optimizer, plan.budget.steps)
+        self._memory: Mapping[str, int] = {}
+        self._step = self._saved = 0
+
+    def begin(self, step: int, memory: Mapping[str, int]) -> None:
+        """Go on from a step: what was written of later ones is dropped, to be written again."""
+        self._step = self._saved = step
+        self._memory = memory
+        self.run.rewind_metrics(step)
+        self._seconds = self.run.read_summary().get("seconds", 0.0) if step else 0.0
+        self._began = time.monotonic()
+        self.observer({"event": "start", "resumed_from": step, **self.summarise("running", step)})
+
+    def summarise(self, status: str, step: int, **more: str) -> dict[str, Any]:
+        """Write run.json; returns what it holds."""
+        seconds = self._seconds + time.monotonic() - self._began
+        name = self.run.path.resolve().name
+        about = describe_run(self.plan, name, self._memory, status, step, seconds)
+        self.run.write_summary({**about, **more})
+        return {**about, **more}
+
+    def log(self, step: int, running: Mapping[str, float], gradient_norm: float) -> None:
+        """Write a line of training metrics."""
+        weight = running["weight"]
+        figures = {
+            "loss": running["loss"] / weight,
+            "mean_confidence": running["confidence"] / weight,
+            "accuracy": running["correct"] / weight,
+            "gradient_norm": gradient_norm,
+            "learning_rate": float(self._schedule(step - 1)),
+        }
+        require_finite(figures, step)
+        line = {f"train/{name}": value for name, value in figures.items()}
+        self.run.append_metrics({"step": step, **line, **self._seen(step)})
+
+    def evaluation_is_due(self, step: int) -> bool:
+        """Whether there is an evaluation at a step."""
+        settings = self.plan.config.evaluation
+        return self.plan.is_due(step, settings.times, settings.every)
+
+    def owes_evaluation(self, step: int) -> bool:
+        """Whether a run that goes on from a step was killed in, or before, its evaluation there."""
+        due = step > 0 and self.evaluation_is_due(step)
+        return bool(hosts.agreed(due and not self._was_evaluated(step)))
+
+    def evaluate(self, step: int, state: TrainState, stop: Callable[[], bool]) -> None:
+        """Evaluate, and write a line of metrics."""
+        _require_sound(state, step)
+        results = self._evaluator.during(state.params, step, stop)
+        line = {f"eval/{name}": value for name, value in results.items()}
+        self.run.append_metrics({"step": step, **self._seen(step), **line})
+        self.observer({"event": "evaluation", "step": step, **results})
+
+    def checkpoint_is_due(self, step: int) -> bool:
+        """Whether a checkpoint is made at a step."""
+        settings = self.plan.config.checkpoints
+        return self.plan.is_due(step, settings.times, settings.every)
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Make a checkpoint, unless it is the one that training went on from."""
+        if step == self._saved:
+            return
+        _require_sound(state, step)
+        checkpoint.save(self.run.checkpoints, step, state, self.plan.identity)
+        self._saved = step
+        self.observer({"event": "saved", "step": step})
+
+    def prune(self) -> None:
+        """Drop older checkpoints."""
+        checkpoint.prune(self.run.checkpoints, self.plan.config.checkpoints.keep)
+
+    def finish(self, step: int, state: TrainState, stop: Callable[[], bool]) -> None:
+        """The final evaluations."""
+        self.results = self._evaluator.final(state.params, step, stop)
+
+    def give_up(self, step: int, error: NonFiniteError) -> None:
+        """Write why this run cannot go on."""
+        saved = checkpoint.steps_saved(self.run.checkpoints)
+        kept = (
+            f"the last good checkpoint is step {saved[-1]}"
+            if saved
+            else "no checkpoint was made yet"
+        )
+        self.error = NonFiniteError(f"{self.run.path}: {error}; {kept}. {ADVICE}")
+        self.fail(step, self.error)
+
+    def fail(self, step: int, error: Exception) -> None:
+        """Write into run.json why a run failed; a disk that cannot take it is no second error."""
+        with suppress(UserError):
+            self.summarise("failed", step, error=str(error) or type(error).__name__)
+
+    def _seen(self, step: int) -> dict[str, int]:
+        tokens, raw = self.plan.progress_at(step)
+        return {"train/tokens": tokens, "train/bytes": raw}
+
+    def _was_evaluated(self, step: int) -> bool:
+        return any(line["step"] == step and "eval/nll" in line for line in self.run.read_metrics())
+
+
+def _require_sound(state: TrainState, step: int) -> None:
+    if not all_finite(state):
+        raise NonFiniteError(f"a parameter, or its optimizer state, is not finite at step {step}")
