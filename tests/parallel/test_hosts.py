@@ -13,6 +13,7 @@ from conftest import assert_same, tiny
 
 from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
+from calibtrain.evaluation import train_run
 from calibtrain.parallel import hosts
 from calibtrain.training.checkpoint import steps_saved
 
@@ -119,3 +120,23 @@ def test_what_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(hosts.NUMBER, "2")
     with pytest.raises(UserError, match=r"CALIBTRAIN_PROCESS=2: must be in 0\.\.1"):
         hosts.start()
+
+
+@pytest.mark.xdist_group("hosts")
+def test_replicas_are_divided_over_processes(tmp_path: Path) -> None:
+    """A seed a process, saved by both, is what the seed is by itself; and goes on on one host."""
+    from test_mesh import assert_close
+
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    settings = tiny(batch={"rows": 8}, train={"replicas": 2})
+    config.write_text(to_yaml(settings))
+    processes = start(2, config, run)
+    wait_for(run / "seed=1", 6)
+    processes[0].send_signal(signal.SIGTERM)
+    said = finish(processes)
+    assert '"status": "stopped"' in said[0]
+    assert said[1] == ""
+    finish(start(2, config, run))
+    for seed in (0, 1):
+        train_run(tiny(batch={"rows": 8}, seed=seed), tmp_path / str(seed))
+        assert_close(run / f"seed={seed}", tmp_path / str(seed))
