@@ -89,15 +89,16 @@ def train(
                 run.check_config(member.config)
                 _hold(run, held)
         plans = make_plans([member.config for member in members], cache)
-        new = [run for run, exists in zip(runs, there, strict=True) if not exists]
+        made: list[RunFolder] = []
         try:
-            for plan, run in zip(plans, runs, strict=True):
-                if run in new:
+            for plan, run, exists in zip(plans, runs, there, strict=True):
+                if not exists:
                     _create(plan, run)
                     _hold(run, held)
+                    made.append(run)  # not before: what another process holds is not ours to remove
             return _train(members, plans, runs, cache, evaluator)
         except UserError:
-            for run in new:
+            for run in made:
                 if run.writes and not checkpoint.steps_saved(run.checkpoints):
                     shutil.rmtree(run.path, ignore_errors=True)
             raise

@@ -218,3 +218,14 @@ def test_what_cannot_be_divided_is_told(tmp_path: Path, alone: list[Path]) -> No
         make_layout(MeshConfig(replica=4), 8, 1, devices, replicas=6)
     with pytest.raises(UserError, match=r"is the folder of a single run, and train\.replicas is 2"):
         train_replicas(replicas(2), alone[0])
+
+
+def test_a_folder_in_the_way_is_not_touched(tmp_path: Path, cache: Path) -> None:
+    run = tmp_path / "run"
+    mine = run / "seed=1" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(UserError, match="is there already and is no run folder"):
+        train_replicas(replicas(2), run)
+    assert mine.read_text() == "mine"
+    assert not (run / "seed=0").exists()
