@@ -181,9 +181,9 @@ def config_hash(section: Section) -> str:
     """Hex SHA-256 (16 digits) of a section's canonical JSON.
 
     Of a run's, without what says how its devices compute: its mesh, attention's implementation,
-    how many seeds share a program.
+    how many seeds share a program; and without the groups by which results are given as well.
     """
-    left_out: Any = {"mesh": True, "train": True, "model": {"attention"}}
+    left_out: Any = {"mesh": True, "train": True, "model": {"attention"}, "corpus": {"group"}}
     exclude = left_out if isinstance(section, Config) else None
     tree = section.model_dump(mode="json", exclude=exclude)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

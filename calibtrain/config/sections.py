@@ -64,6 +64,9 @@ class CorpusConfig(Section):
     """For `files`: .txt, .jsonl, .jsonl.gz or .parquet files; globs allowed."""
     field: Annotated[str, Field(min_length=1)] = "text"
     """The field that holds the text, for .jsonl, .parquet and TFDS data sets."""
+    group: Annotated[str, Field(min_length=1)] | None = None
+    """The field that names a document's group, for the same; results are also given by group.
+    kjv has groups of its own: the sections of the Bible."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Share of the documents held out for validation."""
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05

@@ -19,7 +19,7 @@ from tensorflow_datasets.core.utils import tqdm_utils
 
 from calibtrain.data.sources import Document
 
-_HEADER = struct.Struct("<QQ")
+_HEADER = struct.Struct("<QQQ")
 
 
 class Spool:
@@ -34,9 +34,9 @@ class Spool:
 
     def append(self, document: Document) -> None:
         """Set a document aside."""
-        name, text = document.id.encode(), document.text.encode()
+        parts = [part.encode() for part in (document.id, document.text, document.group)]
         self._offsets.append(self._file.tell())
-        self._file.write(_HEADER.pack(len(name), len(text)) + name + text)
+        self._file.write(_HEADER.pack(*map(len, parts)) + b"".join(parts))
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -45,8 +45,8 @@ class Spool:
         """The documents of these numbers, in this order."""
         for number in numbers:
             self._file.seek(self._offsets[number])
-            name, text = _HEADER.unpack(self._file.read(_HEADER.size))
-            yield Document(self._file.read(name).decode(), self._file.read(text).decode())
+            sizes = _HEADER.unpack(self._file.read(_HEADER.size))
+            yield Document(*(self._file.read(size).decode() for size in sizes))
 
 
 class DocumentsBuilder(
@@ -67,7 +67,7 @@ class DocumentsBuilder(
         text = tfds.features.Text()
         return tfds.core.DatasetInfo(
             builder=self,
-            features=tfds.features.FeaturesDict({"id": text, "text": text}),
+            features=tfds.features.FeaturesDict({"id": text, "text": text, "group": text}),
             disable_shuffling=True,
         )
 
@@ -76,7 +76,7 @@ class DocumentsBuilder(
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:
         for key, document in enumerate(self._spool.read(self._numbers[split])):
-            yield key, {"id": document.id, "text": document.text}
+            yield key, {"id": document.id, "text": document.text, "group": document.group}
 
 
 def write_documents(spool: Spool, numbers: Mapping[str, np.ndarray], folder: Path) -> Path:

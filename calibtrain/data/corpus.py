@@ -32,7 +32,7 @@ __all__ = [
     "parse_corpus",
 ]
 
-_FORM = 1  # of the prepared folder and of the rule that splits; a new one prepares anew
+_FORM = 2  # of the prepared folder and of the rule that splits; a new one prepares anew
 _LARGEST = 2**30  # bytes a document; a TFDS record must stay below 2 GiB
 
 
@@ -90,7 +90,7 @@ class Documents(Sequence[Document]):
         if isinstance(numbers, range):
             return [self[number] for number in numbers]
         record = self._records[numbers]
-        return Document(record["id"].decode(), record["text"].decode())
+        return Document(*(record[key].decode() for key in ("id", "text", "group")))
 
     def __iter__(self) -> Iterator[Document]:
         return (self[number] for number in range(len(self)))
@@ -113,6 +113,10 @@ class Corpus:
             allowed = ", ".join(self.provenance.splits)
             raise UserError(f"split: {split!r} is not allowed; allowed: {allowed}")
         return Documents(self._records[split])
+
+    def groups(self, split: str) -> tuple[str, ...]:
+        """The group of each document of a split; "" where there is none."""
+        return tuple(document.group for document in self.documents(split))
 
 
 def open_corpus(config: CorpusConfig, cache: Path) -> Corpus:

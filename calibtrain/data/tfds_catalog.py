@@ -8,10 +8,11 @@ import contextlib
 import difflib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from calibtrain.config import CorpusConfig
 from calibtrain.data.sources import Document, Source
 from calibtrain.errors import UserError
 
@@ -28,7 +29,7 @@ _OWN_SPLITS = {
 _TOPICS = ("question_answering", "summarization", "text", "text_simplification", "translate")
 
 
-def named_data_set(name: str, field: str, cache: Path) -> Source:
+def named_data_set(name: str, config: CorpusConfig, cache: Path) -> Source:
     """The data set `NAME[/CONFIG][:VERSION]` of TFDS; it is prepared when it is first read.
 
     Documents keep the train, validation and test splits their publisher gave them. Splits that are
@@ -39,9 +40,11 @@ def named_data_set(name: str, field: str, cache: Path) -> Source:
         UserError: an unknown name, a feature that is not there or is not text; while reading,
             whatever keeps TFDS from preparing the data set.
     """
+    field = config.field
     with _explained(name):
         builder = _find(name, cache)
         _check_text(builder, name, field)
+        group_of = _grouping(builder, name, config.group)
         version = builder.info.full_name
 
     def read() -> Iterator[tuple[str | None, Document]]:
@@ -56,20 +59,20 @@ def named_data_set(name: str, field: str, cache: Path) -> Source:
             own = None if names[split] == "train" else names[split]
             for number in range(len(rows)):
                 with _explained(name):
-                    value = rows[number][field]
+                    row = rows[number]
                 try:
-                    text = value.decode("utf-8")
+                    text, group = row[field].decode("utf-8"), group_of(row)
                 except UnicodeDecodeError as error:
                     raise UserError(
                         f"tfds:{name}: {split} document {number}: not valid UTF-8 at byte "
                         f"{error.start}"
                     ) from None
-                yield own, Document(f"{split} {number}", text)
+                yield own, Document(f"{split} {number}", text, group)
 
     return Source(
         description=f"The TFDS data set {version}, feature {field}.",
         version=version,
-        fingerprint=f"{version} {field}",
+        fingerprint=f"{version} {field} {config.group}",
         read=read,
     )
 
@@ -110,6 +113,28 @@ def _check_text(builder: Any, name: str, field: str) -> None:
             f"tfds:{name}: {problem}; features: {', '.join(features) or 'none'}; allowed for "
             f"corpus.field: {', '.join(texts) or 'none'}"
         )
+
+
+def _grouping(builder: Any, name: str, group: str | None) -> Callable[[Any], str]:
+    """What tells the group of a row: a text, a class by its name, or a number."""
+    import tensorflow_datasets as tfds
+
+    if group is None:
+        return lambda row: ""
+    features = dict(builder.info.features)
+    kinds = (tfds.features.Text, tfds.features.ClassLabel, tfds.features.Scalar)
+    if not isinstance(features.get(group), kinds):
+        allowed = [key for key, kind in features.items() if isinstance(kind, kinds)]
+        raise UserError(
+            f"tfds:{name}: no feature {group!r} to group by; allowed for corpus.group: "
+            f"{', '.join(allowed) or 'none'}"
+        )
+    feature = features[group]
+    if isinstance(feature, tfds.features.ClassLabel):
+        return lambda row: feature.int2str(int(row[group]))
+    if isinstance(feature, tfds.features.Text):
+        return lambda row: row[group].decode("utf-8")
+    return lambda row: str(row[group])
 
 
 def _prepared(builder: Any, cache: Path) -> dict[str, Any]:

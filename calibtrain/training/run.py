@@ -146,7 +146,7 @@ class RunFolder:
             for key in mine
             if mine[key] != theirs.get(key)
             and not key.startswith(("mesh.", "train."))  # how devices compute may change
-            and key != "model.attention"
+            and key not in ("model.attention", "corpus.group")
         ]
         if differing:
             shown = ", ".join(

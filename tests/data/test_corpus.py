@@ -631,3 +631,58 @@ def test_parse_corpus_changes_the_text_and_nothing_else(spec):
 def test_parse_corpus_refuses_what_is_no_corpus():
     with pytest.raises(UserError, match="'king james' is no corpus; allowed: kjv, pydoc"):
         parse_corpus("king james", CorpusConfig())
+
+
+# --- groups --------------------------------------------------------------------------------------
+
+
+def test_the_king_james_text_has_its_sections(tmp_path: Path) -> None:
+    corpus = open_corpus(CorpusConfig(name="kjv"), tmp_path)
+    by_group: dict[str, set[str]] = {}
+    for split in ("train", "validation", "test"):
+        for document in corpus.documents(split):
+            by_group.setdefault(document.group, set()).add(document.id)
+        assert corpus.groups(split) == tuple(d.group for d in corpus.documents(split))
+    sizes = {group: len(chapters) for group, chapters in by_group.items()}
+    assert sizes == {  # chapters of the books of each section
+        "Law": 187,
+        "History": 249,
+        "Poetry": 243,
+        "Prophets": 250,
+        "Gospels and Acts": 117,
+        "Letters and Revelation": 143,
+    }
+    assert {"Genesis 1", "Deuteronomy 34"} <= by_group["Law"]
+    assert {"Matthew 1", "Acts 28"} <= by_group["Gospels and Acts"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_field_groups_the_documents(tmp_path: Path, kind: str) -> None:
+    rows = [{"text": f"text {n}", "year": 1660 + n % 2} for n in range(9)]
+    path = tmp_path / f"texts.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    config = CorpusConfig(name="files", paths=(str(path),), group="year")
+    corpus = open_corpus(config, tmp_path / "cache")
+    for split in ("train", "validation", "test"):
+        for document in corpus.documents(split):
+            assert document.group == str(1660 + int(document.text.split()[1]) % 2)
+    plain = open_corpus(CorpusConfig(name="files", paths=(str(path),)), tmp_path / "cache")
+    assert set(plain.groups("train")) == {""}
+    assert plain.provenance.content_hash == corpus.provenance.content_hash  # the text is the same
+
+
+def test_a_field_that_cannot_group_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(f'{{"text": "t{n}", "tags": []}}\n' for n in range(3)))
+    for group, words in (
+        ("place", r"line 1: has no field 'place'; fields there: text, tags \(set corpus.group\)"),
+        ("tags", "line 1: field 'tags' must be a string or a number, not a list"),
+    ):
+        with pytest.raises(UserError, match=words):
+            open_corpus(CorpusConfig(name="files", paths=(str(path),), group=group), tmp_path / "c")
