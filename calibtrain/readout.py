@@ -34,6 +34,10 @@ _ABSENT: Any = None
 Functional = Callable[[Array, Array], Array]
 """A per-token functional: (logits [tokens, vocab], labels [tokens]) -> [tokens]."""
 
+Reduction = Callable[[Array, Array, Array], Any]
+"""Reduces a chunk: (logits [tokens, vocab], labels [tokens], weights [tokens]) -> arrays that add
+up over chunks."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +227,62 @@ def additive_loss(
     total.defvjp(value_and_gradient, scaled)
     loss, stats = total(hidden, unembedding, _inverse(temperature, labels.shape))
     return loss, jax.lax.stop_gradient(stats)
+
+
+def accumulate(
+    hidden: Float[Array, "*tokens width"],
+    unembedding: Float[Array, "width vocab"],
+    labels: Int[Array, "*tokens"],
+    weights: Float[Array, "*tokens"],
+    reduction: Reduction,
+    *,
+    temperature: Float[Array, "*tokens"] | float | None = None,
+    vocab_size: int | None = None,
+    soft_cap: float | None = None,
+    chunk: int | None = None,
+    fields: Sequence[str] = (),
+    functionals: Mapping[str, Functional] | None = None,
+) -> tuple[Any, TokenStats]:
+    """The sum over chunks of what `reduction` makes of their logits, and statistics, in one pass.
+
+    For what is not a number a token, such as sums by vocabulary entry
+    (`metrics.VocabularyTable.of`). For evaluation: keep it out of what is differentiated.
+
+    Args:
+        hidden: as for `readout`, as are the arguments not named here.
+        weights: handed to `reduction`; what pads the last chunk weighs 0.
+        reduction: sees logits as they leave cap and temperature, with padding columns masked.
+        fields: the statistics wanted beside it; default: none.
+
+    Raises:
+        ValueError: for an unknown field or shapes that do not fit.
+    """
+    _check_fields(fields)
+    tokens = _Tokens.of(hidden, unembedding, labels, vocab_size, chunk)
+    columns = unembedding.astype(hidden.dtype)
+    inputs = (
+        tokens.split(hidden),
+        tokens.split(labels),
+        tokens.split(weights),
+        tokens.split(_inverse(temperature, labels.shape)),
+    )
+
+    def reduce_chunk(x: Any) -> Any:
+        hidden, labels, weights, inverse = x
+        product = jnp.matmul(hidden, columns, preferred_element_type=jnp.float32)
+        logits = _logits(product, soft_cap, inverse)
+        stats = statistics(logits, labels, tokens.vocab_size, fields, functionals)
+        is_real = jnp.arange(logits.shape[-1]) < tokens.vocab_size
+        return reduction(jnp.where(is_real, logits, _MASKED), labels, weights), stats
+
+    def add(total: Any, x: Any) -> Any:
+        part, stats = reduce_chunk(x)
+        return jax.tree.map(jnp.add, total, part), stats
+
+    shapes = jax.eval_shape(lambda x: reduce_chunk(jax.tree.map(lambda a: a[0], x))[0], inputs)
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, stats = tokens.scan(add, start, inputs)
+    return total, tokens.join(stats)
 
 
 def _check_fields(fields: Sequence[str]) -> None:

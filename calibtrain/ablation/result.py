@@ -1,7 +1,6 @@
 """What a study found: its arms' results, and means with intervals over seeds, as ablation.json."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +8,9 @@ from typing import Any
 import calibtrain
 from calibtrain.config import StudyConfig
 from calibtrain.data.disk import write_whole
+from calibtrain.metrics.intervals import student_half_width
 
 SEED = "seed"
-
-
-def student_half_width(values: Sequence[float]) -> float | None:
-    """Half width of the 95 % Student interval of a mean; None for a single value."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    count = len(values)
-    mean = sum(values) / count
-    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
-    return float(t.ppf(0.975, count - 1)) * math.sqrt(variance / count)
 
 
 def summarise(arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

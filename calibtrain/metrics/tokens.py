@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from calibtrain.metrics.calibration import bin_edges, bin_index, reliability_table
+from calibtrain.metrics.calibration import bin_edges, bin_index, sums_by_bin
 from calibtrain.readout import TokenStats
 
 FIELDS = ("nll", "log_confidence", "correct", "entropy")
@@ -53,9 +53,7 @@ class TokenMetrics:
         weights, group = weights.reshape(-1), group.reshape(-1)
         confidence = stats.confidence.reshape(-1)
         cell = group * bins + bin_index(confidence, bin_edges(bins))
-        table = reliability_table(
-            confidence, stats.correct.reshape(-1), cell, groups * bins, weights
-        )
+        table = sums_by_bin(confidence, stats.correct.reshape(-1), cell, groups * bins, weights)
         values = jnp.stack(
             [jnp.ones_like(weights), stats.nll.reshape(-1), stats.entropy.reshape(-1)]
         )

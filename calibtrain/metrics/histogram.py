@@ -1,0 +1,118 @@
+"""One fine histogram of confidence, from which every calibration metric is read: a mergeable state.
+
+4,800 cells of equal width keep, each, the sums of weight, of confidence c, correctness y, c^2 and
+c * y: 96 KB, however many predictions. What is read from it is exact, or comes with a bound on
+how far it may be from the same metric of the predictions themselves.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from calibtrain.metrics.arguments import AnyArray, Predictions
+from calibtrain.metrics.calibration import bin_edges
+from calibtrain.metrics.ordered import columns
+
+CELLS = 4800
+"""2^6 * 3 * 5^2: bins of equal width are whole cells for 10, 15, 16, 20, 25, 30, 50, 100, ..."""
+
+_AT_ONCE = 4096
+"""Predictions whose memberships are held at once on a device: 6 MB."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ConfidenceHistogram:
+    """Unreduced sums over predictions, by cell of confidence.
+
+    States of parts of the data add up to the state of the whole.
+
+    Attributes:
+        table: per cell (open on the left, closed on the right; the first holds 0 too) the sums of
+            weight, confidence c, correctness y, c^2 and c * y.
+    """
+
+    table: Float[AnyArray, "cells 5"]
+
+    @classmethod
+    def of(
+        cls,
+        confidence: Float[AnyArray, "*tokens"],
+        correct: Float[AnyArray, "*tokens"],
+        weights: Float[AnyArray, "*tokens"] | None = None,
+        *,
+        cells: int = CELLS,
+    ) -> "ConfidenceHistogram":
+        """The state of some predictions. Runs inside `jax.jit`, in float32; checks nothing.
+
+        Args:
+            confidence: probability given to each prediction, in [0, 1].
+            correct: 1 where it was right, else 0.
+            weights: 1 where a prediction counts; default: all do. The others may hold anything.
+            cells: number of cells.
+        """
+        c, y = (jnp.asarray(a, jnp.float32).reshape(-1) for a in (confidence, correct))
+        w = jnp.ones_like(c) if weights is None else jnp.asarray(weights, jnp.float32).reshape(-1)
+        c, y = jnp.where(w > 0, c, 0.0), jnp.where(w > 0, y, 0.0)
+        return cls(fine_table(Predictions(c, y, w, np.float32, jnp), cells))
+
+    @classmethod
+    def zero(cls, cells: int = CELLS) -> "ConfidenceHistogram":
+        """The state of no predictions."""
+        return cls(jnp.zeros((cells, 5), jnp.float32))
+
+    def merge(self, other: "ConfidenceHistogram") -> "ConfidenceHistogram":
+        """The state of both parts together."""
+        return jax.tree.map(lambda a, b: a + b, self, other)
+
+    def exact(self) -> "ConfidenceHistogram":
+        """The same on the host in float64, for merging many batches without rounding."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self)
+
+
+def fine_table(p: Predictions, cells: int) -> Float[AnyArray, "cells 5"]:
+    """The table of a `ConfidenceHistogram`, of predictions that are known to make sense."""
+    edges = bin_edges(cells, p.precision)
+    if p.xp is np:
+        index = np.searchsorted(edges[1:-1], p.confidence, side="left")
+        values = columns(p)
+        return np.stack([np.bincount(index, v, cells) for v in values.T], axis=-1)
+    return _device_table(p, edges)
+
+
+def _device_table(p: Predictions, edges: Float[np.ndarray, " cells+1"]) -> Any:
+    # Cell i is (i // low, i % low): the product of two small one-hot matrices, a stretch of
+    # predictions at a time. Unlike a scatter it is the same every time, on every device.
+    cells = len(edges) - 1
+    low = _factor(cells)
+    count = p.confidence.shape[0]
+    stretch = min(count, _AT_ONCE)
+    stretches = -(-count // stretch)
+    padding = stretches * stretch - count
+    index = jnp.searchsorted(jnp.asarray(edges)[1:-1], p.confidence, side="left")
+    index = jnp.pad(index, (0, padding)).reshape(stretches, stretch)
+    values = jnp.pad(columns(p), ((0, padding), (0, 0))).reshape(stretches, stretch, 5)
+
+    def add(table: jax.Array, stretch: Any) -> Any:
+        index, values = stretch
+        high_member = jax.nn.one_hot(index // low, cells // low, dtype=jnp.float32)
+        low_member = jax.nn.one_hot(index % low, low, dtype=jnp.float32)
+        spread = (low_member[:, :, None] * values[:, None, :]).reshape(len(index), -1)
+        part = jnp.matmul(high_member.T, spread, precision="highest")
+        return table + part.reshape(cells, 5), None
+
+    first = (index[0], values[0])
+    table, _ = add(jnp.zeros((cells, 5), jnp.float32), first)
+    if stretches > 1:
+        table, _ = jax.lax.scan(add, table, (index[1:], values[1:]))
+    return table
+
+
+def _factor(cells: int) -> int:
+    """The divisor of the number of cells that is nearest below its root."""
+    return next(d for d in range(math.isqrt(cells), 0, -1) if cells % d == 0)

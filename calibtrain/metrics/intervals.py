@@ -1,0 +1,324 @@
+"""How far a figure can be trusted: a bootstrap over documents, and Student's t over seeds.
+
+Tokens of one document are not independent, so documents are what is drawn. A document is reduced
+first to sums (of nll, or a reliability table); a resample is a product of how often each document
+was drawn with those sums, so that its cost does not depend on the number of tokens.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from calibtrain.metrics.arguments import numbers, predictions, require_at_least, require_one_of
+from calibtrain.metrics.calibration import bin_edges, table_error
+
+Statistic = Callable[[Float[np.ndarray, "..."]], Float[np.ndarray, "..."]]
+"""Sums [batch, ...] of `batch` resamples -> a figure for each [batch]."""
+Method = Literal["bca", "basic", "percentile"]
+
+_AT_ONCE = 2**22
+"""Draws held at once, and numbers of documents left out: about 100 MB."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """An estimate and where, at a level of confidence, the truth lies.
+
+    Attributes:
+        estimate: the figure itself, nothing subtracted.
+        lower: lower end.
+        upper: upper end.
+        level: share of such intervals that cover the truth.
+        method: how it was made.
+        standard_error: of the estimate: spread of the resampled figures.
+        bias: the mean resampled figure less the estimate: about how far the estimate is above the
+            truth.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    level: float
+    method: str
+    standard_error: float
+    bias: float
+
+
+def document_sums(
+    values: Float[np.ndarray, "tokens columns"],
+    documents: Int[np.ndarray, " tokens"],
+    count: int,
+) -> Float[np.ndarray, "documents columns"]:
+    """Sums over each document's tokens.
+
+    Args:
+        values: numbers of each token.
+        documents: the document of each token, in [0, count).
+        count: number of documents.
+    """
+    values = numbers("values", values, -np.inf, np.inf)
+    documents = _checked_documents(documents, count, len(values))
+    return np.stack([np.bincount(documents, v, count) for v in values.T], axis=-1)
+
+
+def document_tables(
+    confidence: Float[np.ndarray, " tokens"],
+    correct: Float[np.ndarray, " tokens"],
+    documents: Int[np.ndarray, " tokens"],
+    count: int,
+    *,
+    bins: int = 15,
+) -> Float[np.ndarray, "documents bins 3"]:
+    """A reliability table a document, of equal-width bins.
+
+    Args:
+        confidence: probability given to each prediction.
+        correct: 1 where it was right, else 0.
+        documents: the document of each, in [0, count).
+        count: number of documents.
+        bins: number of bins.
+    """
+    require_at_least("bins", bins, 1)
+    p = predictions(confidence, correct)
+    documents = _checked_documents(documents, count, len(p.confidence))
+    index = np.searchsorted(bin_edges(bins, p.precision)[1:-1], p.confidence, side="left")
+    cell = documents * bins + index
+    sums = [np.bincount(cell, v, count * bins) for v in (p.weights, p.confidence, p.correct)]
+    return np.stack(sums, axis=-1).reshape(count, bins, 3)
+
+
+def _checked_documents(documents: Any, count: int, tokens: int) -> Int[np.ndarray, " tokens"]:
+    documents = np.asarray(documents)
+    if documents.shape != (tokens,):
+        raise ValueError(f"documents: shape {documents.shape} must be that of the tokens, {tokens}")
+    if tokens and not (documents.min() >= 0 and documents.max() < count):
+        raise ValueError(f"documents: must be in [0, {count})")
+    return documents
+
+
+def resampled_sums(
+    sums: Float[np.ndarray, "documents ..."], *, resamples: int = 1000, seed: int = 0
+) -> Float[np.ndarray, "resamples ..."]:
+    """Sums over documents drawn with replacement, as many as there are, again and again.
+
+    The same documents are drawn for the same seed and number of documents: two models are compared
+    on the same resamples.
+    """
+    count = len(sums)
+    flat = np.ascontiguousarray(sums, np.float64).reshape(count, -1)
+    out = np.empty((resamples, flat.shape[1]))
+    block = max(1, _AT_ONCE // count)
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        drawn = rng.integers(0, count, (rows, count)) + np.arange(rows)[:, None] * count
+        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        out[start : start + rows] = times.astype(np.float64) @ flat
+    return out.reshape(resamples, *np.shape(sums)[1:])
+
+
+def bootstrap(
+    sums: Float[np.ndarray, "documents ..."],
+    statistic: Statistic,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    method: Method = "bca",
+    seed: int = 0,
+) -> Interval:
+    """Interval of a figure that is a function of sums over documents.
+
+    `bca` (bias-corrected and accelerated; Efron, 1987) is right to second order for smooth figures
+    (nll, accuracy, signed gap, Brier, AUROC) and does not leave their range. `basic` reflects the
+    resampled figures about the estimate, and so takes a bias off where percentiles would add it a
+    second time: for figures with a bias that is small beside their spread (differences of ECE).
+    The ECE itself has `calibration_error_interval`.
+
+    Args:
+        sums: what each document adds.
+        statistic: from sums over documents, [batch, ...], to the figure of each, [batch].
+        resamples: number of resamples.
+        level: of confidence.
+        method: as above, or `percentile`.
+        seed: of the draws.
+
+    Raises:
+        ValueError: for fewer than two documents, or what is not finite.
+    """
+    require_one_of("method", method, ("bca", "basic", "percentile"))
+    sums = _checked_sums(sums, resamples, level)
+    estimate = float(_figures(statistic, sums.sum(0)[None])[0])
+    figures = _figures(statistic, resampled_sums(sums, resamples=resamples, seed=seed))
+    if not np.isfinite(figures).all() or not math.isfinite(estimate):
+        raise ValueError("statistic: is not finite for some resamples of the documents")
+    tail = (1 - level) / 2
+    low, high = tail, 1 - tail
+    if method == "bca":
+        low, high = _bca_levels(sums, statistic, estimate, figures, level)
+    lower, upper = np.quantile(figures, [low, high])
+    if method == "basic":
+        lower, upper = 2 * estimate - upper, 2 * estimate - lower
+    return _interval(estimate, lower, upper, level, method, figures)
+
+
+def bootstrap_difference(
+    first: Float[np.ndarray, "documents ..."],
+    second: Float[np.ndarray, "documents ..."],
+    statistic: Statistic,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    method: Method = "bca",
+    seed: int = 0,
+) -> Interval:
+    """Interval of statistic(first) - statistic(second), of two models on the same documents.
+
+    Both are drawn together, so that what makes a document hard for both falls out. Arguments and
+    errors as for `bootstrap`; row i of both is the same document. For calibration errors use
+    `basic`: of the two biases only the difference is left, and that is taken off.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"second: has {len(second)} documents, first {len(first)}")
+    shapes = np.shape(first)[1:], np.shape(second)[1:]
+    cut = math.prod(shapes[0])
+    both = np.concatenate([np.reshape(a, (len(a), -1)) for a in (first, second)], axis=1)
+
+    def difference(sums: Any) -> Any:
+        one, other = sums[:, :cut], sums[:, cut:]
+        return statistic(one.reshape(-1, *shapes[0])) - statistic(other.reshape(-1, *shapes[1]))
+
+    return bootstrap(both, difference, resamples=resamples, level=level, method=method, seed=seed)
+
+
+def calibration_error_interval(
+    tables: Float[np.ndarray, "documents bins 3"],
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Interval of the ECE of equal-width bins, from a reliability table a document.
+
+    ECE adds up absolute values, so noise in a bin's gap can only raise it: it is biased upward, and
+    a resample, with the noise of the data and its own, is biased again. Percentiles of resamples
+    never cover the 0 of a calibrated model, and `basic` rarely does. Instead the interval holds
+    every ECE that could have led to the estimate (a test, inverted; cf. Hansen, 1999): the bins'
+    gaps are scaled from 0 (a calibrated model) upwards, the noise of the resamples is added, and a
+    scale is kept if the estimate lies between the tails of the ECEs that this makes. At 0 all of
+    1 - level is in the upper tail, since no ECE is too small for a calibrated model; from where
+    the gaps outgrow the noise on, half of it. The lower end of a calibrated model is 0, and the
+    estimate itself may lie above the upper end.
+
+    Args:
+        tables: from `document_tables`.
+        resamples: number of resamples.
+        level: of confidence.
+        seed: of the draws.
+    """
+    tables = _checked_sums(tables, resamples, level)
+    gaps = _gaps(tables.sum(0)[None])[0]
+    drawn = resampled_sums(tables, resamples=resamples, seed=seed)
+    estimate = float(np.abs(gaps).sum())
+    noise = (_gaps(drawn) - gaps) * math.sqrt(len(tables) / (len(tables) - 1))
+    from_noise = float(np.abs(noise).sum(-1).mean())
+
+    def share_above(scale: float) -> float:
+        """Of the ECEs that a model with gaps so scaled would show, the share above the estimate."""
+        return float((np.abs(scale * gaps + noise).sum(-1) >= estimate * (1 - 1e-12)).mean())
+
+    def lower_tail(scale: float) -> float:
+        grown = scale * estimate / from_noise if from_noise > 0 else 1.0
+        return (1 - level) / 2 * min(1.0, grown)
+
+    low = _first(lambda scale: share_above(scale) >= 1 - level - lower_tail(scale))
+    high = _first(lambda scale: share_above(scale) > 1 - lower_tail(scale))
+    return _interval(
+        estimate, low * estimate, high * estimate, level, "inverted test", table_error(drawn)
+    )
+
+
+def _first(reached: Callable[[float], bool]) -> float:
+    """The scale from which on something is reached, to 1e-9 of it; 0 if from the beginning."""
+    if reached(0.0):
+        return 0.0
+    low, high = 0.0, 1.0
+    while not reached(high) and high < 2**20:
+        low, high = high, 2 * high
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return high
+
+
+def _gaps(tables: Float[np.ndarray, "batch bins 3"]) -> Float[np.ndarray, "batch bins"]:
+    """Each bin's part of the signed gap."""
+    return (tables[..., 1] - tables[..., 2]) / tables[..., 0].sum(-1, keepdims=True)
+
+
+def _checked_sums(sums: Any, resamples: int, level: float) -> Float[np.ndarray, "documents ..."]:
+    sums = numbers("sums", sums, -np.inf, np.inf)
+    if len(sums) < 2:
+        raise ValueError(f"sums: of {len(sums)} documents; at least two are needed")
+    require_at_least("resamples", resamples, 2)
+    if not 0 < level < 1:
+        raise ValueError(f"level: {level} is not allowed; between 0 and 1")
+    return sums
+
+
+def _figures(statistic: Statistic, sums: Any) -> Float[np.ndarray, " batch"]:
+    figures = np.asarray(statistic(sums), np.float64)
+    if figures.shape != sums.shape[:1]:
+        raise ValueError(f"statistic: returned shape {figures.shape}; wanted {sums.shape[:1]}")
+    return figures
+
+
+def _bca_levels(
+    sums: Any, statistic: Statistic, estimate: float, figures: Any, level: float
+) -> tuple[float, float]:
+    """Which quantiles of the resampled figures are the ends of the BCa interval."""
+    from scipy.stats import norm
+
+    below = ((figures < estimate).mean() + (figures <= estimate).mean()) / 2
+    half = 1 / (2 * len(figures))
+    bias = norm.ppf(np.clip(below, half, 1 - half))
+    total = sums.sum(0)
+    rows = max(1, _AT_ONCE // max(1, total.size))
+    left_out = np.concatenate(
+        [_figures(statistic, total - sums[i : i + rows]) for i in range(0, len(sums), rows)]
+    )
+    away = left_out.mean() - left_out
+    spread = (away**2).sum() ** 1.5
+    skew = (away**3).sum() / (6 * spread) if spread > 0 and np.isfinite(spread) else 0.0
+    ends = norm.ppf([(1 - level) / 2, (1 + level) / 2]) + bias
+    low, high = norm.cdf(bias + ends / (1 - skew * ends))
+    return float(low), float(high)
+
+
+def _interval(
+    estimate: float, lower: Any, upper: Any, level: float, method: str, figures: Any
+) -> Interval:
+    return Interval(
+        estimate=estimate,
+        lower=float(lower),
+        upper=float(upper),
+        level=level,
+        method=method,
+        standard_error=float(figures.std(ddof=1)),
+        bias=float(figures.mean()) - estimate,
+    )
+
+
+def student_half_width(values: Sequence[float], level: float = 0.95) -> float | None:
+    """Half width of the Student interval of a mean, over seeds; None for a single value."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    count = len(values)
+    mean = sum(values) / count
+    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
+    return float(t.ppf((1 + level) / 2, count - 1)) * math.sqrt(variance / count)

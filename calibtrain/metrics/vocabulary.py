@@ -1,0 +1,290 @@
+"""Calibration of the whole predictive distribution, not only of its top: top-k, classwise, full.
+
+Each probability that a token's distribution gives is a prediction of its own: "the next token is
+v". A `VocabularyTable` adds them up by entry and bin while the logits of a chunk are at hand
+(`readout.accumulate`), so that nothing of size tokens x vocabulary is ever held.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from calibtrain.metrics.arguments import (
+    AnyArray,
+    is_traced,
+    numbers,
+    predictions,
+    require_at_least,
+    require_one_of,
+)
+from calibtrain.metrics.calibration import Scheme, bin_edges, binned, table_error
+from calibtrain.readout import Functional
+
+Per = Literal["pair", "token"]
+
+_HOST_ELEMENTS = 2**22
+"""Probabilities looked at at once on the host: 32 MiB."""
+
+_SUM_TOLERANCE = 1e-3
+"""How far a distribution may be from adding up to 1: what float32 makes of a large vocabulary."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class VocabularyTable:
+    """Unreduced sums over tokens, by vocabulary entry and bin of its probability.
+
+    As large as `3 * bins` more columns of the unembedding; states of parts of the data add up.
+
+    Attributes:
+        table: per entry and bin the sums of weight, probability, and weight where the entry was
+            the target.
+    """
+
+    table: Float[AnyArray, "vocab bins 3"]
+
+    @classmethod
+    def of(
+        cls,
+        logits: Float[AnyArray, "tokens padded"],
+        labels: Int[AnyArray, " tokens"],
+        weights: Float[AnyArray, " tokens"],
+        *,
+        bins: int = 15,
+        vocab_size: int | None = None,
+    ) -> "VocabularyTable":
+        """The state of a chunk of tokens. Runs inside `jax.jit`, in float32.
+
+        Args:
+            logits: as they are, or probabilities' logarithms.
+            labels: target of each token.
+            weights: 1 where a token counts; the others may hold anything.
+            bins: number of equal-width bins of probability.
+            vocab_size: columns from here on only pad; they must hold no probability.
+        """
+        probability = jax.nn.softmax(jnp.asarray(logits, jnp.float32), axis=-1)
+        return cls(class_table(probability[:, :vocab_size], labels, weights, bins))
+
+    def merge(self, other: "VocabularyTable") -> "VocabularyTable":
+        """The state of both parts together."""
+        return jax.tree.map(lambda a, b: a + b, self, other)
+
+    def exact(self) -> "VocabularyTable":
+        """The same on the host in float64, for merging many batches without rounding."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self)
+
+    def classwise(self, per: Per = "pair") -> Any:
+        """`classwise_calibration_error` of all that was added up."""
+        return _classwise(self._counted(), per)
+
+    def full(self, per: Per = "pair") -> Any:
+        """`full_calibration_error` of all that was added up."""
+        return _full(self._counted(), per)
+
+    def _counted(self) -> Float[np.ndarray, "vocab bins 3"]:
+        table = self.exact().table
+        if table[..., 0].sum() <= 0:
+            raise ValueError("state: is empty; at least one token is needed")
+        return table
+
+
+def class_table(
+    probability: Float[AnyArray, "tokens vocab"],
+    labels: Int[AnyArray, " tokens"],
+    weights: Float[AnyArray, " tokens"],
+    bins: int,
+) -> Float[AnyArray, "vocab bins 3"]:
+    """The table of a `VocabularyTable`. Runs inside `jax.jit`."""
+    weights = jnp.asarray(weights, jnp.float32)
+    probability = jnp.where(weights[:, None] > 0, probability, 0.0)
+    edges = jnp.asarray(bin_edges(bins))
+    lower = edges[:-1].at[0].set(-1.0)
+
+    def of_bin(bounds: Any) -> jax.Array:
+        inside = (probability > bounds[0]) & (probability <= bounds[1])
+        members = jnp.stack([inside.astype(jnp.float32), jnp.where(inside, probability, 0.0)])
+        return jnp.einsum("n,knv->vk", weights, members, precision="highest")
+
+    # a bin at a time: the products read the probabilities again instead of keeping memberships
+    upper = edges[1:].at[-1].set(2.0)  # a sum of exponentials may round to above 1
+    sums = jax.lax.map(of_bin, (lower, upper))
+    of_label = jnp.take_along_axis(probability, labels[:, None], axis=-1)[:, 0]
+    member = jax.nn.one_hot(jnp.searchsorted(edges[1:-1], of_label, side="left"), bins)
+    is_label = jax.nn.one_hot(labels, probability.shape[-1])
+    correct = jnp.matmul(is_label.T, member * weights[:, None], precision="highest")
+    return jnp.concatenate([jnp.moveaxis(sums, 0, 1), correct[..., None]], axis=-1)
+
+
+def classwise_calibration_error(
+    probabilities: Float[AnyArray, "tokens vocab"],
+    labels: Int[AnyArray, " tokens"],
+    *,
+    bins: int = 15,
+    weights: Float[AnyArray, " tokens"] | None = None,
+    per: Per = "pair",
+) -> Float[AnyArray, ""]:
+    """Classwise ECE: that of each class's own probability (Kull et al., NeurIPS 2019).
+
+    sum_v sum_b w_vb / W |frequency_vb - probability_vb|, divided by the number of classes.
+
+    Args:
+        probabilities: a distribution a token.
+        labels: target of each token.
+        bins: number of equal-width bins.
+        weights: weight of each token; default 1.
+        per: `pair`, the mean over classes of the paper, which vanishes as vocabularies grow (all
+            but a few probabilities are near 0), or `token`, the sum over classes, in [0, 2].
+
+    Raises:
+        ValueError: for shapes that do not fit, no tokens, and, outside of `jax.jit`, what is not
+            finite, not a distribution, or not a class.
+    """
+    return _classwise(_table(probabilities, labels, bins, weights), per)
+
+
+def full_calibration_error(
+    probabilities: Float[AnyArray, "tokens vocab"],
+    labels: Int[AnyArray, " tokens"],
+    *,
+    bins: int = 15,
+    weights: Float[AnyArray, " tokens"] | None = None,
+    per: Per = "pair",
+) -> Float[AnyArray, ""]:
+    """Full-ECE: one ECE over all (token, class) pairs (arXiv 2406.11345).
+
+    sum_m |B_m| / N |A_m - C_m|, where bin m holds every pair whose probability lies in it, A_m is
+    how often the class was the target, and C_m the mean probability.
+
+    Args:
+        probabilities: as for `classwise_calibration_error`, as are the other arguments and errors.
+        per: what N counts: `pair`, so that the shares of the bins add up to 1, but the value
+            vanishes as vocabularies grow; or `token`, which is `vocab` times as much, in [0, 2].
+    """
+    return _full(_table(probabilities, labels, bins, weights), per)
+
+
+def _classwise(table: Any, per: str) -> Any:
+    require_one_of("per", per, ("pair", "token"))
+    errors = abs(table[..., 2] - table[..., 1]).sum(-1) / table[..., 0].sum(-1)
+    return errors.mean() if per == "pair" else errors.sum()
+
+
+def _full(table: Any, per: str) -> Any:
+    require_one_of("per", per, ("pair", "token"))
+    error = table_error(table.sum(0))
+    return error if per == "pair" else error * table.shape[0]
+
+
+def _table(probabilities: Any, labels: Any, bins: int, weights: Any) -> Any:
+    """Per class and bin the sums of weight, probability and correctness."""
+    require_at_least("bins", bins, 1)
+    weights = _checked_shapes(probabilities, labels, weights)
+    vocab = jnp.shape(probabilities)[1]
+    if is_traced(probabilities, labels, weights):
+        return class_table(jnp.asarray(probabilities, jnp.float32), labels, weights, bins)
+    table = np.zeros((3, vocab * bins))
+    edges = bin_edges(bins, np.asarray(probabilities[:1]).dtype)
+    for part, label, weight in _blocks(probabilities, labels, weights):
+        index = np.searchsorted(edges[1:-1], part, side="left") + np.arange(vocab) * bins
+        for row, value in ((0, np.ones_like(part)), (1, part)):
+            value = (value * weight[:, None]).ravel()
+            table[row] += np.bincount(index.ravel(), value, vocab * bins)
+        table[2] += np.bincount(index[np.arange(len(part)), label], weight, vocab * bins)
+    return np.moveaxis(table.reshape(3, vocab, bins), 0, -1)
+
+
+def _checked_shapes(probabilities: Any, labels: Any, weights: Any) -> Any:
+    shape = jnp.shape(probabilities)
+    if len(shape) != 2 or jnp.shape(labels) != shape[:1]:
+        raise ValueError(
+            f"labels: shape {jnp.shape(labels)} does not fit probabilities of shape {shape}"
+        )
+    if not all(shape):
+        raise ValueError("probabilities: are empty; at least one token and class are needed")
+    if weights is None:
+        return np.ones(shape[0], np.float32)
+    if jnp.shape(weights) != shape[:1]:
+        raise ValueError(f"weights: shape {jnp.shape(weights)} must be {shape[:1]}")
+    return weights
+
+
+def _blocks(probabilities: Any, labels: Any, weights: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Tokens that count, a block at a time in float64, checked."""
+    weights = numbers("weights", weights, 0.0, np.inf)
+    if not weights.any():
+        raise ValueError("weights: are all 0; the selection is empty")
+    tokens, vocab = probabilities.shape
+    rows = max(1, _HOST_ELEMENTS // vocab)
+    for start in range(0, tokens, rows):
+        weight = weights[start : start + rows]
+        counted = weight > 0
+        label = np.asarray(labels[start : start + rows])[counted]
+        part = np.asarray(probabilities[start : start + rows])[counted]
+        part = numbers("probabilities", part, 0.0, 1.0)
+        if len(part) and np.abs(part.sum(-1) - 1).max() > _SUM_TOLERANCE:
+            raise ValueError(f"probabilities: must add up to 1, to within {_SUM_TOLERANCE:g}")
+        if len(label) and not (label.min() >= 0 and label.max() < vocab):
+            raise ValueError(f"labels: must be in [0, {vocab})")
+        yield part, label, weight[counted]
+
+
+def top_k_calibration_error(
+    probabilities: Float[AnyArray, "tokens vocab"],
+    labels: Int[AnyArray, " tokens"],
+    *,
+    k: int,
+    bins: int = 15,
+    scheme: Scheme = "width",
+    weights: Float[AnyArray, " tokens"] | None = None,
+) -> Float[AnyArray, ""]:
+    """ECE of the event "the target is among the k most probable" (Gupta et al., ICLR 2021).
+
+    Its confidence is the sum of the k largest probabilities; of equal ones the first count. k = 1
+    is the ordinary ECE. In a stream, ask `readout` for the functionals `top_k_confidence(k)` and
+    `top_k_correct(k)`. Arguments and errors as for `classwise_calibration_error`.
+    """
+    weights = _checked_shapes(probabilities, labels, weights)
+    vocab = jnp.shape(probabilities)[1]
+    if not 1 <= k <= vocab:
+        raise ValueError(f"k: {k} is not allowed; in 1..{vocab}")
+    if is_traced(probabilities, labels, weights):
+        top, classes = jax.lax.top_k(jnp.asarray(probabilities, jnp.float32), k)
+        among = jnp.any(classes == labels[:, None], axis=-1)
+        p = predictions(jnp.minimum(jnp.sum(top, axis=-1), 1.0), among, weights)
+    else:
+        blocks = [_top_k(k, *block) for block in _blocks(probabilities, labels, weights)]
+        mass, hit, counted = (np.concatenate(column) for column in zip(*blocks, strict=True))
+        # edges are rounded as the probabilities were
+        p = predictions(mass.astype(np.asarray(probabilities[:1]).dtype), hit, counted)
+    return table_error(binned(p, bins, scheme))
+
+
+def _top_k(k: int, probabilities: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
+    classes = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
+    mass = np.take_along_axis(probabilities, classes, axis=-1).sum(-1)
+    return np.minimum(mass, 1.0), (classes == labels[:, None]).any(-1), weights
+
+
+def top_k_confidence(k: int) -> Functional:
+    """For `readout(functionals=...)`: the sum of a token's k largest probabilities."""
+
+    def functional(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        top = jax.nn.logsumexp(jax.lax.top_k(logits, k)[0], axis=-1)
+        return jnp.minimum(jnp.exp(top - jax.nn.logsumexp(logits, axis=-1)), 1.0)
+
+    return functional
+
+
+def top_k_correct(k: int) -> Functional:
+    """For `readout(functionals=...)`: 1 where the target is among the k most probable, else 0."""
+
+    def functional(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        among = jax.lax.top_k(logits, k)[1] == labels[:, None]
+        return jnp.any(among, axis=-1).astype(jnp.float32)
+
+    return functional
