@@ -24,6 +24,7 @@ class WindowBatch(NamedTuple):
         segments: which window of its row a slot belongs to; -1 where there is none.
         weights: 1 where the slot is scored here, else 0.
         documents: index of the document in the store; -1 where there is none.
+        before: bytes of the document before what the slot predicts.
     """
 
     tokens: Int[Any, "rows context"]
@@ -31,6 +32,7 @@ class WindowBatch(NamedTuple):
     segments: Int[Any, "rows context"]
     weights: Float[Any, "rows context"]
     documents: Int[Any, "rows context"]
+    before: Int[Any, "rows context"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +107,7 @@ class EvaluationWindows:
         shape = (self.rows, self.context)
         tokens, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         segments, documents = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
-        weights = np.zeros(shape, np.float32)
+        weights, before = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
         for row, windows in enumerate(self._packed[index * self.rows : (index + 1) * self.rows]):
             place = 0
             for segment, window in enumerate(windows):
@@ -115,6 +117,8 @@ class EvaluationWindows:
                 labels[row, place:to] = ids[window.start + 1 : window.end + 1]
                 segments[row, place:to] = segment
                 documents[row, place:to] = window.document
+                lengths = self.store.byte_lengths[ids[: window.end]]  # of what is read so far
+                before[row, place:to] = np.cumsum(lengths)[window.start :]
                 weights[row, to - (window.end - window.scored_from) : to] = 1.0
                 place = to
-        return WindowBatch(tokens, labels, segments, weights, documents)
+        return WindowBatch(tokens, labels, segments, weights, documents, before)

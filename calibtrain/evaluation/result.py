@@ -13,8 +13,19 @@ import numpy as np
 import calibtrain
 from calibtrain.data.disk import disk_errors, write_whole
 from calibtrain.errors import UserError
+from calibtrain.evaluation.tally import COLUMNS
 
-TABLES = ("reliability", "frequency_deciles")
+FIGURE_DETAILS = ("intervals", "bounds", "signatures")
+"""Results that say more about the figures, by their names."""
+TABLES = (
+    "reliability",
+    "smooth_reliability",
+    "risk_coverage",
+    "frequency_deciles",
+    "positions",
+    "entropy_bands",
+    "groups",
+)
 """Results that are tables; the others are single figures."""
 
 
@@ -25,9 +36,9 @@ class Evaluation:
     Attributes:
         about: corpus, split, step, hashes, vocab_size, context, bins, documents; and limit, the
             bytes of text that were asked for, about (none: all).
-        results: from `metrics.token_metrics`.
+        results: from `reading.read_results`, and `signatures`.
         documents: columns of the table with a row a document (document, tokens, bytes, nll and
-            entropy summed in nats, correct and confidence summed).
+            entropy summed in nats, confidence, correct and the multiclass Brier score summed).
     """
 
     about: Mapping[str, Any]
@@ -37,7 +48,8 @@ class Evaluation:
     @property
     def figures(self) -> dict[str, float]:
         """The single figures."""
-        return {name: value for name, value in self.results.items() if name not in TABLES}
+        left_out = (*TABLES, *FIGURE_DETAILS)
+        return {name: value for name, value in self.results.items() if name not in left_out}
 
     def to_dict(self) -> dict[str, Any]:
         """As the JSON file holds it."""
@@ -97,8 +109,8 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 def document_table(
     names: tuple[str, ...], raw_bytes: np.ndarray, chosen: np.ndarray, sums: np.ndarray
 ) -> dict[str, Any]:
-    """Columns of the per-document table from sums [documents, 5]."""
-    keys = ("tokens", "nll", "entropy", "confidence", "correct")
+    """Columns of the per-document table from a tally's sums [documents, 6]."""
+    keys = ("tokens", *COLUMNS)
     return {
         "document": [names[index] for index in chosen],
         "bytes": raw_bytes[chosen],

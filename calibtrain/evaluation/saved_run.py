@@ -87,7 +87,9 @@ def _evaluate(
         "config_hash": config_hash(config),
         "vocab_size": tokenizer.vocab_size,
     }
-    evaluation = evaluator.evaluate(state.params, store, about, limit=limit, check=check)
+    evaluation = evaluator.evaluate(
+        state.params, store, about, limit=limit, groups=opened.groups(split), check=check
+    )
     evaluation.write(run.evaluations, own.corpus, config.evaluation.final_bytes)
     return evaluation
 

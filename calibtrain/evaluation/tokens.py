@@ -1,6 +1,6 @@
 """The token event space: a model on windows of a store, scored once per slot."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,16 +9,30 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+import calibtrain
 from calibtrain.data.store import TokenStore
 from calibtrain.data.windows import EvaluationWindows, WindowBatch
+from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.result import Evaluation, document_table
-from calibtrain.metrics.tokens import FIELDS, TokenMetrics, token_metrics
+from calibtrain.evaluation.signatures import signatures
+from calibtrain.evaluation.strata import (
+    DECILES,
+    ENTROPY,
+    FREQUENCY,
+    POSITION,
+    document_groups,
+    entropy_band,
+    position_band,
+)
+from calibtrain.evaluation.tally import COLUMNS, Tally
+from calibtrain.metrics.signature import Signature
 from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import ROWS, Layout
 from calibtrain.readout import readout
 from calibtrain.training.finite import NonFiniteError, require_finite
 
-DECILES = 10
+FIELDS = ("nll", "log_confidence", "correct", "entropy", "sum_squares")
+"""What is asked of `readout`."""
 
 
 class TokenEvaluator:
@@ -45,29 +59,28 @@ class TokenEvaluator:
         self._layout = layout if layout and layout.devices > 1 else None
         shares = self._layout.row_shares if self._layout else 1
         self.rows, self.context, self.bins = -(-rows // shares) * shares, context, bins
+        self._deciles = deciles
         self._entries = np.bincount(deciles, minlength=DECILES)
-        group = jnp.asarray(deciles)
 
-        def evaluate_batch(
-            params: Params, batch: WindowBatch
-        ) -> tuple[TokenMetrics, Float[Array, "rows context 4"]]:
+        def score(
+            params: Params, batch: WindowBatch, temperature: Float[Array, ""] | None
+        ) -> Float[Array, "rows context columns"]:
             hidden, unembedding = network.apply(params, batch.tokens, batch.segments)
             stats = readout(
                 hidden,
                 unembedding,
                 batch.labels,
+                temperature=temperature,
                 vocab_size=network.vocab_size,
                 soft_cap=network.config.logit_soft_cap,
                 fields=FIELDS,
             )
-            state = TokenMetrics.of(
-                stats, batch.weights, group[batch.labels], groups=DECILES, bins=bins
-            )
-            columns = [stats.nll, stats.entropy, stats.confidence, stats.correct]
-            return state, jnp.stack(columns, axis=-1)
+            brier = 1 - 2 * jnp.exp(-stats.nll) + stats.sum_squares
+            columns = [stats.nll, stats.entropy, stats.confidence, stats.correct, brier]
+            return jnp.stack(columns, axis=-1)
 
-        self._evaluate_batch: Callable[..., Any] = (
-            _shared(evaluate_batch, self._layout) if self._layout else jax.jit(evaluate_batch)
+        self._score: Callable[..., Any] = (
+            _shared(score, self._layout) if self._layout else jax.jit(score)
         )
 
     def evaluate(
@@ -77,6 +90,9 @@ class TokenEvaluator:
         about: Mapping[str, Any],
         *,
         limit: int | None = None,
+        groups: Sequence[str] = (),
+        temperature: float = 1.0,
+        thorough: bool = True,
         check: Callable[[], None] = lambda: None,
     ) -> Evaluation:
         """Score whole documents of a store.
@@ -86,68 +102,96 @@ class TokenEvaluator:
             store: tokens of a split, in the network's vocabulary.
             about: what the results belong to.
             limit: bytes of text, about; none: all.
+            groups: of each document of the store; none: results are not given by group.
+            temperature: divides the logits.
+            thorough: with all intervals (see `reading.read_results`).
             check: called between batches; may raise to give up.
 
         Raises:
             NonFiniteError: where a result is infinite or no number.
         """
         windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
-        state = None
-        sums = np.zeros((len(store), 5))
+        if not len(windows.documents):
+            raise ValueError("no documents to evaluate")
+        strata = [FREQUENCY, POSITION, ENTROPY]
+        grouping = document_groups(groups)
+        if grouping is not None:
+            strata.append(grouping[0])
+        tally = Tally(windows.documents, len(store), strata, self.bins)
         pending: tuple[Any, WindowBatch] | None = None
 
-        def take(result: Any, batch: WindowBatch) -> None:
-            nonlocal state
-            part, tokens = result
-            state = part.exact() if state is None else state.merge(part.exact())
+        def take(scores: Any, batch: WindowBatch) -> None:
             counted = batch.weights > 0
-            values = np.asarray(tokens, np.float64)[counted]
-            columns = np.concatenate([np.ones((len(values), 1)), values], axis=1)
+            values = np.asarray(scores)[counted]
             documents = batch.documents[counted]
-            for column in range(5):
-                sums[:, column] += np.bincount(
-                    documents, weights=columns[:, column], minlength=len(store)
-                )
+            members = {
+                FREQUENCY.name: self._deciles[batch.labels[counted]],
+                POSITION.name: position_band(batch.before[counted]),
+                ENTROPY.name: entropy_band(values[:, COLUMNS.index("entropy")]),
+            }
+            if grouping is not None:
+                members[grouping[0].name] = grouping[1][documents]
+            _require_finite_scores(values, about)
+            tally.add(documents, values, members)
 
         for index in range(len(windows)):
             check()
             batch = windows[index]
             shared = self._layout.share_out(batch) if self._layout else batch
-            result = self._evaluate_batch(params, shared)
+            divisor = None if temperature == 1.0 else np.float32(temperature)
+            result = self._score(params, shared, divisor)
             if pending is not None:  # read one batch behind, while the device does the next
                 take(*pending)
             pending = (result, batch)
-        if pending is not None:
-            take(*pending)
-        if state is None:
-            raise ValueError("no documents to evaluate")
-        results = token_metrics(state, windows.bytes, self._entries)
-        try:
-            require_finite(results, about["step"])
-        except NonFiniteError as error:
-            where = f"evaluation {about['corpus']}-{about['split']}"
-            raise NonFiniteError(f"{where}: {error}") from None
+        assert pending is not None
+        take(*pending)
+        sums = tally.sums()
+        results = read_results(
+            sums,
+            tally.of_blocks(store.document_bytes),
+            vocabulary_entries=self._entries,
+            thorough=thorough,
+        )
+        _require_finite_results(results, about)
+        signature = Signature(
+            corpus=about["corpus_hash"],
+            tokenizer=about["tokenizer_hash"],
+            version=calibtrain.__version__,
+            bins=self.bins,
+            temperature=temperature,
+        )
         return Evaluation(
             about={
                 **about,
+                "event": "token",
                 "limit": limit,
                 "context": self.context,
                 "bins": self.bins,
+                "temperature": temperature,
                 "documents": len(windows.documents),
             },
-            results=results,
+            results={**results, "signatures": signatures(results, signature)},
             documents=document_table(
-                store.document_ids, store.document_bytes, windows.documents, sums
+                store.document_ids, store.document_bytes, windows.documents, sums.documents
             ),
         )
 
 
-def _shared(evaluate_batch: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
+def _require_finite_scores(values: Float[np.ndarray, "events columns"], about: Any) -> None:
+    if not np.isfinite(values).all():
+        column = int(np.flatnonzero(~np.isfinite(values).all(axis=0))[0])
+        _require_finite_results({COLUMNS[column]: float(values[:, column].sum())}, about)
+
+
+def _require_finite_results(results: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    try:
+        require_finite(results, about["step"])
+    except NonFiniteError as error:
+        where = f"evaluation {about['corpus']}-{about['split']}"
+        raise NonFiniteError(f"{where}: {error}") from None
+
+
+def _shared(score: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
     """The same, each device on its rows; every host gets all results."""
-
-    def on_device(params: Params, batch: WindowBatch) -> Any:
-        state, columns = evaluate_batch(params, batch)
-        return jax.lax.psum(state, ROWS), columns
-
-    run = layout.on_each_device(on_device, (P(), P(ROWS)), (P(), P(ROWS)))
+    run = layout.on_each_device(score, (P(), P(ROWS), P()), P(ROWS))
     return jax.jit(run, out_shardings=layout.everywhere)

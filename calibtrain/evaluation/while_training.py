@@ -89,11 +89,12 @@ class EvaluationWhileTraining:
             split: open_store(plan.corpus, split, plan.tokenizer, cache)
             for split in {"validation", *settings.final_splits}
         }
+        self.groups = {split: plan.corpus.groups(split) for split in self.stores}
         self.evaluator = evaluator
 
     def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
         """Score about `evaluation.bytes` of the validation split."""
-        evaluation = self._evaluate(params, "validation", step, self.settings.bytes, stop)
+        evaluation = self._evaluate(params, "validation", step, self.settings.bytes, stop, False)
         if step < self.plan.budget.steps:  # at the end, the final evaluation is enough
             self._write(evaluation)
         return evaluation.figures
@@ -106,7 +107,8 @@ class EvaluationWhileTraining:
         for split in self.settings.final_splits:
             found = self._done(split, step)
             if not hosts.agreed(found is not None):
-                evaluation = self._evaluate(params, split, step, self.settings.final_bytes, stop)
+                limit = self.settings.final_bytes
+                evaluation = self._evaluate(params, split, step, limit, stop, True)
                 self._write(evaluation)
                 found = evaluation.to_dict()
             if found is not None:  # it is, but for a host whose view of the disk is stale
@@ -140,12 +142,24 @@ class EvaluationWhileTraining:
         }
 
     def _evaluate(
-        self, params: Params, split: str, step: int, limit: int | None, stop: Callable[[], bool]
+        self,
+        params: Params,
+        split: str,
+        step: int,
+        limit: int | None,
+        stop: Callable[[], bool],
+        thorough: bool,
     ) -> Evaluation:
         def check() -> None:
             if stop():
                 raise Stopped
 
         return self.evaluator.evaluate(
-            params, self.stores[split], self._about(split, step), limit=limit, check=check
+            params,
+            self.stores[split],
+            self._about(split, step),
+            limit=limit,
+            groups=self.groups[split],
+            thorough=thorough,
+            check=check,
         )

@@ -1,0 +1,178 @@
+"""`Sums` in, results out: every figure by its public name, its interval, and tables.
+
+Intervals come from `figure_intervals`; documents are resampled in blocks of neighbours where there
+are many.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from calibtrain.evaluation.figure_intervals import (
+    BYTES,
+    FEWER_RESAMPLES,
+    RESAMPLES,
+    N,
+    error_intervals,
+    main_intervals,
+    plain_figures,
+    shown,
+)
+from calibtrain.evaluation.signatures import BRIER_PARTS
+from calibtrain.evaluation.strata import FREQUENCY, Stratum
+from calibtrain.evaluation.tally import Sums
+from calibtrain.metrics.calibration import table_error
+from calibtrain.metrics.from_histogram import histogram_bounds, histogram_metrics
+from calibtrain.metrics.intervals import Interval, calibration_error_interval
+from calibtrain.metrics.ordered import WEIGHT
+from calibtrain.metrics.ranking import risk_curve
+from calibtrain.metrics.resampling import bootstrap_figures
+from calibtrain.metrics.smooth import smooth_curve
+
+CURVE_POINTS = 101
+
+
+def read_results(
+    sums: Sums,
+    raw_bytes: Int[np.ndarray, " blocks"],
+    *,
+    vocabulary_entries: Int[np.ndarray, " deciles"] | None = None,
+    thorough: bool = True,
+) -> dict[str, Any]:
+    """Results by their public names.
+
+    Args:
+        sums: of all the events.
+        raw_bytes: bytes of text of each block.
+        vocabulary_entries: how many entries of the vocabulary each frequency decile holds.
+        thorough: with the intervals of strata and of every error; else only of the main figures,
+            from fewer resamples: for evaluations in the midst of training.
+
+    Returns:
+        Figures: tokens (events), bytes, nll (nats an event), bits_per_byte, accuracy,
+        mean_confidence, signed_gap, ece and the other metrics of `metrics.histogram_metrics`, brier
+        and its parts, multiclass_brier, entropy_rate (nats an event), entropy_bits_per_byte,
+        entropy_calibration_error. Tables: reliability, smooth_reliability, risk_coverage, and one
+        for each stratum. intervals: lower, upper and method, by figure. bounds: how far figures
+        that are read from a histogram may be off. What is not defined is None.
+    """
+    blocks = np.column_stack([sums.blocks, raw_bytes])
+    if not blocks[:, N].sum():
+        raise ValueError("no tokens: the selection is empty")
+    bins = sums.tables.shape[1]
+    figures = {
+        name: float(of(blocks.sum(0)[None])[0]) for name, of in plain_figures(blocks).items()
+    }
+    errors = histogram_metrics(sums.histogram, bins=bins)
+    parts = {f"brier_{part}": errors.pop(part) for part in BRIER_PARTS}
+    for same in ("weight", "accuracy", "mean_confidence", "signed_gap", "smooth_sigma"):
+        sigma = errors.pop(same)
+    fine = sums.histogram.exact().table
+    intervals = main_intervals(sums, blocks, RESAMPLES if thorough else 200)
+    if thorough:
+        intervals |= error_intervals(sums)
+    return {
+        "tokens": int(blocks[:, N].sum()),
+        "bytes": int(blocks[:, BYTES].sum()),
+        **figures,
+        **errors,
+        **parts,
+        "intervals": {name: shown(interval) for name, interval in intervals.items()},
+        "bounds": histogram_bounds(sums.histogram, bins=bins),
+        "reliability": _reliability(sums.tables.sum(0)),
+        "smooth_reliability": _smooth_reliability(fine, sigma),
+        "risk_coverage": _risk_coverage(fine),
+        **{
+            name: _stratum(stratum, likelihood, tables, vocabulary_entries, thorough)
+            for name, (stratum, likelihood, tables) in sums.strata.items()
+        },
+    }
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _reliability(table: Float[np.ndarray, "bins 3"]) -> list[dict[str, Any]]:
+    bins = len(table)
+    return [
+        {
+            "lower": number / bins,
+            "upper": (number + 1) / bins,
+            "tokens": float(weight),
+            "confidence": float(confidence / weight) if weight else None,
+            "accuracy": float(correct / weight) if weight else None,
+        }
+        for number, (weight, confidence, correct) in enumerate(table)
+    ]
+
+
+def _smooth_reliability(fine: Float[np.ndarray, "cells 5"], sigma: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "confidence": float(confidence),
+            "accuracy": None if math.isnan(accuracy) else float(accuracy),
+            "density": float(density),
+        }
+        for confidence, accuracy, density in smooth_curve(fine, sigma, CURVE_POINTS)
+    ]
+
+
+def _risk_coverage(fine: Float[np.ndarray, "cells 5"]) -> list[dict[str, float]]:
+    """The curve at as many coverages, evenly spread."""
+    curve = risk_curve(fine[fine[:, WEIGHT] > 0])
+    coverage = np.linspace(0, 1, CURVE_POINTS)[1:]
+    order = np.argsort(curve[:, 0])
+    risk = np.interp(coverage, curve[order, 0], curve[order, 1])
+    return [{"coverage": float(c), "risk": float(r)} for c, r in zip(coverage, risk, strict=True)]
+
+
+def _stratum(
+    stratum: Stratum,
+    likelihood: Float[np.ndarray, "blocks groups 3"],
+    tables: Float[np.ndarray, "blocks groups bins 3"],
+    entries: Int[np.ndarray, " deciles"] | None,
+    thorough: bool,
+) -> list[dict[str, Any]]:
+    """A row a group: its figures and their intervals; None where it holds no event."""
+    rows = []
+    for index, label in enumerate(stratum.labels):
+        row: dict[str, Any] = {"label": label}
+        if stratum.name == FREQUENCY.name:
+            held = None if entries is None else int(entries[index])
+            row |= {"decile": index + 1, "vocabulary_entries": held}
+        there = likelihood[:, index, 0] > 0
+        rows.append(row | _group(likelihood[there, index], tables[there, index], thorough))
+    return rows
+
+
+def _group(
+    likelihood: Float[np.ndarray, "blocks 3"],
+    tables: Float[np.ndarray, "blocks bins 3"],
+    thorough: bool,
+) -> dict[str, Any]:
+    statistics: dict[str, Callable[[Any], Any]] = {
+        "nll": lambda s: s[:, 1] / s[:, 0],
+        "entropy_rate": lambda s: s[:, 2] / s[:, 0],
+        "mean_confidence": lambda s: s[:, 3] / s[:, 0],
+        "accuracy": lambda s: s[:, 4] / s[:, 0],
+        "signed_gap": lambda s: (s[:, 3] - s[:, 4]) / s[:, 0],
+    }
+    if not len(likelihood):
+        return {"tokens": 0.0, **dict.fromkeys((*statistics, "ece", "intervals"))}
+    sums = np.column_stack([likelihood, tables[:, :, 1:].sum(1)])
+    whole = sums.sum(0)[None]
+    intervals: dict[str, Interval] | None = None
+    if thorough and len(sums) > 1:
+        intervals = {
+            **bootstrap_figures(sums, statistics, resamples=FEWER_RESAMPLES),
+            "ece": calibration_error_interval(tables, resamples=FEWER_RESAMPLES),
+        }
+    return {
+        "tokens": float(whole[0, 0]),
+        **{name: float(of(whole)[0]) for name, of in statistics.items()},
+        "ece": float(table_error(tables.sum(0))),
+        "intervals": intervals and {name: shown(found) for name, found in intervals.items()},
+    }
