@@ -33,6 +33,7 @@ class TokenEvaluator:
         context: int,
         bins: int,
         layout: Layout | None = None,
+        chunk: int | None = None,
     ):
         """Args:
         network: the model.
@@ -41,6 +42,7 @@ class TokenEvaluator:
         context: slots a row.
         bins: equal-width bins of the ECE.
         layout: of the devices that share the work; none: one device.
+        chunk: tokens whose logits are held at once.
         """
         self._layout = layout if layout and layout.devices > 1 else None
         shares = self._layout.row_shares if self._layout else 1
@@ -59,6 +61,7 @@ class TokenEvaluator:
                 vocab_size=network.vocab_size,
                 soft_cap=network.config.logit_soft_cap,
                 fields=FIELDS,
+                chunk=chunk,
             )
             state = TokenMetrics.of(
                 stats, batch.weights, group[batch.labels], groups=DECILES, bins=bins
@@ -66,9 +69,18 @@ class TokenEvaluator:
             columns = [stats.nll, stats.entropy, stats.confidence, stats.correct]
             return state, jnp.stack(columns, axis=-1)
 
-        self._evaluate_batch: Callable[..., Any] = (
+        self._evaluate_batch: Any = (
             _shared(evaluate_batch, self._layout) if self._layout else jax.jit(evaluate_batch)
         )
+
+    def lower(self, params: Any) -> Any:
+        """The program that scores a batch, ready to be compiled for parameters of such shapes."""
+        sharding = self._layout.rows if self._layout else None
+        shape = (self.rows, self.context)
+        integers = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
+        weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+        batch = WindowBatch(integers, integers, integers, weights, integers)
+        return self._evaluate_batch.lower(params, batch)
 
     def evaluate(
         self,
