@@ -6,7 +6,7 @@ from typing import Any
 
 from calibtrain.config import Config
 from calibtrain.data.disk import cache_directory
-from calibtrain.data.store import TokenStore, frequency_deciles, open_store
+from calibtrain.data.store import TokenStore, frequency_deciles, ignore, open_store
 from calibtrain.evaluation.result import Evaluation, evaluation_name, read_evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import Params
@@ -26,29 +26,26 @@ def train_run(
 ) -> Outcome:
     """Train a run with its evaluations, or go on with it if it is there (see `training.loop`)."""
     cache = cache or cache_directory()
+    observer = observer if hosts.is_primary() else ignore
     return train(
         config,
         path,
         cache=cache,
-        evaluator=lambda plan, run: EvaluationWhileTraining(plan, run, cache),
-        observer=observer if hosts.is_primary() else _silent,
+        evaluator=lambda plan, run: EvaluationWhileTraining(plan, run, cache, observer),
+        observer=observer,
     )
-
-
-def _silent(event: Mapping[str, Any]) -> None:
-    """The observer of a host that is not the one to speak."""
 
 
 class EvaluationWhileTraining:
     """Validation text at a cadence, whole splits at the end."""
 
-    def __init__(self, plan: Plan, run: RunFolder, cache: Path):
+    def __init__(self, plan: Plan, run: RunFolder, cache: Path, observer: Observer = ignore):
         settings = plan.config.evaluation
         self.plan = plan
         self.run = run
         self.settings = settings
         self.stores: dict[str, TokenStore] = {
-            split: open_store(plan.corpus, split, plan.tokenizer, cache)
+            split: open_store(plan.corpus, split, plan.tokenizer, cache, observer)
             for split in {"validation", *settings.final_splits}
         }
         self.evaluator = TokenEvaluator(

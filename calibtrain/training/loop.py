@@ -29,7 +29,8 @@ from calibtrain.training.run import RunFolder
 from calibtrain.training.summary import describe_run
 
 Observer = Callable[[Mapping[str, Any]], None]
-"""Is told what happens: {"event": "start" | "progress" | "evaluation" | "saved" | "final", ...}."""
+"""Is told what happens: {"event": "tokenised" | "start" | "progress" | "evaluation" | "saved" |
+"final", ...}."""
 
 
 class Stopped(Exception):
@@ -90,8 +91,8 @@ def train(
     if hosts.agreed(run.exists):
         run.check_config(config)
         with _held(run):
-            return _train(make_plan(config, cache), run, cache, evaluator, observer)
-    plan = make_plan(config, cache)
+            return _train(make_plan(config, cache, observer), run, cache, evaluator, observer)
+    plan = make_plan(config, cache, observer)
 
     def fill(folder: Path) -> None:
         plan.tokenizer.save(folder / "tokenizer")

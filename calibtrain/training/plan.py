@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from calibtrain.config import Config, config_hash
 from calibtrain.data.batches import TextStream, TrainingBatches
 from calibtrain.data.corpus import Corpus, open_corpus
-from calibtrain.data.store import TokenStore, open_store
+from calibtrain.data.store import Observer, TokenStore, ignore, open_store
 from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.models import Network, ParameterCount, build, count_parameters
@@ -82,7 +84,7 @@ def context_tokens(config: Config, bytes_per_token: float) -> int:
     return max(8, round(config.context.bytes / bytes_per_token))
 
 
-def make_plan(config: Config, cache: Path) -> Plan:
+def make_plan(config: Config, cache: Path, observer: Observer = ignore) -> Plan:
     """Prepare the data of a run and work out what it will do. Writes to the cache only.
 
     Raises:
@@ -90,7 +92,8 @@ def make_plan(config: Config, cache: Path) -> Plan:
     """
     corpus = open_corpus(config.corpus, cache)
     tokenizer = obtain_tokenizer(config.tokenizer, corpus, cache)
-    store = open_store(corpus, "train", tokenizer, cache)
+    told: list[Mapping[str, Any]] = []  # later: where the plan fails, its error is all that is said
+    store = open_store(corpus, "train", tokenizer, cache, told.append)
     context = context_tokens(config, store.bytes_per_token)
     stream = TextStream(store, config.seed)
     if stream.slots_per_epoch < context:
@@ -108,6 +111,8 @@ def make_plan(config: Config, cache: Path) -> Plan:
             f"most {MOST_STEPS:,} are allowed; use a smaller budget, or more batch.rows or context"
         )
     batches = TrainingBatches(stream, rows=config.batch.rows, context=context, total_slots=slots)
+    for event in told:
+        observer(event)
     budget = Budget(steps=steps, tokens=slots, bytes=stream.bytes_before(slots), flops=cost * slots)
     return Plan(
         config=config,
