@@ -144,6 +144,9 @@ def measure_devices(config: ModelConfig, given: Any) -> list[dict[str, Any]]:
                 "vocab": vocab,
                 "rows": rows,
                 "context": context,
+                "width": config.width,
+                "depth": config.depth,
+                "heads": config.heads,
                 **on_devices(config, vocab, rows, context, layout),
             }
             print(

@@ -25,6 +25,8 @@ def to_markdown(found: Found, clock: str) -> str:
         if not points:
             continue
         lines += [
+            f"Against the {title}: {_shape(points[0], series)}.",
+            "",
             f"| {title} | median {_CLOCKS[clock]} | GFLOPs | GB moved | off a + b FLOPs "
             "| off a + b FLOPs + c bytes | temporaries, MiB |",
             "|---|---|---|---|---|---|---|",
@@ -45,6 +47,8 @@ def to_markdown(found: Found, clock: str) -> str:
     points = _of(found, "devices")
     if points:
         lines += [
+            f"Against devices, of which each computes its rows: {_shape(points[0], 'devices')}.",
+            "",
             "| mesh | devices | arguments a device, MiB | temporaries a device, MiB "
             "| GFLOPs a device, compiled | analytic | compiled / analytic |",
             "|---|---|---|---|---|---|---|",
@@ -62,6 +66,11 @@ def to_markdown(found: Found, clock: str) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _shape(point: Mapping[str, Any], series: str) -> str:
+    names = ("width", "depth", "heads", "rows", "context", "vocab")
+    return ", ".join(f"{name} {point[name]:,}" for name in names if name != series)
 
 
 def _percent(deviation: float) -> str:
