@@ -144,6 +144,8 @@ class LiveView:
                 self._progress.remove_task(self._tasks.pop("preparing"))
             for name in event["names"]:
                 self._task(name)
+        elif kind == "tokenised":
+            self._progress.console.print(escape(f"{arm}: " if arm else "") + describe(event))
         elif kind == "start":
             self._progress.update(
                 self._task(arm), total=event["steps"], completed=event["resumed_from"]
@@ -182,6 +184,12 @@ def describe(event: Mapping[str, Any]) -> str:
             f"{parameters['unembedding']:,} unembedding + {parameters['body']:,} body; memory: "
             f"{human_bytes(memory['parameters'])} parameters, {human_bytes(memory['optimizer'])} "
             f"optimizer, {human_bytes(memory['peak_temporary'])} peak activations"
+        )
+    if kind == "tokenised":
+        size, seconds = event["bytes"] / 1e6, event["seconds"]
+        return (
+            f"tokenised {size:.1f} MB in {seconds:.2f} s ({size / seconds:.1f} MB/s), "
+            f"{event['split']} split"
         )
     if kind == "progress":
         return (
