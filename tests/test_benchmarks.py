@@ -162,3 +162,15 @@ def test_bytes_of_the_state_are_those_of_its_parameters() -> None:
 def test_the_peak_of_an_unknown_device_is_not_guessed() -> None:
     assert peak_flops("NVIDIA H200") == 989.4e12
     assert peak_flops("cpu") is None
+
+
+def test_replicas_are_measured_beside_one() -> None:
+    shape = ["--width", "16", "--depth", "1", "--heads", "2", "--rows", "2", "--context", "16"]
+    lines = bare("benchmarks.replicas", *shape, "--vocab", "64", "--repeats", "2")
+    assert [(line["name"], line["replicas"]) for line in lines] == [
+        ("one", 1),
+        ("looped", 4),
+        ("stacked", 4),
+    ]
+    assert lines[0]["times_one"] == 1.0
+    assert lines[2]["flops"] == 4 * lines[0]["flops"]
