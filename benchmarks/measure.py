@@ -13,18 +13,25 @@ from benchmarks.peaks import peak_flops
 REPEATS = 7
 
 
-def in_rounds(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""`cpu` counts the seconds of all this process's threads: on a crowded machine, what work costs."""
+
+
+def in_rounds(
+    functions: Mapping[str, Callable[[], Any]], repeats: int, clock: str = "wall"
+) -> dict[str, list[float]]:
     """Seconds of each function, called in turn, round after round, after two rounds to warm up.
 
     What disturbs the machine for a while then disturbs all of them.
     """
+    now = CLOCKS[clock]
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for round_ in range(repeats + 2):
         for name, function in functions.items():
-            began = time.perf_counter()
+            began = now()
             function()
             if round_ >= 2:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(now() - began)
     return seconds
 
 
@@ -34,6 +41,7 @@ def report(
     seconds: list[float],
     *,
     tokens: int | None = None,
+    size: int | None = None,
     flops: float | None = None,
     peer: list[float] | None = None,
     **facts: Any,
@@ -45,6 +53,7 @@ def report(
         name: what was measured.
         seconds: of each repeat.
         tokens: worked on in each.
+        size: bytes worked on in each.
         flops: analytic, of each.
         peer: seconds of the peer in the same rounds; its median over ours is `speed_to_peer`.
         facts: shapes and whatever else belongs to it.
@@ -64,6 +73,8 @@ def report(
     }
     if tokens is not None:
         line["tokens_per_second"] = round(tokens / median, 1)
+    if size is not None:
+        line["megabytes_per_second"] = round(size / 1e6 / median, 2)
     peak = peak_flops(device.device_kind)
     if flops is not None:
         line["flops"] = flops

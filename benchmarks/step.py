@@ -20,26 +20,42 @@ from calibtrain.models import build, compute_dtype
 from calibtrain.parallel.flops import training_flops
 from calibtrain.readout import FIELDS
 from calibtrain.training.optimizer import make_optimizer
-from calibtrain.training.state import initial_state
+from calibtrain.training.state import TrainState, initial_state
 from calibtrain.training.step import make_train_step
 
 PEER = "torch eager"
 
 
-def make(
-    config: ModelConfig, vocab: int, tokens: np.ndarray, fields: tuple[str, ...]
-) -> tuple[Callable[[], float], int]:
-    """A function that takes one of our steps, and the bytes of its temporaries."""
+def example(rng: np.random.Generator, vocab: int, rows: int, context: int) -> Batch:
+    """A batch of random tokens, on the device: a document a row."""
+    tokens = rng.integers(0, vocab, (rows, context + 1)).astype(np.int32)
+    segments = np.zeros((rows, context), np.int32)
+    weights = np.ones((rows, context), np.float32)
+    batch = Batch(tokens[:, :-1], tokens[:, 1:], segments, weights)
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def lower(
+    config: ModelConfig, vocab: int, batch: Batch, fields: tuple[str, ...] = ()
+) -> tuple[Any, Callable[[], TrainState]]:
+    """Our step for such batches, ready to be compiled; and what makes its first state."""
     network = build(config, vocab)
     optimizer = make_optimizer(OptimizerConfig(), 1000)
-    rows, time = tokens.shape[0], tokens.shape[1] - 1
-    segments, weights = np.zeros((rows, time), np.int32), np.ones((rows, time), np.float32)
-    batch = Batch(tokens[:, :-1], tokens[:, 1:], segments, weights)
-    batch = jax.tree.map(jnp.asarray, batch)
-    state = jax.jit(lambda: initial_state(network, optimizer, 0))()
+
+    def initial() -> TrainState:
+        return initial_state(network, optimizer, 0)
+
     step = jax.jit(make_train_step(network, optimizer, fields=fields), donate_argnums=0)
-    compiled = step.lower(state, batch).compile()
-    held = [state]
+    return step.lower(jax.eval_shape(initial), batch), jax.jit(initial)
+
+
+def make(
+    config: ModelConfig, vocab: int, batch: Batch, fields: tuple[str, ...] = ()
+) -> tuple[Callable[[], float], int]:
+    """A function that takes one of our steps, and the bytes of its temporaries."""
+    lowered, initial = lower(config, vocab, batch, fields)
+    compiled = lowered.compile()
+    held = [initial()]
 
     def run() -> float:
         held[0], metrics = compiled(held[0], batch)
@@ -65,12 +81,12 @@ def main() -> None:
     config = ModelConfig(width=given.width, depth=given.depth, heads=given.heads)
     dtype = compute_dtype(config)
     for vocab in given.vocab:
-        shape = (given.rows, given.context + 1)
-        tokens = np.random.default_rng(0).integers(0, vocab, shape).astype(np.int32)
+        batch = example(np.random.default_rng(0), vocab, given.rows, given.context)
+        tokens = np.concatenate([batch.tokens, batch.labels[:, -1:]], axis=1)
         runs: dict[str, Callable[[], float]] = {}
         temporary: dict[str, int | None] = {}
         for name, fields in (("calibtrain", ()), ("calibtrain, all statistics", FIELDS)):
-            runs[name], temporary[name] = make(config, vocab, tokens, fields)
+            runs[name], temporary[name] = make(config, vocab, batch, fields)
         if not given.no_flax:
             name = "flax, whole logits"
             runs[name], temporary[name] = flax_peer.make(config, vocab, tokens, dtype)

@@ -144,6 +144,8 @@ class LiveView:
                 self._progress.remove_task(self._tasks.pop("preparing"))
             for name in event["names"]:
                 self._task(name)
+        elif kind == "tokenised":
+            self._progress.console.print(escape(f"{arm}: " if arm else "") + describe(event))
         elif kind == "start":
             self._progress.update(
                 self._task(arm), total=event["steps"], completed=event["resumed_from"]
@@ -182,6 +184,12 @@ def describe(event: Mapping[str, Any]) -> str:
             f"{parameters['unembedding']:,} unembedding + {parameters['body']:,} body; memory: "
             f"{human_bytes(memory['parameters'])} parameters, {human_bytes(memory['optimizer'])} "
             f"optimizer, {human_bytes(memory['peak_temporary'])} peak activations"
+        )
+    if kind == "tokenised":
+        size, seconds = event["bytes"] / 1e6, event["seconds"]
+        return (
+            f"tokenised {size:.1f} MB in {seconds:.2f} s ({size / seconds:.1f} MB/s), "
+            f"{event['split']} split"
         )
     if kind == "progress":
         return (
@@ -290,24 +298,38 @@ def print_table(table: Table) -> None:
 
 
 def compilation_table(found: Mapping[str, Any]) -> Table:
-    """What `compile` found, a device."""
-    memory, flops = found["memory"], found["flops"]
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    """What `compile` found: a column a program, figures of one device."""
     mesh = " x ".join(f"{name} {count}" for name, count in found["mesh"].items())
-    rows = [
-        ("devices", f"{found['devices']} ({found['slices']} x {found['topology']}): {mesh}"),
-        ("attention, compute", f"{found['attention'] or 'none'}, {found['compute']}"),
-        ("arguments", f"{memory['arguments'] / 2**20:,.1f} MiB"),
-        ("temporaries", f"{memory['temporaries'] / 2**20:,.1f} MiB"),
-        ("outputs", f"{(memory['outputs'] - memory['aliased']) / 2**20:,.1f} MiB beside donated"),
-        ("memory", f"{memory['needed'] / 2**30:,.2f} of {memory['chip'] / 2**30:,.0f} GiB"),
-        (
-            "FLOPs a step",
-            f"{flops['compiler'] or 0:.3g} compiled; ours {flops['analytic']:.3g}",
-        ),
-        *((name, f"{size / 2**20:,.1f} MiB a step") for name, size in found["collectives"].items()),
-        ("fits", "yes" if found["fits"] else "no"),
-    ]
-    for name, value in rows:
-        table.add_row(name, value)
+    way = f"{found['compute']}, {found['layers']} layers, remat {found['remat']}"
+    table = Table(
+        title=f"{found['devices']} devices ({found['slices']} x {found['topology']}): {mesh}",
+        caption=f"attention {found['attention'] or 'none'}, {way}",
+    )
+    table.add_column("a device")
+    columns = []
+    for name in ("training", "evaluation"):
+        table.add_column(name, justify="right")
+        columns.append(_compiled_program(found[name]))
+    for label in dict.fromkeys(label for column in columns for label in column):
+        table.add_row(label, *(column.get(label, "0") for column in columns))
+    if found["not_counted"]:
+        table.add_row("not counted", found["not_counted"], "")
     return table
+
+
+def _compiled_program(program: Mapping[str, Any]) -> dict[str, str]:
+    """Labels and figures of one column."""
+    memory, flops = program["memory"], program["flops"]
+    return {
+        "rows, all devices": f"{program['rows']:,}",
+        "arguments": human_bytes(memory["arguments"]),
+        "temporaries": human_bytes(memory["temporaries"]),
+        "outputs, not donated": human_bytes(memory["outputs"] - memory["aliased"]),
+        "optimizer, held": human_bytes(memory["held"]),
+        "memory needed": human_bytes(memory["needed"]),
+        "memory usable": human_bytes(memory["usable"]),
+        "fits": "yes" if program["fits"] else "no",
+        "FLOPs, compiled": "unknown" if flops["compiler"] is None else f"{flops['compiler']:.3g}",
+        "FLOPs, analytic": f"{flops['analytic']:.3g}",
+        **{kind: human_bytes(size) for kind, size in program["collectives"].items()},
+    }

@@ -13,6 +13,7 @@ import pytest
 from calibtrain import cli
 from calibtrain.config import (
     Config,
+    ModelConfig,
     Section,
     StudyConfig,
     apply_overrides,
@@ -26,6 +27,7 @@ from calibtrain.config import (
     with_value,
 )
 from calibtrain.errors import UserError
+from calibtrain.training.run import RunFolder
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -260,6 +262,23 @@ def test_a_resolved_configuration_reads_back_as_itself() -> None:
     assert again == config
     assert config_hash(again) == config_hash(config)
     assert config_hash(with_value(config, {"seed": 1})) != config_hash(config)
+
+
+def test_ways_to_compute_are_not_part_of_what_a_run_is(tmp_path: Path) -> None:
+    config = Config()
+    ways = {"model.layers": "scanned", "model.remat": "dots", "model.attention": "xla"}
+    other = with_value(config, {**ways, "mesh.fsdp": 2})
+    assert config_hash(other) == config_hash(config)
+    run = RunFolder(tmp_path / "run")
+    run.create(config, lambda folder: None)
+    run.check_config(other)
+    with pytest.raises(UserError, match=r"another configuration: model\.depth"):
+        run.check_config(with_value(other, {"model.depth": 7}))
+
+
+@pytest.mark.parametrize(("written", "meant"), [(False, "none"), (True, "full"), ("dots", "dots")])
+def test_remat_may_be_written_as_a_switch(written: bool | str, meant: str) -> None:
+    assert validate(ModelConfig, {"remat": written}).remat == meant
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)

@@ -1,6 +1,7 @@
 """The configuration tree: sections, reading, overrides, hash and JSON schema."""
 
 from calibtrain.config.reading import (
+    WAYS_TO_COMPUTE,
     apply_overrides,
     config_hash,
     json_schema,
@@ -32,6 +33,7 @@ from calibtrain.config.sections import (
 from calibtrain.config.yaml_text import parse_yaml, read_tree
 
 __all__ = [
+    "WAYS_TO_COMPUTE",
     "BatchConfig",
     "BudgetConfig",
     "CheckpointConfig",

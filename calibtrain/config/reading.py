@@ -23,6 +23,14 @@ T = TypeVar("T", bound=Section)
 EXCLUSIVE = ("budget", "context")
 """Sections that take exactly one of their keys."""
 
+WAYS_TO_COMPUTE: Any = {
+    "mesh": True,
+    "train": True,
+    "model": {"attention", "layers", "remat"},
+    "corpus": {"group"},  # by what results are also given
+}
+"""What says how devices compute a run, not what it is: it may change when the run goes on."""
+
 
 def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
     """Set `a.b.c` in a nested tree, making sections on the way.
@@ -180,12 +188,10 @@ def to_yaml(section: Section) -> str:
 def config_hash(section: Section) -> str:
     """Hex SHA-256 (16 digits) of a section's canonical JSON.
 
-    Of a run's, without what says how its devices compute: its mesh, attention's implementation,
-    how many seeds share a program; and without the groups by which results are given as well.
+    Of a run's, without what says how its devices compute.
     """
-    left_out: Any = {"mesh": True, "train": True, "model": {"attention"}, "corpus": {"group"}}
-    exclude = left_out if isinstance(section, Config) else None
-    tree = section.model_dump(mode="json", exclude=exclude)
+    left_out: Any = WAYS_TO_COMPUTE if isinstance(section, Config) else None
+    tree = section.model_dump(mode="json", exclude=left_out)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 

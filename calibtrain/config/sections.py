@@ -162,8 +162,17 @@ class ModelConfig(Section):
     """Arithmetic of the layers; auto: bfloat16 on accelerators. Parameters are float32 always."""
     attention: Literal["auto", "plain", "xla", "cudnn", "splash"] = "auto"
     """Implementation; auto: plain on the CPU, cuDNN's on NVIDIA GPUs, Pallas splash on TPUs."""
-    remat: bool = False
-    """Recompute each layer in the backward pass instead of keeping its activations."""
+    layers: Literal["auto", "unrolled", "scanned"] = "auto"
+    """Each layer compiled, or one in a loop; auto: a loop where remat recomputes, and for deep
+    models on accelerators."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass recomputes of a layer: nothing, all but the products of its linear
+    maps (dots), or everything (full). The latter two are also written false and true."""
+
+    @field_validator("remat", mode="before")
+    @classmethod
+    def _as_a_switch(cls, value: Any) -> Any:
+        return {False: "none", True: "full"}[value] if isinstance(value, bool) else value
 
     @property
     def mlp_width(self) -> int:

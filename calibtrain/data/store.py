@@ -2,18 +2,25 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from calibtrain.data.corpus import Corpus, Document
 from calibtrain.data.disk import prepare_once
+from calibtrain.data.encoder import encode_documents
 from calibtrain.data.tokenizer import Tokenizer
-from calibtrain.errors import UserError
 
-_BATCH = 256  # documents tokenised at once
+Observer = Callable[[Mapping[str, Any]], None]
+"""Is told {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} of a store made."""
+
+
+def ignore(event: Mapping[str, Any]) -> None:
+    """The observer of those who do not want to know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +90,9 @@ def frequency_deciles(counts: Int[np.ndarray, " vocab"]) -> Int[np.ndarray, " vo
     return deciles
 
 
-def open_store(corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Path) -> TokenStore:
+def open_store(
+    corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Path, observer: Observer = ignore
+) -> TokenStore:
     """The token store of a split, made once under `cache`.
 
     Raises:
@@ -92,43 +101,54 @@ def open_store(corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Path) ->
     key = f"{corpus.provenance.content_hash}-{tokenizer.hash}-{split}"
 
     def fill(folder: Path) -> None:
-        write_store(folder, corpus.documents(split), tokenizer)
+        began = time.monotonic()
+        size = write_store(folder, corpus.documents(split), tokenizer)
+        seconds = time.monotonic() - began
+        observer({"event": "tokenised", "split": split, "bytes": size, "seconds": seconds})
 
     return read_store(prepare_once(cache / "stores" / key, fill))
 
 
-def write_store(folder: Path, documents: Sequence[Document], tokenizer: Tokenizer) -> None:
+def write_store(
+    folder: Path,
+    documents: Iterable[Document],
+    tokenizer: Tokenizer,
+    *,
+    cores: int | None = None,
+) -> int:
     """Tokenise documents into a folder, checking each one to be lossless.
+
+    Args:
+        folder: is there, and empty.
+        documents: in the order of the store.
+        tokenizer: whose ids.
+        cores: threads that encode, of which the result does not depend; none: all there are.
+
+    Returns:
+        Bytes of text.
 
     Raises:
         UserError: naming the first document that the tokenizer does not give back byte for byte.
     """
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-    offsets, document_bytes, names = [0], [], []
+    names: list[str] = []
+    lengths, document_bytes = [np.zeros(1, np.int64)], [np.zeros(0, np.int64)]
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     with (folder / "ids.bin").open("wb") as handle:
-        for batch in _batches(documents):
-            try:
-                encoded = tokenizer.encode_batch([each.text for each in batch])
-            except UserError:
-                tokenizer.check_lossless(batch)  # names the document and the offset
-                raise
-            for document, ids in zip(batch, encoded, strict=True):
-                raw = document.text.encode("utf-8")
-                if tokenizer.decode(ids) != raw:
-                    tokenizer.check_lossless([document])  # names the document and the offset
-                    raise UserError(f"document {document.id!r} does not come back byte for byte")
-                sequence = np.concatenate([[tokenizer.bos_id], ids, [tokenizer.eos_id]])
-                handle.write(sequence.astype(dtype).tobytes())
-                counts += np.bincount(sequence[1:], minlength=len(counts))
-                offsets.append(offsets[-1] + len(sequence))
-                document_bytes.append(len(raw))
-                names.append(document.id)
-    np.save(folder / "offsets.npy", np.asarray(offsets, np.int64))
-    np.save(folder / "document_bytes.npy", np.asarray(document_bytes, np.int64))
+        for batch in encode_documents(tokenizer, documents, cores=cores):
+            batch.ids.astype(dtype).tofile(handle)
+            counts += np.bincount(batch.ids, minlength=len(counts))
+            lengths.append(batch.lengths)
+            document_bytes.append(batch.document_bytes)
+            names.extend(batch.names)
+    counts[tokenizer.bos_id] -= len(names)  # the start of a document is no target
+    sizes = np.concatenate(document_bytes)
+    np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
+    np.save(folder / "document_bytes.npy", sizes)
     np.save(folder / "byte_lengths.npy", np.asarray(tokenizer.byte_lengths, np.int32))
     np.save(folder / "counts.npy", counts)
     (folder / "store.json").write_text(json.dumps({"dtype": np.dtype(dtype).name, "ids": names}))
+    return int(sizes.sum())
 
 
 def read_store(folder: Path) -> TokenStore:
@@ -142,8 +162,3 @@ def read_store(folder: Path) -> TokenStore:
         counts=np.load(folder / "counts.npy"),
         document_ids=tuple(meta["ids"]),
     )
-
-
-def _batches(documents: Sequence[Document]) -> Iterator[list[Document]]:
-    for start in range(0, len(documents), _BATCH):
-        yield [documents[i] for i in range(start, min(start + _BATCH, len(documents)))]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from calibtrain.config import Config, config_hash
+from calibtrain.config import Config, MeshConfig, config_hash
 from calibtrain.data.corpus import open_corpus, parse_corpus
 from calibtrain.data.disk import cache_directory
 from calibtrain.data.store import frequency_deciles, open_store
@@ -13,6 +13,7 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import build
+from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError
 from calibtrain.training.optimizer import make_optimizer
@@ -31,6 +32,8 @@ def evaluate_run(
     check: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Evaluate a run's latest checkpoint, and write the result into its `evaluations/`.
+
+    All devices here share the work, whichever the run was trained on.
 
     Args:
         path: the run folder.
@@ -66,7 +69,8 @@ def _evaluate(
     settings = config.corpus if corpus is None else parse_corpus(corpus, config.corpus)
     opened = open_corpus(settings, cache)
     store = open_store(opened, split, tokenizer, cache)
-    step, state = load_state(run)
+    layout = _all_devices(config.evaluation.rows)
+    step, state = load_state(run, layout)
     own = checkpoint.read_identity(run.checkpoints, step)
     counts = run.read_target_counts(tokenizer.vocab_size)
     bytes_per_token = float(counts @ tokenizer.byte_lengths) / float(counts.sum())
@@ -77,6 +81,7 @@ def _evaluate(
         rows=config.evaluation.rows,
         context=context_tokens(config, bytes_per_token),
         bins=config.evaluation.bins,
+        layout=layout,
     )
     about = {
         "corpus": opened.provenance.name,
@@ -94,8 +99,18 @@ def _evaluate(
     return evaluation
 
 
-def load_state(run: RunFolder) -> tuple[int, TrainState]:
+def _all_devices(rows: int) -> Layout:
+    """Every device here, each with an equal share of at least so many rows."""
+    count = jax.device_count()
+    return make_layout(MeshConfig(), -(-rows // count) * count)
+
+
+def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, TrainState]:
     """The latest checkpoint of a run, and its step.
+
+    Args:
+        run: the folder.
+        layout: of the devices that are to hold it; none: one device.
 
     Raises:
         UserError: where there is none, or it is damaged or belongs to another run.
@@ -108,5 +123,11 @@ def load_state(run: RunFolder) -> tuple[int, TrainState]:
     network = build(config.model, tokenizer.vocab_size)
     optimizer = make_optimizer(config.optimizer, steps=1)  # only the shape of its state matters
     shapes = jax.eval_shape(lambda: initial_state(network, optimizer, config.seed))
+    if layout is not None and layout.devices > 1:
+        shapes = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            layout.state_shardings(shapes),
+        )
     identity = checkpoint.Identity(config_hash(config), tokenizer.hash, corpus=None)
     return saved[-1], checkpoint.restore(run.checkpoints, saved[-1], shapes, identity)

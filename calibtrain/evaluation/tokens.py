@@ -47,6 +47,7 @@ class TokenEvaluator:
         context: int,
         bins: int,
         layout: Layout | None = None,
+        chunk: int | None = None,
     ):
         """Args:
         network: the model.
@@ -55,6 +56,7 @@ class TokenEvaluator:
         context: slots a row.
         bins: equal-width bins of the ECE.
         layout: of the devices that share the work; none: one device.
+        chunk: tokens whose logits are held at once.
         """
         self._layout = layout if layout and layout.devices > 1 else None
         shares = self._layout.row_shares if self._layout else 1
@@ -74,14 +76,22 @@ class TokenEvaluator:
                 vocab_size=network.vocab_size,
                 soft_cap=network.config.logit_soft_cap,
                 fields=FIELDS,
+                chunk=chunk,
             )
             brier = 1 - 2 * jnp.exp(-stats.nll) + stats.sum_squares
             columns = [stats.nll, stats.entropy, stats.confidence, stats.correct, brier]
             return jnp.stack(columns, axis=-1)
 
-        self._score: Callable[..., Any] = (
-            _shared(score, self._layout) if self._layout else jax.jit(score)
-        )
+        self._score: Any = _shared(score, self._layout) if self._layout else jax.jit(score)
+
+    def lower(self, params: Any) -> Any:
+        """The program that scores a batch, ready to be compiled for parameters of such shapes."""
+        sharding = self._layout.rows if self._layout else None
+        shape = (self.rows, self.context)
+        integers = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
+        weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+        batch = WindowBatch(integers, integers, integers, weights, integers, integers)
+        return self._score.lower(params, batch, None)
 
     def evaluate(
         self,

@@ -9,7 +9,7 @@ import jax
 
 from calibtrain.config import Config
 from calibtrain.data.disk import cache_directory
-from calibtrain.data.store import TokenStore, frequency_deciles, open_store
+from calibtrain.data.store import TokenStore, frequency_deciles, ignore, open_store
 from calibtrain.evaluation.result import Evaluation, evaluation_name, read_evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import Params
@@ -48,13 +48,13 @@ def train_together(members: Sequence[Member], *, cache: Path | None = None) -> l
     """
     folder = cache or cache_directory()
     if not hosts.is_primary():
-        members = [dataclasses.replace(member, observer=_silent) for member in members]
+        members = [dataclasses.replace(member, observer=ignore) for member in members]
     shared: list[TokenEvaluator] = []  # compiled once: all but the seed is alike
 
-    def evaluator(plan: Plan, run: RunFolder) -> EvaluationWhileTraining:
+    def evaluator(plan: Plan, run: RunFolder, observer: Observer) -> EvaluationWhileTraining:
         if not shared:
             shared.append(_token_evaluator(plan))
-        return EvaluationWhileTraining(plan, run, folder, shared[0])
+        return EvaluationWhileTraining(plan, run, folder, shared[0], observer)
 
     return train(members, cache=folder, evaluator=evaluator)
 
@@ -73,20 +73,23 @@ def _token_evaluator(plan: Plan) -> TokenEvaluator:
     )
 
 
-def _silent(event: Mapping[str, Any]) -> None:
-    """The observer of a host that is not the one to speak."""
-
-
 class EvaluationWhileTraining:
     """Validation text at a cadence, whole splits at the end."""
 
-    def __init__(self, plan: Plan, run: RunFolder, cache: Path, evaluator: TokenEvaluator):
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunFolder,
+        cache: Path,
+        evaluator: TokenEvaluator,
+        observer: Observer = ignore,
+    ):
         settings = plan.config.evaluation
         self.plan = plan
         self.run = run
         self.settings = settings
         self.stores: dict[str, TokenStore] = {
-            split: open_store(plan.corpus, split, plan.tokenizer, cache)
+            split: open_store(plan.corpus, split, plan.tokenizer, cache, observer)
             for split in {"validation", *settings.final_splits}
         }
         self.groups = {split: plan.corpus.groups(split) for split in self.stores}

@@ -50,24 +50,30 @@ def attend(
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=library)
 
 
-def choose(platform: str, dtype: jnp.dtype, size: int, time: int) -> str:
-    """The implementation for a platform ("cpu", "gpu", "tpu"), type, head size and context."""
+def choose(
+    platform: str, dtype: jnp.dtype, size: int, time: int, capability: float | None = None
+) -> str:
+    """The implementation for a platform ("cpu", "gpu", "tpu"), type, head size and context.
+
+    `capability` is the CUDA compute capability; none: of the GPU here (0: not NVIDIA's).
+    """
     if platform == "cpu":
         return "plain"
     fits = dtype == jnp.bfloat16 and size % 8 == 0 and size <= 128 and time % 2 == 0
-    if platform == "gpu" and fits and _has_flash_attention():
-        return "cudnn"
+    if platform == "gpu" and fits:  # flash attention needs the Ampere generation or a newer one
+        capability = _capability_here() if capability is None else capability
+        if capability >= 8.0:
+            return "cudnn"
     if platform == "tpu" and time % 128 == 0:
         return "splash"
     return "xla"
 
 
-def _has_flash_attention() -> bool:
-    """Whether the GPU here is NVIDIA's, of the Ampere generation or newer."""
+def _capability_here() -> float:
     device = jax.local_devices()[0]
     if "cuda" not in device.client.platform_version:
-        return False
-    return float(getattr(device, "compute_capability", 0)) >= 8.0
+        return 0.0
+    return float(getattr(device, "compute_capability", 0))
 
 
 def causal_mask(segments: Segments) -> Bool[Array, "batch time time"]:

@@ -11,6 +11,7 @@ from jax import Array
 
 from calibtrain.config import ModelConfig
 from calibtrain.models.layers import Linear, RMSNorm, Vocabulary
+from calibtrain.models.stack import run_layers
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
@@ -57,6 +58,7 @@ class LSTM(nnx.Module):
     """Token ids -> final hidden states; `vocabulary.columns()` turns those into logits."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, dtype: jnp.dtype, *, rngs: nnx.Rngs):
+        self.way, self.remat = config.layers, config.remat
         self.vocabulary = Vocabulary(vocab_size, config.width, dtype, tied=config.tied, rngs=rngs)
         self.layers = nnx.List([LSTMLayer(config, rngs=rngs) for _ in range(config.depth)])
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
@@ -68,6 +70,5 @@ class LSTM(nnx.Module):
         x = self.vocabulary.embed(tokens)
         same = segments[:, 1:] == segments[:, :-1]
         continues = jnp.pad(same, ((0, 0), (1, 0)))
-        for layer in self.layers:
-            x = layer(x, continues)
+        x = run_layers(self.layers, x, continues, way=self.way, remat=self.remat)
         return self.final_norm(x)

@@ -12,6 +12,7 @@ from jax import Array
 from calibtrain.config import ModelConfig
 from calibtrain.models.attention import attend, choose
 from calibtrain.models.layers import Linear, RMSNorm, Vocabulary, rotary_angles, rotate
+from calibtrain.models.stack import run_layers
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Float, Int
@@ -90,7 +91,7 @@ class Transformer(nnx.Module):
     """Token ids -> final hidden states; `vocabulary.columns()` turns those into logits."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, dtype: jnp.dtype, *, rngs: nnx.Rngs):
-        self.remat = config.remat
+        self.way, self.remat = config.layers, config.remat
         self.head_size = config.width // config.heads
         self.rope_base = config.rope_base
         self.vocabulary = Vocabulary(vocab_size, config.width, dtype, tied=config.tied, rngs=rngs)
@@ -108,7 +109,5 @@ class Transformer(nnx.Module):
         """
         x = self.vocabulary.embed(tokens)
         angles = rotary_angles(tokens.shape[1], self.head_size, self.rope_base)
-        for block in self.blocks:
-            run = nnx.remat(Block.__call__) if self.remat else Block.__call__
-            x = run(block, x, angles, segments)
+        x = run_layers(self.blocks, x, angles, segments, way=self.way, remat=self.remat)
         return self.final_norm(x)

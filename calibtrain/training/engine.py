@@ -140,7 +140,7 @@ class StackedEngine:
         self._compiled = lowered.compile()
         self.memory = _memory(plans[0], layout, shapes, self._compiled)
         # the state of one replica, as it is evaluated, saved and restored: no axis of replicas
-        self.shapes = _state_shapes(network, optimizer, layout)
+        self.shapes = state_shapes(network, optimizer, layout)
         self._begin = _initialiser(network, optimizer, layout, self.shapes)
         shared = layout.devices > 1
         self._stack = jax.jit(
@@ -230,7 +230,7 @@ def lower_step(
         layout=layout,
         chunk=chunk,
     )
-    shapes = _state_shapes(network, optimizer, layout, replicas)
+    shapes = state_shapes(network, optimizer, layout, replicas)
     rows: tuple[int, ...] = (config.batch.rows, plan.context)
     place: Any = layout.rows
     if replicas is not None:
@@ -264,7 +264,7 @@ def _is_local(layout: Layout) -> bool:
     return layout.devices == 1 and layout.mesh.devices.item() in jax.local_devices()
 
 
-def _state_shapes(
+def state_shapes(
     network: Network,
     optimizer: optax.GradientTransformation,
     layout: Layout,

@@ -68,7 +68,10 @@ class Member:
 
 
 def train(
-    members: Sequence[Member], *, cache: Path, evaluator: Callable[[Plan, RunFolder], Evaluator]
+    members: Sequence[Member],
+    *,
+    cache: Path,
+    evaluator: Callable[[Plan, RunFolder, Observer], Evaluator],
 ) -> list[Outcome]:
     """Train runs, or go on with those that are there.
 
@@ -88,7 +91,7 @@ def train(
             if exists:
                 run.check_config(member.config)
                 _hold(run, held)
-        plans = make_plans([member.config for member in members], cache)
+        plans = make_plans([m.config for m in members], cache, members[0].observer)
         made: list[RunFolder] = []
         try:
             for plan, run, exists in zip(plans, runs, there, strict=True):
@@ -126,7 +129,7 @@ def _train(
     plans: Sequence[Plan],
     runs: Sequence[RunFolder],
     cache: Path,
-    make_evaluator: Callable[[Plan, RunFolder], Evaluator],
+    make_evaluator: Callable[[Plan, RunFolder, Observer], Evaluator],
 ) -> list[Outcome]:
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -139,7 +142,8 @@ def _train(
                 f"configuration now gives {plan.tokenizer.hash}); choose another --run"
             )
         run.write_target_counts(plan.store.counts)  # in case they were lost
-        records.append(Record(plan, run, make_evaluator(plan, run), member.observer))
+        evaluator = make_evaluator(plan, run, member.observer)
+        records.append(Record(plan, run, evaluator, member.observer))
     outcomes: dict[Path, Outcome] = {}
     with _signals() as stop:
         for group, start in _groups(records):

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from calibtrain.config import Config, config_hash
 from calibtrain.data.batches import TextStream, TrainingBatches
 from calibtrain.data.corpus import Corpus, open_corpus
-from calibtrain.data.store import TokenStore, open_store
+from calibtrain.data.store import Observer, TokenStore, ignore, open_store
 from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.models import Network, ParameterCount, build, count_parameters
@@ -83,16 +84,16 @@ def context_tokens(config: Config, bytes_per_token: float) -> int:
     return max(8, round(config.context.bytes / bytes_per_token))
 
 
-def make_plan(config: Config, cache: Path) -> Plan:
+def make_plan(config: Config, cache: Path, observer: Observer = ignore) -> Plan:
     """Prepare the data of a run and work out what it will do. Writes to the cache only.
 
     Raises:
         UserError: for a corpus, tokenizer or budget that cannot be had.
     """
-    return make_plans([config], cache)[0]
+    return make_plans([config], cache, observer)[0]
 
 
-def make_plans(configs: Sequence[Config], cache: Path) -> list[Plan]:
+def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = ignore) -> list[Plan]:
     """The plans of runs that differ in their seed alone: they share all but the order of the text.
 
     Raises:
@@ -101,7 +102,8 @@ def make_plans(configs: Sequence[Config], cache: Path) -> list[Plan]:
     config = configs[0]
     corpus = open_corpus(config.corpus, cache)
     tokenizer = obtain_tokenizer(config.tokenizer, corpus, cache)
-    store = open_store(corpus, "train", tokenizer, cache)
+    told: list[Mapping[str, Any]] = []  # later: where the plan fails, its error is all that is said
+    store = open_store(corpus, "train", tokenizer, cache, told.append)
     context = context_tokens(config, store.bytes_per_token)
     network = build(config.model, tokenizer.vocab_size)
     parameters = count_parameters(config.model, tokenizer.vocab_size)
@@ -121,6 +123,8 @@ def make_plans(configs: Sequence[Config], cache: Path) -> list[Plan]:
                 budget=budget,
             )
         )
+    for event in told:
+        observer(event)
     return plans
 
 

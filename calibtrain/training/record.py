@@ -21,7 +21,8 @@ from calibtrain.training.state import TrainState
 from calibtrain.training.summary import describe_run
 
 Observer = Callable[[Mapping[str, Any]], None]
-"""Is told what happens: {"event": "start" | "progress" | "evaluation" | "saved" | "final", ...}."""
+"""Is told what happens: {"event": "tokenised" | "start" | "progress" | "evaluation" | "saved" |
+"final", ...}."""
 
 
 class Evaluator(Protocol):

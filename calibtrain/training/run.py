@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from calibtrain.config import Config, config_hash, read_tree, to_yaml, validate
+from calibtrain.config import WAYS_TO_COMPUTE, Config, config_hash, read_tree, to_yaml, validate
 from calibtrain.data.disk import disk_errors, make_folder, write_whole
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
@@ -138,16 +138,10 @@ class RunFolder:
     def check_config(self, config: Config) -> None:
         """Raise a UserError that names the keys in which the run's configuration differs."""
         mine, theirs = (
-            _flatten(config.model_dump(mode="json")),
-            _flatten(self.read_config().model_dump(mode="json")),
+            _flatten(each.model_dump(mode="json", exclude=WAYS_TO_COMPUTE))
+            for each in (config, self.read_config())
         )
-        differing = [
-            key
-            for key in mine
-            if mine[key] != theirs.get(key)
-            and not key.startswith(("mesh.", "train."))  # how devices compute may change
-            and key not in ("model.attention", "corpus.group")
-        ]
+        differing = [key for key in mine if mine[key] != theirs.get(key)]
         if differing:
             shown = ", ".join(
                 f"{key} ({theirs.get(key)!r} there, {mine[key]!r} asked)" for key in differing[:3]

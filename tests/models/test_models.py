@@ -164,20 +164,6 @@ def test_parameters_stay_float32_whatever_layers_compute_in() -> None:
     assert compute_dtype(ModelConfig()) == jnp.float32  # the tests run on the CPU
 
 
-def test_rematerialisation_changes_nothing() -> None:
-    config = ModelConfig(width=32, depth=2, heads=2)
-    tokens = jnp.asarray(np.random.default_rng(5).integers(0, 50, (2, 8)))
-    segments = jnp.zeros((2, 8), int)
-    gradients = []
-    for remat in (False, True):
-        network = build(config.model_copy(update={"remat": remat}), 50)
-        params = network.init(jax.random.key(0))
-        gradients.append(
-            jax.grad(lambda p, n=network: jnp.sum(n.apply(p, tokens, segments)[0] ** 3))(params)
-        )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), *gradients)
-
-
 @pytest.mark.parametrize("config", KINDS, ids=NAMES)
 def test_analytic_flops_agree_with_the_compiler(config: ModelConfig) -> None:
     """XLA counts every pair of a causal row and the element-wise work too; so within a third."""
