@@ -193,9 +193,10 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     corpus: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="kjv, pydoc, markov, files:GLOB or tfds:NAME[/CONFIG]; default the run's own."
+            help="kjv, pydoc, markov, files:GLOB or tfds:NAME[/CONFIG]; default the run's own. "
+            "Given twice or more: a table of all, raw and with a temperature fitted in domain."
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
@@ -207,12 +208,19 @@ def evaluate(
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
 
-    Example: calibtrain evaluate runs/tiny --corpus pydoc --json
+    Example: calibtrain evaluate runs/tiny --corpus kjv --corpus pydoc
     """
-    from calibtrain.evaluation import evaluate_run
-    from calibtrain.terminal import print_table, results_table
+    from calibtrain.evaluation import evaluate_domains, evaluate_run
+    from calibtrain.terminal import domains_table, print_table, results_table
 
-    evaluation = evaluate_run(run, corpus=corpus, split=split, limit=limit)
+    if corpus and len(corpus) > 1:
+        found = evaluate_domains(run, corpus, split=split, limit=limit)
+        if as_json:
+            print_json(found)
+        else:
+            print_table(domains_table(found))
+        return
+    evaluation = evaluate_run(run, corpus=corpus[0] if corpus else None, split=split, limit=limit)
     if as_json:
         print_json(evaluation.to_dict())
     else:

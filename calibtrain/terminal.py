@@ -263,6 +263,37 @@ def results_table(rows: Sequence[tuple[str, Mapping[str, Any]]], first: str) -> 
     return table
 
 
+DOMAIN_COLUMNS = tuple(
+    column
+    for column in RESULT_COLUMNS
+    if column[0] in ("bits_per_byte", "ece", "signed_gap", "accuracy", "mean_confidence")
+)
+
+
+def domains_table(found: Mapping[str, Any]) -> Table:
+    """A run on several corpora, raw and with its temperature; 95 % intervals behind the figures."""
+    fitted = found["temperature"]
+    title = (
+        f"T = {fitted['value']:.4f}, fitted on {fitted['fitted_on']}: nll "
+        f"{fitted['nll_before']:.4f} -> {fitted['nll_after']:.4f} nats a token"
+    )
+    table = Table(show_edge=False, title=title, title_justify="left")
+    table.add_column("corpus")
+    table.add_column("T", justify="right")
+    for _, heading, _ in DOMAIN_COLUMNS:
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in found["evaluations"]:
+        cells = []
+        for key, _, form in DOMAIN_COLUMNS:
+            cell, interval = format(row[key], form), row["intervals"].get(key)
+            if interval:
+                cell += f" [{format(interval['lower'], form)}, {format(interval['upper'], form)}]"
+            cells.append(cell)
+        name = f"{row['corpus']}-{row['split']}"
+        table.add_row(escape(name), f"{row['temperature']:.4f}", *cells)
+    return table
+
+
 def study_table(result: Mapping[str, Any]) -> Table:
     """Means over seeds, with half widths of their 95 % intervals, for the main evaluation."""
     names = [row["evaluation"] for row in result["summary"]]

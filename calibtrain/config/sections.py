@@ -291,8 +291,16 @@ class EvaluationConfig(Section):
     """Splits evaluated at the end."""
     rows: Annotated[int, Field(ge=1, le=1_048_576)] = 16
     """Windows a batch."""
-    bins: Annotated[int, Field(ge=1, le=10_000)] = 15
-    """Equal-width bins of the ECE and of the reliability table."""
+    bins: Annotated[int, Field(ge=1, le=480)] = 15
+    """Equal-width bins of the ECE and of the reliability table; a divisor of 480."""
+
+    @field_validator("bins")
+    @classmethod
+    def _bins_are_cells(cls, bins: int) -> int:
+        if 480 % bins:  # so that a bin is made of whole cells of the histogram that is kept
+            near = sorted((n for n in range(1, 481) if 480 % n == 0), key=lambda n: abs(n - bins))
+            raise ValueError(f"{bins} does not divide 480; near it: {near[0]}, {near[1]}, or 15")
+        return bins
 
 
 class CheckpointConfig(Section):

@@ -77,6 +77,8 @@ class Evaluation:
             name += f"_{self.about['corpus_hash'][:8]}"
         if (limit := self.about["limit"]) != final_bytes:
             name += "_whole" if limit is None else f"_{limit}bytes"
+        if (temperature := self.about["temperature"]) != 1.0:
+            name += f"_T{temperature:.4f}"
         buffer = io.BytesIO()
         pq.write_table(pa.table(dict(self.documents)), buffer)
         write_whole(folder / f"{name}.parquet", buffer.getvalue())

@@ -1,19 +1,22 @@
 """Evaluate a run on any corpus, when it is done or while it rests: `calibtrain evaluate`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from calibtrain.config import Config, MeshConfig, config_hash
-from calibtrain.data.corpus import open_corpus, parse_corpus
+from calibtrain.data.corpus import Corpus, open_corpus, parse_corpus
 from calibtrain.data.disk import cache_directory
-from calibtrain.data.store import frequency_deciles, open_store
+from calibtrain.data.store import TokenStore, frequency_deciles, open_store
 from calibtrain.errors import UserError
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import build
 from calibtrain.parallel.mesh import Layout, make_layout
+from calibtrain.temperature import FittedTemperature, fit_temperature
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError
 from calibtrain.training.optimizer import make_optimizer
@@ -47,56 +50,115 @@ def evaluate_run(
         UserError: for a folder that holds no run or no whole checkpoint, or that another process
             is writing; and for a corpus or split that cannot be had.
     """
+    with opened(path, cache, check) as saved:
+        return saved.evaluate(corpus, split, limit)
+
+
+@contextmanager
+def opened(
+    path: Path, cache: Path | None = None, check: Callable[[], None] = lambda: None
+) -> Iterator["SavedRun"]:
+    """A run, held for this process, with its latest checkpoint ready to be evaluated.
+
+    Raises:
+        UserError: as `evaluate_run` does.
+    """
     run = RunFolder(path)
     config = run.read_config()
     with run.locked():
         try:
-            return _evaluate(run, config, corpus, split, limit, cache or cache_directory(), check)
+            yield SavedRun(run, config, cache or cache_directory(), check)
         except NonFiniteError as error:
             raise NonFiniteError(f"{path}: {error}. {ADVICE}") from None
 
 
-def _evaluate(
-    run: RunFolder,
-    config: Config,
-    corpus: str | None,
-    split: str,
-    limit: int | None,
-    cache: Path,
-    check: Callable[[], None],
-) -> Evaluation:
-    tokenizer = run.read_tokenizer()
-    settings = config.corpus if corpus is None else parse_corpus(corpus, config.corpus)
-    opened = open_corpus(settings, cache)
-    store = open_store(opened, split, tokenizer, cache)
-    layout = _all_devices(config.evaluation.rows)
-    step, state = load_state(run, layout)
-    own = checkpoint.read_identity(run.checkpoints, step)
-    counts = run.read_target_counts(tokenizer.vocab_size)
-    bytes_per_token = float(counts @ tokenizer.byte_lengths) / float(counts.sum())
-    network = build(config.model, tokenizer.vocab_size)
-    evaluator = TokenEvaluator(
-        network,
-        frequency_deciles(counts),
-        rows=config.evaluation.rows,
-        context=context_tokens(config, bytes_per_token),
-        bins=config.evaluation.bins,
-        layout=layout,
-    )
-    about = {
-        "corpus": opened.provenance.name,
-        "split": split,
-        "step": step,
-        "corpus_hash": opened.provenance.content_hash,
-        "tokenizer_hash": tokenizer.hash,
-        "config_hash": config_hash(config),
-        "vocab_size": tokenizer.vocab_size,
-    }
-    evaluation = evaluator.evaluate(
-        state.params, store, about, limit=limit, groups=opened.groups(split), check=check
-    )
-    evaluation.write(run.evaluations, own.corpus, config.evaluation.final_bytes)
-    return evaluation
+class SavedRun:
+    """The latest checkpoint of a run, on all devices here.
+
+    Attributes:
+        run: its folder.
+        config: its configuration.
+        tokenizer: its tokenizer.
+    """
+
+    def __init__(self, run: RunFolder, config: Config, cache: Path, check: Callable[[], None]):
+        self.run, self.config = run, config
+        self.tokenizer = run.read_tokenizer()
+        self._cache, self._check = cache, check
+        self._corpora: dict[str | None, Corpus] = {}
+        self._loaded: tuple[int, Any, TokenEvaluator] | None = None
+
+    def corpus(self, name: str | None) -> Corpus:
+        """A corpus as the command line names it; none: the run's own."""
+        if name not in self._corpora:
+            own = self.config.corpus
+            settings = own if name is None else parse_corpus(name, own)
+            self._corpora[name] = open_corpus(settings, self._cache)
+        return self._corpora[name]
+
+    def store(self, corpus: str | None, split: str) -> TokenStore:
+        """A split of a corpus in the run's vocabulary."""
+        return open_store(self.corpus(corpus), split, self.tokenizer, self._cache)
+
+    def evaluate(
+        self, corpus: str | None, split: str, limit: int | None, temperature: float = 1.0
+    ) -> Evaluation:
+        """Evaluate on a split of a corpus, and write the result into the run."""
+        store = self.store(corpus, split)  # what cannot be had is told before the model is loaded
+        step, params, evaluator = self._load()
+        provenance = self.corpus(corpus).provenance
+        about = {
+            "corpus": provenance.name,
+            "split": split,
+            "step": step,
+            "corpus_hash": provenance.content_hash,
+            "tokenizer_hash": self.tokenizer.hash,
+            "config_hash": config_hash(self.config),
+            "vocab_size": self.tokenizer.vocab_size,
+        }
+        evaluation = evaluator.evaluate(
+            params,
+            store,
+            about,
+            limit=limit,
+            groups=self.corpus(corpus).groups(split),
+            temperature=temperature,
+            check=self._check,
+        )
+        own = checkpoint.read_identity(self.run.checkpoints, step)
+        evaluation.write(self.run.evaluations, own.corpus, self.config.evaluation.final_bytes)
+        return evaluation
+
+    def fit_temperature(self, split: str, limit: int | None) -> FittedTemperature:
+        """The temperature of the lowest nll on a split of the run's own corpus."""
+        store = self.store(None, split)
+        _, params, evaluator = self._load()
+        return fit_temperature(
+            lambda temperature: evaluator.likelihood(
+                params, store, temperature, limit=limit, check=self._check
+            )
+        )
+
+    def _load(self) -> tuple[int, Any, TokenEvaluator]:
+        """Step and parameters of the checkpoint, and what evaluates them."""
+        if self._loaded is None:
+            config, counts = (
+                self.config,
+                self.run.read_target_counts(self.tokenizer.vocab_size),
+            )
+            layout = _all_devices(config.evaluation.rows)
+            step, state = load_state(self.run, layout)
+            bytes_per_token = float(counts @ self.tokenizer.byte_lengths) / float(counts.sum())
+            evaluator = TokenEvaluator(
+                build(config.model, self.tokenizer.vocab_size),
+                frequency_deciles(counts),
+                rows=config.evaluation.rows,
+                context=context_tokens(config, bytes_per_token),
+                bins=config.evaluation.bins,
+                layout=layout,
+            )
+            self._loaded = step, state.params, evaluator
+        return self._loaded
 
 
 def _all_devices(rows: int) -> Layout:

@@ -1,6 +1,6 @@
 """The token event space: a model on windows of a store, scored once per slot."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -128,11 +128,8 @@ class TokenEvaluator:
         if grouping is not None:
             strata.append(grouping[0])
         tally = Tally(windows.documents, len(store), strata, self.bins)
-        pending: tuple[Any, WindowBatch] | None = None
-
-        def take(scores: Any, batch: WindowBatch) -> None:
+        for values, batch in self._scored(windows, params, temperature, check):
             counted = batch.weights > 0
-            values = np.asarray(scores)[counted]
             documents = batch.documents[counted]
             members = {
                 FREQUENCY.name: self._deciles[batch.labels[counted]],
@@ -143,18 +140,6 @@ class TokenEvaluator:
                 members[grouping[0].name] = grouping[1][documents]
             _require_finite_scores(values, about)
             tally.add(documents, values, members)
-
-        for index in range(len(windows)):
-            check()
-            batch = windows[index]
-            shared = self._layout.share_out(batch) if self._layout else batch
-            divisor = None if temperature == 1.0 else np.float32(temperature)
-            result = self._score(params, shared, divisor)
-            if pending is not None:  # read one batch behind, while the device does the next
-                take(*pending)
-            pending = (result, batch)
-        assert pending is not None
-        take(*pending)
         sums = tally.sums()
         results = read_results(
             sums,
@@ -185,6 +170,45 @@ class TokenEvaluator:
                 store.document_ids, store.document_bytes, windows.documents, sums.documents
             ),
         )
+
+    def likelihood(
+        self,
+        params: Params,
+        store: TokenStore,
+        temperature: float,
+        *,
+        limit: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> tuple[float, float]:
+        """Mean nll and mean entropy a token, in nats; arguments as for `evaluate`."""
+        windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
+        count, sums = 0, np.zeros(2)
+        for values, _ in self._scored(windows, params, temperature, check):
+            count += len(values)
+            sums += values[:, :2].sum(0, dtype=np.float64)
+        nll, entropy = sums / count
+        return float(nll), float(entropy)
+
+    def _scored(
+        self,
+        windows: EvaluationWindows,
+        params: Params,
+        temperature: float,
+        check: Callable[[], None],
+    ) -> Iterator[tuple[Float[np.ndarray, "events columns"], WindowBatch]]:
+        """`COLUMNS` of what counts in each batch, read one batch behind the device."""
+        divisor = None if temperature == 1.0 else np.float32(temperature)
+        pending: tuple[Any, WindowBatch] | None = None
+        for index in range(len(windows)):
+            check()
+            batch = windows[index]
+            shared = self._layout.share_out(batch) if self._layout else batch
+            scores = self._score(params, shared, divisor)
+            if pending is not None:
+                yield np.asarray(pending[0])[pending[1].weights > 0], pending[1]
+            pending = scores, batch
+        if pending is not None:
+            yield np.asarray(pending[0])[pending[1].weights > 0], pending[1]
 
 
 def _require_finite_scores(values: Float[np.ndarray, "events columns"], about: Any) -> None:

@@ -1,0 +1,65 @@
+"""In and out of domain: a run on several corpora, raw and with a temperature (Desai & Durrett).
+
+The temperature is fitted once, in domain: on the validation split of the run's own corpus
+("Calibration of Pre-trained Transformers", Findings of EMNLP 2020).
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from calibtrain.errors import UserError
+from calibtrain.evaluation.saved_run import opened
+
+FITTED_ON = "validation"
+
+
+def evaluate_domains(
+    path: Path,
+    corpora: Sequence[str],
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    cache: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Evaluate a run's latest checkpoint on several corpora, raw and with a fitted temperature.
+
+    Args:
+        path: the run folder.
+        corpora: as `evaluate_run` takes one.
+        split: of each corpus: train, validation or test.
+        limit: bytes of text, about, of each corpus and of the text the temperature is fitted on;
+            none: the whole splits.
+        cache: where prepared data is kept.
+        check: called between batches; may raise to give up.
+
+    Returns:
+        `temperature` (value, fitted_on, nll_before, nll_after: nats a token, passes) and
+        `evaluations`: for each corpus, what is written for it raw, then with the temperature.
+
+    Raises:
+        UserError: as `evaluate_run` does, and for a corpus that is named twice.
+    """
+    if len(set(corpora)) < len(corpora):
+        twice = next(name for name in corpora if list(corpora).count(name) > 1)
+        raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
+    with opened(path, cache, check) as saved:
+        for name in corpora:
+            saved.store(name, split)  # what cannot be had is told before anything is computed
+        fitted = saved.fit_temperature(FITTED_ON, limit)
+        evaluations = [
+            saved.evaluate(name, split, limit, temperature)
+            for name in corpora
+            for temperature in dict.fromkeys((1.0, fitted.temperature))
+        ]
+        return {
+            "temperature": {
+                "value": fitted.temperature,
+                "fitted_on": f"{saved.corpus(None).provenance.name}-{FITTED_ON}",
+                "nll_before": fitted.nll_before,
+                "nll_after": fitted.nll_after,
+                "passes": fitted.passes,
+            },
+            "evaluations": [evaluation.to_dict() for evaluation in evaluations],
+        }

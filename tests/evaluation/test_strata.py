@@ -1,0 +1,159 @@
+"""Strata cut the events without loss; results do not depend on batches, blocks or cuts."""
+
+import math
+
+import numpy as np
+import pytest
+
+from calibtrain.config import validate
+from calibtrain.evaluation.reading import read_results
+from calibtrain.evaluation.signatures import signatures
+from calibtrain.evaluation.strata import (
+    ENTROPY,
+    FREQUENCY,
+    POSITION,
+    document_groups,
+    entropy_band,
+    position_band,
+)
+from calibtrain.evaluation.tally import BLOCKS, Tally
+from calibtrain.metrics import expected_calibration_error, smooth_calibration_error
+from calibtrain.metrics.signature import Signature, parse_signature
+
+BINS = 15
+
+
+def events(count: int, documents: int, seed: int = 0):  # type: ignore[no-untyped-def]
+    """Calibrated events of documents, and the decile, band and group of each."""
+    rng = np.random.default_rng(seed)
+    document = np.sort(rng.integers(0, documents, count))
+    document[:documents] = np.arange(documents)
+    confidence = rng.beta(1, 3, count).astype(np.float32).astype(np.float64)
+    correct = (rng.random(count) < confidence).astype(float)
+    nll, entropy = rng.exponential(size=count), rng.exponential(size=count) * 2
+    values = np.column_stack([nll, entropy, confidence, correct, rng.random(count)])
+    groups = {
+        FREQUENCY.name: rng.integers(0, 10, count),
+        POSITION.name: position_band(rng.integers(0, 9000, count)),
+        ENTROPY.name: entropy_band(entropy),
+    }
+    return document, values, groups
+
+
+def tally_of(documents: int, parts, count: int | None = None) -> Tally:  # type: ignore[no-untyped-def]
+    chosen = np.arange(documents)
+    tally = Tally(chosen, count or documents, [FREQUENCY, POSITION, ENTROPY], BINS)
+    for document, values, groups in parts:
+        tally.add(document, values, groups)
+    return tally
+
+
+def test_figures_are_those_of_the_events_themselves() -> None:
+    document, values, groups = events(5000, 40)
+    found = read_results(tally_of(40, [(document, values, groups)]).sums(), np.full(40, 300))
+    nll, entropy, confidence, correct, brier = values.T
+    assert found["tokens"] == 5000
+    assert found["bytes"] == 12_000
+    assert found["nll"] == pytest.approx(nll.mean())
+    assert found["bits_per_byte"] == pytest.approx(nll.sum() / math.log(2) / 12_000)
+    assert found["entropy_rate"] == pytest.approx(entropy.mean())
+    assert found["entropy_calibration_error"] == pytest.approx(abs(entropy.mean() - nll.mean()))
+    assert found["multiclass_brier"] == pytest.approx(brier.mean())
+    assert found["brier"] == pytest.approx(((confidence - correct) ** 2).mean())
+    ece = float(expected_calibration_error(confidence.astype(np.float32), correct, bins=BINS))
+    assert found["ece"] == pytest.approx(ece, abs=1e-9)
+    smooth = float(smooth_calibration_error(confidence.astype(np.float32), correct))
+    assert found["smooth_calibration_error"] == pytest.approx(smooth, abs=1e-9)
+
+
+def test_the_groups_of_every_stratum_add_up_to_the_whole() -> None:
+    found = read_results(tally_of(30, [events(4000, 30)]).sums(), np.full(30, 100))
+    for stratum in (FREQUENCY, POSITION, ENTROPY):
+        rows = found[stratum.name]
+        assert [row["label"] for row in rows] == list(stratum.labels)
+        assert sum(row["tokens"] for row in rows) == found["tokens"]
+        for figure in ("nll", "accuracy", "mean_confidence", "signed_gap", "entropy_rate"):
+            total = sum(row["tokens"] * (row[figure] or 0.0) for row in rows)
+            assert total / found["tokens"] == pytest.approx(found[figure])
+        # what a group over-states, another may under-state: pooled, they cancel
+        assert sum(row["tokens"] * (row["ece"] or 0.0) for row in rows) / found["tokens"] >= (
+            found["ece"] - 1e-12
+        )
+
+
+def test_batches_and_their_order_change_nothing() -> None:
+    document, values, groups = events(3000, 20)
+    whole = read_results(tally_of(20, [(document, values, groups)]).sums(), np.full(20, 100))
+    order = np.random.default_rng(1).permutation(3000)
+    parts = [
+        (document[p], values[p], {name: member[p] for name, member in groups.items()})
+        for p in np.array_split(order, 7)
+    ]
+    again = read_results(tally_of(20, parts).sums(), np.full(20, 100))
+    for name, value in whole.items():
+        if isinstance(value, float):
+            assert again[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
+
+
+def test_intervals_hold_the_estimate_and_grow_narrow_with_more_documents() -> None:
+    widths = []
+    for documents in (20, 320):
+        found = read_results(
+            tally_of(documents, [events(50 * documents, documents)]).sums(),
+            np.full(min(documents, BLOCKS), 100),
+        )
+        for name in ("nll", "accuracy", "signed_gap", "bits_per_byte"):
+            interval = found["intervals"][name]
+            assert interval["lower"] <= found[name] <= interval["upper"]
+        widths.append(found["intervals"]["nll"]["upper"] - found["intervals"]["nll"]["lower"])
+        # events are calibrated: no error may be told from none
+        for name in ("ece", "ece_mass", "smooth_calibration_error", "kolmogorov_smirnov_error"):
+            assert found["intervals"][name]["lower"] == 0.0, name
+    assert widths[1] < widths[0] / 2.5  # a quarter, but for noise
+
+
+def test_a_single_document_has_figures_and_no_intervals() -> None:
+    found = read_results(tally_of(1, [events(500, 1)], count=3).sums(), np.array([900]))
+    assert found["intervals"] == {}
+    assert all(row["intervals"] is None for row in found[POSITION.name])
+
+
+def test_bands_are_open_where_they_say() -> None:
+    assert position_band(np.array([0, 63, 64, 255, 256, 4095, 4096])).tolist() == [
+        *(0, 0, 1, 1, 2, 3, 4)
+    ]
+    assert entropy_band(np.array([0.0, 0.49, 0.5, 5.9, 6.0]) * np.log(2)).tolist() == [
+        *(0, 0, 1, 5, 6)
+    ]
+
+
+def test_documents_are_grouped_where_they_have_groups() -> None:
+    assert document_groups(["", "", ""]) is None
+    assert document_groups([]) is None
+    found = document_groups(["b", "a", "", "b"])
+    assert found is not None
+    stratum, members = found
+    assert stratum.labels == ("(none)", "a", "b")
+    assert members.tolist() == [2, 1, 0, 2]
+
+
+def test_every_figure_has_a_signature_that_says_how_it_was_made() -> None:
+    found = read_results(tally_of(10, [events(900, 10)]).sums(), np.full(10, 100))
+    about = Signature("ab" * 8, "cd" * 8, "0.1.0", bins=BINS, temperature=1.25)
+    signed = signatures(found, about)
+    figures = {name for name, value in found.items() if isinstance(value, int | float)}
+    assert set(signed) == figures - {"sweep_bins"}
+    parsed = {name: parse_signature(text) for name, text in signed.items()}
+    assert all(one.temperature == 1.25 and one.corpus == "abababab" for one in parsed.values())
+    assert (parsed["ece"].bins, parsed["ece"].scheme) == (BINS, "width")
+    assert (parsed["ece_mass"].scheme, parsed["ece_mass"].edges) == ("mass", "exact-mass")
+    assert (parsed["nll"].bins, parsed["nll"].scheme) == (None, "none")
+    assert parsed["sweep_calibration_error"].bins == found["sweep_bins"]
+
+
+def test_bins_must_divide_the_cells() -> None:
+    from calibtrain.config import EvaluationConfig
+    from calibtrain.errors import UserError
+
+    with pytest.raises(UserError, match=r"bins.*7 does not divide 480"):
+        validate(EvaluationConfig, {"bins": 7})
