@@ -25,6 +25,7 @@ from calibtrain.data.disk import cache_directory, disk_errors, write_whole
 from calibtrain.errors import UserError
 from calibtrain.evaluation.result import TABLES, evaluation_name, read_evaluation
 from calibtrain.parallel import hosts
+from calibtrain.places import in_bucket, place
 from calibtrain.training.run import RunFolder
 
 StudyObserver = Callable[[str, Mapping[str, Any]], None]
@@ -54,6 +55,11 @@ def run_study(
     Raises:
         UserError: for a study that cannot be prepared. An arm that fails does not raise.
     """
+    if in_bucket(folder := place(folder)):
+        raise UserError(
+            f"{folder}: an ablation runs its arms on this machine, in a folder of its disk; name "
+            "one with --run, or start the arms on a cluster: calibtrain launch gke"
+        )
     cache = cache or cache_directory()
     _keep_off_accelerators()
     arms, impossible = apply_controls(

@@ -133,6 +133,7 @@ def gke(
         if not value:
             raise UserError(f"{option}: is required (see calibtrain launch gke --help)")
     from calibtrain.launch.gke import (
+        apply,
         check_folder,
         check_slices,
         manifests,
@@ -142,11 +143,6 @@ def gke(
     from calibtrain.launch.jobset import ClusterOptions, check_name
     from calibtrain.parallel.tpu import find_slice
 
-    if not dry_run:
-        raise UserError(
-            "--run: a run cannot be written into a bucket (gs://) yet, so that its Pods would "
-            "fail; look at the manifest with --dry-run"
-        )
     chips = find_slice(tpu)
     check_slices(chips, slices)
     folder = check_folder(run)
@@ -168,11 +164,13 @@ def gke(
     )
     documents = manifests(assignment, chips, options, name)
     commands = xpk_commands(assignment, chips, options, name)
+    said = None if dry_run else apply(documents)
     if as_json:
         jobs = {job: entry.folder for job, entry in names(assignment, name).items()}
-        _print_json({"jobs": jobs, "manifest": documents, "xpk": commands})
+        result = {"jobs": jobs, "manifest": documents, "xpk": commands}
+        _print_json(result if said is None else {**result, "applied": said})
         return
-    print(documents, end="")
+    print(documents if said is None else said, end="")
     _say(f"node pools: {slices} of {chips.machine}, topology {chips.topology}, {chips.hosts} nodes")
     for command in commands:
         _say(f"with XPK: {command}")

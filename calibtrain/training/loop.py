@@ -5,7 +5,6 @@ its last checkpoint and writes the same parameters and the same metrics, bit for
 """
 
 import dataclasses
-import shutil
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ from calibtrain.config import Config
 from calibtrain.errors import UserError
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
+from calibtrain.places import absolute, place
 from calibtrain.training import checkpoint
 from calibtrain.training.engine import make_engine
 from calibtrain.training.finite import ADVICE, NonFiniteError, all_finite, require_finite
@@ -86,7 +86,7 @@ def train(
         UserError: for anything that the user can mend; a run folder made by this call is removed
             again if it holds no checkpoint yet.
     """
-    run = RunFolder(path, writes=hosts.is_primary())
+    run = RunFolder(place(path), writes=hosts.is_primary())
     if hosts.agreed(run.exists):
         run.check_config(config)
         with _held(run):
@@ -106,7 +106,7 @@ def train(
             raise
         except UserError:
             if run.writes and not checkpoint.steps_saved(run.checkpoints):
-                shutil.rmtree(run.path, ignore_errors=True)
+                run.remove()
             raise
 
 
@@ -138,7 +138,7 @@ def _train(
 
     def summarise(status: str, **more: str) -> dict[str, Any]:
         seconds = before + time.monotonic() - began
-        name = run.path.resolve().name
+        name = absolute(run.path).name
         summary = {**describe_run(plan, name, engine.memory, status, step, seconds), **more}
         run.write_summary(summary)
         return summary
@@ -183,6 +183,7 @@ def _train(
             if step == saved:
                 return
             require_sound()
+            run.settle()
             checkpoint.save(run.checkpoints, step, state, plan.identity, config.checkpoints.keep)
             saved = step
             observer({"event": "saved", "step": step})
