@@ -23,7 +23,8 @@ def place(path: str | Path) -> Path:
     """The place that a user names.
 
     Raises:
-        UserError: for a bucket without a path in it, or without the package that reaches it.
+        UserError: for a bucket without a path in it, or with wildcards; or without the package
+            that reaches it.
     """
     text = str(path)
     if text.startswith("gs:/") and not text.startswith(_BUCKET):
@@ -31,8 +32,10 @@ def place(path: str | Path) -> Path:
     if not text.startswith(_BUCKET):
         return Path(path)
     bucket, _, inside = text.removeprefix(_BUCKET).strip("/").partition("/")
-    if not bucket or not inside:
-        raise UserError(f"{text}: names no place in a bucket; write gs://BUCKET/PATH")
+    if not bucket or not inside or any(character in "*?[]#" for character in text):
+        raise UserError(
+            f"{text}: names no place in a bucket; write gs://BUCKET/PATH, without * ? [ ] #"
+        )
     bucket_files()
     from etils import epath
 

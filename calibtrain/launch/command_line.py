@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from calibtrain.errors import UserError
+from calibtrain.places import in_bucket, place
 
 launch_app = typer.Typer(
     no_args_is_help=True, help="Run on an engine: a Slurm cluster, or Cloud TPUs under GKE."
@@ -76,6 +77,8 @@ def slurm(
         parallel=parallel,
         extra=tuple(_pair(item) for item in sbatch or ()),
     )
+    if run and in_bucket(given := place(run)):
+        raise UserError(f"--run: {given}: a Slurm job's folder is on a disk that its nodes share")
     asked = options(resources)  # a mistake in them is told before any data is prepared
     folder = str(run or Path("runs") / config.stem)
     assignment = resolve(config, overrides or (), folder, observer=_tell)

@@ -46,18 +46,18 @@ class BucketLock:
         self._since = datetime.now().astimezone().isoformat(timespec="seconds")
         self._lost = False
         self._over = threading.Event()
+        self._refreshed = 0.0  # when the last write that succeeded was begun
         with reached(path.parent):
             self._generation = self._take()
-        self._refreshed = time.monotonic()
         self._thread = threading.Thread(target=self._keep_fresh, name="lock", daemon=True)
         self._thread.start()
 
     def require(self) -> None:
         """Raise a UserError where another process may have taken the lock over."""
-        if self._lost or time.monotonic() - self._refreshed > STALE:
+        if self._lost or time.monotonic() - self._refreshed > STALE - REFRESH:
             raise UserError(
-                f"{self._path.parent}: this process could not refresh its lock for {STALE:.0f} "
-                "seconds, and another may write the run now; start the same command again"
+                f"{self._path.parent}: this process could not keep its lock fresh, and another may "
+                "write the run now; start the same command again"
             )
 
     def release(self) -> None:
@@ -72,6 +72,7 @@ class BucketLock:
     def _take(self) -> str:
         seen: str | None = None
         while True:
+            self._refreshed = time.monotonic()
             try:
                 put(self._path, self._content(), new=True)
                 return self._look()[0]
@@ -106,12 +107,14 @@ class BucketLock:
                 continue
 
     def _refresh(self) -> None:
+        began = time.monotonic()
         try:
             generation, _ = self._look()
+            if generation != self._generation and self._holder().get("id") == self._id:
+                self._generation = generation  # ours: the answer to a write was lost
             if generation == self._generation:
                 self._generation = self._rewrite()
-            elif self._holder().get("id") == self._id:  # ours: an answer was lost
-                self._generation = generation
+                self._refreshed = began
             else:
                 self._lost = True
         except FileExistsError:  # changed in between: looked at next time
@@ -120,8 +123,6 @@ class BucketLock:
             self._lost = True
         if self._lost:
             self._over.set()
-        else:
-            self._refreshed = time.monotonic()
 
     def _content(self) -> bytes:
         who = {"host": socket.gethostname(), "pid": os.getpid(), "since": self._since}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from calibtrain.training import bucket_lock
 
-bucket_lock.REFRESH, bucket_lock.STALE, bucket_lock.WATCH = 0.5, 3.0, 0.1
+bucket_lock.REFRESH, bucket_lock.STALE, bucket_lock.WATCH = 0.5, 6.0, 0.1
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
