@@ -14,6 +14,7 @@ from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import build
 from calibtrain.parallel.mesh import Layout, make_layout
+from calibtrain.places import place
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError
 from calibtrain.training.optimizer import make_optimizer
@@ -47,7 +48,7 @@ def evaluate_run(
         UserError: for a folder that holds no run or no whole checkpoint, or that another process
             is writing; and for a corpus or split that cannot be had.
     """
-    run = RunFolder(path)
+    run = RunFolder(place(path))
     config = run.read_config()
     with run.locked():
         try:
