@@ -20,6 +20,7 @@ import typer
 from calibtrain.errors import UserError
 from calibtrain.interruption import Interrupted, interruptible, leaving
 from calibtrain.launch.command_line import launch_app
+from calibtrain.places import place
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,7 +61,8 @@ def train(
     config: ConfigPath,
     overrides: Overrides = None,
     run: Annotated[
-        Path | None, typer.Option(help="Run folder; default runs/NAME. Resumed if it is there.")
+        str | None,
+        typer.Option(help="Run folder, or gs://BUCKET/PATH; default runs/NAME. Resumed if there."),
     ] = None,
     as_json: AsJson = False,
     progress: Progress = ProgressKind.auto,
@@ -77,7 +79,7 @@ def train(
 
     Example: calibtrain train configs/tiny.yaml tokenizer.vocab_size=1024 --run runs/v1024
     """
-    path = run or Path("runs") / config.stem
+    path = place(run or Path("runs") / config.stem)
     with leaving(path):
         from calibtrain.config import load_config
 
@@ -142,7 +144,7 @@ def ablate(
     config: ConfigPath,
     overrides: Overrides = None,
     run: Annotated[
-        Path | None, typer.Option(help="Study folder; default runs/NAME. Resumed if it is there.")
+        str | None, typer.Option(help="Study folder; default runs/NAME. Resumed if it is there.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Arms to run side by side.")] = 1,
     as_json: AsJson = False,
@@ -154,7 +156,7 @@ def ablate(
 
     Example: calibtrain ablate configs/kjv-ablation.yaml base.budget.bytes=2e6 --jobs 2
     """
-    path = run or Path("runs") / config.stem
+    path = place(run or Path("runs") / config.stem)
     with leaving(path):
         from calibtrain.config import load_study
 
@@ -191,7 +193,7 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[str, typer.Argument(help="A run folder, or gs://BUCKET/PATH.")],
     corpus: Annotated[
         list[str] | None,
         typer.Option(
@@ -214,13 +216,15 @@ def evaluate(
     from calibtrain.terminal import domains_table, print_table, results_table
 
     if corpus and len(corpus) > 1:
-        found = evaluate_domains(run, corpus, split=split, limit=limit)
+        found = evaluate_domains(place(run), corpus, split=split, limit=limit)
         if as_json:
             print_json(found)
         else:
             print_table(domains_table(found))
         return
-    evaluation = evaluate_run(run, corpus=corpus[0] if corpus else None, split=split, limit=limit)
+    evaluation = evaluate_run(
+        place(run), corpus=corpus[0] if corpus else None, split=split, limit=limit
+    )
     if as_json:
         print_json(evaluation.to_dict())
     else:
@@ -230,10 +234,11 @@ def evaluate(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run or study folder.")], as_json: AsJson = False
+    folder: Annotated[str, typer.Argument(help="A run or study folder, or gs://BUCKET/PATH.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write report.html, one self-contained page, from the files of a run or a study."""
-    path = write_report(folder)
+    path = write_report(place(folder))
     if as_json:
         print_json({"report": str(path)})
     else:
@@ -384,7 +389,9 @@ def is_tpu_compiler_alone() -> bool:
         return False
     if list(importlib.metadata.entry_points(group="jax_plugins")):  # of GPUs
         return False
-    return not any((*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/[0-9]*")))
+    from calibtrain.parallel.tpu import has_chips
+
+    return not has_chips()
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from calibtrain.config import StudyConfig, config_hash, to_yaml
 from calibtrain.data.disk import cache_directory, disk_errors, write_whole
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
+from calibtrain.places import in_bucket, place
 from calibtrain.training.run import RunFolder
 
 StudyObserver = Callable[[str, Mapping[str, Any]], None]
@@ -55,6 +56,11 @@ def run_study(
     Raises:
         UserError: for a study that cannot be prepared. An arm that fails does not raise.
     """
+    if in_bucket(folder := place(folder)):
+        raise UserError(
+            f"{folder}: an ablation runs its arms on this machine, in a folder of its disk; name "
+            "one with --run, or start the arms on a cluster: calibtrain launch gke"
+        )
     cache = cache or cache_directory()
     study = with_seeds(study)
     _keep_off_accelerators()

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from calibtrain.errors import UserError
+from calibtrain.places import place
 
 
 class _Loader(yaml.SafeLoader):
@@ -78,7 +79,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 def read_tree(path: str | Path) -> dict[str, Any]:
     """Read a YAML file into a plain tree."""
-    path = Path(path)
+    path = place(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Writing so that nothing is ever half there: temporary names, renames, locks, clear disk errors.
 
 Neither a killed process, nor two processes at once, nor a full disk leave something behind that is
-later taken for whole.
+later taken for whole. In a bucket, an object is written whole by itself.
 """
 
 import errno
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from calibtrain.errors import UserError
+from calibtrain.places import in_bucket, put, reached
 
 
 def cache_directory() -> Path:
@@ -47,11 +48,13 @@ def prepare_once(folder: Path, fill: Callable[[Path], None]) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it.
+    """Make a folder and those above it; a bucket needs none.
 
     Raises:
         UserError: where none can be made.
     """
+    if in_bucket(folder):
+        return
     with disk_errors(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -60,11 +63,15 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name and rename it."""
+    """Write a file under a temporary name and rename it; an object as it is."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    if in_bucket(path):
+        with disk_errors(path):
+            put(path, data)
+        return
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with disk_errors(path):
         try:
-            data = content.encode("utf-8") if isinstance(content, str) else content
             temporary.write_bytes(data)
             temporary.replace(path)
         except BaseException:
@@ -83,6 +90,10 @@ def locked(path: Path) -> Iterator[None]:
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full, read-only or forbidden disk into one line that says what to do."""
+    if in_bucket(path):
+        with reached(path):
+            yield
+        return
     try:
         yield
     except OSError as error:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from calibtrain.config import TokenizerConfig
-from calibtrain.data.disk import disk_errors, prepare_once, write_whole
+from calibtrain.data.disk import disk_errors, make_folder, prepare_once, write_whole
 from calibtrain.data.encoder import Document, available_cores, encode_documents
 from calibtrain.data.sentencepiece_model import (
     SPACE_MARK,
@@ -193,8 +193,8 @@ class Tokenizer:
             UserError: when the disk is full or may not be written.
         """
         manifest = json.dumps(self.manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        make_folder(folder)
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
             if self._model is None:
                 (folder / MODEL_FILE).unlink(missing_ok=True)
             else:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import calibtrain
-from calibtrain.data.disk import disk_errors, write_whole
+from calibtrain.data.disk import make_folder, write_whole
 from calibtrain.errors import UserError
 from calibtrain.evaluation.tally import COLUMNS
 
@@ -70,8 +70,7 @@ class Evaluation:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         name = evaluation_name(self.about)
         if self.about["corpus_hash"] != corpus_hash:
             name += f"_{self.about['corpus_hash'][:8]}"

@@ -16,6 +16,7 @@ from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import build
 from calibtrain.parallel.mesh import Layout, make_layout
+from calibtrain.places import place
 from calibtrain.temperature import FittedTemperature, fit_temperature
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError
@@ -63,7 +64,7 @@ def opened(
     Raises:
         UserError: as `evaluate_run` does.
     """
-    run = RunFolder(path)
+    run = RunFolder(place(path))
     config = run.read_config()
     with run.locked():
         try:

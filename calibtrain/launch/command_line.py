@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from calibtrain.errors import UserError
+from calibtrain.places import in_bucket, place
 
 launch_app = typer.Typer(
     no_args_is_help=True, help="Run on an engine: a Slurm cluster, or Cloud TPUs under GKE."
@@ -76,6 +77,8 @@ def slurm(
         parallel=parallel,
         extra=tuple(_pair(item) for item in sbatch or ()),
     )
+    if run and in_bucket(given := place(run)):
+        raise UserError(f"--run: {given}: a Slurm job's folder is on a disk that its nodes share")
     asked = options(resources)  # a mistake in them is told before any data is prepared
     folder = str(run or Path("runs") / config.stem)
     assignment = resolve(config, overrides or (), folder, observer=_tell)
@@ -133,6 +136,7 @@ def gke(
         if not value:
             raise UserError(f"{option}: is required (see calibtrain launch gke --help)")
     from calibtrain.launch.gke import (
+        apply,
         check_folder,
         check_slices,
         manifests,
@@ -142,11 +146,6 @@ def gke(
     from calibtrain.launch.jobset import ClusterOptions, check_name
     from calibtrain.parallel.tpu import find_slice
 
-    if not dry_run:
-        raise UserError(
-            "--run: a run cannot be written into a bucket (gs://) yet, so that its Pods would "
-            "fail; look at the manifest with --dry-run"
-        )
     chips = find_slice(tpu)
     check_slices(chips, slices)
     folder = check_folder(run)
@@ -168,11 +167,13 @@ def gke(
     )
     documents = manifests(assignment, chips, options, name)
     commands = xpk_commands(assignment, chips, options, name)
+    said = None if dry_run else apply(documents)
     if as_json:
         jobs = {job: entry.folder for job, entry in names(assignment, name).items()}
-        _print_json({"jobs": jobs, "manifest": documents, "xpk": commands})
+        result = {"jobs": jobs, "manifest": documents, "xpk": commands}
+        _print_json(result if said is None else {**result, "applied": said})
         return
-    print(documents, end="")
+    print(documents if said is None else said, end="")
     _say(f"node pools: {slices} of {chips.machine}, topology {chips.topology}, {chips.hosts} nodes")
     for command in commands:
         _say(f"with XPK: {command}")

@@ -15,8 +15,8 @@ from flax import nnx
 from jax import Array
 
 UNROLLED_AT_MOST = 24
-"""Layers that `auto` still writes out on an accelerator: from there on compilation, which grows in
-proportion to them, costs more than a minute or so that a scan saves (benchmarks/README.md)."""
+"""Layers that `auto` still writes out on an accelerator. A judgement, not a measurement: the
+compiler's work grows with them, while a scan's copies cost about a fifth more memory."""
 
 _KEPT = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -27,9 +27,10 @@ _KEPT = {
 def choose_layers(platform: str, depth: int, remat: str) -> str:
     """What `auto` is, "unrolled" or "scanned", on a platform ("cpu", "gpu", "tpu").
 
-    A scan compiles one layer, whatever the depth, at the price of a copy of the parameters and of
-    activations, into one array a kind. Recomputation is worth its time in a scan only: of layers
-    that are written out, compilers keep most of what they were told to forget.
+    A scan compiles one layer, whatever the depth, at the price of copies of parameters and
+    activations; the optimizer's part of a step still names every parameter. Recomputation is worth
+    its time in a scan only: of layers that are written out, the compilers for CPUs and GPUs keep
+    most of what they were told to forget (benchmarks/README.md).
     """
     if remat != "none":
         return "scanned"

@@ -1,7 +1,12 @@
 """Many processes as one run: their start, who writes, and waiting for each other."""
 
+import importlib.util
 import os
+import re
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from calibtrain.errors import UserError
+from calibtrain.parallel.tpu import has_chips
 
 ADDRESS, COUNT, NUMBER = (
     "CALIBTRAIN_COORDINATOR",
@@ -16,13 +22,15 @@ ADDRESS, COUNT, NUMBER = (
     "CALIBTRAIN_PROCESS",
 )
 """Environment variables for processes that nothing else started: HOST:PORT, how many, which."""
+METADATA_SECONDS = 5.0
+"""How long a machine with TPUs waits for its metadata server, which answers in milliseconds."""
 
 
 def start() -> None:
     """Join the other processes of this run, where there are any. Call before any computation.
 
-    Found by the variables above, or by what Slurm and GKE set for a job of several processes
-    (`jax.distributed` reads the rest from there). TPU VMs set nothing: there, give the variables.
+    Found by the variables above; or by what Slurm and GKE set for a job of several processes, or
+    the metadata server of a TPU VM knows of its slice (`jax.distributed` reads the rest there).
 
     Raises:
         UserError: for variables that do not fit, or a coordinator that does not answer.
@@ -68,9 +76,54 @@ def _arguments() -> dict[str, Any] | None:
         tasks = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ["SLURM_NTASKS"])
         if int(tasks) > 1:
             return {}
-    on_gke = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
     slices = int(os.environ.get("MEGASCALE_NUM_SLICES", "1")) > 1
-    return {} if on_gke or slices else None
+    if (workers := os.environ.get("TPU_WORKER_HOSTNAMES")) is not None:  # as GKE says
+        return {} if slices or "," in workers else None
+    return {} if slices or _is_one_of_many_tpu_vms() else None
+
+
+def _is_one_of_many_tpu_vms() -> bool:
+    """Whether this is a TPU VM of a slice with several hosts, or of several slices.
+
+    Where there are no TPUs, or they are not to be used, no server is asked.
+    """
+    platforms = os.environ.get("JAX_PLATFORMS") or "tpu"
+    skip = "TPU_SKIP_MDS_QUERY" in os.environ or "tpu" not in platforms.split(",")
+    if skip or not has_chips() or importlib.util.find_spec("libtpu") is None:
+        return False
+    workers = _attribute("worker-network-endpoints")
+    slices = re.search(r"^MEGASCALE_NUM_SLICES:\s*'?(\d+)", _attribute("tpu-env"), re.MULTILINE)
+    return "," in workers or (slices is not None and int(slices[1]) > 1)
+
+
+def _attribute(name: str) -> str:
+    """What the metadata server of this machine says of it; empty where it, or a server, is not.
+
+    Raises:
+        UserError: for a server that fails.
+    """
+    server = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")  # as for JAX
+    request = urllib.request.Request(
+        f"http://{server}/computeMetadata/v1/instance/attributes/{name}",
+        headers={"Metadata-Flavor": "Google"},
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for pause in (1.0, 2.0, None):
+        try:
+            with direct.open(request, timeout=METADATA_SECONDS) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return ""
+            if pause is None:
+                raise UserError(
+                    f"{server}: cannot say which TPU VMs belong together ({error}); start again, "
+                    f"or give {ADDRESS}, {COUNT} and {NUMBER}"
+                ) from None
+            time.sleep(pause)
+        except OSError:
+            break
+    return ""
 
 
 def _keep_libraries_off_stdout() -> None:

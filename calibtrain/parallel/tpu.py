@@ -7,8 +7,14 @@ node layout is used, so that one node pool serves both ways to launch.
 import dataclasses
 import math
 import re
+from pathlib import Path
 
 from calibtrain.errors import UserError
+
+
+def has_chips() -> bool:
+    """Whether this machine has TPUs, or other devices that are passed through to it."""
+    return any((*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/[0-9]*")))
 
 
 @dataclasses.dataclass(frozen=True)

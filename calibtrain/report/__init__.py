@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from calibtrain.errors import UserError
+from calibtrain.places import in_bucket, place, put, reached
 
 __all__ = ["write_report"]
 
@@ -24,9 +25,13 @@ def write_report(folder: Path) -> Path:
         UserError: the folder is neither, is a run without any evaluation yet, holds a file that
             is missing or damaged, or cannot be written to.
     """
-    folder = Path(folder)
-    page = _page(folder)
+    folder = place(folder)
     target = folder / PAGE
+    with reached(folder):
+        page = _page(folder)
+        if in_bucket(folder):
+            put(target, page.encode())
+            return target
     temporary = folder / f".{PAGE}.{os.getpid()}.tmp"
     try:
         temporary.write_text(page, encoding="utf-8")

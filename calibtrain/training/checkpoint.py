@@ -1,8 +1,9 @@
 """Checkpoints: a state and what it belongs to, in Orbax folders. The only module that knows Orbax.
 
 A state is saved as a flat mapping from path to array, so that neither Orbax's nor Optax's ideas of
-containers can come between two versions. Orbax writes under a temporary name and renames; then the
-checksums of its files are written beside them, and a folder without those counts as unfinished.
+containers can come between two versions. Orbax writes under a temporary name and renames (in a
+bucket, it does not); then the checksums of its files are written beside them, and a folder without
+those counts as unfinished.
 """
 
 import dataclasses
@@ -17,9 +18,10 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from calibtrain.data.disk import disk_errors
+from calibtrain.data.disk import disk_errors, make_folder, write_whole
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
+from calibtrain.places import absolute, files, in_bucket, reached, remove_tree
 
 Tree = TypeVar("Tree")
 
@@ -53,19 +55,15 @@ class Identity:
 
 def read_identity(folder: Path, step: int) -> Identity:
     """What a whole checkpoint belongs to."""
-    found = _metadata(folder.absolute() / str(step))
+    found = _metadata(absolute(folder) / str(step))
     return Identity(found.get("config", ""), found.get("tokenizer", ""), found.get("corpus"))
 
 
 def steps_saved(folder: Path) -> list[int]:
     """Steps of the whole checkpoints in a folder, ascending."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if _is_whole(path))
-
-
-def _is_whole(path: Path) -> bool:
-    return bool(re.fullmatch(_STEP, path.name)) and (path / CHECKSUMS).is_file()
+    with reached(folder):
+        whole = [path.parent.name for path in folder.glob(f"*/{CHECKSUMS}")]
+    return sorted(int(name) for name in whole if re.fullmatch(_STEP, name))
 
 
 def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
@@ -76,8 +74,8 @@ def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
     """
     from orbax.checkpoint import v1 as ocp
 
-    path = folder.absolute() / str(step)  # Orbax wants it absolute
-    if not hosts.are_many() and _is_whole(path):
+    path = absolute(folder) / str(step)  # Orbax wants it absolute
+    if not hosts.are_many() and step in steps_saved(folder):
         return
     leaves = _flatten(state)[0]
     # Several processes each write what their devices hold; one alone writes what it can see.
@@ -85,19 +83,17 @@ def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
     with disk_errors(path):
         with hosts.together(), disk_errors(path):
             if hosts.is_primary():
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
                 remove_unfinished(folder)
                 size = sum(leaf.nbytes for leaf in leaves.values())
-                if shutil.disk_usage(folder).free < size:
+                if not in_bucket(folder) and shutil.disk_usage(folder).free < size:
                     # said before Orbax begins, which reports it in pages of nested tracebacks
                     raise OSError(errno.ENOSPC, f"{size:,} bytes do not fit")
         try:
             about = {**dataclasses.asdict(identity), "step": step}
             ocp.save(path, arrays, custom_metadata=about)
             if hosts.is_primary():
-                temporary = path / f"{CHECKSUMS}.tmp"
-                temporary.write_text(json.dumps(_checksums(path)))
-                temporary.rename(path / CHECKSUMS)
+                write_whole(path / CHECKSUMS, json.dumps(_checksums(path)))
         except Exception as error:
             if hosts.is_primary():
                 remove_unfinished(folder)
@@ -108,11 +104,11 @@ def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
 def prune(folder: Path, keep: int) -> None:
     """Remove all but the latest `keep` checkpoints."""
     if hosts.is_primary():
-        for old in steps_saved(folder)[:-keep]:
-            # renamed first: a kill in mid-removal must not leave half of one under a step's name
-            doomed = folder / f"{old}.removed"
-            (folder / str(old)).rename(doomed)
-            shutil.rmtree(doomed)
+        with reached(folder):
+            for old in steps_saved(folder)[:-keep]:
+                # first what makes it whole: a kill in mid-removal must leave no half of one
+                (folder / str(old) / CHECKSUMS).unlink()
+                remove_tree(folder / str(old))
     hosts.wait("older checkpoints are gone")
 
 
@@ -124,7 +120,7 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity) -> Tree:
     """
     from orbax.checkpoint import v1 as ocp
 
-    path = folder.absolute() / str(step)  # Orbax wants it absolute
+    path = absolute(folder) / str(step)  # Orbax wants it absolute
     _verify(path)
     found = _metadata(path)
     identity.check(found, path)
@@ -145,9 +141,10 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity) -> Tree:
 def remove_unfinished(folder: Path) -> None:
     """Drop what a killed process left: temporary folders, and folders on their way out."""
     ours = re.compile(rf"{_STEP}(\.orbax-checkpoint-tmp.*|\.removed)?")
-    for path in folder.iterdir():
-        if ours.fullmatch(path.name) and path.is_dir() and not _is_whole(path):
-            shutil.rmtree(path, ignore_errors=True)
+    whole = {str(step) for step in steps_saved(folder)}
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if ours.fullmatch(path.name) and path.is_dir() and path.name not in whole:
+            remove_tree(path)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
@@ -188,12 +185,12 @@ def _as_disk_error(error: Exception) -> Exception:
 
 def _checksums(path: Path) -> dict[str, str]:
     """SHA-256 of every file of a checkpoint, by its relative path."""
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-        if not file.name.startswith(CHECKSUMS)
-    }
+
+    def digest(name: str) -> str:
+        with (path / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return {name: digest(name) for name in files(path) if CHECKSUMS not in name}
 
 
 def _verify(path: Path) -> None:

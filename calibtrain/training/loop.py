@@ -6,7 +6,6 @@ that differ in their seed alone, go through the loop together.
 """
 
 import dataclasses
-import shutil
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ import jax
 from calibtrain.config import Config
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
+from calibtrain.places import place
 from calibtrain.training import checkpoint
 from calibtrain.training.engine import make_engine
 from calibtrain.training.finite import NonFiniteError, require_finite
@@ -84,7 +84,7 @@ def train(
         UserError: for anything that the user can mend, except that a run diverges: its outcome
             tells that. A run folder made by this call is removed again if it holds no checkpoint.
     """
-    runs = [RunFolder(member.path, writes=hosts.is_primary()) for member in members]
+    runs = [RunFolder(place(member.path), writes=hosts.is_primary()) for member in members]
     there = [bool(hosts.agreed(run.exists)) for run in runs]
     with ExitStack() as held:
         for member, run, exists in zip(members, runs, there, strict=True):
@@ -103,7 +103,7 @@ def train(
         except UserError:
             for run in made:
                 if run.writes and not checkpoint.steps_saved(run.checkpoints):
-                    shutil.rmtree(run.path, ignore_errors=True)
+                    run.remove()
             raise
 
 

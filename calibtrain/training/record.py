@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from calibtrain.errors import UserError
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
+from calibtrain.places import absolute
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError, all_finite, require_finite
 from calibtrain.training.optimizer import learning_rate_schedule
@@ -69,7 +70,7 @@ class Record:
     def summarise(self, status: str, step: int, **more: str) -> dict[str, Any]:
         """Write run.json; returns what it holds."""
         seconds = self._seconds + time.monotonic() - self._began
-        name = self.run.path.resolve().name
+        name = absolute(self.run.path).name
         about = describe_run(self.plan, name, self._memory, status, step, seconds)
         self.run.write_summary({**about, **more})
         return {**about, **more}
@@ -116,6 +117,7 @@ class Record:
         if step == self._saved:
             return
         _require_sound(state, step)
+        self.run.settle()
         checkpoint.save(self.run.checkpoints, step, state, self.plan.identity)
         self._saved = step
         self.observer({"event": "saved", "step": step})

@@ -1,4 +1,8 @@
-"""A run is a folder: its layout, the lock that keeps it to one process, and its metrics file."""
+"""A run is a folder: its layout, the lock that keeps it to one process, and its metrics file.
+
+On a disk a run is made in one move. In a bucket, which moves nothing, its configuration is written
+last: without one there is no run.
+"""
 
 import dataclasses
 import fcntl
@@ -19,8 +23,21 @@ from jaxtyping import Int
 
 from calibtrain.config import WAYS_TO_COMPUTE, Config, config_hash, read_tree, to_yaml, validate
 from calibtrain.data.disk import disk_errors, make_folder, write_whole
+from calibtrain.data.growing import GrowingFile
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
+from calibtrain.places import in_bucket, reached, remove_tree
+from calibtrain.training.bucket_lock import BucketLock, held
+
+LOCK = ".lock"
+
+
+@dataclasses.dataclass
+class _Writing:
+    """What a process that writes a run keeps between two calls."""
+
+    metrics: GrowingFile | None = None
+    lock: BucketLock | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +52,9 @@ class RunFolder:
 
     path: Path
     writes: bool = True
+    _writing: _Writing = dataclasses.field(
+        default_factory=_Writing, init=False, repr=False, compare=False
+    )
 
     @property
     def checkpoints(self) -> Path:
@@ -59,7 +79,11 @@ class RunFolder:
     @property
     def exists(self) -> bool:
         """Whether a run was begun here."""
-        return os.path.isfile(self.path / "config.yaml")  # False for a name that is too long, too
+        path = self.path / "config.yaml"
+        with reached(self.path):
+            if in_bucket(path):
+                return path.exists()
+            return os.path.isfile(path)  # False for a name that is too long, too
 
     def read_config(self) -> Config:
         """The resolved configuration.
@@ -92,8 +116,7 @@ class RunFolder:
         """
         path = self.tokenizer / "target_counts.npy"
         try:
-            with path.open("rb") as file:
-                counts = np.lib.format.read_array(file, allow_pickle=False)
+            counts = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
             if counts.shape == (vocab_size,) and counts.dtype.kind == "i" and counts.sum() > 0:
                 return counts
             reason = f"it does not hold {vocab_size} counts"
@@ -105,11 +128,16 @@ class RunFolder:
         )
 
     def create(self, config: Config, fill: Callable[[Path], None]) -> None:
-        """Make the folder in one move, with its configuration and what `fill` puts into it."""
+        """Make the folder, with its configuration and what `fill` puts into it.
+
+        Raises:
+            UserError: where something else is there, or it cannot be written.
+        """
         if not self.writes:
             return
-        if self.path.parts[:1] == ("gs:",):
-            raise UserError(f"{self.path}: runs in a bucket come later; name a folder")
+        if in_bucket(self.path):
+            self._create_in_bucket(config, fill)
+            return
         with disk_errors(self.path):
             path = self.path.resolve()
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -135,6 +163,33 @@ class RunFolder:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
 
+    def _create_in_bucket(self, config: Config, fill: Callable[[Path], None]) -> None:
+        with self.locked(), reached(self.path):
+            there = {path.name for path in self.path.iterdir()}  # at least the lock
+            if there - {LOCK, self.tokenizer.name}:  # which a creator that died leaves, too
+                raise UserError(
+                    f"{self.path}: is there already and is no run folder; choose another --run"
+                )
+            try:
+                fill(self.path)
+                write_whole(self.path / "config.yaml", to_yaml(config))
+            except BaseException:
+                remove_tree(self.tokenizer)
+                raise
+
+    def remove(self) -> None:
+        """Remove the run; in a bucket its configuration first, so that what is left is none."""
+        if not self.writes:
+            return
+        if in_bucket(self.path):
+            with suppress(UserError), reached(self.path):
+                (self.path / "config.yaml").unlink(missing_ok=True)
+                for path in self.path.iterdir():
+                    if path.name != LOCK:
+                        remove_tree(path)
+        else:
+            remove_tree(self.path)
+
     def check_config(self, config: Config) -> None:
         """Raise a UserError that names the keys in which the run's configuration differs."""
         mine, theirs = (
@@ -157,13 +212,23 @@ class RunFolder:
         """Hold the run for this process.
 
         Raises:
-            UserError: when another process has it.
+            UserError: when another process has it (told from one that died, in a bucket, by a lock
+                that is kept fresh: see `training.bucket_lock`).
         """
         if not self.writes:
             yield
             return
+        if in_bucket(self.path):
+            with held(self.path / LOCK) as lock:
+                self._writing.lock = lock
+                try:
+                    yield
+                    self.settle()
+                finally:
+                    self._writing.lock = None
+            return
         with disk_errors(self.path):
-            handle = (self.path / ".lock").open("a+")
+            handle = (self.path / LOCK).open("a+")
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,8 +247,23 @@ class RunFolder:
         """Append one line of metrics."""
         if not self.writes:
             return
-        with disk_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line, allow_nan=False) + "\n")
+        self._growing().append(json.dumps(line, allow_nan=False))
+
+    def settle(self) -> None:
+        """Make sure, before what implies it is written, that all metrics are there.
+
+        Raises:
+            UserError: where they cannot be written, or another process may have the run by now.
+        """
+        if self._writing.lock is not None:
+            self._writing.lock.require()
+        if self._writing.metrics is not None:
+            self._writing.metrics.flush()
+
+    def _growing(self) -> GrowingFile:
+        if self._writing.metrics is None:
+            self._writing.metrics = GrowingFile(self.metrics)
+        return self._writing.metrics
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Every whole line; a last line that a killed process cut short is left out.
@@ -191,6 +271,7 @@ class RunFolder:
         Raises:
             UserError: naming a line that is damaged.
         """
+        self.settle()
         if not self.metrics.is_file():
             return []
         lines: list[dict[str, Any]] = []
@@ -211,12 +292,13 @@ class RunFolder:
         if not self.writes:
             return
         kept = [line for line in self.read_metrics() if line["step"] <= step]
-        write_whole(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        self._growing().replace("".join(json.dumps(line) + "\n" for line in kept))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write run.json."""
         if not self.writes:
             return
+        self.settle()
         text = json.dumps(summary, indent=2, allow_nan=False)
         write_whole(self.path / "run.json", text + "\n")
 

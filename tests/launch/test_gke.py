@@ -343,6 +343,26 @@ def test_apply_needs_kubectl_and_repeats_its_complaint(
     assert apply("kind: JobSet\n") == "apply -f - kind: JobSet\n"
 
 
+def test_launching_hands_the_printed_manifest_to_kubectl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(TINY))
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f'#!/bin/sh\ncat > {tmp_path}/applied\necho "jobset/r created"\n')
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    arguments = [str(config), "--tpu", "v5e-16", "--run", "gs://b/r", "--image", "i"]
+    printed = invoke(*arguments, "--dry-run")
+    assert not (tmp_path / "applied").exists()
+    done = invoke(*arguments)
+    assert (done.exit_code, done.stdout) == (0, "jobset/r created\n")
+    assert (tmp_path / "applied").read_text() == printed.stdout
+    result = json.loads(invoke(*arguments, "--json").stdout)
+    assert result["applied"] == "jobset/r created\n"
+    assert result["jobs"] == {"r": "gs://b/r"}
+
+
 def test_names_are_short_plain_and_apart() -> None:
     arms = [f"vocab_size={size},seed={seed},kind=x" for size in (512, 51200) for seed in range(9)]
     names = [job_name("a-study-with-a-long-name", arm) for arm in arms]

