@@ -103,7 +103,11 @@ class Network:
         return self._with(params).decode(cache, tokens, active)
 
     def prefill(
-        self, params: Params, tokens: Int[Array, "rows time"], counts: Int[Array, " rows"], length: int
+        self,
+        params: Params,
+        tokens: Int[Array, "rows time"],
+        counts: Int[Array, " rows"],
+        length: int,
     ) -> tuple[Float[Array, "rows width"], Cache]:
         """Read the first tokens of sequences, one after another.
 

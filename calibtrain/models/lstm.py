@@ -108,8 +108,11 @@ class LSTM(nnx.Module):
         """The state before any token; an LSTM has no use for a length."""
         del length
         shape = (rows, self.final_norm.scale.shape[0])
-        nothing = tuple(jnp.zeros(shape, self.vocabulary.dtype) for _ in self.layers)
-        return RecurrentState(nothing, nothing)
+
+        def nothing() -> tuple[Array, ...]:  # arrays of their own, so that they can be donated
+            return tuple(jnp.zeros(shape, self.vocabulary.dtype) for _ in self.layers)
+
+        return RecurrentState(nothing(), nothing())
 
     def decode(
         self, cache: RecurrentState, tokens: Int[Array, " rows"], active: Bool[Array, " rows"]
