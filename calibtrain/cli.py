@@ -46,6 +46,13 @@ class ProgressKind(StrEnum):
     none = "none"
 
 
+class Events(StrEnum):
+    """What is predicted."""
+
+    token = "token"
+    byte = "byte"
+
+
 ConfigPath = Annotated[Path, typer.Argument(help="YAML file; configs/ has some to start from.")]
 Overrides = Annotated[
     list[str] | None,
@@ -156,16 +163,47 @@ def evaluate(
         int | None,
         typer.Option("--bytes", min=1, help="Score about so many bytes of text; default all."),
     ] = None,
+    events: Annotated[
+        Events,
+        typer.Option(help="What is predicted: token, or byte, the same for every vocabulary."),
+    ] = Events.token,
+    beam: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Tokenisations followed by --events byte; default 5."),
+    ] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="None followed below this share of the best; default 0.05."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
 
-    Example: calibtrain evaluate runs/tiny --corpus pydoc --json
+    By tokens, or by bytes over all tokenisations: then vocabularies can be compared.
+
+    Example: calibtrain evaluate runs/tiny --corpus pydoc --events byte --bytes 50000 --json
     """
     from calibtrain.evaluation import evaluate_run
-    from calibtrain.terminal import print_table, results_table
+    from calibtrain.terminal import print_table, results_table, show_counting
 
-    evaluation = evaluate_run(run, corpus=corpus, split=split, limit=limit)
+    if events is Events.byte:
+        from calibtrain.evaluation.bytes import Beam
+        from calibtrain.evaluation.saved_bytes import evaluate_run_by_bytes
+
+        default = Beam()
+        chosen = Beam(
+            default.width if beam is None else beam, default.ratio if ratio is None else ratio
+        )
+        with show_counting("bytes read") as progress:
+            evaluation = evaluate_run_by_bytes(
+                run, corpus=corpus, split=split, limit=limit, beam=chosen, progress=progress
+            )
+    elif beam is not None or ratio is not None:
+        raise UserError("--beam, --ratio: are for --events byte; leave them out, or name it")
+    else:
+        evaluation = evaluate_run(run, corpus=corpus, split=split, limit=limit)
     if as_json:
         print_json(evaluation.to_dict())
     else:

@@ -14,7 +14,7 @@ import calibtrain
 from calibtrain.data.disk import disk_errors, write_whole
 from calibtrain.errors import UserError
 
-TABLES = ("reliability", "frequency_deciles")
+TABLES = ("reliability", "frequency_deciles", "wider", "difference")
 """Results that are tables; the others are single figures."""
 
 
@@ -24,7 +24,8 @@ class Evaluation:
 
     Attributes:
         about: corpus, split, step, hashes, vocab_size, context, bins, documents; and limit, the
-            bytes of text that were asked for, about (none: all).
+            bytes of text that were asked for, about (none: all). For other events than tokens also
+            events (byte), and how they were found.
         results: from `metrics.token_metrics`.
         documents: columns of the table with a row a document (document, tokens, bytes, nll and
             entropy summed in nats, correct and confidence summed).
@@ -47,8 +48,8 @@ class Evaluation:
         """Write NAME.parquet, then NAME.json; the JSON file says that both are whole.
 
         NAME is CORPUS-SPLIT-STEP for what the run evaluates at its end. What was measured on
-        another corpus or another amount of text says so behind it, so that neither takes the
-        place of the other.
+        another corpus, another amount of text or other events than tokens says so behind it, so
+        that none takes the place of another.
 
         Args:
             folder: of the run's evaluations.
@@ -65,6 +66,8 @@ class Evaluation:
             name += f"_{self.about['corpus_hash'][:8]}"
         if (limit := self.about["limit"]) != final_bytes:
             name += "_whole" if limit is None else f"_{limit}bytes"
+        if (events := self.about.get("events")) is not None:
+            name += f"-{events}"
         buffer = io.BytesIO()
         pq.write_table(pa.table(dict(self.documents)), buffer)
         write_whole(folder / f"{name}.parquet", buffer.getvalue())
