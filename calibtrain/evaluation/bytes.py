@@ -175,20 +175,21 @@ class ByteEvaluator:
             beam: how many tokenisations are followed.
             progress: called before each step with the number of symbols read, and of all.
         """
-        hypotheses = ByteBeam(self.trie, self.lanes, beam.width, beam.ratio)
+        lanes = min(self.lanes, len(windows))
+        hypotheses = ByteBeam(self.trie, lanes, beam.width, beam.ratio)
         states = ByteStates(
             self.network,
             params,
             self.trie,
-            rows=self.lanes * hypotheses.slots,
+            rows=lanes * hypotheses.slots,
             context=self.context,
         )
         total = sum(len(window.symbols) for window in windows)
         done = 0
         parts = []
-        for first in range(0, len(windows), self.lanes):
-            batch = windows[first : first + self.lanes]
-            symbols, scored, document = _side_by_side(batch, self.lanes)
+        for first in range(0, len(windows), lanes):
+            batch = windows[first : first + lanes]
+            symbols, scored, document = _side_by_side(batch, lanes)
             rows = hypotheses.start(np.arange(len(batch)))
             found = states.start([window.prefix for window in batch], rows)
             hypotheses.set_probabilities(rows, found)
