@@ -47,6 +47,13 @@ class ProgressKind(StrEnum):
     none = "none"
 
 
+class Events(StrEnum):
+    """What is predicted."""
+
+    token = "token"
+    byte = "byte"
+
+
 ConfigPath = Annotated[Path, typer.Argument(help="YAML file; configs/ has some to start from.")]
 Overrides = Annotated[
     list[str] | None,
@@ -206,25 +213,57 @@ def evaluate(
         int | None,
         typer.Option("--bytes", min=1, help="Score about so many bytes of text; default all."),
     ] = None,
+    events: Annotated[
+        Events,
+        typer.Option(help="What is predicted: token, or byte, the same for every vocabulary."),
+    ] = Events.token,
+    beam: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Tokenisations followed by --events byte; default 5."),
+    ] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="None followed below this share of the best; default 0.05."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
 
+    By tokens, or by bytes over all tokenisations: then vocabularies can be compared.
+
     Example: calibtrain evaluate runs/tiny --corpus kjv --corpus pydoc
     """
-    from calibtrain.evaluation import evaluate_domains, evaluate_run
-    from calibtrain.terminal import domains_table, print_table, results_table
+    from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_by_bytes
+    from calibtrain.terminal import domains_table, print_table, results_table, show_counting
 
+    by_tokens = events is Events.token
+    if by_tokens and (beam is not None or ratio is not None):
+        raise UserError("--beam, --ratio: are for --events byte; leave them out, or name it")
     if corpus and len(corpus) > 1:
+        if not by_tokens:
+            raise UserError(
+                f"--corpus: {len(corpus)} are named; --events {events.value} takes one at a time"
+            )
         found = evaluate_domains(place(run), corpus, split=split, limit=limit)
         if as_json:
             print_json(found)
         else:
             print_table(domains_table(found))
         return
-    evaluation = evaluate_run(
-        place(run), corpus=corpus[0] if corpus else None, split=split, limit=limit
-    )
+    asked: dict[str, Any] = {
+        "corpus": corpus[0] if corpus else None,
+        "split": split,
+        "limit": limit,
+    }
+    if by_tokens:
+        evaluation = evaluate_run(place(run), **asked)
+    else:
+        with show_counting("bytes read") as progress:
+            evaluation = evaluate_run_by_bytes(
+                place(run), **asked, width=beam, ratio=ratio, progress=progress
+            )
     if as_json:
         print_json(evaluation.to_dict())
     else:

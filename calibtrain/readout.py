@@ -133,6 +133,22 @@ def readout(
     return tokens.join(stats)
 
 
+def probabilities(
+    hidden: Float[Array, "rows width"],
+    unembedding: Float[Array, "width vocab"],
+    *,
+    soft_cap: float | None = None,
+) -> Float[Array, "rows vocab"]:
+    """The whole next-token distribution of a few hidden states, float32: what decoding needs.
+
+    Over the columns that are given: leave one out, and its entry is no event.
+    """
+    product = jnp.matmul(
+        hidden, unembedding.astype(hidden.dtype), preferred_element_type=jnp.float32
+    )
+    return jax.nn.softmax(_logits(product, soft_cap, None), axis=-1)
+
+
 def additive_loss(
     hidden: Float[Array, "*tokens width"],
     unembedding: Float[Array, "width vocab"],

@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -170,6 +171,25 @@ class LiveView:
                 self._progress.update(task, left=f"[red]{event['status']}")
                 if event["error"]:
                     self._progress.console.print(f"[red]{escape(arm)}: {escape(event['error'])}")
+
+
+@contextmanager
+def show_counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much of something is done: a bar, or for a log file a line every ten seconds."""
+    if sys.stderr.isatty():
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= 10:
+            told = time.monotonic()
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+    yield tell
 
 
 def describe(event: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ TABLES = (
     "positions",
     "entropy_bands",
     "groups",
+    "wider",
+    "difference",
 )
 """Results that are tables; the others are single figures."""
 
@@ -35,7 +37,8 @@ class Evaluation:
 
     Attributes:
         about: corpus, split, step, hashes, vocab_size, context, bins, documents; and limit, the
-            bytes of text that were asked for, about (none: all).
+            bytes of text that were asked for, about (none: all). For other events than tokens also
+            how they were found.
         results: from `reading.read_results`, and `signatures`.
         documents: columns of the table with a row a document (document, tokens, bytes, nll and
             entropy summed in nats, confidence, correct and the multiclass Brier score summed).
@@ -59,8 +62,8 @@ class Evaluation:
         """Write NAME.parquet, then NAME.json; the JSON file says that both are whole.
 
         NAME is CORPUS-SPLIT-STEP for what the run evaluates at its end. What was measured on
-        another corpus or another amount of text says so behind it, so that neither takes the
-        place of the other.
+        another corpus, another amount of text or other events than tokens says so behind it, so
+        that none takes the place of another.
 
         Args:
             folder: of the run's evaluations.
@@ -78,6 +81,8 @@ class Evaluation:
             name += "_whole" if limit is None else f"_{limit}bytes"
         if (temperature := self.about["temperature"]) != 1.0:
             name += f"_T{temperature:.4f}"
+        if (event := self.about["event"]) != "token":
+            name += f"-{event}"
         buffer = io.BytesIO()
         pq.write_table(pa.table(dict(self.documents)), buffer)
         write_whole(folder / f"{name}.parquet", buffer.getvalue())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from calibtrain.data.corpus import Corpus, open_corpus, parse_corpus
 from calibtrain.data.disk import cache_directory
 from calibtrain.data.store import TokenStore, frequency_deciles, open_store
 from calibtrain.errors import UserError
+from calibtrain.evaluation.bytes import Beam, ByteEvaluator, Progress
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import build
@@ -55,6 +57,38 @@ def evaluate_run(
         return saved.evaluate(corpus, split, limit)
 
 
+def evaluate_run_by_bytes(
+    path: Path,
+    *,
+    corpus: str | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    width: int | None = None,
+    ratio: float | None = None,
+    cache: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Score a run's latest checkpoint on next bytes, and write the result into `evaluations/`.
+
+    Args:
+        path: the run folder; as are the others not named here, as for `evaluate_run`.
+        corpus: which text.
+        split: of it.
+        limit: bytes of text, about; none: the whole split.
+        width: tokenisations that are followed; default 5.
+        ratio: none is followed below this share of the best one's weight; default 0.05.
+        cache: where prepared data is kept.
+        progress: called with symbols read, and of all; may raise to give up.
+
+    Raises:
+        UserError: as `evaluate_run` does.
+    """
+    beam = Beam()
+    beam = Beam(beam.width if width is None else width, beam.ratio if ratio is None else ratio)
+    with opened(path, cache) as saved:
+        return saved.evaluate_bytes(corpus, split, limit, beam, progress)
+
+
 @contextmanager
 def opened(
     path: Path, cache: Path | None = None, check: Callable[[], None] = lambda: None
@@ -87,7 +121,7 @@ class SavedRun:
         self.tokenizer = run.read_tokenizer()
         self._cache, self._check = cache, check
         self._corpora: dict[str | None, Corpus] = {}
-        self._loaded: tuple[int, Any, TokenEvaluator] | None = None
+        self._loaded: tuple[Any, TokenEvaluator] | None = None
 
     def corpus(self, name: str | None) -> Corpus:
         """A corpus as the command line names it; none: the run's own."""
@@ -106,59 +140,100 @@ class SavedRun:
     ) -> Evaluation:
         """Evaluate on a split of a corpus, and write the result into the run."""
         store = self.store(corpus, split)  # what cannot be had is told before the model is loaded
-        step, params, evaluator = self._load()
+        params, evaluator = self._load()
+        return self._write(
+            evaluator.evaluate(
+                params,
+                store,
+                self._about(corpus, split),
+                limit=limit,
+                groups=self.corpus(corpus).groups(split),
+                temperature=temperature,
+                check=self._check,
+            )
+        )
+
+    def evaluate_bytes(
+        self, corpus: str | None, split: str, limit: int | None, beam: Beam, progress: Progress
+    ) -> Evaluation:
+        """Evaluate by next bytes, on one device, and write the result into the run."""
+        store = self.store(corpus, split)
+        evaluator = ByteEvaluator(
+            build(self.config.model, self.tokenizer.vocab_size),
+            self.tokenizer,
+            context=self._context,
+            bins=self.config.evaluation.bins,
+            beam=beam,
+        )
+        _, state = load_state(self.run)
+        return self._write(
+            evaluator.evaluate(
+                state.params,
+                store,
+                self._about(corpus, split),
+                limit=limit,
+                groups=self.corpus(corpus).groups(split),
+                progress=progress,
+            )
+        )
+
+    def _about(self, corpus: str | None, split: str) -> dict[str, Any]:
         provenance = self.corpus(corpus).provenance
-        about = {
+        return {
             "corpus": provenance.name,
             "split": split,
-            "step": step,
+            "step": self.step,
             "corpus_hash": provenance.content_hash,
             "tokenizer_hash": self.tokenizer.hash,
             "config_hash": config_hash(self.config),
             "vocab_size": self.tokenizer.vocab_size,
         }
-        evaluation = evaluator.evaluate(
-            params,
-            store,
-            about,
-            limit=limit,
-            groups=self.corpus(corpus).groups(split),
-            temperature=temperature,
-            check=self._check,
-        )
-        own = checkpoint.read_identity(self.run.checkpoints, step)
+
+    def _write(self, evaluation: Evaluation) -> Evaluation:
+        own = checkpoint.read_identity(self.run.checkpoints, self.step)
         evaluation.write(self.run.evaluations, own.corpus, self.config.evaluation.final_bytes)
         return evaluation
+
+    @property
+    def step(self) -> int:
+        """Of the latest checkpoint."""
+        return latest_step(self.run)
+
+    @cached_property
+    def _counts(self) -> Any:
+        return self.run.read_target_counts(self.tokenizer.vocab_size)
+
+    @property
+    def _context(self) -> int:
+        """Tokens that the model sees back."""
+        counts = self._counts
+        bytes_per_token = float(counts @ self.tokenizer.byte_lengths) / float(counts.sum())
+        return context_tokens(self.config, bytes_per_token)
 
     def fit_temperature(self, split: str, limit: int | None) -> FittedTemperature:
         """The temperature of the lowest nll on a split of the run's own corpus."""
         store = self.store(None, split)
-        _, params, evaluator = self._load()
+        params, evaluator = self._load()
         return fit_temperature(
             lambda temperature: evaluator.likelihood(
                 params, store, temperature, limit=limit, check=self._check
             )
         )
 
-    def _load(self) -> tuple[int, Any, TokenEvaluator]:
-        """Step and parameters of the checkpoint, and what evaluates them."""
+    def _load(self) -> tuple[Any, TokenEvaluator]:
+        """The parameters of the checkpoint, and what evaluates them by tokens."""
         if self._loaded is None:
-            config, counts = (
-                self.config,
-                self.run.read_target_counts(self.tokenizer.vocab_size),
-            )
-            layout = _all_devices(config.evaluation.rows)
-            step, state = load_state(self.run, layout)
-            bytes_per_token = float(counts @ self.tokenizer.byte_lengths) / float(counts.sum())
+            layout = _all_devices(self.config.evaluation.rows)
+            _, state = load_state(self.run, layout)
             evaluator = TokenEvaluator(
-                build(config.model, self.tokenizer.vocab_size),
-                frequency_deciles(counts),
-                rows=config.evaluation.rows,
-                context=context_tokens(config, bytes_per_token),
-                bins=config.evaluation.bins,
+                build(self.config.model, self.tokenizer.vocab_size),
+                frequency_deciles(self._counts),
+                rows=self.config.evaluation.rows,
+                context=self._context,
+                bins=self.config.evaluation.bins,
                 layout=layout,
             )
-            self._loaded = step, state.params, evaluator
+            self._loaded = state.params, evaluator
         return self._loaded
 
 
@@ -166,6 +241,18 @@ def _all_devices(rows: int) -> Layout:
     """Every device here, each with an equal share of at least so many rows."""
     count = jax.device_count()
     return make_layout(MeshConfig(), -(-rows // count) * count)
+
+
+def latest_step(run: RunFolder) -> int:
+    """The step of a run's latest checkpoint.
+
+    Raises:
+        UserError: where there is none.
+    """
+    saved = checkpoint.steps_saved(run.checkpoints)
+    if not saved:
+        raise UserError(f"{run.path}: has no checkpoint yet; train it first: calibtrain train")
+    return saved[-1]
 
 
 def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, TrainState]:
@@ -180,9 +267,7 @@ def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, Train
     """
     config = run.read_config()
     tokenizer = run.read_tokenizer()
-    saved = checkpoint.steps_saved(run.checkpoints)
-    if not saved:
-        raise UserError(f"{run.path}: has no checkpoint yet; train it first: calibtrain train")
+    step = latest_step(run)
     network = build(config.model, tokenizer.vocab_size)
     optimizer = make_optimizer(config.optimizer, steps=1)  # only the shape of its state matters
     shapes = jax.eval_shape(lambda: initial_state(network, optimizer, config.seed))
@@ -193,4 +278,4 @@ def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, Train
             layout.state_shardings(shapes),
         )
     identity = checkpoint.Identity(config_hash(config), tokenizer.hash, corpus=None)
-    return saved[-1], checkpoint.restore(run.checkpoints, saved[-1], shapes, identity)
+    return step, checkpoint.restore(run.checkpoints, step, shapes, identity)

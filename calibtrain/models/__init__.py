@@ -16,14 +16,16 @@ from flax import nnx
 from jax import Array
 
 from calibtrain.config import ModelConfig
-from calibtrain.models.lstm import LSTM
-from calibtrain.models.transformer import Transformer
+from calibtrain.models.lstm import LSTM, RecurrentState
+from calibtrain.models.transformer import KeyValueCache, Transformer
 
 if TYPE_CHECKING:  # benchmarks run without it
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 
 
 Params = dict[str, Any]
+Cache = KeyValueCache | RecurrentState
+"""What decoding keeps, a row a sequence: `jax.tree.map(lambda x: x[index], cache)` reorders it."""
 _KINDS = {"transformer": Transformer, "lstm": LSTM}
 
 
@@ -58,8 +60,79 @@ class Network:
             tokens: input ids.
             segments: number of the document, within its row, that each token belongs to.
         """
-        module = nnx.merge(self._graph, nnx.State(params))
+        module = self._with(params)
         return module(tokens, segments), module.vocabulary.columns()
+
+    def unembedding(self, params: Params) -> Float[Array, "width vocab"]:
+        """The unembedding alone."""
+        return self._with(params).vocabulary.columns()
+
+    def empty_cache(self, params: Params, rows: int, length: int) -> Cache:
+        """A cache of so many sequences of which nothing is read yet.
+
+        Args:
+            params: from `init`.
+            rows: number of sequences.
+            length: how many of its last tokens a sequence sees (a transformer's context).
+        """
+        return self._with(params).empty_cache(rows, length)
+
+    def decode(
+        self,
+        params: Params,
+        cache: Cache,
+        tokens: Int[Array, " rows"],
+        active: Bool[Array, " rows"] | None = None,
+    ) -> tuple[Float[Array, "rows width"], Cache]:
+        """Read one more token of each sequence.
+
+        As long as a sequence fits into the cache, hidden states are those of `apply` on the whole
+        sequence, to rounding. One that is longer has its oldest tokens forgotten.
+
+        Args:
+            params: from `init`.
+            cache: of the tokens before.
+            tokens: the next token of each row.
+            active: rows that read theirs; the others' cache stays as it is and their hidden state
+                means nothing. Default: all.
+
+        Returns:
+            The hidden state of each token, and the cache with it.
+        """
+        active = jnp.ones(tokens.shape, bool) if active is None else active
+        return self._with(params).decode(cache, tokens, active)
+
+    def prefill(
+        self,
+        params: Params,
+        tokens: Int[Array, "rows time"],
+        counts: Int[Array, " rows"],
+        length: int,
+    ) -> tuple[Float[Array, "rows width"], Cache]:
+        """Read the first tokens of sequences, one after another.
+
+        Args:
+            params: from `init`.
+            tokens: of each row; what lies beyond its count is not read.
+            counts: how many tokens a row has, at least 1.
+            length: as for `empty_cache`.
+
+        Returns:
+            The hidden state of each row's last token, and the cache.
+        """
+
+        def read(time: Array, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
+            last, cache = carry
+            active = time < counts
+            hidden, cache = self.decode(params, cache, tokens[:, time], active)
+            return jnp.where(active[:, None], hidden, last), cache
+
+        start = jnp.zeros((len(tokens), self.config.width), compute_dtype(self.config))
+        cache = self.empty_cache(params, len(tokens), length)
+        return jax.lax.fori_loop(0, jnp.max(counts), read, (start, cache))
+
+    def _with(self, params: Params) -> Any:
+        return nnx.merge(self._graph, nnx.State(params))
 
 
 def build(config: ModelConfig, vocab_size: int) -> Network:

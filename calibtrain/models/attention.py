@@ -50,6 +50,27 @@ def attend(
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=library)
 
 
+def attend_to_cache(
+    query: Float[Array, "rows heads size"],
+    keys: Float[Array, "rows kv_heads length size"],
+    values: Float[Array, "rows kv_heads length size"],
+    position: Int[Array, " rows"],
+) -> Float[Array, "rows heads size"]:
+    """Attention of the token at `position` of each row to the tokens kept of it, itself among them.
+
+    Token number t is kept at t modulo `length`: the last `length` tokens are seen.
+    """
+    rows, heads, size = query.shape
+    q = (query * size**-0.5).reshape(rows, keys.shape[1], heads // keys.shape[1], size)
+    scores = _product("rkgd,rkld->rkgl", q, keys)
+    filled = jnp.arange(keys.shape[2]) <= position[:, None]  # all of it, once it went round
+    scores = jnp.where(filled[:, None, None], scores, _HIDDEN)
+    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    output = _product("rkgl,rkld->rkgd", weights.astype(values.dtype), values) / total
+    return output.reshape(rows, heads, size).astype(query.dtype)
+
+
 def choose(
     platform: str, dtype: jnp.dtype, size: int, time: int, capability: float | None = None
 ) -> str:

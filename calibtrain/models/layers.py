@@ -123,9 +123,16 @@ def rotary_angles(time: int, size: int, base: float) -> Float[Array, "2 time siz
 
     Rotary positions are relative, so that places in a row serve as places in a document.
     """
+    return rotary_angles_at(jnp.arange(time), size, base)
+
+
+def rotary_angles_at(
+    places: Int[Array, " time"], size: int, base: float
+) -> Float[Array, "2 time size"]:
+    """The same for places of any order and size."""
     half = size // 2
     frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = jnp.arange(time, dtype=jnp.float32)[:, None] * frequency
+    angle = places.astype(jnp.float32)[:, None] * frequency
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     return jnp.stack(
         [jnp.concatenate([cosine, cosine], -1), jnp.concatenate([-sine, sine], axis=-1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import jax
@@ -15,6 +16,20 @@ from calibtrain.models.stack import run_layers
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RecurrentState:
+    """What an LSTM keeps of the sequences it decodes; rows are independent of each other.
+
+    Attributes:
+        hidden: a layer each.
+        cell: likewise.
+    """
+
+    hidden: tuple[Float[Array, "rows width"], ...]
+    cell: tuple[Float[Array, "rows width"], ...]
 
 
 class LSTMLayer(nnx.Module):
@@ -35,16 +50,14 @@ class LSTMLayer(nnx.Module):
         self, x: Float[Array, "batch time width"], continues: Bool[Array, "batch time"]
     ) -> Float[Array, "batch time width"]:
         recurrent = self.recurrent.kernel[...].astype(x.dtype)
-        projected = self.input(self.norm(x)) + self.bias[...].astype(x.dtype)
+        projected = self.project(x)
 
         def tick(carry: tuple[Array, Array], now: tuple[Array, Array]):
             hidden, cell = carry
             gates, keep = now
             keep = keep[:, None].astype(x.dtype)
             hidden, cell = hidden * keep, cell * keep  # a new document starts from nothing
-            take, forget, candidate, give = jnp.split(gates + hidden @ recurrent, 4, axis=-1)
-            cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(take) * jnp.tanh(candidate)
-            hidden = jax.nn.sigmoid(give) * jnp.tanh(cell)
+            hidden, cell = _tick(gates + hidden @ recurrent, cell)
             return (hidden, cell), hidden
 
         start = jnp.zeros((x.shape[0], x.shape[2]), x.dtype)
@@ -52,6 +65,25 @@ class LSTMLayer(nnx.Module):
             tick, (start, start), (projected.swapaxes(0, 1), continues.swapaxes(0, 1))
         )
         return x + self.out(hidden.swapaxes(0, 1))
+
+    def project(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch gates"]:
+        """What the input gives to the four gates."""
+        return self.input(self.norm(x)) + self.bias[...].astype(x.dtype)
+
+    def decode(
+        self, x: Float[Array, "rows width"], hidden: Array, cell: Array
+    ) -> tuple[Array, Array, Array]:
+        """The next token of each row; and the state after it."""
+        hidden, cell = _tick(self.project(x) + self.recurrent(hidden), cell)
+        return x + self.out(hidden), hidden, cell
+
+
+def _tick(
+    gates: Float[Array, "batch gates"], cell: Float[Array, "batch width"]
+) -> tuple[Float[Array, "batch width"], Float[Array, "batch width"]]:
+    take, forget, candidate, give = jnp.split(gates, 4, axis=-1)
+    cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(take) * jnp.tanh(candidate)
+    return jax.nn.sigmoid(give) * jnp.tanh(cell), cell
 
 
 class LSTM(nnx.Module):
@@ -72,3 +104,25 @@ class LSTM(nnx.Module):
         continues = jnp.pad(same, ((0, 0), (1, 0)))
         x = run_layers(self.layers, x, continues, way=self.way, remat=self.remat)
         return self.final_norm(x)
+
+    def empty_cache(self, rows: int, length: int) -> RecurrentState:
+        """The state before any token; an LSTM has no use for a length."""
+        del length
+        shape = (rows, self.final_norm.scale.shape[0])
+
+        def nothing() -> tuple[Array, ...]:  # arrays of their own, so that they can be donated
+            return tuple(jnp.zeros(shape, self.vocabulary.dtype) for _ in self.layers)
+
+        return RecurrentState(nothing(), nothing())
+
+    def decode(
+        self, cache: RecurrentState, tokens: Int[Array, " rows"], active: Bool[Array, " rows"]
+    ) -> tuple[Float[Array, "rows width"], RecurrentState]:
+        """See `Network.decode`."""
+        x = self.vocabulary.embed(tokens)
+        hidden, cell = [], []
+        for layer, before, cell_before in zip(self.layers, cache.hidden, cache.cell, strict=True):
+            x, after, cell_after = layer.decode(x, before, cell_before)
+            hidden.append(jnp.where(active[:, None], after, before))
+            cell.append(jnp.where(active[:, None], cell_after, cell_before))
+        return self.final_norm(x), RecurrentState(tuple(hidden), tuple(cell))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import jax
@@ -10,12 +11,35 @@ from flax import nnx
 from jax import Array
 
 from calibtrain.config import ModelConfig
-from calibtrain.models.attention import attend, choose
-from calibtrain.models.layers import Linear, RMSNorm, Vocabulary, rotary_angles, rotate
+from calibtrain.models.attention import attend, attend_to_cache, choose
+from calibtrain.models.layers import (
+    Linear,
+    RMSNorm,
+    Vocabulary,
+    rotary_angles,
+    rotary_angles_at,
+    rotate,
+)
 from calibtrain.models.stack import run_layers
 
 if TYPE_CHECKING:  # benchmarks run without it
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KeyValueCache:
+    """What a transformer keeps of the sequences it decodes; rows are independent of each other.
+
+    Attributes:
+        position: tokens read, a row.
+        keys: a layer each; token number t lies at t modulo length.
+        values: likewise.
+    """
+
+    position: Int[Array, " rows"]
+    keys: tuple[Float[Array, "rows kv_heads length size"], ...]
+    values: tuple[Float[Array, "rows kv_heads length size"], ...]
 
 
 class Attention(nnx.Module):
@@ -40,17 +64,39 @@ class Attention(nnx.Module):
         angles: Float[Array, "2 time size"],
         segments: Int[Array, "batch time"],
     ) -> Float[Array, "batch time width"]:
+        query, key, value = self.project(x, angles)
+        chosen: str = self.implementation
+        if chosen == "auto":
+            chosen = choose(jax.default_backend(), x.dtype, self.size, x.shape[1])
+        return self.out(attend(query, key, value, segments, chosen).reshape(*x.shape[:2], -1))
+
+    def project(
+        self, x: Float[Array, "batch time width"], angles: Float[Array, "2 time size"]
+    ) -> tuple[Array, Array, Array]:
+        """Queries, keys and values [batch, time, heads, size], the first two normed and turned."""
         shape = x.shape[:2]
         query = self.query(x).reshape(*shape, self.heads, self.size)
         key = self.key(x).reshape(*shape, self.kv_heads, self.size)
         value = self.value(x).reshape(*shape, self.kv_heads, self.size)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
-        query, key = rotate(query, angles), rotate(key, angles)
-        chosen: str = self.implementation
-        if chosen == "auto":
-            chosen = choose(jax.default_backend(), x.dtype, self.size, shape[1])
-        return self.out(attend(query, key, value, segments, chosen).reshape(*shape, -1))
+        return rotate(query, angles), rotate(key, angles), value
+
+    def decode(
+        self,
+        x: Float[Array, "rows width"],
+        angles: Float[Array, "2 rows size"],
+        position: Int[Array, " rows"],
+        keys: Float[Array, "rows kv_heads length size"],
+        values: Float[Array, "rows kv_heads length size"],
+    ) -> tuple[Float[Array, "rows width"], Array, Array]:
+        """The next token of each row; and its keys and values, with that token's among them."""
+        (query,), (key,), (value,) = self.project(x[None], angles)  # rows are as places are
+        row, place = jnp.arange(len(x)), position % keys.shape[2]
+        keys = keys.at[row, :, place].set(key)
+        values = values.at[row, :, place].set(value)
+        seen = attend_to_cache(query, keys, values, position)
+        return self.out(seen.reshape(x.shape)), keys, values
 
 
 class FeedForward(nnx.Module):
@@ -86,6 +132,12 @@ class Block(nnx.Module):
         x = x + self.attention(self.attention_norm(x), angles, segments)
         return x + self.mlp(self.mlp_norm(x))
 
+    def decode(self, x: Float[Array, "rows width"], *state: Array) -> tuple[Array, Array, Array]:
+        """The same for the next token of each row; `state` as for `Attention.decode`."""
+        seen, keys, values = self.attention.decode(self.attention_norm(x), *state)
+        x = x + seen
+        return x + self.mlp(self.mlp_norm(x)), keys, values
+
 
 class Transformer(nnx.Module):
     """Token ids -> final hidden states; `vocabulary.columns()` turns those into logits."""
@@ -111,3 +163,31 @@ class Transformer(nnx.Module):
         angles = rotary_angles(tokens.shape[1], self.head_size, self.rope_base)
         x = run_layers(self.blocks, x, angles, segments, way=self.way, remat=self.remat)
         return self.final_norm(x)
+
+    def empty_cache(self, rows: int, length: int) -> KeyValueCache:
+        """A cache of nothing, for the last `length` tokens of each row."""
+
+        def buffers() -> tuple[Array, ...]:
+            return tuple(
+                jnp.zeros(
+                    (rows, block.attention.kv_heads, length, self.head_size), self.vocabulary.dtype
+                )
+                for block in self.blocks
+            )
+
+        return KeyValueCache(jnp.zeros((rows,), jnp.int32), buffers(), buffers())
+
+    def decode(
+        self, cache: KeyValueCache, tokens: Int[Array, " rows"], active: Bool[Array, " rows"]
+    ) -> tuple[Float[Array, "rows width"], KeyValueCache]:
+        """See `Network.decode`."""
+        x = self.vocabulary.embed(tokens)
+        angles = rotary_angles_at(cache.position, self.head_size, self.rope_base)
+        keys, values = [], []
+        for block, key, value in zip(self.blocks, cache.keys, cache.values, strict=True):
+            x, key, value = block.decode(x, angles, cache.position, key, value)
+            keys.append(key)
+            values.append(value)
+        # An inactive row's token went where the next one will go, which sees nothing there.
+        position = cache.position + active
+        return self.final_norm(x), KeyValueCache(position, tuple(keys), tuple(values))

@@ -113,7 +113,7 @@ def _parse(path: Path, text: str) -> _Record:
 
 
 def read_run(folder: Path) -> Run:
-    """The run in `folder`: run.json, metrics.jsonl and every evaluations/*.json."""
+    """The run in `folder`: run.json, metrics.jsonl and evaluations/*.json of tokens."""
     path = folder / "run.json"
     record = _parse(path, _contents(path))
     corpus, tokenizer = record.record("corpus"), record.record("tokenizer")
@@ -167,13 +167,16 @@ def read_run(folder: Path) -> Run:
         error=record.maybe_text("error"),
         training=training,
         measured=measured,
-        evaluations=tuple(_read_evaluation(file) for file in files),
+        evaluations=tuple(each for file in files if (each := _read_evaluation(file))),
         raw=record.data,
     )
 
 
-def _read_evaluation(path: Path) -> Evaluation:
+def _read_evaluation(path: Path) -> Evaluation | None:
+    """An evaluation of tokens; None for one of other events, which the page does not show yet."""
     record = _parse(path, _contents(path))
+    if record.data.get("events", "token") != "token":
+        return None
     values = record.numbers()
     for key in ("ece", "signed_gap", "bits_per_byte", "bytes"):
         record.number(key)

@@ -1,0 +1,84 @@
+"""Windows of bytes: the text of the token windows, to be read a byte at a time.
+
+They score what the windows of `windows` score, from what those see, and so every byte of the
+chosen documents and every end exactly once. A window begins with tokens as the tokenizer gives
+them; which token ends where says something about the text to come, so that they end `warm_up`
+bytes before the first scored one, and what lies between is read as bytes and not scored.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from calibtrain.data.byte_trie import END
+from calibtrain.data.store import TokenStore
+from calibtrain.data.windows import choose_documents, plan_windows
+
+WARM_UP = 32
+"""Bytes: two of the longest pieces that SentencePiece makes unless told otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteWindow:
+    """A stretch of a document.
+
+    Attributes:
+        document: index in the store.
+        prefix: tokens that are given, at least one.
+        symbols: the bytes that follow, and `END` where the document ends.
+        scored_from: how many of the symbols only warm up.
+        before: bytes of the document before the first symbol.
+    """
+
+    document: int
+    prefix: Int[np.ndarray, " tokens"]
+    symbols: Int[np.ndarray, " symbols"]
+    scored_from: int
+    before: int = 0
+
+
+def plan_byte_windows(
+    store: TokenStore,
+    piece_bytes: Sequence[bytes],
+    *,
+    context: int,
+    limit: int | None = None,
+    warm_up: int = WARM_UP,
+) -> tuple[Int[np.ndarray, " chosen"], list[ByteWindow]]:
+    """The documents scored, and their windows, those with most bytes first.
+
+    Args:
+        store: tokens of a split.
+        piece_bytes: the bytes that each token stands for.
+        context: tokens that a window has (as `plan_windows`).
+        limit: bytes of text, about; none: all.
+        warm_up: bytes that are read before the first scored one, where the window has them.
+    """
+    documents = choose_documents(store.document_bytes, limit)
+    windows = []
+    for document in documents:
+        ids = store.document(int(document))
+        # symbols before each id: document start has none, document end is one
+        before = np.concatenate([[0], np.cumsum(store.byte_lengths[ids[:-1]])])
+        text = b"".join(piece_bytes[index] for index in ids)
+        symbols = np.append(np.frombuffer(text, np.uint8).astype(np.int64), END)
+        for window in plan_windows(len(ids) - 1, context, int(document)):
+            scored = int(before[window.scored_from + 1])
+            given = window.start + 1
+            if scored - warm_up > before[given]:
+                given = int(np.searchsorted(before, scored - warm_up, side="right")) - 1
+            last = int(before[window.end + 1]) if window.end + 1 < len(ids) else len(symbols)
+            first = int(before[given])
+            windows.append(
+                ByteWindow(
+                    int(document),
+                    np.asarray(ids[window.start : given], np.int32),
+                    symbols[first:last],
+                    scored - first,
+                    first,
+                )
+            )
+    windows.sort(key=lambda window: -len(window.symbols))
+    return documents, windows

@@ -1,0 +1,99 @@
+"""Decoding with a cache is the forward pass, a token at a time, whatever happens to the rows."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+
+from calibtrain.config import ModelConfig
+from calibtrain.models import Network, Params, build
+
+KINDS = [
+    ModelConfig(kind="transformer", width=32, depth=2, heads=4, kv_heads=2),
+    ModelConfig(kind="transformer", width=32, depth=2, heads=4, mlp="gelu", qk_norm=False),
+    ModelConfig(kind="transformer", width=24, depth=2, heads=3, tied=False, rope_base=100.0),
+    ModelConfig(kind="lstm", width=32, depth=2),
+]
+NAMES = ["grouped-swiglu", "gelu", "untied", "lstm"]
+VOCAB = 50
+
+
+@functools.cache
+def make(config: ModelConfig) -> tuple[Network, Params]:
+    network = build(config, VOCAB)
+    return network, jax.jit(network.init)(jax.random.key(0))
+
+
+@functools.cache
+def compiled(config: ModelConfig) -> tuple[Callable, Callable]:
+    network, _ = make(config)
+    return jax.jit(network.apply), jax.jit(network.decode)
+
+
+def forward(config: ModelConfig, tokens: np.ndarray) -> np.ndarray:
+    """Hidden states of whole sequences at once, by one program: what follows is not seen."""
+    padded = np.zeros((4, 20), int)
+    padded[: len(tokens), : tokens.shape[1]] = tokens
+    hidden, _ = compiled(config)[0](make(config)[1], padded, np.zeros_like(padded))
+    return np.asarray(hidden)[: len(tokens), : tokens.shape[1]]
+
+
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_every_position_equals_the_forward_pass(config: ModelConfig) -> None:
+    network, params = make(config)
+    tokens = np.random.default_rng(0).integers(0, VOCAB, (3, 12))
+    want = forward(config, tokens)
+    cache = network.empty_cache(params, 3, 12)
+    step = compiled(config)[1]
+    for place in range(12):
+        hidden, cache = step(params, cache, tokens[:, place], np.ones(3, bool))
+        np.testing.assert_allclose(hidden, want[:, place], atol=2e-5)
+
+
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_rows_can_be_reordered_copied_and_left_alone(config: ModelConfig) -> None:
+    """As a beam does: each row remains the sequence that its history says it is."""
+    network, params = make(config)
+    rng = np.random.default_rng(1)
+    step = compiled(config)[1]
+    cache = network.empty_cache(params, 4, 16)
+    histories: list[list[int]] = [[] for _ in range(4)]
+    for time in range(12):
+        index = rng.integers(0, 4, 4) if time else np.arange(4)
+        cache = jax.tree.map(lambda x, at=index: x[at], cache)
+        histories = [list(histories[i]) for i in index]
+        tokens, active = rng.integers(0, VOCAB, 4), rng.random(4) < 0.7
+        hidden, cache = step(params, cache, tokens, active)
+        for row in np.flatnonzero(active):
+            histories[row].append(int(tokens[row]))
+            want = forward(config, np.array([histories[row]]))[0, -1]
+            np.testing.assert_allclose(hidden[row], want, atol=2e-5)
+
+
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_prefixes_of_different_lengths_are_read_at_once(config: ModelConfig) -> None:
+    network, params = make(config)
+    tokens = np.random.default_rng(2).integers(0, VOCAB, (4, 9))
+    counts = np.array([1, 9, 4, 6])
+    read = jax.jit(network.prefill, static_argnums=3)
+    hidden, cache = read(params, tokens, counts, 16)
+    more, _ = compiled(config)[1](params, cache, np.array([7, 8, 9, 10]), np.ones(4, bool))
+    for row, count in enumerate(counts):
+        sequence = np.append(tokens[row, :count], 7 + row)[None]
+        want = forward(config, sequence)[0]
+        np.testing.assert_allclose(hidden[row], want[-2], atol=2e-5)
+        np.testing.assert_allclose(more[row], want[-1], atol=2e-5)
+
+
+def test_a_full_cache_forgets_the_oldest_token() -> None:
+    """In one layer a token sees others' embeddings alone: so the forward pass of the last ones."""
+    config = ModelConfig(width=32, depth=1, heads=4, kv_heads=2)
+    network, params = make(config)
+    tokens = np.random.default_rng(3).integers(0, VOCAB, (2, 20))
+    cache = network.empty_cache(params, 2, 6)
+    for place in range(20):
+        hidden, cache = compiled(config)[1](params, cache, tokens[:, place], np.ones(2, bool))
+        seen = tokens[:, max(0, place - 5) : place + 1]
+        np.testing.assert_allclose(hidden, forward(config, seen)[:, -1], atol=2e-5)
