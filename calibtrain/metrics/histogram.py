@@ -1,9 +1,9 @@
 """One fine histogram of confidence, from which every calibration metric is read: a mergeable state.
 
-4,800 cells of equal width keep, each, five sums: 96 KB, however many predictions. What is read from
-it is exact, or comes with a bound on how far it may be from the same metric of the predictions
-themselves. Confidences are summed as their distances from the middle of their cell: these are small,
-so that sums in float32 lose about 1e-8, where sums of the confidences would lose 1e-5.
+4,800 cells of equal width keep, each, five sums: 96 KB, however many predictions. What is read
+from it is exact, or comes with a bound on how far it may be from the same metric of the predictions
+themselves. Confidences are summed as their distances from the middle of their cell: small numbers,
+of whose sums float32 loses about 1e-8, where of sums of confidences it would lose 1e-5.
 """
 
 import dataclasses

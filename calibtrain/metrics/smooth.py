@@ -1,8 +1,9 @@
 """SmoothECE and the kernel-smoothed reliability curve: calibration without bins.
 
-Everything is read from fine rows, cells of equal width (`histogram.fine_rows`). Because a cell keeps sum c, sum y, sum c^2 and sum c y, each prediction can be shared out, linearly, between
-the two edges of its cell, exactly as if it were at hand. Smoothing by a Gaussian that is reflected
-at 0 and 1 is then a product with its Fourier transform on the circle of length 2.
+Everything is read from fine rows, cells of equal width (`histogram.fine_rows`). Because a cell
+keeps sum c, sum y, sum c^2 and sum c y, each prediction can be shared out, linearly, between the
+two edges of its cell, exactly as if it were at hand. Smoothing by a Gaussian that is reflected at
+0 and 1 is then a product with its Fourier transform on the circle of length 2.
 
 The step h = 1/cells changes SmoothECE at a bandwidth sigma by at most
 0.121 (h / sigma)^2 * mean |confidence - correct|: linear sharing errs by h^2 / 8 * |K''|, and the

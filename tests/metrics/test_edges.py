@@ -170,8 +170,9 @@ def test_what_weighs_nothing_may_hold_anything() -> None:
     for name, metric in ALL.items():
         got = metric(confidence, correct, weights=weights)
         assert float(got) == pytest.approx(float(metric(confidence[:3], correct[:3])))
-        inside = jax.jit(metric)(*map(jnp.float32, (confidence, correct)), weights=weights)
-        assert float(inside) == pytest.approx(float(got), abs=1e-5), name
+        if name in ("ece", "smooth", "auroc"):  # the three ways there are of adding up
+            inside = jax.jit(metric)(*map(jnp.float32, (confidence, correct)), weights=weights)
+            assert float(inside) == pytest.approx(float(got), abs=1e-5), name
 
 
 @st.composite
