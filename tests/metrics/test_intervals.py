@@ -10,6 +10,7 @@ import scipy.stats
 from calibtrain.metrics import (
     bootstrap,
     bootstrap_difference,
+    calibration_error_difference,
     calibration_error_interval,
     document_sums,
     document_tables,
@@ -31,6 +32,14 @@ def corpus(rng: Any, sharpness: float = 1.0, effect: float = 0.3) -> tuple[Any, 
     right = 1 / (1 + np.exp(-logit - rng.normal(0, effect, 60)[document]))
     confidence = 1 / (1 + np.exp(-sharpness * logit))
     return confidence, (rng.random(len(document)) < right).astype(float), document
+
+
+def population_ece(sharpness: float, effect: float) -> float:
+    """Of a million tokens, in the same bins."""
+    rng = np.random.default_rng(99)
+    parts = [corpus(rng, sharpness, effect) for _ in range(400)]
+    tables = [document_tables(c, y, np.zeros(len(c), int), 1)[0] for c, y, _ in parts]
+    return float(table_error(np.sum(tables, axis=0)))
 
 
 def test_document_tables_add_up_to_the_whole_and_keep_documents_apart() -> None:
@@ -81,12 +90,7 @@ def test_bca_equals_that_of_scipy() -> None:
 def test_the_interval_of_the_ece_covers_the_truth(sharpness: float) -> None:
     """Calibrated (the truth is 0) and over-confident; 200 corpora; 95 % within 4 sigma."""
     effect = 0.0 if sharpness == 1 else 0.3
-    truth = 0.0
-    if sharpness != 1:
-        rng = np.random.default_rng(99)
-        parts = [corpus(rng, sharpness, effect) for _ in range(400)]
-        tables = [document_tables(c, y, np.zeros(len(c), int), 1)[0] for c, y, _ in parts]
-        truth = float(table_error(np.sum(tables, axis=0)))
+    truth = 0.0 if sharpness == 1 else population_ece(sharpness, effect)
     covered = 0
     for seed in range(200):
         confidence, correct, document = corpus(np.random.default_rng(seed), sharpness, effect)
@@ -94,6 +98,22 @@ def test_the_interval_of_the_ece_covers_the_truth(sharpness: float) -> None:
         found = calibration_error_interval(tables, resamples=300, seed=seed)
         covered += found.lower <= truth <= found.upper
     assert 0.95 * 200 - 4 * math.sqrt(200 * 0.05 * 0.95) < covered
+
+
+def test_the_interval_of_a_difference_of_eces_covers_the_truth() -> None:
+    """Between a calibrated model and one that is too sure, on the same documents."""
+    truth = 0.0 - population_ece(1.5, 0.0)
+    covered = 0
+    for seed in range(100):
+        first, second = (
+            document_tables(*corpus(np.random.default_rng(seed), sharpness, 0.0), 60)
+            for sharpness in (1.0, 1.5)
+        )
+        found = calibration_error_difference(first, second, resamples=200, seed=seed)
+        covered += found.lower <= truth <= found.upper
+    assert covered > 95 - 4 * math.sqrt(100 * 0.05 * 0.95)
+    same = calibration_error_difference(first, first, resamples=50)
+    assert same.lower <= 0 <= same.upper
 
 
 def test_percentiles_of_the_ece_never_cover_a_calibrated_model() -> None:
