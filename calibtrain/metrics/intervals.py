@@ -194,6 +194,7 @@ def bootstrap_difference(
 
 
 def checked_sums(sums: Any, resamples: int, level: float) -> Float[np.ndarray, "documents ..."]:
+    """The sums in float64, once they and the options of an interval are known to make sense."""
     sums = numbers("sums", sums, -np.inf, np.inf)
     if len(sums) < 2:
         raise ValueError(f"sums: of {len(sums)} documents; at least two are needed")
@@ -235,6 +236,7 @@ def _bca_levels(
 def interval_of(
     estimate: float, lower: Any, upper: Any, level: float, method: str, figures: Any
 ) -> Interval:
+    """An interval, with the spread and bias of resampled figures."""
     return Interval(
         estimate=estimate,
         lower=float(lower),
