@@ -9,13 +9,16 @@ from calibtrain.metrics.calibration import (
     signed_gap,
 )
 from calibtrain.metrics.debiased import debiased_calibration_error, sweep_calibration_error
+from calibtrain.metrics.ece_intervals import (
+    calibration_error_difference,
+    calibration_error_interval,
+)
 from calibtrain.metrics.from_histogram import histogram_bounds, histogram_metrics
 from calibtrain.metrics.histogram import ConfidenceHistogram
 from calibtrain.metrics.intervals import (
     Interval,
     bootstrap,
     bootstrap_difference,
-    calibration_error_interval,
     document_sums,
     document_tables,
     student_half_width,
@@ -65,6 +68,7 @@ __all__ = [
     "bootstrap_difference",
     "brier_parts",
     "brier_score",
+    "calibration_error_difference",
     "calibration_error_interval",
     "classwise_calibration_error",
     "debiased_calibration_error",

@@ -114,7 +114,7 @@ def histogram_bounds(state: ConfidenceHistogram, *, bins: int = 15) -> dict[str,
 
 
 def _rows(state: ConfidenceHistogram) -> Float[np.ndarray, "cells 5"]:
-    rows = state.exact().table
+    rows = state.rows()
     if not np.isfinite(rows).all():
         raise ValueError("state: holds what is not finite")
     if rows[:, WEIGHT].sum() <= 0:

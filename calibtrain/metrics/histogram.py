@@ -1,8 +1,9 @@
 """One fine histogram of confidence, from which every calibration metric is read: a mergeable state.
 
-4,800 cells of equal width keep, each, the sums of weight, of confidence c, correctness y, c^2 and
-c * y: 96 KB, however many predictions. What is read from it is exact, or comes with a bound on
-how far it may be from the same metric of the predictions themselves.
+4,800 cells of equal width keep, each, five sums: 96 KB, however many predictions. What is read
+from it is exact, or comes with a bound on how far it may be from the same metric of the predictions
+themselves. Confidences are summed as their distances from the middle of their cell: small numbers,
+of whose sums float32 loses about 1e-8, where of sums of confidences it would lose 1e-5.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from calibtrain.metrics.arguments import AnyArray, Predictions
-from calibtrain.metrics.calibration import bin_edges
+from calibtrain.metrics.calibration import bin_edges, bin_index
 from calibtrain.metrics.ordered import columns
 
 CELLS = 4800
@@ -34,7 +35,8 @@ class ConfidenceHistogram:
 
     Attributes:
         table: per cell (open on the left, closed on the right; the first holds 0 too) the sums of
-            weight, confidence c, correctness y, c^2 and c * y.
+            weight, distance d of the confidence from the middle of the cell, correctness y, d^2
+            and d * y.
     """
 
     table: Float[AnyArray, "cells 5"]
@@ -74,13 +76,35 @@ class ConfidenceHistogram:
         """The same on the host in float64, for merging many batches without rounding."""
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self)
 
+    def rows(self) -> Float[np.ndarray, "cells 5"]:
+        """On the host, the cells as rows in order of confidence, with the columns of `ordered`."""
+        return _rows(self.exact().table, np)
+
+
+def fine_rows(p: Predictions, cells: int = CELLS) -> Float[AnyArray, "cells 5"]:
+    """`ConfidenceHistogram.rows` of predictions that are known to make sense."""
+    return _rows(fine_table(p, cells), p.xp)
+
+
+def _middles(cells: int) -> Float[np.ndarray, " cells"]:
+    """Of the cells, as float32 has them: what is taken off on a device is put back on the host."""
+    return ((np.arange(cells) + 0.5) / cells).astype(np.float32)
+
+
+def _rows(table: Any, xp: Any) -> Any:
+    middle = xp.asarray(_middles(table.shape[0]), table.dtype)
+    weight, d, y, dd, dy = (table[:, column] for column in range(5))
+    c = middle * weight + d
+    return xp.stack([weight, c, y, middle * (c + d) + dd, middle * y + dy], axis=-1)
+
 
 def fine_table(p: Predictions, cells: int) -> Float[AnyArray, "cells 5"]:
     """The table of a `ConfidenceHistogram`, of predictions that are known to make sense."""
     edges = bin_edges(cells, p.precision)
     if p.xp is np:
         index = np.searchsorted(edges[1:-1], p.confidence, side="left")
-        values = columns(p)
+        distance = p.confidence - _middles(cells)[index].astype(np.float64)
+        values = columns(dataclasses.replace(p, confidence=distance))
         return np.stack([np.bincount(index, v, cells) for v in values.T], axis=-1)
     return _device_table(p, edges)
 
@@ -94,9 +118,11 @@ def _device_table(p: Predictions, edges: Float[np.ndarray, " cells+1"]) -> Any:
     stretch = min(count, _AT_ONCE)
     stretches = -(-count // stretch)
     padding = stretches * stretch - count
-    index = jnp.searchsorted(jnp.asarray(edges)[1:-1], p.confidence, side="left")
+    index = bin_index(p.confidence, edges)
+    distance = p.confidence - jnp.asarray(_middles(cells))[index]
+    values = columns(dataclasses.replace(p, confidence=distance))
     index = jnp.pad(index, (0, padding)).reshape(stretches, stretch)
-    values = jnp.pad(columns(p), ((0, padding), (0, 0))).reshape(stretches, stretch, 5)
+    values = jnp.pad(values, ((0, padding), (0, 0))).reshape(stretches, stretch, 5)
 
     def add(table: jax.Array, stretch: Any) -> Any:
         index, values = stretch

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from calibtrain.metrics.arguments import numbers, predictions, require_at_least, require_one_of
-from calibtrain.metrics.calibration import bin_edges, table_error
+from calibtrain.metrics.calibration import bin_edges
 
 Statistic = Callable[[Float[np.ndarray, "..."]], Float[np.ndarray, "..."]]
 """Sums [batch, ...] of `batch` resamples -> a figure for each [batch]."""
@@ -135,8 +135,8 @@ def bootstrap(
     `bca` (bias-corrected and accelerated; Efron, 1987) is right to second order for smooth figures
     (nll, accuracy, signed gap, Brier, AUROC) and does not leave their range. `basic` reflects the
     resampled figures about the estimate, and so takes a bias off where percentiles would add it a
-    second time: for figures with a bias that is small beside their spread (differences of ECE).
-    The ECE itself has `calibration_error_interval`.
+    second time: for figures whose bias is small beside their spread. The ECE, and differences of
+    it, have intervals of their own (`ece_intervals`).
 
     Args:
         sums: what each document adds.
@@ -150,7 +150,7 @@ def bootstrap(
         ValueError: for fewer than two documents, or what is not finite.
     """
     require_one_of("method", method, ("bca", "basic", "percentile"))
-    sums = _checked_sums(sums, resamples, level)
+    sums = checked_sums(sums, resamples, level)
     estimate = float(_figures(statistic, sums.sum(0)[None])[0])
     figures = _figures(statistic, resampled_sums(sums, resamples=resamples, seed=seed))
     if not np.isfinite(figures).all() or not math.isfinite(estimate):
@@ -162,7 +162,7 @@ def bootstrap(
     lower, upper = np.quantile(figures, [low, high])
     if method == "basic":
         lower, upper = 2 * estimate - upper, 2 * estimate - lower
-    return _interval(estimate, lower, upper, level, method, figures)
+    return interval_of(estimate, lower, upper, level, method, figures)
 
 
 def bootstrap_difference(
@@ -178,8 +178,7 @@ def bootstrap_difference(
     """Interval of statistic(first) - statistic(second), of two models on the same documents.
 
     Both are drawn together, so that what makes a document hard for both falls out. Arguments and
-    errors as for `bootstrap`; row i of both is the same document. For calibration errors use
-    `basic`: of the two biases only the difference is left, and that is taken off.
+    errors as for `bootstrap`; row i of both is the same document.
     """
     if len(first) != len(second):
         raise ValueError(f"second: has {len(second)} documents, first {len(first)}")
@@ -194,72 +193,8 @@ def bootstrap_difference(
     return bootstrap(both, difference, resamples=resamples, level=level, method=method, seed=seed)
 
 
-def calibration_error_interval(
-    tables: Float[np.ndarray, "documents bins 3"],
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Interval of the ECE of equal-width bins, from a reliability table a document.
-
-    ECE adds up absolute values, so noise in a bin's gap can only raise it: it is biased upward, and
-    a resample, with the noise of the data and its own, is biased again. Percentiles of resamples
-    never cover the 0 of a calibrated model, and `basic` rarely does. Instead the interval holds
-    every ECE that could have led to the estimate (a test, inverted; cf. Hansen, 1999): the bins'
-    gaps are scaled from 0 (a calibrated model) upwards, the noise of the resamples is added, and a
-    scale is kept if the estimate lies between the tails of the ECEs that this makes. At 0 all of
-    1 - level is in the upper tail, since no ECE is too small for a calibrated model; from where
-    the gaps outgrow the noise on, half of it. The lower end of a calibrated model is 0, and the
-    estimate itself may lie above the upper end.
-
-    Args:
-        tables: from `document_tables`.
-        resamples: number of resamples.
-        level: of confidence.
-        seed: of the draws.
-    """
-    tables = _checked_sums(tables, resamples, level)
-    gaps = _gaps(tables.sum(0)[None])[0]
-    drawn = resampled_sums(tables, resamples=resamples, seed=seed)
-    estimate = float(np.abs(gaps).sum())
-    noise = (_gaps(drawn) - gaps) * math.sqrt(len(tables) / (len(tables) - 1))
-    from_noise = float(np.abs(noise).sum(-1).mean())
-
-    def share_above(scale: float) -> float:
-        """Of the ECEs that a model with gaps so scaled would show, the share above the estimate."""
-        return float((np.abs(scale * gaps + noise).sum(-1) >= estimate * (1 - 1e-12)).mean())
-
-    def lower_tail(scale: float) -> float:
-        grown = scale * estimate / from_noise if from_noise > 0 else 1.0
-        return (1 - level) / 2 * min(1.0, grown)
-
-    low = _first(lambda scale: share_above(scale) >= 1 - level - lower_tail(scale))
-    high = _first(lambda scale: share_above(scale) > 1 - lower_tail(scale))
-    return _interval(
-        estimate, low * estimate, high * estimate, level, "inverted test", table_error(drawn)
-    )
-
-
-def _first(reached: Callable[[float], bool]) -> float:
-    """The scale from which on something is reached, to 1e-9 of it; 0 if from the beginning."""
-    if reached(0.0):
-        return 0.0
-    low, high = 0.0, 1.0
-    while not reached(high) and high < 2**20:
-        low, high = high, 2 * high
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return high
-
-
-def _gaps(tables: Float[np.ndarray, "batch bins 3"]) -> Float[np.ndarray, "batch bins"]:
-    """Each bin's part of the signed gap."""
-    return (tables[..., 1] - tables[..., 2]) / tables[..., 0].sum(-1, keepdims=True)
-
-
-def _checked_sums(sums: Any, resamples: int, level: float) -> Float[np.ndarray, "documents ..."]:
+def checked_sums(sums: Any, resamples: int, level: float) -> Float[np.ndarray, "documents ..."]:
+    """The sums in float64, once they and the options of an interval are known to make sense."""
     sums = numbers("sums", sums, -np.inf, np.inf)
     if len(sums) < 2:
         raise ValueError(f"sums: of {len(sums)} documents; at least two are needed")
@@ -298,9 +233,10 @@ def _bca_levels(
     return float(low), float(high)
 
 
-def _interval(
+def interval_of(
     estimate: float, lower: Any, upper: Any, level: float, method: str, figures: Any
 ) -> Interval:
+    """An interval, with the spread and bias of resampled figures."""
     return Interval(
         estimate=estimate,
         lower=float(lower),

@@ -1,9 +1,9 @@
 """SmoothECE and the kernel-smoothed reliability curve: calibration without bins.
 
-Everything is read from a fine table of `cells` of equal width (`histogram.fine_table`). Because a
-cell keeps sum c, sum y, sum c^2 and sum c y, each prediction can be shared out, linearly, between
-the two edges of its cell, exactly as if it were at hand. Smoothing by a Gaussian that is reflected
-at 0 and 1 is then a product with its Fourier transform on the circle of length 2.
+Everything is read from fine rows, cells of equal width (`histogram.fine_rows`). Because a cell
+keeps sum c, sum y, sum c^2 and sum c y, each prediction can be shared out, linearly, between the
+two edges of its cell, exactly as if it were at hand. Smoothing by a Gaussian that is reflected at
+0 and 1 is then a product with its Fourier transform on the circle of length 2.
 
 The step h = 1/cells changes SmoothECE at a bandwidth sigma by at most
 0.121 (h / sigma)^2 * mean |confidence - correct|: linear sharing errs by h^2 / 8 * |K''|, and the
@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from calibtrain.metrics.arguments import AnyArray, predictions
-from calibtrain.metrics.histogram import CELLS, fine_table
+from calibtrain.metrics.histogram import CELLS, fine_rows
 from calibtrain.metrics.ordered import BOTH, CONFIDENCE, CORRECT, SQUARE, WEIGHT
 
 BISECTIONS = 24
@@ -50,18 +50,18 @@ def smooth_calibration_error(
         smECE at that bandwidth. The grid errs as the file's docstring says: by 5e-5 at 0.01.
     """
     p = predictions(confidence, correct, weights)
-    table = fine_table(p, CELLS)
+    rows = fine_rows(p)
     if sigma is None:
-        return smooth_error(table, p.xp)[0]
+        return smooth_error(rows, p.xp)[0]
     if not 2 / CELLS <= sigma <= 1:
         raise ValueError(f"sigma: {sigma} is not allowed; in [{2 / CELLS:g}, 1]")
-    return smooth_error_at(table, sigma, p.xp)
+    return smooth_error_at(rows, sigma, p.xp)
 
 
-def smooth_error(table: Float[AnyArray, "cells 5"], xp: Any = np) -> tuple[Any, Any]:
-    """SmoothECE of a fine table, and the bandwidth at which it was taken."""
-    gap = _transform(residual_nodes(table, xp), xp)
-    least = 2 / table.shape[0]
+def smooth_error(rows: Float[AnyArray, "cells 5"], xp: Any = np) -> tuple[Any, Any]:
+    """SmoothECE of fine rows, and the bandwidth at which it was taken."""
+    gap = _transform(residual_nodes(rows, xp), xp)
+    least = 2 / rows.shape[0]
 
     def halve(_: Any, bracket: Any) -> Any:
         low, high = bracket
@@ -79,17 +79,17 @@ def smooth_error(table: Float[AnyArray, "cells 5"], xp: Any = np) -> tuple[Any, 
     return _error(gap, sigma, xp), sigma
 
 
-def smooth_error_at(table: Float[AnyArray, "cells 5"], sigma: float, xp: Any = np) -> Any:
-    """smECE at one bandwidth of a fine table."""
-    return _error(_transform(residual_nodes(table, xp), xp), sigma, xp)
+def smooth_error_at(rows: Float[AnyArray, "cells 5"], sigma: float, xp: Any = np) -> Any:
+    """smECE at one bandwidth of fine rows."""
+    return _error(_transform(residual_nodes(rows, xp), xp), sigma, xp)
 
 
-def smooth_error_bound(table: Float[np.ndarray, "cells 5"], sigma: float) -> float:
+def smooth_error_bound(rows: Float[np.ndarray, "cells 5"], sigma: float) -> float:
     """How far smECE at a bandwidth may be from that of the predictions themselves."""
-    absolute = table[:, CONFIDENCE] + table[:, CORRECT] - 2 * table[:, BOTH]
-    mean = float(absolute.sum() / table[:, WEIGHT].sum())
+    absolute = rows[:, CONFIDENCE] + rows[:, CORRECT] - 2 * rows[:, BOTH]
+    mean = float(absolute.sum() / rows[:, WEIGHT].sum())
     curvature = 4 * math.exp(-0.5) / math.sqrt(2 * math.pi)
-    return curvature / 8 * mean / (table.shape[0] * sigma) ** 2
+    return curvature / 8 * mean / (rows.shape[0] * sigma) ** 2
 
 
 def smooth_reliability(
@@ -116,15 +116,15 @@ def smooth_reliability(
     p = predictions(confidence, correct, weights)
     if p.xp is jnp:
         raise ValueError("smooth_reliability: is read on the host, not inside jax.jit")
-    table = fine_table(p, CELLS)
-    return smooth_curve(table, smooth_error(table)[1] if sigma is None else sigma, points)
+    rows = fine_rows(p)
+    return smooth_curve(rows, smooth_error(rows)[1] if sigma is None else sigma, points)
 
 
 def smooth_curve(
-    table: Float[np.ndarray, "cells 5"], sigma: float, points: int
+    rows: Float[np.ndarray, "cells 5"], sigma: float, points: int
 ) -> Float[np.ndarray, "points 3"]:
-    """`smooth_reliability` of a fine table."""
-    masses = _shared_out(table, WEIGHT, CONFIDENCE), _shared_out(table, CORRECT, BOTH)
+    """`smooth_reliability` of fine rows."""
+    masses = _shared_out(rows, WEIGHT, CONFIDENCE), _shared_out(rows, CORRECT, BOTH)
     density, right = (_smoothed(_transform(mass, np), sigma, np) for mass in masses)
     grid, at = np.linspace(0, 1, len(density)), np.linspace(0, 1, points)
     density, right = np.interp(at, grid, density), np.interp(at, grid, right)
@@ -133,18 +133,18 @@ def smooth_curve(
     return np.stack([at, np.where(known, np.clip(accuracy, 0, 1), np.nan), density], axis=-1)
 
 
-def residual_nodes(table: Float[AnyArray, "cells 5"], xp: Any = np) -> Float[AnyArray, " cells+1"]:
+def residual_nodes(rows: Float[AnyArray, "cells 5"], xp: Any = np) -> Float[AnyArray, " cells+1"]:
     """confidence - correctness, over all the weight, shared out to the edges of the cells."""
-    confidence = _shared_out(table, CONFIDENCE, SQUARE, xp)
-    correct = _shared_out(table, CORRECT, BOTH, xp)
-    return (confidence - correct) / xp.sum(table[:, WEIGHT])
+    confidence = _shared_out(rows, CONFIDENCE, SQUARE, xp)
+    correct = _shared_out(rows, CORRECT, BOTH, xp)
+    return (confidence - correct) / xp.sum(rows[:, WEIGHT])
 
 
-def _shared_out(table: Any, value: int, moment: int, xp: Any = np) -> Any:
+def _shared_out(rows: Any, value: int, moment: int, xp: Any = np) -> Any:
     """A value's mass on the edges: of sum v and sum v c, the share (c cells - i) to edge i + 1."""
-    cells = table.shape[0]
-    right = table[:, moment] * cells - table[:, value] * xp.arange(cells)
-    left = table[:, value] - right
+    cells = rows.shape[0]
+    right = rows[:, moment] * cells - rows[:, value] * xp.arange(cells)
+    left = rows[:, value] - right
     zero = xp.zeros_like(right[:1])
     return xp.concatenate([left, zero]) + xp.concatenate([zero, right])
 
