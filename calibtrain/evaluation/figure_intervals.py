@@ -18,7 +18,8 @@ from jaxtyping import Float
 from calibtrain.evaluation.tally import Sums
 from calibtrain.metrics.calibration import table_error
 from calibtrain.metrics.debiased import debiased_square, sweep_error
-from calibtrain.metrics.intervals import Interval, calibration_error_interval
+from calibtrain.metrics.ece_intervals import calibration_error_interval
+from calibtrain.metrics.intervals import Interval
 from calibtrain.metrics.ordered import WEIGHT, equal_mass, running
 from calibtrain.metrics.ranking import largest_running_gap, risk_area, roc_area
 from calibtrain.metrics.resampling import bootstrap_figures, error_interval

@@ -25,8 +25,9 @@ from calibtrain.evaluation.signatures import BRIER_PARTS
 from calibtrain.evaluation.strata import FREQUENCY, Stratum
 from calibtrain.evaluation.tally import Sums
 from calibtrain.metrics.calibration import table_error
+from calibtrain.metrics.ece_intervals import calibration_error_interval
 from calibtrain.metrics.from_histogram import histogram_bounds, histogram_metrics
-from calibtrain.metrics.intervals import Interval, calibration_error_interval
+from calibtrain.metrics.intervals import Interval
 from calibtrain.metrics.ordered import WEIGHT
 from calibtrain.metrics.ranking import risk_curve
 from calibtrain.metrics.resampling import bootstrap_figures
