@@ -25,6 +25,9 @@ CHUNK_ELEMENTS = {"cpu": 2**22}
 CHUNK_ELEMENTS_ELSEWHERE = 2**26
 """The same on an accelerator, where small products leave most of the chip idle: 256 MiB."""
 
+LEAST_CHUNK = 128
+"""Tokens, however large the vocabulary: every chunk passes over the whole unembedding."""
+
 _MASKED = (
     -1e30
 )  # finite, so that 0 * log 0 and its gradient stay 0 where a vocabulary row is padding
@@ -79,7 +82,8 @@ FIELDS = tuple(field.name for field in dataclasses.fields(TokenStats) if field.n
 
 def default_chunk(vocab: int, platform: str) -> int:
     """Tokens multiplied at once on a platform ("cpu", "gpu", "tpu") when a caller does not say."""
-    return max(1, CHUNK_ELEMENTS.get(platform, CHUNK_ELEMENTS_ELSEWHERE) // vocab)
+    elements = CHUNK_ELEMENTS.get(platform, CHUNK_ELEMENTS_ELSEWHERE)
+    return max(LEAST_CHUNK, elements // vocab)
 
 
 def readout(
