@@ -33,7 +33,7 @@ def against_axis(
     interval = (
         "the bar is the 95 % interval over seeds"
         if seeds > 1
-        else "with one seed there is no interval"
+        else "with one seed there is no interval over seeds"
     )
     apart = (
         " Series are set slightly apart so that their bars can be told from each other."

@@ -102,7 +102,7 @@ def worst_group(evaluations: Sequence[Evaluation], stratum: Stratum) -> str | No
 
 
 def worst_line(evaluations: Sequence[Evaluation], stratum: Stratum, where: str = "") -> str:
-    """Which group is worst calibrated, in a sentence."""
+    """Which group is worst calibrated, in a sentence that begins with `where`."""
     begin = f"{where}: the" if where else "The"
     whole = shown("ece", sum(e.values["ece"] for e in evaluations) / len(evaluations))
     worst = worst_group(evaluations, stratum)

@@ -23,15 +23,7 @@ def run_strata(evaluation: Evaluation, stratum: Stratum) -> str:
             row_head("all"),
             num(evaluation.values.get("tokens"), count(evaluation.values.get("tokens"))),
             *(['<td class="num"></td>'] if entries else []),
-            *(
-                estimate(
-                    evaluation.values.get(key),
-                    partial(shown, key),
-                    evaluation.intervals.get(key),
-                    no_interval(evaluation, key),
-                )
-                for key in COLUMNS
-            ),
+            *(_figure(evaluation, key, no_interval(evaluation, key)) for key in COLUMNS),
         ]
     )
     head = [th(stratum.group.capitalize()), th("Tokens", numeric=True)]
@@ -49,20 +41,14 @@ def _run_row(row: Row, whole: Evaluation, entries: bool) -> list[str]:
         row_head(row.label),
         num(row.tokens, count(row.tokens)),
         *([num(held, count(held))] if entries else []),
-        *(
-            estimate(
-                row.values.get(key),
-                partial(shown, key),
-                row.intervals.get(key),
-                no_row_interval(row.tokens, whole),
-            )
-            for key in COLUMNS
-        ),
+        *(_figure(row, key, no_row_interval(row.tokens, whole)) for key in COLUMNS),
     ]
 
 
 def study_strata(seeds: Mapping[str, Sequence[Evaluation]], stratum: Stratum) -> str:
     """A row a group; for each combination of settings the mean over its seeds, and its interval.
+
+    A combination of one seed has its intervals over documents, as that seed's own report has.
 
     Args:
         seeds: the evaluations of each combination, by its name.
@@ -75,21 +61,35 @@ def study_strata(seeds: Mapping[str, Sequence[Evaluation]], stratum: Stratum) ->
         for found in seeds.values():
             for key in COMPARED:
                 known = [row for e in found if (row := row_of(e, stratum, label))]
-                cells.append(_mean([r.values[key] for r in known if key in r.values], key))
+                if len(found) == len(known) == 1:
+                    cells.append(_figure(known[0], key, no_row_interval(known[0].tokens, found[0])))
+                else:
+                    cells.append(_mean([r.values[key] for r in known if key in r.values], key))
         rows.append(cells)
     whole = [row_head("all")]
     for found in seeds.values():
-        whole += [_mean([e.values[key] for e in found], key) for key in COMPARED]
+        whole += [
+            _figure(found[0], key, no_interval(found[0], key))
+            if len(found) == 1
+            else _mean([e.values[key] for e in found], key)
+            for key in COMPARED
+        ]
     head = [th(stratum.group.capitalize())]
     head += [th(QUANTITIES[key].name, name, numeric=True) for name in seeds for key in COMPARED]
-    caption = f"By {stratum.axis}: mean over seeds ± half width of the 95 % interval"
+    over = "documents" if max(map(len, seeds.values())) == 1 else "seeds"
+    caption = f"By {stratum.axis}: means over seeds, with 95 % intervals over {over}"
     lines = [
         worst_line([e for e in found if stratum.name in e.strata], stratum, name)
         for name, found in seeds.items()
         if any(stratum.name in e.strata for e in found)
     ]
-    content = table(caption, head, [*rows, whole], quiet=True) + mixed_note(everything, COMPARED)
-    return "".join(map(note, lines)) + _shown(stratum, content)
+    content = "".join(map(note, lines)) + table(caption, head, [*rows, whole], quiet=True)
+    return _shown(stratum, content + mixed_note(everything, COMPARED))
+
+
+def _figure(found: Row | Evaluation, key: str, why: str) -> str:
+    interval = found.intervals.get(key)
+    return estimate(found.values.get(key), partial(shown, key), interval, why)
 
 
 def _mean(values: Sequence[float], key: str) -> str:

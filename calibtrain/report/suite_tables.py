@@ -75,7 +75,11 @@ def study_suite(study: Study, comparison: Comparison, evaluation: str) -> str:
                 )
             )
         rows.append([*cells, _bound(metric, scored)])
-    head = [th("Metric"), *(th(group.label, numeric=True) for group, _ in groups), _OFF]
+    head = [
+        th("Metric"),
+        *(th(group.short, group.series, numeric=True) for group, _ in groups),
+        _OFF,
+    ]
     caption = f"{evaluation}: mean over seeds ± half width of the 95 % interval"
     return table(caption, head, rows) + mixed_note(scored, KEYS)
 

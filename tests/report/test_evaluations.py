@@ -293,6 +293,17 @@ def test_a_study_lays_its_combinations_over_each_other(tmp_path: Path) -> None:
     assert all(label in page.part("groups") for label in GROUPS)
 
 
+def test_a_study_of_one_seed_has_its_intervals_over_documents(tmp_path: Path) -> None:
+    write_study(tmp_path / "s", sizes=(512, 1024), seeds=(0,))
+    page = page_of(tmp_path / "s")
+    for size in (512, 1024):
+        path = evaluation_file(tmp_path / "s" / f"vocab_size={size},seed=0")
+        for row in json.loads(path.read_text())["groups"]:
+            for key in ("ece", "signed_gap") if row["tokens"] else ():
+                assert row["intervals"][key]["lower"] in page.values
+                assert f'data-upper="{row["intervals"][key]["upper"]}"' in page.part("groups")
+
+
 def test_the_curves_are_the_files(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     content = json.loads(evaluation_file(tmp_path / "run").read_text())
