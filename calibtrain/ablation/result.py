@@ -30,7 +30,11 @@ def summarise(arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for evaluation in members[0]["evaluations"]:
             found = [arm["evaluations"].get(evaluation) for arm in members]
             found = [figures for figures in found if figures]
-            names = [name for name, value in found[0].items() if isinstance(value, int | float)]
+            names = [  # a figure that a seed does not have (AUROC where all is wrong) has no mean
+                name
+                for name in found[0]
+                if all(isinstance(figures.get(name), int | float) for figures in found)
+            ]
             columns = {name: [float(figures[name]) for figures in found] for name in names}
             rows.append(
                 {
@@ -40,9 +44,19 @@ def summarise(arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "evaluation": evaluation,
                     "mean": {name: sum(c) / len(c) for name, c in columns.items()},
                     "half_width": {name: student_half_width(c) for name, c in columns.items()},
+                    "signatures": _signatures(found),
                 }
             )
     return rows
+
+
+def _signatures(found: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """How the figures of a mean were made: one signature each, unless unlike figures were mixed."""
+    texts: dict[str, dict[str, None]] = {}
+    for figures in found:
+        for name, text in figures.get("signatures", {}).items():
+            texts.setdefault(name, {})[text] = None
+    return {name: list(distinct) for name, distinct in texts.items()}
 
 
 def write_result(

@@ -125,7 +125,7 @@ figcaption{color:var(--ink-soft);font-size:.92rem;margin-top:14px;max-width:92ch
 .scroll+.caption,.facts+.caption,.facts+.scroll,pre+.facts{margin-top:22px}
 table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}
 .caption{color:var(--ink-soft);font-size:.86rem;margin:0 0 8px}
-th,td{padding:7px 9px;text-align:left;white-space:nowrap;border-bottom:1px solid var(--line)}
+th,td{padding:7px 8px;text-align:left;white-space:nowrap;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{padding-left:2px}
 thead th{vertical-align:bottom;border-bottom:1.5px solid var(--ink-soft)}
 thead small{display:block;font-weight:400;color:var(--ink-soft);font-size:.78rem}
@@ -133,9 +133,15 @@ tbody th{font-weight:600;white-space:normal}
 .prose{white-space:normal;min-width:11em}
 tbody tr:last-child>*{border-bottom:0}
 .num{text-align:right}
-.half{display:block;color:var(--ink-soft);font-size:.84em}
+.half{display:block;color:var(--ink-soft);font-size:.82em;letter-spacing:-.015em}
 td{vertical-align:top}tbody th{vertical-align:top}
 tbody th:first-child,thead th:first-child{position:sticky;left:0;background:var(--raised)}
+.explained{min-width:15em;max-width:34em}
+.explained small,.titled small{display:block;font-weight:400;color:var(--ink-soft);font-size:.9em;
+  line-height:1.4}
+.signature{white-space:normal;min-width:20em;overflow-wrap:anywhere}
+.scroll+.note,.note+.scroll,.note+.caption,.scroll+details,details+.caption{margin-top:14px}
+figcaption+.note,figcaption+.scroll{margin-top:14px}
 .status{font-size:.84rem;font-weight:600;color:var(--ink-soft)}
 .status.done{color:var(--good)}.status.failed{color:var(--bad)}.status.stopped{color:var(--warn)}
 details{margin-top:18px}
@@ -167,6 +173,7 @@ footer{color:var(--ink-soft);font-size:.85rem}
   section,figure{padding:16px 14px;margin-bottom:18px}
   .lead{font-size:1rem}
   tbody th:first-child{min-width:7em;overflow-wrap:anywhere}
+  tbody th.explained{min-width:10.5em;max-width:12em}
 }
 @media print{section,figure{break-inside:avoid}}
 """

@@ -1,4 +1,4 @@
-"""The first figure of a study: ECE, signed gap, bits per byte and entropy rate against its axis."""
+"""A study's figures against its axis: ECE, signed gap, bits per byte and entropy rate, by event."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,52 +9,69 @@ import plotly.graph_objects as go
 from calibtrain.report.calibration_plots import exact_level, room_for_level
 from calibtrain.report.display import QUANTITIES, setting_value, shown, shown_half
 from calibtrain.report.figures import Figure, Key, Panel, around_zero, plot, sides, zero
-from calibtrain.report.grouping import Comparison, Group, Series, X, scale_of
+from calibtrain.report.grouping import Comparison, Group, Series, X, scale_of, summary_of
 from calibtrain.report.results import Study
+from calibtrain.report.signatures import columns_of, mixed
 
 AGAINST_AXIS = ("ece", "signed_gap", "bits_per_byte", "entropy_bits_per_byte")
 
 
-def against_axis(study: Study, comparison: Comparison) -> Figure:
+def against_axis(
+    study: Study, comparison: Comparison, evaluation: str, event: str = "token"
+) -> Figure:
+    """Means and seeds of one evaluation, a panel a quantity.
+
+    Args:
+        study: the study.
+        comparison: its groups and their axis.
+        evaluation: which of its evaluations.
+        event: what that predicts. Figures of a token are the study's first figure.
+    """
     several = len(comparison.series) > 1
     name = comparison.axis_name.lower()
     seeds = max((s.seeds for s in study.summary), default=1)
     interval = (
         "the bar is the 95 % interval over seeds"
         if seeds > 1
-        else "with one seed there is no interval"
+        else "with one seed there is no interval over seeds"
     )
     apart = (
         " Series are set slightly apart so that their bars can be told from each other."
         if several and comparison.axis != "category"
         else ""
     )
+    scored = [arm.scored[evaluation] for arm in study.arms if evaluation in arm.scored]
+    keys = [key for key in AGAINST_AXIS if any(key in row.values for row in scored)]
+    mix = mixed(columns_of(scored, keys))
+    tokens = event == "token"
     return Figure(
-        anchor="against",
-        title=f"Calibration and compression against {name}",
+        anchor="against" if tokens else f"against-{event}",
+        title=f"Calibration and compression against {name}{'' if tokens else f', by {event}'}",
         caption=f"Each hollow point is one seed, each filled point the mean of its seeds, and "
         f"{interval}; lower is better for ECE and bits per byte, and a signed gap of zero means "
-        f"that confidence equals accuracy on average.{apart}",
-        panels=tuple(_axis_panel(study, comparison, key) for key in AGAINST_AXIS),
+        f"that confidence equals accuracy on average.{apart}{' ' + mix if mix else ''}",
+        panels=tuple(_axis_panel(study, comparison, key, evaluation, event) for key in keys),
         keys=tuple(Key(s.name, s.colour, s.dash) for s in comparison.series) if several else (),
     )
 
 
-def _axis_panel(study: Study, comparison: Comparison, key: str) -> Panel:
+def _axis_panel(
+    study: Study, comparison: Comparison, key: str, evaluation: str, event: str
+) -> Panel:
     traces, values, halves = [], [], []
     for index, series in enumerate(comparison.series):
         shift = index - (len(comparison.series) - 1) / 2
         seeds = [
-            (group, arm.evaluations[study.main][key], arm.name)
+            (group, arm.evaluations[evaluation][key], arm.name)
             for group in series.groups
             for arm in group.arms
-            if key in arm.evaluations.get(study.main, {})
+            if key in arm.evaluations.get(evaluation, {})
         ]
         values += [value for _, value, _ in seeds]
         means = [
             (group, row.mean[key], row.half_width.get(key), row.seeds)
             for group in series.groups
-            if (row := comparison.summary(study, group)) and key in row.mean
+            if (row := summary_of(study, group, evaluation)) and key in row.mean
         ]
         halves += [half for _, _, half, _ in means]
         traces += _axis_traces(comparison, series, shift, key, seeds, means)
@@ -62,7 +79,7 @@ def _axis_panel(study: Study, comparison: Comparison, key: str) -> Panel:
     quantity = QUANTITIES[key]
     exact = study.exact_entropy if quantity.unit == "bits/byte" else None
     return Panel(
-        f"{quantity.name} against {comparison.axis_name.lower()}",
+        f"{_of_event(key, event)}{quantity.name} against {comparison.axis_name.lower()}",
         plot(
             traces,
             x=x_axis(comparison),
@@ -71,6 +88,11 @@ def _axis_panel(study: Study, comparison: Comparison, key: str) -> Panel:
             annotations=sides() if gap else [],
         ),
     )
+
+
+def _of_event(key: str, event: str) -> str:
+    """Figures of an event other than the token say so; those per byte are of the whole text."""
+    return "" if event == "token" or QUANTITIES[key].unit == "bits/byte" else f"By {event}: "
 
 
 def _y_axis(

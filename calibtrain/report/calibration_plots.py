@@ -1,4 +1,4 @@
-"""Plots that runs and studies share: reliability, calibration by frequency, along training."""
+"""Plots that runs and studies share: reliability in bins, and along training."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,12 +24,6 @@ from calibtrain.report.figures import (
 )
 from calibtrain.report.results import Bin, Evaluation, Run
 
-DECILES = tuple(range(1, 11))
-BY_FREQUENCY = (
-    "Target tokens are split into ten groups by how common they are in the training text, from the "
-    "commonest (1) to the rarest (10): an ECE that climbs to the right, or a gap that moves away "
-    "from zero, says that rarer tokens are worse calibrated."
-)
 TRAINING_TEXT = "training text seen (bytes)"
 
 
@@ -201,63 +195,6 @@ def ece_by_bin(lines: Sequence[Line]) -> Panel:
         height=300 if lines[1:] else 360,
         full=bool(lines[1:]),
     )
-
-
-# --- token frequency -----------------------------------------------------------------------------
-
-
-def decile_panels(lines: Sequence[Line]) -> tuple[Panel, ...]:
-    """ECE and signed gap by frequency decile of the target token."""
-    return tuple(_decile_panel(lines, key) for key in ("ece", "signed_gap"))
-
-
-def _decile_panel(lines: Sequence[Line], key: str) -> Panel:
-    traces, values = [], []
-    for each in lines:
-        seeds = [_by_decile(e, key) for e in each.evaluations]
-        if len(seeds) > 1:
-            traces += [
-                faint_line(DECILES, seed, colour=each.colour, group=each.name) for seed in seeds
-            ]
-        means = [_mean([seed[i] for seed in seeds]) for i in range(len(DECILES))]
-        values += means
-        traces.append(
-            line(
-                DECILES,
-                means,
-                colour=each.colour,
-                dash=each.dash,
-                group=each.name,
-                marks=True,
-                hover=[
-                    f"{each.name}<br>decile {d}<br>{QUANTITIES[key].name} {shown(key, m)}"
-                    for d, m in zip(DECILES, means, strict=True)
-                ],
-            )
-        )
-    gap = key == "signed_gap"
-    return Panel(
-        "Signed gap by token frequency" if gap else "ECE by token frequency",
-        plot(
-            traces,
-            x={"title": "frequency decile (1 = commonest)", "dtick": 1, "range": [0.6, 10.4]},
-            y={"title": "confidence − accuracy", "range": around_zero(values)}
-            if gap
-            else {"title": "ECE (0 to 1)", "rangemode": "tozero"},
-            shapes=[zero()] if gap else [],
-            annotations=sides() if gap else [],
-        ),
-    )
-
-
-def _by_decile(evaluation: Evaluation, key: str) -> list[float | None]:
-    found = {row.decile: getattr(row, key) for row in evaluation.deciles}
-    return [found.get(decile) for decile in DECILES]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None and math.isfinite(v)]
-    return math.fsum(known) / len(known) if known else None
 
 
 # --- along training ------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ class Figure:
     keys: tuple[Key, ...] = field(default=())
     columns: Columns = "halves"
     """How much of a wide page a panel takes; on a narrow one each has a row of its own."""
+    below: str = ""
+    """HTML beneath the caption: the table of what is drawn."""
 
 
 def plot(
@@ -64,6 +66,7 @@ def plot(
     **layout: Any,
 ) -> go.Figure:
     """A plot in the report's manner: no background, thin grid, axes that make room for labels."""
+    more = {"margin": {"l": 8, "r": 14, "t": 10, "b": 8}, **layout}
     return go.Figure(
         list(traces),
         go.Layout(
@@ -71,7 +74,6 @@ def plot(
             paper_bgcolor=CLEAR,
             plot_bgcolor=CLEAR,
             font={"color": SOFT, "size": 12},
-            margin={"l": 8, "r": 14, "t": 10, "b": 8},
             showlegend=False,
             hovermode="closest",
             hoverlabel={
@@ -84,7 +86,7 @@ def plot(
             yaxis=axis(**y),
             shapes=list(shapes),
             annotations=list(annotations),
-            **layout,
+            **more,
         ),
     )
 
@@ -141,6 +143,31 @@ def faint_line(
         mode="lines",
         line={"color": colour, "width": 1},
         opacity=0.35,
+        legendgroup=group,
+        hoverinfo="skip",
+    )
+
+
+def interval_bars(
+    xs: Sequence[Any],
+    intervals: Sequence[tuple[float, float] | None],
+    *,
+    colour: str,
+    group: str,
+) -> go.Scatter:
+    """Intervals as upright bars with caps; unlike error bars they need not hold their estimate."""
+    known = [(x, ends) for x, ends in zip(xs, intervals, strict=True) if ends is not None]
+    return go.Scatter(
+        x=[place for x, _ in known for place in (x, x, None)],
+        y=[end for _, (low, high) in known for end in (low, high, None)],
+        mode="lines+markers",
+        line={"color": colour, "width": 1.5},
+        marker={
+            "color": colour,
+            "symbol": "line-ew-open",
+            "size": 8,
+            "line": {"color": colour, "width": 1.5},
+        },
         legendgroup=group,
         hoverinfo="skip",
     )

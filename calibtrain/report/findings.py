@@ -210,8 +210,8 @@ def _seeds(points: Sequence[Point]) -> str:
     seeds = {row.seeds for _, row in points}
     if seeds == {1}:
         return (
-            "With one seed a setting there is no interval, and a difference cannot be told from "
-            "the variation between runs."
+            "With one seed a setting there is no interval over seeds, and a difference cannot be "
+            "told from the variation between runs."
         )
     text = "Intervals (±, 95 %) show variation between seeds only, not the sampling of the text"
     if 1 in seeds:
@@ -248,13 +248,15 @@ def run_findings(run: Run) -> Findings:
         text = f"{begun} It has no evaluation of its own yet: what follows was measured on the way."
         return Findings(text, "")
     values = main.values
+    ends = main.intervals.get("ece")
+    interval = f" [{shown('ece', ends.lower)}, {shown('ece', ends.upper)}]" if ends else ""
     gap, confidence = values["signed_gap"], values.get("mean_confidence")
     sense = "over-confident" if gap > 0 else "under-confident" if gap < 0 else "neither"
     sentences = [
         begun,
         f"On the {main.split} split of {main.corpus} ({text_bytes(values['bytes'])}) it needs "
         f"{shown('bits_per_byte', values['bits_per_byte'])} bits per byte; its ECE is "
-        f"{shown('ece', values['ece'])} and its signed gap {shown('signed_gap', gap)}"
+        f"{shown('ece', values['ece'])}{interval} and its signed gap {shown('signed_gap', gap)}"
         f" ({sense} on average: mean confidence {shown('mean_confidence', confidence)} against an "
         f"accuracy of {shown('accuracy', values.get('accuracy'))}).",
     ]
@@ -269,4 +271,7 @@ def run_findings(run: Run) -> Findings:
     exact = run.corpus.entropy_bits_per_byte
     if exact is not None:
         sentences.append(f"The source's exact entropy rate is {number(exact, 3)} bits per byte.")
-    return Findings(" ".join(sentences), "One run says nothing about the variation between seeds.")
+    limits = "One run says nothing about the variation between seeds"
+    if main.intervals:
+        limits += "; brackets, here and below, are 95 % intervals over documents"
+    return Findings(" ".join(sentences), f"{limits}.")

@@ -1,18 +1,22 @@
 """The page: one HTML file that holds its figures, its tables, Plotly and the results themselves."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from calibtrain.report import tables
+from calibtrain.report import provenance_tables, tables
 from calibtrain.report.appearance import SCRIPT, style_sheet
+from calibtrain.report.cells import facts, folded, joined, note
+from calibtrain.report.display import text_bytes
 from calibtrain.report.figures import Figure, Key, Panel
 from calibtrain.report.findings import Findings, run_findings, study_findings
 from calibtrain.report.grouping import Comparison, compare
 from calibtrain.report.reading import results_of_run
-from calibtrain.report.results import Run, Study
+from calibtrain.report.results import Evaluation, Run, Study
 from calibtrain.report.run_figures import run_figures
+from calibtrain.report.signatures import signature_table
 from calibtrain.report.study_figures import study_figures
+from calibtrain.report.suite_tables import run_suite, study_suite
 
 # Nothing may be fetched, whatever a script on the page asks for.
 _POLICY = (
@@ -38,8 +42,16 @@ def study_page(study: Study) -> str:
         parts=[
             _failures(study),
             _study_results(study, comparison),
+            _study_events(study, comparison),
+            _suite(study_suite(study, comparison, study.main) if study.main else ""),
             *_figures(study_figures(study, comparison)),
             _controls(study),
+            _signatures(
+                {
+                    group.label: [e for arm in group.arms for e in arm.scored.values()]
+                    for group in comparison.groups
+                }
+            ),
             _study_provenance(study),
         ],
         version=study.version,
@@ -51,16 +63,18 @@ def study_page(study: Study) -> str:
 def run_page(run: Run) -> str:
     """The report of a single run, as HTML."""
     unfinished = "" if run.status == "done" else _unfinished(run)
-    results = tables.evaluations_table(run) if run.evaluations else ""
     return _page(
         title=run.name,
         kind="training run",
         findings=run_findings(run),
         parts=[
             unfinished,
-            _section("results", "Results", results) if results else "",
+            _run_results(run),
+            _run_events(run),
+            _suite(_run_suite(run)),
             *_figures(run_figures(run)),
             _section("size", "Size and budget", tables.size_table(run)),
+            _signatures(_by_owner(run)),
             _run_provenance(run),
         ],
         version=run.version,
@@ -127,6 +141,37 @@ def _section(anchor: str, title: str, *content: str, kind: str = "") -> str:
     return f'<section id="{anchor}"{attribute}><h2>{escape(title)}</h2>{inner}</section>'
 
 
+# --- sections of both ---------------------------------------------------------------------------
+
+
+def _suite(content: str) -> str:
+    return _section("suite", "Calibration suite", content) if content else ""
+
+
+def _signatures(owners: Mapping[str, Sequence[Evaluation]]) -> str:
+    content = signature_table(owners) if any(owners.values()) else ""
+    return _section("signatures", "Signatures", content) if content else ""
+
+
+def _by_owner(run: Run) -> dict[str, list[Evaluation]]:
+    """The evaluations of a run by name; those on the way, which differ in their step, together."""
+    found: dict[str, list[Evaluation]] = {}
+    for evaluation in run.evaluations:
+        last = run.main is None or evaluation.step == run.main.step
+        name = _called(evaluation, "" if last else "on the way")
+        found.setdefault(name, []).append(evaluation)
+    return found
+
+
+def _called(evaluation: Evaluation, when: str = "") -> str:
+    """An evaluation among those of its run; `when` takes the place of its step."""
+    event = "" if evaluation.event == "token" else f"by {evaluation.event}"
+    limit = "" if evaluation.limit is None else f"about {text_bytes(evaluation.limit)}"
+    step = when or f"step {evaluation.step:,}"
+    parts = (evaluation.corpus, evaluation.split, event, step, limit, evaluation.tempered)
+    return ", ".join(filter(None, parts))
+
+
 # --- figures -------------------------------------------------------------------------------------
 
 
@@ -142,7 +187,7 @@ def _figure(number: int, figure: Figure) -> str:
         f'<figure id="{figure.anchor}">'
         f'<h2><span class="figure-number">Figure {number}.</span> {escape(figure.title)}</h2>'
         f'{key_list}<div class="panels {figure.columns}">{panels}</div>'
-        f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
+        f"<figcaption>{escape(figure.caption)}</figcaption>{figure.below}</figure>"
     )
 
 
@@ -199,24 +244,34 @@ def _study_results(study: Study, comparison: Comparison) -> str:
         for name in study.evaluations
         if name != study.main
     )
-    more = f"<details><summary>Other evaluations</summary>{others}</details>" if others else ""
-    note = (
-        '<p class="note">Numbers are rounded; hold the pointer over one for its full value. '
-        "Signed gap is mean confidence minus accuracy: positive is over-confident. Entropy rate is "
-        "the mean entropy of the model’s own predictions on the same text.</p>"
+    text = (
+        "Numbers are rounded; hold the pointer over one for its full value, or for why it has no "
+        "interval. Signed gap is mean confidence minus accuracy: positive is over-confident. "
+        "Entropy rate is the mean entropy of the model’s own predictions on the same text."
     )
     return _section(
         "results",
         "Results",
         tables.result_table(study, comparison, study.main),
-        note,
-        more,
-        f"<details><summary>Every arm</summary>{tables.arms_table(study)}</details>",
+        note(text),
+        folded("Other evaluations", others),
+        folded("Every arm", tables.arms_table(study)),
     )
 
 
+def _study_events(study: Study, comparison: Comparison) -> str:
+    """Events that do not depend on the tokenizer, apart from those that do."""
+    content = "".join(
+        tables.result_table(study, comparison, name, event)
+        + folded(f"Calibration suite: {name}", study_suite(study, comparison, name))
+        for event, names in study.by_event.items()
+        for name in names
+    )
+    return _section("events", "Results by other events than the token", content) if content else ""
+
+
 def _controls(study: Study) -> str:
-    rules = tables.facts(
+    rules = facts(
         (name.replace("_", " ").capitalize(), escape(str(value).replace("_", " ")))
         for name, value in study.controls.items()
     )
@@ -233,8 +288,8 @@ def _study_provenance(study: Study) -> str:
         "Provenance",
         _command(study.command),
         _software(runs, study.version),
-        tables.corpus_table(runs),
-        tables.tokenizer_table(runs),
+        provenance_tables.corpus_table(runs),
+        provenance_tables.tokenizer_table(runs),
     )
 
 
@@ -243,12 +298,12 @@ def _command(command: str) -> str:
 
 
 def _software(runs: Sequence[Run], version: str, *more: tuple[str, str]) -> str:
-    return tables.facts(
+    return facts(
         [
             ("calibtrain", escape(version)),
-            ("JAX", tables.joined(run.jax for run in runs)),
-            ("Device", tables.joined(run.device for run in runs)),
-            ("Context", tables.joined(f"{run.context_tokens:,} tokens" for run in runs)),
+            ("JAX", joined(run.jax for run in runs)),
+            ("Device", joined(run.device for run in runs)),
+            ("Context", joined(f"{run.context_tokens:,} tokens" for run in runs)),
             *more,
         ]
     )
@@ -268,11 +323,52 @@ def _unfinished(run: Run) -> str:
     return _section("unfinished", title, text, kind="notice")
 
 
+def _run_results(run: Run) -> str:
+    """The evaluations of tokens: the one the page is about, the last ones, those on the way."""
+    main = run.main
+    if main is None:
+        return ""
+    others = [e for e in run.of_tokens if e is not main]
+    last = [main, *(e for e in others if e.step == main.step)]
+    before = sorted((e for e in others if e.step != main.step), key=lambda e: -e.step)
+    text = (
+        "Numbers are rounded; hold the pointer over one for its full value, or for why it has no "
+        "interval. Brackets are 95 % intervals over documents: they show the sampling of the text, "
+        "not the variation between seeds."
+    )
+    return _section(
+        "results",
+        "Results",
+        tables.evaluations_table(last),
+        note(text),
+        folded("Evaluations on the way", tables.evaluations_table(before)) if before else "",
+    )
+
+
+def _run_events(run: Run) -> str:
+    """Evaluations of other events, each event in a table of its own."""
+    content = "".join(
+        tables.evaluations_table(found, event)
+        + "".join(folded(f"Calibration suite: {_called(e)}", run_suite(e, "")) for e in found)
+        for event, found in run.by_event.items()
+    )
+    return _section("events", "Results by other events than the token", content) if content else ""
+
+
+def _run_suite(run: Run) -> str:
+    """Every metric of the main evaluation; of the others of its step when asked."""
+    main = run.main
+    if main is None or not (content := run_suite(main, f"{_called(main)}")):
+        return ""
+    others = [e for e in run.of_tokens if e is not main and e.step == main.step]
+    return content + "".join(folded(_called(e), run_suite(e, "")) for e in others)
+
+
 def _run_provenance(run: Run) -> str:
     return _section(
         "provenance",
         "Provenance",
         _software([run], run.version, ("Configuration hash", escape(run.config_hash[:16]))),
-        tables.corpus_table([run]),
-        tables.tokenizer_table([run]),
+        provenance_tables.corpus_table([run]),
+        provenance_tables.tokenizer_table([run]),
     )

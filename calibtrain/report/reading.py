@@ -2,16 +2,16 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import UserError
+from calibtrain.report.evaluation_file import event_of, read_evaluation
+from calibtrain.report.json_record import Record, contents, parse
 from calibtrain.report.results import (
     Arm,
-    Bin,
     Corpus,
-    Decile,
     Evaluation,
     HeldFixed,
     Measured,
@@ -23,99 +23,18 @@ from calibtrain.report.results import (
     Summary,
     Tokenizer,
 )
+from calibtrain.report.uncertainty import student
 
-FORMAT = 1
-
-
-class _Record:
-    """One JSON object of a file, read key by key; what does not fit names the file and the key."""
-
-    def __init__(self, source: str, data: Any) -> None:
-        if not isinstance(data, dict):
-            raise UserError(f"{source} is damaged: an object was expected, not {_kind(data)}")
-        self.source = source
-        self.data: dict[str, Any] = data
-
-    def _get(self, key: str, kinds: tuple[type, ...], wanted: str) -> Any:
-        if key not in self.data:
-            raise UserError(f"{self.source} is damaged: key {key!r} is missing")
-        value = self.data[key]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise UserError(f"{self.source} is damaged: {key!r} is {_kind(value)}, not {wanted}")
-        return value
-
-    def number(self, key: str) -> float:
-        return self._get(key, (int, float), "a number")
-
-    def whole(self, key: str) -> int:
-        return self._get(key, (int,), "a whole number")
-
-    def text(self, key: str) -> str:
-        return self._get(key, (str,), "a text")
-
-    def flag(self, key: str) -> bool:
-        return self._get(key, (bool,), "true or false")
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        return self._get(key, (dict,), "an object")
-
-    def record(self, key: str) -> "_Record":
-        return _Record(f"{self.source} ({key})", self.mapping(key))
-
-    def records(self, key: str) -> list["_Record"]:
-        items = self._get(key, (list,), "a list")
-        return [_Record(f"{self.source} ({key} {i})", item) for i, item in enumerate(items, 1)]
-
-    def maybe_number(self, key: str) -> float | None:
-        return None if self.data.get(key) is None else self.number(key)
-
-    def maybe_whole(self, key: str) -> int | None:
-        return None if self.data.get(key) is None else self.whole(key)
-
-    def maybe_text(self, key: str) -> str | None:
-        return None if self.data.get(key) is None else self.text(key)
-
-    def numbers(self) -> dict[str, float]:
-        """Every number of the object; texts, tables and nulls are left out."""
-        return {
-            key: value
-            for key, value in self.data.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool)
-        }
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a flag", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _contents(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def _parse(path: Path, text: str) -> _Record:
-    try:
-        record = _Record(str(path), json.loads(text))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged: {error.msg} at line {error.lineno}") from None
-    if record.data.get("format") != FORMAT:
-        said = record.data.get("format")
-        raise UserError(f"{path} has format {said!r}; this version reads format {FORMAT}")
-    return record
-
+_SAME = ("step", "corpus_hash", "limit", "temperature", "bins")
+"""What tells evaluations of one corpus and split apart."""
 
 # --- a run ---------------------------------------------------------------------------------------
 
 
 def read_run(folder: Path) -> Run:
-    """The run in `folder`: run.json, metrics.jsonl and evaluations/*.json of tokens."""
+    """The run in `folder`: run.json, metrics.jsonl and every evaluations/*.json."""
     path = folder / "run.json"
-    record = _parse(path, _contents(path))
+    record = parse(path, contents(path))
     corpus, tokenizer = record.record("corpus"), record.record("tokenizer")
     parameters, memory = record.record("parameters"), record.record("memory")
     splits = corpus.record("splits")
@@ -167,52 +86,14 @@ def read_run(folder: Path) -> Run:
         error=record.maybe_text("error"),
         training=training,
         measured=measured,
-        evaluations=tuple(each for file in files if (each := _read_evaluation(file))),
-        raw=record.data,
-    )
-
-
-def _read_evaluation(path: Path) -> Evaluation | None:
-    """An evaluation of tokens; None for one of other events, which the page does not show yet."""
-    record = _parse(path, _contents(path))
-    if record.data.get("events", "token") != "token":
-        return None
-    values = record.numbers()
-    for key in ("ece", "signed_gap", "bits_per_byte", "bytes"):
-        record.number(key)
-    return Evaluation(
-        corpus=record.text("corpus"),
-        split=record.text("split"),
-        step=record.whole("step"),
-        documents=record.whole("documents"),
-        bins=record.whole("bins"),
-        values=values,
-        reliability=tuple(
-            Bin(
-                lower=row.number("lower"),
-                upper=row.number("upper"),
-                tokens=row.number("tokens"),
-                confidence=row.maybe_number("confidence"),
-                accuracy=row.maybe_number("accuracy"),
-            )
-            for row in record.records("reliability")
-        ),
-        deciles=tuple(
-            Decile(
-                decile=row.whole("decile"),
-                tokens=row.number("tokens"),
-                ece=row.maybe_number("ece"),
-                signed_gap=row.maybe_number("signed_gap"),
-            )
-            for row in record.records("frequency_deciles")
-        ),
+        evaluations=tuple(read_evaluation(file) for file in files),
         raw=record.data,
     )
 
 
 def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...]]:
     """The training lines and the evaluation lines, each in the order of their steps."""
-    text = _contents(path)
+    text = contents(path)
     lines = text.split("\n")
     # A line without its newline is still being written by a live run.
     whole = lines[:-1]
@@ -222,7 +103,7 @@ def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...
         if not line.strip():
             continue
         try:
-            record = _Record(f"{path} (line {i})", json.loads(line))
+            record = Record(f"{path} (line {i})", json.loads(line))
         except json.JSONDecodeError as error:
             raise UserError(f"{path} is damaged: {error.msg} at line {i}") from None
         kind, prefix = (
@@ -253,10 +134,15 @@ def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...
 def read_study(folder: Path) -> Study:
     """The study in `folder`: ablation.json and the run folder of every arm."""
     path = folder / "ablation.json"
-    text = _contents(path)
-    record = _parse(path, text)
+    text = contents(path)
+    record = parse(path, text)
     arms = tuple(_read_arm(folder, arm) for arm in record.records("arms"))
-    names = tuple(dict.fromkeys(name for arm in arms for name in arm.evaluations))
+    named = dict.fromkeys(name for arm in arms for name in arm.evaluations)
+    events = {n: arm.scored[n].event for arm in arms for n in arm.scored}
+    names = tuple(name for name in named if events.get(name, "token") == "token")
+    main = _main(names)
+    others = _others_by_event(named, events, main)
+    summary = [_read_summary(row) for row in record.records("summary")]
     return Study(
         title=record.text("title"),
         version=record.text("version"),
@@ -275,39 +161,99 @@ def read_study(folder: Path) -> Study:
             for row in record.records("held_fixed")
         ),
         arms=arms,
-        summary=tuple(
-            Summary(
-                settings=row.mapping("settings"),
-                evaluation=row.text("evaluation"),
-                seeds=row.whole("seeds"),
-                mean=row.record("mean").numbers(),
-                half_width=row.record("half_width").numbers(),
-            )
-            for row in record.records("summary")
+        summary=(
+            *(row for row in summary if row.evaluation in names),
+            *_summarised(arms, [name for found in others.values() for name in found]),
         ),
         evaluations=names,
-        main=_main(names),
+        by_event=others,
+        main=main,
         text=text,
     )
 
 
-def _read_arm(study: Path, record: _Record) -> Arm:
+def _read_arm(study: Path, record: Record) -> Arm:
     folder = study / record.text("folder")
     status = record.text("status")
     evaluations = record.record("evaluations")
     run = read_run(folder) if status == "done" else _remains(folder)
-    flat = {name: evaluations.record(name) for name in evaluations.data}
-    scored = {} if run is None else {name: _behind(name, flat[name], run) for name in flat}
+    every = {name: evaluations.record(name) for name in evaluations.data}
+    flat = {name: row for name, row in every.items() if event_of(row) == "token"}
+    behind = {} if run is None else {name: _behind(name, flat[name], run) for name in flat}
+    others = {} if run is None or status != "done" else _of_other_events(run)
     return Arm(
         name=record.text("name"),
         settings=record.mapping("settings"),
         status=status,
         error=record.maybe_text("error"),
         vocab_size=record.maybe_whole("vocab_size"),
-        evaluations={name: row.numbers() for name, row in flat.items()},
+        evaluations={name: row.numbers() for name, row in flat.items()}
+        | {name: found.values for name, found in others.items()},
         run=run,
-        scored={name: found for name, found in scored.items() if found is not None},
+        scored={name: found for name, found in behind.items() if found is not None} | others,
     )
+
+
+def _read_summary(row: Record) -> Summary:
+    return Summary(
+        settings=row.mapping("settings"),
+        evaluation=row.text("evaluation"),
+        seeds=row.whole("seeds"),
+        mean=row.record("mean").numbers(),
+        half_width=row.record("half_width").numbers(),
+    )
+
+
+# --- evaluations of other events: from their own files, as ablation.json need not hold them ------
+
+
+def _of_other_events(run: Run) -> dict[str, Evaluation]:
+    """An arm's latest evaluation of each event but the token, of the most text, by its name."""
+    found: dict[str, Evaluation] = {}
+    for evaluation in sorted(run.evaluations, key=lambda e: (e.step, e.values["bytes"])):
+        if evaluation.event != "token":
+            parts = (f"{evaluation.corpus}-{evaluation.split}", evaluation.tempered)
+            found[f"{', '.join(filter(None, parts))} by {evaluation.event}"] = evaluation
+    return found
+
+
+def _others_by_event(
+    names: Iterable[str], events: Mapping[str, str], main: str
+) -> dict[str, tuple[str, ...]]:
+    """Names of evaluations by their event; first the one of the text that the page is about."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if (event := events.get(name, "token")) != "token":
+            found.setdefault(event, []).append(name)
+    return {
+        event: tuple(sorted(each, key=lambda name: name != f"{main} by {event}"))
+        for event, each in found.items()
+    }
+
+
+def _summarised(arms: Sequence[Arm], names: Sequence[str]) -> list[Summary]:
+    """Means and intervals over the seeds of each combination of settings."""
+    groups: dict[str, list[Arm]] = {}
+    for arm in arms:
+        rest = {key: value for key, value in arm.settings.items() if key != "seed"}
+        groups.setdefault(json.dumps(rest, sort_keys=True), []).append(arm)
+    rows = []
+    for settings, members in groups.items():
+        for name in names:
+            found = [arm.evaluations[name] for arm in members if name in arm.evaluations]
+            keys = [k for k in (found[0] if found else {}) if all(k in other for other in found)]
+            spread = {key: student([values[key] for values in found]) for key in keys}
+            if found:
+                rows.append(
+                    Summary(
+                        settings=json.loads(settings),
+                        evaluation=name,
+                        seeds=len(found),
+                        mean={key: mean for key, (mean, _) in spread.items()},
+                        half_width={k: half for k, (_, half) in spread.items() if half is not None},
+                    )
+                )
+    return rows
 
 
 def _remains(folder: Path) -> Run | None:
@@ -318,11 +264,21 @@ def _remains(folder: Path) -> Run | None:
         return None
 
 
-def _behind(name: str, flat: _Record, run: Run) -> Evaluation | None:
-    """The latest evaluation file of an arm for one of the evaluations its study names."""
+def _behind(name: str, flat: Record, run: Run) -> Evaluation | None:
+    """The evaluation file of an arm for one of the evaluations its study names.
+
+    Files of the same corpus and split may be of another amount of text or another temperature: the
+    one meant agrees in all that both say.
+    """
     corpus, split = flat.data.get("corpus"), flat.data.get("split")
     wanted = _slug(f"{corpus}-{split}" if corpus and split else name)
-    found = [e for e in run.evaluations if _slug(f"{e.corpus}-{e.split}") == wanted]
+    same = {key: flat.data[key] for key in _SAME if key in flat.data}
+    found = [
+        e
+        for e in run.of_tokens
+        if _slug(f"{e.corpus}-{e.split}") == wanted
+        and all(e.raw.get(key, value) == value for key, value in same.items())
+    ]
     return max(found, key=lambda e: e.step, default=None)
 
 

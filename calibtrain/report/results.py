@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Settings = Mapping[str, Any]
+STRATA = ("frequency_deciles", "positions", "entropy_bands", "groups")
+"""The tables that cut the events of an evaluation into groups."""
 
 
 @dataclass(frozen=True)
@@ -19,28 +21,67 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Decile:
-    """Calibration on target tokens of one decile of frequency (1: the commonest)."""
+class Interval:
+    """A 95 % interval over documents, and how it was made."""
 
-    decile: int
+    lower: float
+    upper: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group of a stratum: its figures, and the intervals of those that have one."""
+
+    label: str
     tokens: float
-    ece: float | None
-    signed_gap: float | None
+    values: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class SmoothPoint:
+    """A point of the kernel-smoothed reliability curve; accuracy is None where nothing is near."""
+
+    confidence: float
+    accuracy: float | None
+    density: float
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run scored on a split: the result keys in `values`, and the tables behind them."""
+    """A run scored on a split: the result keys in `values`, and the tables behind them.
+
+    What files of an earlier version do not hold is empty.
+    """
 
     corpus: str
     split: str
     step: int
     documents: int
     bins: int
+    event: str
+    """What is predicted: token, byte, word."""
+    temperature: float | str
+    """Divided the logits; or the name of the head that supplied it."""
+    limit: int | None
+    """Bytes of text that were asked for, about; None: the whole split."""
     values: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    bounds: Mapping[str, float]
+    signatures: Mapping[str, str]
     reliability: tuple[Bin, ...]
-    deciles: tuple[Decile, ...]
+    smooth_reliability: tuple[SmoothPoint, ...]
+    risk_coverage: tuple[tuple[float, float], ...]
+    """(coverage, risk)."""
+    strata: Mapping[str, tuple[Row, ...]]
+    """Rows by the name of the stratum, for those of `STRATA` that the file holds."""
     raw: Mapping[str, Any]
+
+    @property
+    def tempered(self) -> str:
+        """The temperature in words, empty where it changes nothing."""
+        return "" if self.temperature == 1 else f"T = {self.temperature}"
 
 
 @dataclass(frozen=True)
@@ -131,13 +172,32 @@ class Run:
 
     @property
     def main(self) -> Evaluation | None:
-        """The evaluation a reader wants first: own corpus, test before validation, the latest."""
+        """The evaluation a reader wants first: own corpus, test before validation, the latest.
+
+        It is of tokens, and where there is a choice of the temperature 1.
+        """
         order = {"test": 0, "validation": 1}
         return min(
-            self.evaluations,
-            key=lambda e: (e.corpus != self.corpus.name, order.get(e.split, 2), -e.step),
+            self.of_tokens,
+            key=lambda e: (
+                e.corpus != self.corpus.name,
+                order.get(e.split, 2),
+                e.tempered != "",
+                -e.step,
+            ),
             default=None,
         )
+
+    @property
+    def of_tokens(self) -> tuple[Evaluation, ...]:
+        """The evaluations whose events are tokens."""
+        return tuple(e for e in self.evaluations if e.event == "token")
+
+    @property
+    def by_event(self) -> Mapping[str, tuple[Evaluation, ...]]:
+        """The others, by their event."""
+        events = dict.fromkeys(e.event for e in self.evaluations if e.event != "token")
+        return {name: tuple(e for e in self.evaluations if e.event == name) for name in events}
 
 
 @dataclass(frozen=True)
@@ -186,7 +246,8 @@ class Study:
     """A study folder.
 
     `main` names the evaluation that the page is about, empty when nothing was evaluated; `text` is
-    ablation.json as it was read, character for character.
+    ablation.json as it was read, character for character. `evaluations` are of tokens; those of
+    other events are `by_event`, the one to show first in front.
     """
 
     title: str
@@ -198,6 +259,7 @@ class Study:
     arms: tuple[Arm, ...]
     summary: tuple[Summary, ...]
     evaluations: tuple[str, ...]
+    by_event: Mapping[str, tuple[str, ...]]
     main: str
     text: str
 

@@ -1,20 +1,15 @@
-"""The figures of a single run: along training, reliability, by token frequency, memory."""
+"""The figures of a single run: along training, reliability, by stratum, memory."""
 
 import math
 
 import plotly.graph_objects as go
 
-from calibtrain.report.calibration_plots import (
-    BY_FREQUENCY,
-    Line,
-    decile_panels,
-    ece_by_bin,
-    reliability_panel,
-    training_panel,
-)
+from calibtrain.report.calibration_plots import Line, ece_by_bin, reliability_panel, training_panel
+from calibtrain.report.curve_figures import curves
 from calibtrain.report.display import memory_bytes, number, shown, text_bytes
 from calibtrain.report.figures import Figure, Key, Panel, memory_ticks, plot
 from calibtrain.report.results import Evaluation, Run
+from calibtrain.report.strata_figures import strata_figures
 
 HELD_OUT, TRAINING = "Held-out text", "Training batches"
 COLOUR = "var(--cat-0)"
@@ -27,7 +22,10 @@ def run_figures(run: Run) -> list[Figure]:
     if run.measured or run.training:
         figures.append(_along_training(run))
     if run.main is not None:
-        figures += [_reliability(run, run.main), _by_frequency(run, run.main)]
+        lines = [_line(run, run.main)]
+        figures.append(_reliability(run, run.main))
+        figures += [figure for figure in (curves(lines),) if figure is not None]
+        figures += strata_figures(lines)
     if any((run.memory.parameters, run.memory.optimizer, run.memory.peak_temporary)):
         figures.append(_memory(run))
     return figures
@@ -94,7 +92,9 @@ def _along_training(run: Run) -> Figure:
 
 
 def _reliability(run: Run, main: Evaluation) -> Figure:
-    title = f"{main.corpus}, {main.split}: ECE {shown('ece', main.values['ece'])}"
+    ends = main.intervals.get("ece")
+    interval = f" [{shown('ece', ends.lower)}, {shown('ece', ends.upper)}]" if ends else ""
+    title = f"{main.corpus}, {main.split}: ECE {shown('ece', main.values['ece'])}{interval}"
     return Figure(
         anchor="reliability",
         title="Reliability: accuracy against confidence",
@@ -106,15 +106,6 @@ def _reliability(run: Run, main: Evaluation) -> Figure:
             reliability_panel(title, [main], COLOUR, HELD_OUT),
             ece_by_bin([_line(run, main)]),
         ),
-    )
-
-
-def _by_frequency(run: Run, main: Evaluation) -> Figure:
-    return Figure(
-        anchor="frequency",
-        title="Calibration by frequency of the target token",
-        caption=BY_FREQUENCY,
-        panels=decile_panels([_line(run, main)]),
     )
 
 

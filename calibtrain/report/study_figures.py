@@ -1,4 +1,4 @@
-"""The figures of a study: against its axis, reliability, along training, by frequency, memory."""
+"""The figures of a study: against its axis, reliability, along training, by stratum, memory."""
 
 import math
 from collections.abc import Sequence
@@ -7,15 +7,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from calibtrain.report.axis_figure import against_axis, x_axis
-from calibtrain.report.calibration_plots import (
-    BY_FREQUENCY,
-    Line,
-    decile_panels,
-    ece_by_bin,
-    reliability_panel,
-    training_panel,
-)
-from calibtrain.report.display import memory_bytes, setting_value, shown
+from calibtrain.report.calibration_plots import Line, ece_by_bin, reliability_panel, training_panel
+from calibtrain.report.curve_figures import curves
+from calibtrain.report.display import memory_bytes, setting_value, shown, shown_half
 from calibtrain.report.figures import (
     Columns,
     Figure,
@@ -26,6 +20,9 @@ from calibtrain.report.figures import (
 )
 from calibtrain.report.grouping import Comparison, Group
 from calibtrain.report.results import Study
+from calibtrain.report.signatures import columns_of, mixed
+from calibtrain.report.strata_figures import strata_figures
+from calibtrain.report.uncertainty import student
 
 PARTS = (
     ("embedding", "Embedding", "var(--cat-0)"),
@@ -47,11 +44,16 @@ def study_figures(study: Study, comparison: Comparison) -> list[Figure]:
     trained = [each for each in lines if any(run.measured for run in each.runs)]
     figures = []
     if scored:
-        figures += [against_axis(study, comparison), _reliability(scored, comparison)]
+        figures.append(against_axis(study, comparison, study.main))
+        figures += [
+            against_axis(study, comparison, names[0], event)
+            for event, names in study.by_event.items()
+        ]
+        figures.append(_reliability(scored, comparison))
+        figures += [figure for figure in (curves(scored, _keys(scored)),) if figure is not None]
     if trained:
         figures.append(_along_training(study, trained, comparison))
-    if scored:
-        figures.append(_by_frequency(scored))
+    figures += strata_figures(scored, _keys(scored))
     if any(group.run for group in comparison.groups):
         figures.append(_memory(comparison))
     return figures
@@ -77,11 +79,18 @@ def _keys(lines: Sequence[Line]) -> tuple[Key, ...]:
     return tuple(Key(each.name, each.colour, each.dash) for each in lines) if lines[1:] else ()
 
 
+def _mix(lines: Sequence[Line]) -> str:
+    """What to say where the lines of a figure have different signatures."""
+    text = mixed(columns_of([e for each in lines for e in each.evaluations], ("ece",)))
+    return f" {text}" if text else ""
+
+
 def _reliability(lines: Sequence[Line], comparison: Comparison) -> Figure:
     panels = []
     for each in lines:
         eces = [e.values["ece"] for e in each.evaluations]
-        ece = shown("ece", math.fsum(v for v in eces if v is not None) / len(eces))
+        mean, half = student(eces)
+        ece = shown("ece", mean) + ("" if half is None else f" ± {shown_half('ece', half)}")
         panels.append(
             reliability_panel(f"{each.name}: ECE {ece}", each.evaluations, each.colour, each.name)
         )
@@ -94,7 +103,7 @@ def _reliability(lines: Sequence[Line], comparison: Comparison) -> Figure:
         f"under-confident; a point is one of {bins} equal-width bins with its seeds pooled, its "
         "size and the bars beneath give the share of tokens in the bin, thin lines are single "
         "seeds, and the last panel weighs each bin's distance from the diagonal by its share, so "
-        "that the sizes add up to the ECE of the pooled seeds.",
+        f"that the sizes add up to the ECE of the pooled seeds.{_mix(lines)}",
         panels=(*panels, ece_by_bin(lines)),
         keys=_keys(lines),
         columns=_columns(len(panels)) if lines[1:] else "halves",
@@ -114,7 +123,8 @@ def _along_training(study: Study, lines: Sequence[Line], comparison: Comparison)
         anchor="training",
         title="Bits per byte, entropy rate and ECE along training",
         caption="Each line is the mean over seeds on the held-out text scored while training, thin "
-        "lines are single seeds; for a calibrated model, entropy rate and bits per byte agree.",
+        "lines are single seeds; for a calibrated model, entropy rate and bits per byte agree."
+        + _mix(lines),
         columns="thirds",
         panels=(
             training_panel("Bits per byte", "bits_per_byte", lines, exact=exact),
@@ -123,16 +133,6 @@ def _along_training(study: Study, lines: Sequence[Line], comparison: Comparison)
             ),
             training_panel("ECE", "ece", lines, exact=None),
         ),
-        keys=_keys(lines),
-    )
-
-
-def _by_frequency(lines: Sequence[Line]) -> Figure:
-    return Figure(
-        anchor="frequency",
-        title="Calibration by frequency of the target token",
-        caption=BY_FREQUENCY,
-        panels=decile_panels(lines),
         keys=_keys(lines),
     )
 

@@ -1,11 +1,21 @@
-"""The tables of a report. Cells show rounded numbers; the exact value is in `data-value`."""
+"""The tables of results: a study's means and arms, a run's evaluations, what was held fixed."""
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from html import escape
-from typing import Any
 
+from calibtrain.report.cells import (
+    code,
+    estimate,
+    explained,
+    num,
+    prose,
+    row_head,
+    table,
+    td,
+    th,
+)
 from calibtrain.report.display import (
     QUANTITIES,
     compact,
@@ -19,76 +29,24 @@ from calibtrain.report.display import (
     text_bytes,
 )
 from calibtrain.report.grouping import VOCABULARY, Comparison, summary_of
-from calibtrain.report.results import HeldFixed, Run, Study
+from calibtrain.report.results import Evaluation, HeldFixed, Run, Study
+from calibtrain.report.signatures import mixed_note
+from calibtrain.report.uncertainty import no_interval, no_seed_interval
 
 
-def table(
-    caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, quiet: bool = False
-) -> str:
-    """A table that scrolls inside its own box. Head and cells are HTML already.
-
-    A `quiet` caption is for listeners only: the heading above the table has said it to readers.
-    """
-    titles = "".join(head)
-    said = "" if quiet else f'<p class="caption">{escape(caption)}</p>'
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return (
-        f'{said}<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def th(text: str, unit: str = "", *, numeric: bool = False) -> str:
-    """A column's title with its unit beneath."""
-    below = f"<small>{escape(unit)}</small>" if unit else ""
-    kind = ' class="num"' if numeric else ""
-    return f'<th scope="col"{kind}>{escape(text)}{below}</th>'
-
-
-def row_head(text: str) -> str:
-    """The cell that names its row."""
-    return f'<th scope="row">{escape(text)}</th>'
-
-
-def td(text: str) -> str:
-    """A cell of text."""
-    return f"<td>{escape(text)}</td>"
-
-
-def prose(text: str) -> str:
-    """A cell of text that may take several lines."""
-    return f'<td class="prose">{escape(text)}</td>'
-
-
-def num(value: float | None, text: str, half: float | None = None, half_text: str = "") -> str:
-    """A cell of a number: rounded to the eye, exact in its title and in `data-value`."""
-    if value is None:
-        return '<td class="num">–</td>'
-    exact = escape(json.dumps(value))
-    if half is None:
-        return f'<td class="num" data-value="{exact}" title="{exact}">{escape(text)}</td>'
-    width = escape(json.dumps(half))
-    return (
-        f'<td class="num" data-value="{exact}" data-half-width="{width}" '
-        f'title="{exact} ± {width}">{escape(text)}'
-        f'<span class="half">±&#8202;{escape(half_text)}</span></td>'
-    )
-
-
-def code(text: str, *, shorten: int | None = None) -> str:
-    """A cell of a hash or a path; shortened ones keep the whole in their title."""
-    short = text if shorten is None or len(text) <= shorten else text[:shorten] + "…"
-    return f'<td><code title="{escape(text)}">{escape(short)}</code></td>'
-
-
-def _quantity_heads() -> list[str]:
-    return [th(q.name, q.unit, numeric=True) for q in QUANTITIES.values()]
+def quantity_heads(event: str = "token") -> list[str]:
+    """Titles of the columns of figures; some are of an event."""
+    return [
+        th(q.name, q.unit.replace("/token", f"/{event}"), numeric=True) for q in QUANTITIES.values()
+    ]
 
 
 # --- a study -------------------------------------------------------------------------------------
 
 
-def result_table(study: Study, comparison: Comparison, evaluation: str) -> str:
+def result_table(
+    study: Study, comparison: Comparison, evaluation: str, event: str = "token"
+) -> str:
     """A row a combination of settings: the mean over its seeds and the half width beside it."""
     paths = list(comparison.settings)
     by_size = comparison.axis == "vocabulary" and VOCABULARY not in paths
@@ -105,15 +63,24 @@ def result_table(study: Study, comparison: Comparison, evaluation: str) -> str:
         for key in QUANTITIES:
             value, half = summary.mean.get(key), summary.half_width.get(key)
             cells.append(
-                num(value, shown(key, value), half, "" if half is None else shown_half(key, half))
+                num(
+                    value,
+                    shown(key, value),
+                    half,
+                    "" if half is None else shown_half(key, half),
+                    no_seed_interval(summary.seeds),
+                )
             )
         cells.append(num(summary.seeds, count(summary.seeds)))
         rows.append(cells)
+    scored = [arm.scored.get(evaluation) for arm in study.arms if evaluation in arm.evaluations]
+    tempered = ", ".join(dict.fromkeys(e.tempered for e in scored if e and e.tempered))
+    name = f"{evaluation} ({tempered})" if tempered else evaluation
     return table(
-        f"{evaluation}: mean over seeds ± half width of the 95 % interval",
-        [*heads, *_quantity_heads(), th("Seeds", numeric=True)],
+        f"{name}: mean over seeds ± half width of the 95 % interval",
+        [*heads, *quantity_heads(event), th("Seeds", numeric=True)],
         rows,
-    )
+    ) + mixed_note(scored, QUANTITIES)
 
 
 def _setting_head(path: str) -> str:
@@ -124,20 +91,29 @@ def arms_table(study: Study) -> str:
     """A row an arm: its status, its size and its own results in the main evaluation."""
     rows = []
     for arm in study.arms:
-        values = arm.evaluations.get(study.main, {})
+        values, scored = arm.evaluations.get(study.main, {}), arm.scored.get(study.main)
         rows.append(
             [
                 row_head(arm.name),
                 _status(arm.status),
                 *_size_cells(arm.run),
                 td("–") if arm.run is None else code(arm.run.config_hash, shorten=16),
-                *(num(values.get(key), shown(key, values.get(key))) for key in QUANTITIES),
+                *(
+                    estimate(
+                        values.get(key),
+                        partial(shown, key),
+                        None if scored is None else scored.intervals.get(key),
+                        no_interval(scored, key) if values else "no evaluation",
+                    )
+                    for key in QUANTITIES
+                ),
             ]
         )
     size = [*_SIZE_HEADS, th("Configuration", "hash")]
-    head = [th("Arm"), th("Status"), *size, *_quantity_heads()]
-    suffix = f": {study.main}" if study.main else ""
-    return table(f"Every arm{suffix}", head, rows)
+    head = [th("Arm"), th("Status"), *size, *quantity_heads()]
+    suffix = f": {study.main}, with 95 % intervals over documents" if study.main else ""
+    mixed = mixed_note([a.scored.get(study.main) for a in study.arms if a.evaluations], QUANTITIES)
+    return table(f"Every arm{suffix}", head, rows) + mixed
 
 
 _SIZE_HEADS = (
@@ -220,82 +196,38 @@ def _spread(row: HeldFixed) -> str:
     return f"{spread:.2f} %" if spread >= 0.005 else "< 0.01 %"
 
 
-# --- provenance ----------------------------------------------------------------------------------
-
-
-def corpus_table(runs: Sequence[Run]) -> str:
-    """Every corpus that was trained on, with its hash and the size of its splits."""
-    corpora = list({run.corpus.content_hash: run.corpus for run in runs}.values())
-    splits = list(dict.fromkeys(name for c in corpora for name in c.splits))
-    rows = [
-        [
-            row_head(c.name),
-            prose(c.source),
-            td(c.version),
-            code(c.content_hash, shorten=16),
-            *(_split_cell(c.splits.get(name)) for name in splits),
-        ]
-        for c in corpora
-    ]
-    head = [th("Corpus"), th("Source"), th("Version"), th("Content hash")]
-    sizes = [th(name.capitalize(), "documents, bytes", numeric=True) for name in splits]
-    return table("Text", [*head, *sizes], rows)
-
-
-def _split_cell(split: Any) -> str:
-    if split is None:
-        return '<td class="num">–</td>'
-    return num(split.bytes, f"{count(split.documents)}, {text_bytes(split.bytes)}")
-
-
-def tokenizer_table(runs: Sequence[Run]) -> str:
-    """Every vocabulary, with its hash."""
-    kinds = list({run.tokenizer.hash: run.tokenizer for run in runs}.values())
-    rows = [
-        [
-            row_head(t.kind),
-            num(t.vocab_size, count(t.vocab_size)),
-            num(
-                t.bytes_per_token, "–" if t.bytes_per_token is None else f"{t.bytes_per_token:.3f}"
-            ),
-            code(t.hash, shorten=16),
-        ]
-        for t in sorted(kinds, key=lambda t: (t.kind, t.vocab_size))
-    ]
-    head = [th("Tokenizer"), th("Vocabulary", "tokens", numeric=True)]
-    return table("Vocabularies", [*head, th("Bytes a token", numeric=True), th("Hash")], rows)
-
-
-def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Name and value pairs; values are HTML already."""
-    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in rows)
-    return f'<dl class="facts">{items}</dl>'
-
-
-def joined(values: Iterable[object]) -> str:
-    """The distinct values, comma by comma."""
-    return escape(", ".join(dict.fromkeys(str(value) for value in values)))
-
-
 # --- a run ---------------------------------------------------------------------------------------
 
 
-def evaluations_table(run: Run) -> str:
-    """A row an evaluation, the one the page is about first."""
-    main = run.main
-    others = [e for e in run.evaluations if e is not main]
+def evaluations_table(evaluations: Sequence[Evaluation], event: str = "token") -> str:
+    """A row an evaluation of one event: its figures and their intervals over documents."""
     rows = [
         [
-            row_head(e.corpus),
-            td(e.split),
-            num(e.step, count(e.step)),
+            _evaluation_head(e),
             num(e.values.get("bytes"), text_bytes(e.values.get("bytes"))),
-            *(num(e.values.get(key), shown(key, e.values.get(key))) for key in QUANTITIES),
+            *(_figure(e, key) for key in QUANTITIES),
         ]
-        for e in ([main] if main else []) + others
+        for e in evaluations
     ]
-    head = [th("Corpus"), th("Split"), th("Step", numeric=True), th("Scored", numeric=True)]
-    return table("Evaluations", [*head, *_quantity_heads()], rows, quiet=True)
+    head = [th("Evaluation"), th("Scored", numeric=True)]
+    caption = f"Evaluations by {event}, with 95 % intervals over documents"
+    return table(
+        caption, [*head, *quantity_heads(event)], rows, quiet=event == "token"
+    ) + mixed_note(evaluations, QUANTITIES)
+
+
+def _evaluation_head(evaluation: Evaluation) -> str:
+    below = ", ".join(filter(None, (f"step {count(evaluation.step)}", evaluation.tempered)))
+    return explained(f"{evaluation.corpus}, {evaluation.split}", below, short=True)
+
+
+def _figure(evaluation: Evaluation, key: str) -> str:
+    return estimate(
+        evaluation.values.get(key),
+        partial(shown, key),
+        evaluation.intervals.get(key),
+        no_interval(evaluation, key),
+    )
 
 
 def size_table(run: Run) -> str:

@@ -1,0 +1,163 @@
+"""Signatures: how each figure was made, and where one table or axis mixes what differs.
+
+A signature is `event:token|conf:max|bins:15|...`; it stands beside each figure of an
+evaluation.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from calibtrain.report.cells import folded, note, prose, table, th
+from calibtrain.report.display import plural
+from calibtrain.report.results import Evaluation
+from calibtrain.report.suite import metric_name
+
+_NAMES = {
+    "event": ("event", "events"),
+    "conf": ("kind of confidence", "kinds of confidence"),
+    "bins": ("number of bins", "numbers of bins"),
+    "scheme": ("binning scheme", "binning schemes"),
+    "edges": ("rule for edges", "rules for edges"),
+    "T": ("temperature", "temperatures"),
+    "corpus": ("text", "texts"),
+    "tok": ("tokenizer", "tokenizers"),
+    "v": ("version of calibtrain", "versions of calibtrain"),
+}
+_HASHES = ("corpus", "tok")
+MOST_NAMED = 4
+"""Values that are named; of more, and of hashes, their number is."""
+
+Column = Sequence[str | None]
+"""Signatures of the figures in one column; None for a figure without."""
+
+
+def parse(signature: str) -> dict[str, str]:
+    """The keys of a signature and their values, unknown ones too."""
+    parts = [part.partition(":") for part in signature.split("|")]
+    return {key: value for key, _, value in parts}
+
+
+def differing(column: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The keys in which signatures differ, each with its distinct values."""
+    found = [parse(signature) for signature in dict.fromkeys(column)]
+    keys = dict.fromkeys(key for one in found for key in one)
+    values = {key: tuple(dict.fromkeys(one.get(key, "missing") for one in found)) for key in keys}
+    return {key: _in_order(distinct) for key, distinct in values.items() if len(distinct) > 1}
+
+
+def _in_order(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(values, key=int)) if all(v.isdecimal() for v in values) else values
+
+
+def mixed(columns: Mapping[str, Column]) -> str:
+    """What to say of a table whose columns, or of a plot whose axes, mix different signatures.
+
+    Args:
+        columns: by result key, the signatures of the figures that stand together.
+
+    Returns:
+        A line, or nothing where every column is of one signature.
+    """
+    each = {key: differing(s for s in column if s) for key, column in columns.items()}
+    parts = [found for found in each.values() if found]
+    lines = []
+    if parts:
+        common = {k: v for k, v in parts[0].items() if all(other.get(k) == v for other in parts)}
+        said = [_in_words(key, values) for key, values in common.items()]
+        for key, found in each.items():
+            rest = [_in_words(k, values) for k, values in found.items() if k not in common]
+            if rest:
+                said.append(f"in {metric_name(key)} also {', '.join(rest)}")
+        lines.append(f"Figures that stand together have different signatures: {'; '.join(said)}.")
+        lines.append(_advice(columns, parts))
+    without = max((sum(s is None for s in column) for column in columns.values()), default=0)
+    total = max((len(column) for column in columns.values()), default=0)
+    if without and total > 1:
+        whose = "None of them has" if without == total else f"{without} of {total} do not have"
+        lines.append(f"{whose} a signature: whether they may be compared cannot be told.")
+    return " ".join(filter(None, lines))
+
+
+def _in_words(key: str, values: Sequence[str]) -> str:
+    one, many = _NAMES.get(key, (key, key))
+    named = "" if key in _HASHES or len(values) > MOST_NAMED else f": {', '.join(values)}"
+    return f"{key} ({plural(len(values), one, many)}{named})"
+
+
+def _advice(columns: Mapping[str, Column], parts: Sequence[Mapping[str, Sequence[str]]]) -> str:
+    keys = {key for found in parts for key in found}
+    events = {parse(s).get("event") for column in columns.values() for s in column if s}
+    lines = []
+    if "tok" in keys and "token" in events:
+        lines.append(
+            "Token-level figures of different vocabularies are different events: compare bits per "
+            "byte or byte events."
+        )
+    elif "tok" in keys:
+        lines.append("The event does not depend on the tokenizer, so that these compare.")
+    if keys & {"corpus", "v", "T", "event"}:
+        lines.append("A difference may come from these, not from the models.")
+    return " ".join(lines)
+
+
+def columns_of(evaluations: Iterable[Evaluation | None], keys: Iterable[str]) -> dict[str, Column]:
+    """The signatures in a column for each of the keys that any of the evaluations has."""
+    found = list(evaluations)
+    return {
+        key: [
+            None if e is None else e.signatures.get(key)
+            for e in found
+            if e is None or key in e.values
+        ]
+        for key in keys
+        if any(e is not None and key in e.values for e in found)
+    }
+
+
+def mixed_note(evaluations: Iterable[Evaluation | None], keys: Iterable[str]) -> str:
+    """`mixed` as a line beneath a table of the evaluations' figures."""
+    return note(mixed(columns_of(evaluations, keys)))
+
+
+def signature_table(owners: Mapping[str, Sequence[Evaluation]]) -> str:
+    """Every signature, which figures carry it, and whose they are.
+
+    Args:
+        owners: evaluations by what they are called: a combination of settings, or an evaluation.
+    """
+    figures: dict[str, dict[str, None]] = {}
+    whose: dict[str, dict[str, None]] = {}
+    for owner, evaluations in owners.items():
+        for evaluation in evaluations:
+            for key, signature in evaluation.signatures.items():
+                figures.setdefault(signature, {})[metric_name(key)] = None
+                whose.setdefault(signature, {})[owner] = None
+    if not figures:
+        return note(
+            "The evaluations are of a version of calibtrain that wrote no signatures beside its "
+            "figures."
+        )
+    rows = [
+        [
+            prose(", ".join(figures[signature])),
+            prose("all" if len(whose[signature]) == len(owners) else "; ".join(whose[signature])),
+            _code(signature),
+        ]
+        for signature in sorted(figures, key=lambda s: (-len(figures[s]), s))
+    ]
+    head = [th("Figures"), th("Of"), th("Signature")]
+    return folded(
+        f"{plural(len(rows), 'signature')} of {plural(len(owners), 'set')} of figures",
+        table("How each figure was made", head, rows, quiet=True),
+        note(
+            "event: what is predicted; conf: which probability is the confidence; bins, scheme, "
+            "edges: how bins are made; T: temperature; corpus, tok: first digits of the hashes of "
+            "the text and the tokenizer; v: version of calibtrain. Figures compare if their "
+            "signatures are equal."
+        ),
+    )
+
+
+def _code(signature: str) -> str:
+    parts = "<wbr>|".join(escape(part) for part in signature.split("|"))
+    return f'<td class="signature"><code>{parts}</code></td>'

@@ -1,0 +1,207 @@
+"""ECE and signed gap by group of a stratum, with interval bars; a study's combinations overlaid."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from calibtrain.report.calibration_plots import Line
+from calibtrain.report.display import QUANTITIES, shown
+from calibtrain.report.figures import (
+    OVER,
+    UNDER,
+    Figure,
+    Key,
+    Panel,
+    around_zero,
+    faint_line,
+    interval_bars,
+    line,
+    plot,
+    sides,
+    zero,
+)
+from calibtrain.report.results import Evaluation, Interval
+from calibtrain.report.signatures import columns_of, mixed
+from calibtrain.report.strata import CUTS, Stratum, labels_of, row_of
+from calibtrain.report.strata_tables import COMPARED, run_strata, study_strata
+
+LONGEST = 26
+"""Letters of a group's name that an axis shows; the table has all of them."""
+_ROW = 22
+
+
+def strata_figures(lines: Sequence[Line], keys: Sequence[Key] = ()) -> list[Figure]:
+    """A figure for each stratum that an evaluation of the lines has.
+
+    Args:
+        lines: one for a run, or one a combination of settings; each with an evaluation or more.
+        keys: of the lines, where there are several.
+    """
+    figures = []
+    for stratum in CUTS:
+        known = [each for each in lines if any(stratum.name in e.strata for e in each.evaluations)]
+        if known:
+            figures.append(_figure(stratum, known, keys))
+    return figures
+
+
+def _figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key]) -> Figure:
+    evaluations = [e for each in lines for e in each.evaluations]
+    labels = labels_of(evaluations, stratum)
+    seeds = max(len(each.evaluations) for each in lines)
+    bars = (
+        " Bars are 95 % intervals over documents."
+        if seeds == 1
+        else f" {'Thin lines' if stratum.ordered else 'Faint points'} are single seeds; intervals "
+        "over seeds are in the table."
+    )
+    mix = mixed(columns_of(evaluations, COMPARED))
+    below = (
+        run_strata(evaluations[0], stratum)
+        if len(evaluations) == 1 and not keys
+        else study_strata({each.name: each.evaluations for each in lines}, stratum)
+    )
+    return Figure(
+        anchor=stratum.anchor,
+        title=stratum.title,
+        caption=f"{stratum.caption}{bars}{' ' + mix if mix else ''}",
+        panels=tuple(_panel(stratum, lines, labels, key) for key in COMPARED),
+        keys=tuple(keys),
+        below=below,
+    )
+
+
+def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: str) -> Panel:
+    places = range(1, len(labels) + 1)
+    traces: list[Any] = []
+    reach: list[float | None] = []
+    for index, each in enumerate(lines):
+        shift = _apart(stratum, len(lines)) * (index - (len(lines) - 1) / 2)
+        xs = [place + shift for place in places]
+        seeds = [[_value(e, stratum, label, key) for label in labels] for e in each.evaluations]
+        means = [_mean([seed[i] for seed in seeds]) for i in range(len(labels))]
+        intervals = (
+            [_interval(each.evaluations[0], stratum, label, key) for label in labels]
+            if len(seeds) == 1
+            else [None] * len(labels)
+        )
+        reach += means + [end for i in intervals if i for end in (i.lower, i.upper)]
+        if len(seeds) > 1:
+            faint = [faint_line(xs, seed, colour=each.colour, group=each.name) for seed in seeds]
+            traces += [_joined(trace, stratum) for trace in faint]
+            reach += [value for seed in seeds for value in seed]
+        ends = [None if i is None else (i.lower, i.upper) for i in intervals]
+        bars = interval_bars(xs, ends, colour=each.colour, group=each.name)
+        hover = [
+            _hover(each, stratum, label, key, mean, interval)
+            for label, mean, interval in zip(labels, means, intervals, strict=True)
+        ]
+        mean = line(
+            xs, means, colour=each.colour, dash=each.dash, group=each.name, hover=hover, marks=True
+        )
+        traces += [*([bars] if any(intervals) else []), _joined(mean, stratum)]
+    return _set_out(stratum, labels, key, traces, reach)
+
+
+def _apart(stratum: Stratum, lines: int) -> float:
+    """How far lines are set from each other, so that their bars can be told apart."""
+    return min(0.09 if stratum.ordered else 0.22, 0.7 / lines)
+
+
+def _set_out(
+    stratum: Stratum, labels: Sequence[str], key: str, traces: list[Any], reach: list[float | None]
+) -> Panel:
+    """Groups along the foot where they have an order; one beneath the other where they have not."""
+    gap = key == "signed_gap"
+    value: dict[str, Any] = (
+        {"title": "confidence − accuracy", "range": around_zero(reach)}
+        if gap
+        else {"title": "ECE (0 to 1)", "rangemode": "tozero"}
+    )
+    short = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in labels]
+    bands = _bands(stratum.name, short)
+    groups = {
+        "title": stratum.axis,
+        "tickvals": list(range(1, len(labels) + 1)),
+        "ticktext": bands,
+        "range": [0.5, len(labels) + 0.5],
+    }
+    name = f"{QUANTITIES[key].name} by {stratum.group}"
+    if stratum.ordered:
+        drawn = plot(
+            traces,
+            x=groups,
+            y=value,
+            shapes=[zero()] if gap else [],
+            annotations=sides() if gap else [],
+        )
+        return Panel(name, drawn)
+    for trace in traces:
+        trace.x, trace.y = trace.y, trace.x
+        if trace.marker.symbol == "line-ew-open":
+            trace.marker.symbol = "line-ns-open"
+    shape = {**zero(), "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1}
+    drawn = plot(
+        traces,
+        x=value,
+        y={**groups, "range": [len(labels) + 0.5, 0.5]},
+        shapes=[shape] if gap else [],
+        annotations=_sides_across() if gap else [],
+        margin={"l": 8, "r": 14, "t": 28, "b": 8},
+    )
+    lines = len({trace.legendgroup for trace in traces})
+    return Panel(name, drawn, height=100 + (_ROW + 5 * min(lines, 6)) * len(labels))
+
+
+def _bands(name: str, labels: Sequence[str]) -> list[str]:
+    """Labels of bands in two lines, the unit beneath, so that they fit side by side."""
+    if name == "groups":
+        return list(labels)
+    return [
+        label.replace(" and more", "<br>and more").replace("below ", "below<br>")
+        if " and more" in label or label.startswith("below ")
+        else label.replace(" ", "<br>")
+        for label in labels
+    ]
+
+
+def _sides_across() -> list[Mapping[str, Any]]:
+    shared = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
+    return [
+        {**shared, "x": 1, "xanchor": "right", "text": "over-confident →"}
+        | {"font": {"size": 11, "color": OVER}},
+        {**shared, "x": 0, "xanchor": "left", "text": "← under-confident"}
+        | {"font": {"size": 11, "color": UNDER}},
+    ]
+
+
+def _joined(trace: go.Scatter, stratum: Stratum) -> go.Scatter:
+    """Points alone where the groups have no order."""
+    if not stratum.ordered:
+        trace.mode = "markers"
+    return trace
+
+
+def _value(evaluation: Evaluation, stratum: Stratum, label: str, key: str) -> float | None:
+    row = row_of(evaluation, stratum, label)
+    return None if row is None else row.values.get(key)
+
+
+def _interval(evaluation: Evaluation, stratum: Stratum, label: str, key: str) -> Interval | None:
+    row = row_of(evaluation, stratum, label)
+    return None if row is None else row.intervals.get(key)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _hover(
+    each: Line, stratum: Stratum, label: str, key: str, mean: float | None, interval: Any
+) -> str:
+    text = f"{each.name}<br>{stratum.group} {label}<br>{QUANTITIES[key].name} {shown(key, mean)}"
+    if interval is not None:
+        text += f"<br>[{shown(key, interval.lower)}, {shown(key, interval.upper)}], 95 %"
+    return text
