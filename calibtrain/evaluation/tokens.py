@@ -120,26 +120,15 @@ class TokenEvaluator:
         Raises:
             NonFiniteError: where a result is infinite or no number.
         """
-        windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
-        if not len(windows.documents):
-            raise ValueError("no documents to evaluate")
-        strata = [FREQUENCY, POSITION, ENTROPY]
-        grouping = document_groups(groups)
-        if grouping is not None:
-            strata.append(grouping[0])
-        tally = Tally(windows.documents, len(store), strata, self.bins)
-        for values, batch in self._scored(windows, params, temperature, check):
-            counted = batch.weights > 0
-            documents = batch.documents[counted]
-            members = {
-                FREQUENCY.name: self._deciles[batch.labels[counted]],
-                POSITION.name: position_band(batch.before[counted]),
-                ENTROPY.name: entropy_band(values[:, COLUMNS.index("entropy")]),
-            }
-            if grouping is not None:
-                members[grouping[0].name] = grouping[1][documents]
-            _require_finite_scores(values, about)
-            tally.add(documents, values, members)
+        tally, windows = self.tally(
+            params,
+            store,
+            about,
+            limit=limit,
+            groups=groups,
+            temperature=temperature,
+            check=check,
+        )
         sums = tally.sums()
         results = read_results(
             sums,
@@ -170,6 +159,43 @@ class TokenEvaluator:
                 store.document_ids, store.document_bytes, windows.documents, sums.documents
             ),
         )
+
+    def tally(
+        self,
+        params: Params,
+        store: TokenStore,
+        about: Mapping[str, Any],
+        *,
+        limit: int | None = None,
+        groups: Sequence[str] = (),
+        temperature: float = 1.0,
+        check: Callable[[], None] = lambda: None,
+    ) -> tuple[Tally, EvaluationWindows]:
+        """Sums over the scored tokens, and the windows they were scored in.
+
+        Arguments as for `evaluate`; of `about`, errors name corpus, split and step.
+        """
+        windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
+        if not len(windows.documents):
+            raise ValueError("no documents to evaluate")
+        strata = [FREQUENCY, POSITION, ENTROPY]
+        grouping = document_groups(groups)
+        if grouping is not None:
+            strata.append(grouping[0])
+        tally = Tally(windows.documents, len(store), strata, self.bins)
+        for values, batch in self._scored(windows, params, temperature, check):
+            counted = batch.weights > 0
+            documents = batch.documents[counted]
+            members = {
+                FREQUENCY.name: self._deciles[batch.labels[counted]],
+                POSITION.name: position_band(batch.before[counted]),
+                ENTROPY.name: entropy_band(values[:, COLUMNS.index("entropy")]),
+            }
+            if grouping is not None:
+                members[grouping[0].name] = grouping[1][documents]
+            _require_finite_scores(values, about)
+            tally.add(documents, values, members)
+        return tally, windows
 
     def likelihood(
         self,
@@ -221,8 +247,8 @@ def _require_finite_results(results: Mapping[str, Any], about: Mapping[str, Any]
     try:
         require_finite(results, about["step"])
     except NonFiniteError as error:
-        where = f"evaluation {about['corpus']}-{about['split']}"
-        raise NonFiniteError(f"{where}: {error}") from None
+        place = f"evaluation {about['corpus']}-{about['split']}"
+        raise NonFiniteError(f"{place}: {error}") from None
 
 
 def _shared(score: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
