@@ -8,8 +8,8 @@ block can see are skipped.
 
 from __future__ import annotations
 
-import functools
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # benchmarks run without it
 
 IMPLEMENTATIONS = ("plain", "xla", "cudnn", "splash")
 _HIDDEN = -1e30
+_CACHED = 2**17
+"""Scores made at once on a CPU, in all heads: half a MiB, so that a few of them fit in a cache."""
 
 
 def attend(
@@ -109,10 +111,60 @@ def _mask(segments: Segments, queries: slice, keys: slice) -> Array:
 
 
 def _blocks(time: int) -> list[slice]:
-    """At most 8 blocks of queries, of 128 tokens or more."""
-    blocks = max(1, min(8, time // 128))
+    """At most 8 blocks of tokens, of 64 or more."""
+    blocks = max(1, min(8, time // 64))
     edges = [round(i * time / blocks) for i in range(blocks + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def _bias(mask: Bool[Array, "batch rows columns"]) -> Float[Array, "batch rows columns"]:
+    """0 where the mask is true, else so low that a weight is 0.
+
+    The same for all heads and layers, of which the compiler makes one.
+    """
+    return jnp.where(mask, 0.0, _HIDDEN)
+
+
+def _for_group(bias: Array, group: int, axis: int) -> Array:
+    return bias if group == 1 else jnp.concatenate([bias] * group, axis=axis)
+
+
+def _over_rows(body: Callable[..., Any], *arrays: Array) -> Any:
+    """body(*arrays), a few rows of the batch at a time: their scores then stay in the caches."""
+    rows, time, heads = arrays[0].shape[:3]
+    most = max(1, _CACHED // (heads * time * -(-time // len(_blocks(time)))))
+    some = max(n for n in range(1, min(most, rows) + 1) if rows % n == 0)
+    if some == rows:
+        return body(*arrays)
+    split = tuple(x.reshape(rows // some, some, *x.shape[1:]) for x in arrays)
+    done = jax.lax.map(lambda parts: body(*parts), split)
+    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), done)
+
+
+def _split_heads(x: Query, kv_heads: int) -> Array:
+    """[batch, kv heads, group, time, size]."""
+    batch, time, heads, size = x.shape
+    return jnp.moveaxis(x.reshape(batch, time, kv_heads, heads // kv_heads, size), 1, 3)
+
+
+def _join_heads(x: Array) -> Query:
+    batch, kv_heads, group, time, size = x.shape
+    return jnp.moveaxis(x, 3, 1).reshape(batch, time, kv_heads * group, size)
+
+
+def _queries(x: Array, queries: slice) -> Array:
+    """Those tokens of all heads that share a key: [batch, kv heads, group * tokens, size]."""
+    x = x[..., queries, :]
+    return x.reshape(*x.shape[:2], -1, x.shape[-1])
+
+
+def _product(left: Array, right: Array, left_axis: int, right_axis: int) -> Array:
+    """[batch, kv heads, rows, columns], summed over an axis of each in float32.
+
+    Rows are of `left`, columns of `right`, so that nothing has to be turned in memory afterwards.
+    """
+    numbers = (((left_axis,), (right_axis,)), ((0, 1), (0, 1)))
+    return jax.lax.dot_general(left, right, numbers, preferred_element_type=jnp.float32)
 
 
 @jax.custom_vjp
@@ -120,62 +172,68 @@ def _plain(query: Query, key: Key, value: Key, segments: Segments) -> Query:
     return _forward(query, key, value, segments)[0]
 
 
-def _split_heads(query: Query, key: Key, value: Key) -> tuple[Array, Array, Array]:
-    """[batch, kv heads, group, time, size] queries; [batch, kv heads, time, size] the others."""
-    batch, time, heads, size = query.shape
-    query = query.reshape(batch, time, key.shape[2], heads // key.shape[2], size)
-    return jnp.moveaxis(query, 1, 3), key.swapaxes(1, 2), value.swapaxes(1, 2)
-
-
-def _join_heads(query: Array) -> Query:
-    batch, kv_heads, group, time, size = query.shape
-    return jnp.moveaxis(query, 3, 1).reshape(batch, time, kv_heads * group, size)
-
-
-_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-
-
 def _forward(query: Query, key: Key, value: Key, segments: Segments) -> tuple[Query, tuple]:
-    q, k, v = _split_heads(query * query.shape[-1] ** -0.5, key, value)
-    outputs, normalizers = [], []
-    for block in _blocks(query.shape[1]):
-        seen = slice(0, block.stop)
-        scores = _product("bkgtd,bksd->bkgts", q[..., block, :], k[:, :, seen])
-        scores = jnp.where(_mask(segments, block, seen)[:, None, None], scores, _HIDDEN)
-        top = jnp.max(scores, axis=-1, keepdims=True)
-        weights = jnp.exp(scores - top)
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        output = _product("bkgts,bksd->bkgtd", weights.astype(v.dtype), v[:, :, seen]) / total
-        outputs.append(output.astype(query.dtype))
-        normalizers.append((top + jnp.log(total))[..., 0])
-    output = jnp.concatenate(outputs, axis=3)
-    residuals = (q, k, v, output, jnp.concatenate(normalizers, axis=3), segments)
-    return _join_heads(output), residuals
+    def rows(query: Query, key: Key, value: Key, bias: Array) -> tuple[Query, Array]:
+        q = _split_heads(query * query.shape[-1] ** -0.5, key.shape[2])
+        k, v = key.swapaxes(1, 2), value.swapaxes(1, 2)
+        outputs, normalizers = [], []
+        for block in _blocks(query.shape[1]):
+            seen = slice(0, block.stop)
+            scores = _product(_queries(q, block), k[:, :, seen], 3, 3)
+            scores += _for_group(bias[:, None, block, seen], q.shape[2], 2)
+            top = jnp.max(scores, axis=-1, keepdims=True)
+            weights = jnp.exp(scores - top)
+            total = jnp.sum(weights, axis=-1, keepdims=True)
+            output = _product(weights.astype(v.dtype), v[:, :, seen], 3, 2) / total
+            shape = (*q.shape[:3], block.stop - block.start, q.shape[4])
+            outputs.append(output.astype(query.dtype).reshape(shape))
+            normalizers.append((top + jnp.log(total)).reshape(shape[:4]))
+        return _join_heads(jnp.concatenate(outputs, axis=3)), jnp.concatenate(normalizers, axis=3)
+
+    output, normalizer = _over_rows(rows, query, key, value, _bias(causal_mask(segments)))
+    return output, (query, key, value, segments, output, normalizer)
 
 
 def _backward(residuals: tuple, gradient: Query) -> tuple[Query, Key, Key, None]:
-    q, k, v, output, normalizer, segments = residuals
-    batch, kv_heads, group, time, size = q.shape
-    g = jnp.moveaxis(gradient.reshape(batch, time, kv_heads, group, size), 1, 3)
-    drift = jnp.sum(g.astype(jnp.float32) * output.astype(jnp.float32), axis=-1)
-    to_q = jnp.zeros(q.shape, jnp.float32)
-    to_k, to_v = [], []
-    for block in _blocks(time):  # of keys; only queries from its first on can see them
-        seeing = slice(block.start, time)
-        q_seeing, g_seeing = q[..., seeing, :], g[..., seeing, :]
-        scores = _product("bksd,bkgtd->bkgst", k[:, :, block], q_seeing)
-        weights = jnp.exp(scores - normalizer[..., None, seeing])
-        visible = _mask(segments, seeing, block).swapaxes(1, 2)[:, None, None]
-        weights = jnp.where(visible, weights, 0.0)
-        to_weights = _product("bksd,bkgtd->bkgst", v[:, :, block], g_seeing)
-        to_scores = (weights * (to_weights - drift[..., None, seeing])).astype(q.dtype)
-        to_v.append(_product("bkgst,bkgtd->bksd", weights.astype(q.dtype), g_seeing))
-        to_k.append(_product("bkgst,bkgtd->bksd", to_scores, q_seeing))
-        part = _product("bkgst,bksd->bkgtd", to_scores, k[:, :, block])
-        to_q = part if block.start == 0 else to_q.at[..., seeing, :].add(part)
-    to_query = _join_heads((to_q * size**-0.5).astype(q.dtype))
-    back = [jnp.concatenate(x, axis=2).astype(q.dtype).swapaxes(1, 2) for x in (to_k, to_v)]
-    return to_query, back[0], back[1], None
+    time, _, size = gradient.shape[1:]
+
+    def rows(
+        query: Query,
+        key: Key,
+        value: Key,
+        bias: Array,
+        output: Query,
+        normalizer: Array,
+        gradient: Query,
+    ) -> tuple[Query, Key, Key]:
+        q = _split_heads(query * size**-0.5, key.shape[2])
+        k, v = key.swapaxes(1, 2), value.swapaxes(1, 2)
+        g, o = (_split_heads(x, key.shape[2]) for x in (gradient, output))
+        drift = jnp.sum(g.astype(jnp.float32) * o.astype(jnp.float32), axis=-1)
+        to_q = jnp.zeros((*q.shape[:2], size, *q.shape[2:4]), jnp.float32)
+        to_k, to_v = [], []
+        for block in _blocks(time):  # of keys; only queries from its first on can see them
+            seeing = slice(block.start, time)
+            q_seeing, g_seeing = _queries(q, seeing), _queries(g, seeing)
+            a_query = (*q.shape[:2], 1, -1)
+            scores = _product(k[:, :, block], q_seeing, 3, 3)  # keys x queries
+            scores += _for_group(bias[:, None, block, seeing], q.shape[2], 3)
+            weights = jnp.exp(scores - normalizer[..., seeing].reshape(a_query))
+            to_weights = _product(v[:, :, block], g_seeing, 3, 3)
+            to_scores = weights * (to_weights - drift[..., seeing].reshape(a_query))
+            weights, to_scores = weights.astype(q.dtype), to_scores.astype(q.dtype)
+            to_v.append(_product(weights, g_seeing, 3, 2))
+            to_k.append(_product(to_scores, q_seeing, 3, 2))
+            part = _product(k[:, :, block], to_scores, 2, 2)  # size x queries
+            part = part.reshape(*to_q.shape[:4], -1)
+            to_q = part if block.start == 0 else to_q.at[..., seeing].add(part)
+        to_query = _join_heads(jnp.moveaxis(to_q * size**-0.5, 2, 4).astype(q.dtype))
+        back = [jnp.concatenate(x, axis=2).astype(q.dtype).swapaxes(1, 2) for x in (to_k, to_v)]
+        return to_query, back[0], back[1]
+
+    query, key, value, segments, output, normalizer = residuals
+    bias = _bias(causal_mask(segments).swapaxes(1, 2))
+    return *_over_rows(rows, query, key, value, bias, output, normalizer, gradient), None
 
 
 _plain.defvjp(_forward, _backward)
