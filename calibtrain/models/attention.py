@@ -64,12 +64,14 @@ def attend_to_cache(
     """
     rows, heads, size = query.shape
     q = (query * size**-0.5).reshape(rows, keys.shape[1], heads // keys.shape[1], size)
-    scores = _product("rkgd,rkld->rkgl", q, keys)
+    exact: Any = jnp.float32
+    scores = jnp.einsum("rkgd,rkld->rkgl", q, keys, preferred_element_type=exact)
     filled = jnp.arange(keys.shape[2]) <= position[:, None]  # all of it, once it went round
     scores = jnp.where(filled[:, None, None], scores, _HIDDEN)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    output = _product("rkgl,rkld->rkgd", weights.astype(values.dtype), values) / total
+    weights = weights.astype(values.dtype)
+    output = jnp.einsum("rkgl,rkld->rkgd", weights, values, preferred_element_type=exact) / total
     return output.reshape(rows, heads, size).astype(query.dtype)
 
 
