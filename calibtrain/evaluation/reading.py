@@ -34,6 +34,13 @@ from calibtrain.metrics.resampling import bootstrap_figures
 from calibtrain.metrics.smooth import smooth_curve
 
 CURVE_POINTS = 101
+OPTIONAL = (
+    "multiclass_brier",
+    "entropy_rate",
+    "entropy_bits_per_byte",
+    "entropy_calibration_error",
+)
+"""Figures that not all events have."""
 
 
 def read_results(
@@ -64,7 +71,8 @@ def read_results(
     if not blocks[:, N].sum():
         raise ValueError("no tokens: the selection is empty")
     bins = sums.tables.shape[1]
-    figures = {
+    figures: dict[str, float | None] = dict.fromkeys(OPTIONAL)
+    figures |= {
         name: float(of(blocks.sum(0)[None])[0]) for name, of in plain_figures(blocks).items()
     }
     errors = histogram_metrics(sums.histogram, bins=bins)
@@ -163,6 +171,10 @@ def _group(
     }
     if not len(likelihood):
         return {"tokens": 0.0, **dict.fromkeys((*statistics, "ece", "intervals"))}
+    absent: dict[str, None] = {}
+    if np.isnan(likelihood[:, 2]).all():
+        del statistics["entropy_rate"]
+        absent = {"entropy_rate": None}
     sums = np.column_stack([likelihood, tables[:, :, 1:].sum(1)])
     whole = sums.sum(0)[None]
     intervals: dict[str, Interval] | None = None
@@ -173,6 +185,7 @@ def _group(
         }
     return {
         "tokens": float(whole[0, 0]),
+        **absent,
         **{name: float(of(whole)[0]) for name, of in statistics.items()},
         "ece": float(table_error(tables.sum(0))),
         "intervals": intervals and {name: shown(found) for name, found in intervals.items()},

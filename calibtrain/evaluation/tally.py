@@ -17,7 +17,11 @@ from calibtrain.metrics.calibration import bin_edges
 from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram
 
 COLUMNS = ("nll", "entropy", "confidence", "correct", "multiclass_brier")
-"""What is told of an event: nats, nats, probability, 1 or 0, 1 - 2 p_y + sum of p^2."""
+"""What is told of an event: nats, nats, probability, 1 or 0, 1 - 2 p_y + sum of p^2.
+
+Events may have no entropy and no multiclass Brier score: then these are NaN of all events, and of
+every sum over them.
+"""
 
 COARSE = 480
 """Cells of confidence that are kept for each block: a tenth of those of the whole."""
