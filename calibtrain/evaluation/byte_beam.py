@@ -163,8 +163,8 @@ class ByteBeam:
         Args:
             symbols: the bytes; -1, and the end of text, for a lane that has no further text;
                 `STAY` for one that waits.
-            origin: the lane whose text each lane goes on from; default: its own. At most one lane
-                goes on from another one, and has no text of its own then.
+            origin: the lane whose text each lane goes on from; default: its own. From each, one
+                other lane may; what that one held is dropped.
         """
         trie, moves = self.trie, self._moves
         assert moves is not None, "predict first"
@@ -173,16 +173,15 @@ class ByteBeam:
         old = self._row[waiting], self._node[waiting], self._weight[waiting]
 
         wanted = np.where(symbols == END, -1, symbols)
+        own = np.arange(self.lanes)
+        guests = own[:0] if origin is None else np.flatnonzero(origin != own)
         into = lane[moves.hypothesis]
-        move = np.flatnonzero(trie.symbol[moves.child] == wanted[into])
+        move = np.flatnonzero(trie.symbol[moves.child] == _with(wanted, guests, -1)[into])
         into = into[move]
-        if origin is not None:
-            (guests,) = np.nonzero(origin != np.arange(self.lanes))
-            guest = np.full(self.lanes, -1)
-            guest[origin[guests]] = guests
-            theirs = guest[lane[moves.hypothesis]]
-            fork = np.flatnonzero((theirs >= 0) & (trie.symbol[moves.child] == wanted[theirs]))
-            move, into = np.append(move, fork), np.append(into, theirs[fork])
+        if origin is not None and len(guests):
+            guest = _with(np.full(self.lanes, -1), origin[guests], guests)[lane[moves.hypothesis]]
+            fork = np.flatnonzero((guest >= 0) & (trie.symbol[moves.child] == wanted[guest]))
+            move, into = np.append(move, fork), np.append(into, guest[fork])
         hypothesis, child = moves.hypothesis[move], moves.child[move]
         # those that go on below, then those that a token ends
         on = moves.below[move] > 0
@@ -251,6 +250,17 @@ class ByteBeam:
         _, first, inverse = np.unique(lane, return_index=True, return_inverse=True)
         row[new] = lane * self.slots + free[lane, np.arange(len(lane)) - first[inverse]]
         return row
+
+
+def _with(
+    values: Int[np.ndarray, " values"],
+    index: Int[np.ndarray, " some"],
+    new: Int[np.ndarray, " some"] | int,
+) -> Int[np.ndarray, " values"]:
+    """The values with others in some places."""
+    changed = values.copy()
+    changed[index] = new
+    return changed
 
 
 def _ranges(
