@@ -189,7 +189,7 @@ def test_the_greedy_word_is_that_of_a_direct_search() -> None:
     model = TinyModel([bytes([value]) for value in LETTERS], 3)
     direct = ByteModel(model)
     rng = np.random.default_rng(0)
-    texts = [bytes(rng.choice([*LETTERS, *b" " * 8], size)) for size in (70, 0, 30, 50)]
+    texts = [bytes(rng.choice([*LETTERS, *b" " * 8], size).tolist()) for size in (70, 0, 30, 50)]
     texts += [b"0" * 70, b" "]
     endings = set()
     for text, words, found in read_words(model, texts, width=1):
