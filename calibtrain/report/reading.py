@@ -175,7 +175,7 @@ def read_run(folder: Path) -> Run:
 def _read_evaluation(path: Path) -> Evaluation | None:
     """An evaluation of tokens; None for one of other events, which the page does not show yet."""
     record = _parse(path, _contents(path))
-    if record.data.get("events", "token") != "token":
+    if record.data.get("event", "token") != "token":
         return None
     values = record.numbers()
     for key in ("ece", "signed_gap", "bits_per_byte", "bytes"):
