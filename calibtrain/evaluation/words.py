@@ -60,7 +60,7 @@ class _Spelling:
         self.open[at] = ~begun.over(choice)
         self._put(at, begun.read(np.minimum(choice, SYMBOLS - 1)))
 
-    def _put(self, at: Int[np.ndarray, " texts"], begun: Begun) -> None:
+    def _put(self, at: Int[np.ndarray, " some"], begun: Begun) -> None:
         for column, values in zip(self.begun, begun, strict=True):
             column[at] = values
 
@@ -72,13 +72,11 @@ class WordReader:
         self._texts, self.done = texts, 0
         longest = max(len(window.symbols) for window in windows)
         self._symbols = np.full((texts, longest + 1), -1, np.int64)
-        self._length = np.zeros(texts, np.int64)
         self._words: list[Words] = []
         self._scores: list[TextScores] = []
         for lane, window in enumerate(windows):
             assert window.words is not None
             self._symbols[lane, : len(window.symbols)] = window.symbols
-            self._length[lane] = len(window.symbols)
             self._words.append(window.words)
             count = len(window.words.start)
             self._scores.append(
@@ -92,9 +90,8 @@ class WordReader:
         self._count[: len(windows)] = [len(words.start) for words in self._words]
         self._place = np.zeros(texts, np.int64)
         self._next = np.zeros(texts, np.int64)  # the word that begins next
-        self._stop = np.zeros(
-            texts, np.int64
-        )  # where it does; behind the last one, where that ends
+        # where that is; when the last one has begun, where it ends
+        self._stop = np.zeros(texts, np.int64)
         self._stop[: len(windows)] = [words.start[0] for words in self._words]
         self._text, self._greedy = _Spelling(texts), _Spelling(texts)
         self._together = np.zeros(texts, bool)
