@@ -60,6 +60,11 @@ def plain_figures(blocks: Float[np.ndarray, "blocks 7"]) -> dict[str, Callable[[
     return found
 
 
+def there(sums: Float[np.ndarray, "blocks columns"]) -> Float[np.ndarray, "blocks columns"]:
+    """The sums with 0 in columns that events do not have, which no figure reads: for resampling."""
+    return np.where(np.isnan(sums).all(axis=0), 0.0, sums)
+
+
 def main_intervals(
     sums: Sums, blocks: Float[np.ndarray, "blocks 7"], resamples: int
 ) -> dict[str, Interval]:
@@ -68,7 +73,7 @@ def main_intervals(
     statistics = plain_figures(blocks)
     statistics.pop("entropy_calibration_error", None)  # an error: see error_intervals
     return {
-        **bootstrap_figures(blocks, statistics, resamples=resamples),
+        **bootstrap_figures(there(blocks), statistics, resamples=resamples),
         "ece": calibration_error_interval(sums.tables, resamples=resamples),
     }
 

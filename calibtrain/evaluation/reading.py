@@ -20,6 +20,7 @@ from calibtrain.evaluation.figure_intervals import (
     main_intervals,
     plain_figures,
     shown,
+    there,
 )
 from calibtrain.evaluation.signatures import BRIER_PARTS
 from calibtrain.evaluation.strata import FREQUENCY, Stratum
@@ -180,7 +181,7 @@ def _group(
     intervals: dict[str, Interval] | None = None
     if thorough and len(sums) > 1:
         intervals = {
-            **bootstrap_figures(sums, statistics, resamples=FEWER_RESAMPLES),
+            **bootstrap_figures(there(sums), statistics, resamples=FEWER_RESAMPLES),
             "ece": calibration_error_interval(tables, resamples=FEWER_RESAMPLES),
         }
     return {

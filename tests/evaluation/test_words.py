@@ -301,7 +301,7 @@ def test_word_results_have_a_file_of_their_own(
     run = tmp_path_factory.mktemp("words") / "run"
     config = tiny(budget={"steps": 60}, evaluation={"final_splits": [], "times": 1})
     assert train_run(config, run).status == "done"
-    done = call("evaluate", run, "--events", "word", "--bytes", "400", "--beam", "3", "--json")
+    done = call("evaluate", run, "--events", "word", "--bytes", "1500", "--beam", "3", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["event"], found["beam"], found["longest_word"]) == ("word", 3, LONGEST)
@@ -311,13 +311,16 @@ def test_word_results_have_a_file_of_their_own(
         assert absent not in found["signatures"]
     assert found["signatures"]["ece"].startswith("event:word|conf:greedy|")
     assert "entropy_bands" not in found
+    assert found["documents"] > 1
+    for figure in ("nll", "accuracy", "signed_gap", "ece", "brier", "bits_per_byte"):
+        assert found["intervals"][figure]["lower"] <= found["intervals"][figure]["upper"]
     assert sum(row["tokens"] for row in found["positions"]) == found["tokens"]
-    (written,) = (run / "evaluations").glob("*_400bytes-word.json")
+    (written,) = (run / "evaluations").glob("*_1500bytes-word.json")
     assert json.loads(written.read_text()) == found
     table = pq.read_table(written.with_suffix(".parquet"))
     assert table.column_names == ["document", "bytes", "tokens", "nll", "confidence", "correct"]
     assert sum(table["tokens"].to_pylist()) == found["tokens"]
-    by_bytes = evaluate_run_on_text(run, events="byte", limit=400, width=3).results
+    by_bytes = evaluate_run_on_text(run, events="byte", limit=1500, width=3).results
     assert found["bits_per_byte"] == pytest.approx(by_bytes["bits_per_byte"], rel=0.01)
     assert call("report", run).returncode == 0
     assert math.isclose(
