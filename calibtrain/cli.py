@@ -52,6 +52,7 @@ class Events(StrEnum):
 
     token = "token"
     byte = "byte"
+    word = "word"
 
 
 ConfigPath = Annotated[Path, typer.Argument(help="YAML file; configs/ has some to start from.")]
@@ -215,11 +216,15 @@ def evaluate(
     ] = None,
     events: Annotated[
         Events,
-        typer.Option(help="What is predicted: token, or byte, the same for every vocabulary."),
+        typer.Option(
+            help="What is predicted: token; or byte or word, the same for every vocabulary."
+        ),
     ] = Events.token,
     beam: Annotated[
         int | None,
-        typer.Option(min=1, max=1000, help="Tokenisations followed by --events byte; default 5."),
+        typer.Option(
+            min=1, max=1000, help="Tokenisations followed for --events byte or word; default 5."
+        ),
     ] = None,
     ratio: Annotated[
         float | None,
@@ -231,16 +236,18 @@ def evaluate(
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
 
-    By tokens, or by bytes over all tokenisations: then vocabularies can be compared.
+    By tokens, or by bytes or words over all tokenisations: then vocabularies can be compared.
 
     Example: calibtrain evaluate runs/tiny --corpus kjv --corpus pydoc
     """
-    from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_by_bytes
+    from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text
     from calibtrain.terminal import domains_table, print_table, results_table, show_counting
 
     by_tokens = events is Events.token
     if by_tokens and (beam is not None or ratio is not None):
-        raise UserError("--beam, --ratio: are for --events byte; leave them out, or name it")
+        raise UserError(
+            "--beam, --ratio: are for --events byte or word; leave them out, or name one"
+        )
     if corpus and len(corpus) > 1:
         if not by_tokens:
             raise UserError(
@@ -261,8 +268,8 @@ def evaluate(
         evaluation = evaluate_run(place(run), **asked)
     else:
         with show_counting("bytes read") as progress:
-            evaluation = evaluate_run_by_bytes(
-                place(run), **asked, width=beam, ratio=ratio, progress=progress
+            evaluation = evaluate_run_on_text(
+                place(run), **asked, events=events.value, width=beam, ratio=ratio, progress=progress
             )
     if as_json:
         print_json(evaluation.to_dict())

@@ -15,6 +15,7 @@ from jaxtyping import Int
 from calibtrain.data.byte_trie import END
 from calibtrain.data.store import TokenStore
 from calibtrain.data.windows import choose_documents, plan_windows
+from calibtrain.data.words import Words, cut_words
 
 WARM_UP = 32
 """Bytes: two of the longest pieces that SentencePiece makes unless told otherwise."""
@@ -30,6 +31,8 @@ class ByteWindow:
         symbols: the bytes that follow, and `END` where the document ends.
         scored_from: how many of the symbols only warm up.
         before: bytes of the document before the first symbol.
+        words: those that begin where this window scores, as indices into the symbols; only of
+            windows that were planned by words.
     """
 
     document: int
@@ -37,6 +40,7 @@ class ByteWindow:
     symbols: Int[np.ndarray, " symbols"]
     scored_from: int
     before: int = 0
+    words: Words | None = None
 
 
 def plan_byte_windows(
@@ -62,8 +66,7 @@ def plan_byte_windows(
         ids = store.document(int(document))
         # symbols before each id: document start has none, document end is one
         before = np.concatenate([[0], np.cumsum(store.byte_lengths[ids[:-1]])])
-        text = b"".join(piece_bytes[index] for index in ids)
-        symbols = np.append(np.frombuffer(text, np.uint8).astype(np.int64), END)
+        symbols = _symbols(store, piece_bytes, int(document))
         for window in plan_windows(len(ids) - 1, context, int(document)):
             scored = int(before[window.scored_from + 1])
             given = window.start + 1
@@ -82,3 +85,42 @@ def plan_byte_windows(
             )
     windows.sort(key=lambda window: -len(window.symbols))
     return documents, windows
+
+
+def plan_word_windows(
+    store: TokenStore,
+    piece_bytes: Sequence[bytes],
+    *,
+    context: int,
+    limit: int | None = None,
+    warm_up: int = WARM_UP,
+) -> tuple[Int[np.ndarray, " chosen"], list[ByteWindow]]:
+    """As `plan_byte_windows`: every word is scored once, in the window that scores its beginning.
+
+    Windows go on to the end of their last word, and one symbol further: it tells that it ended.
+    """
+    documents, windows = plan_byte_windows(
+        store, piece_bytes, context=context, limit=limit, warm_up=warm_up
+    )
+    texts = {int(document): _symbols(store, piece_bytes, int(document)) for document in documents}
+    words = {document: cut_words(symbols) for document, symbols in texts.items()}
+    found = []
+    for window in windows:
+        of_document, symbols = words[window.document], texts[window.document]
+        scored, last = window.before + window.scored_from, window.before + len(window.symbols)
+        here = (of_document.start >= scored) & (of_document.start < last)
+        if here.any():
+            start, stop, told = (column[here] for column in of_document)
+            mine = Words(start - window.before, stop - window.before, told)
+            read = symbols[window.before : stop[-1] + 1]
+            found.append(dataclasses.replace(window, symbols=read, words=mine))
+    found.sort(key=lambda window: -len(window.symbols))
+    return documents, found
+
+
+def _symbols(
+    store: TokenStore, piece_bytes: Sequence[bytes], document: int
+) -> Int[np.ndarray, " symbols"]:
+    """The bytes of a document and its end."""
+    text = b"".join(piece_bytes[index] for index in store.document(document))
+    return np.append(np.frombuffer(text, np.uint8).astype(np.int64), END)

@@ -2,7 +2,7 @@
 
 from calibtrain.evaluation.domains import evaluate_domains
 from calibtrain.evaluation.result import Evaluation, read_evaluation
-from calibtrain.evaluation.saved_run import evaluate_run, evaluate_run_by_bytes
+from calibtrain.evaluation.saved_run import evaluate_run, evaluate_run_on_text
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.while_training import train_run, train_together
 
@@ -11,7 +11,7 @@ __all__ = [
     "TokenEvaluator",
     "evaluate_domains",
     "evaluate_run",
-    "evaluate_run_by_bytes",
+    "evaluate_run_on_text",
     "read_evaluation",
     "train_run",
     "train_together",

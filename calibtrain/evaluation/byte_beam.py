@@ -21,6 +21,10 @@ from calibtrain.data.byte_trie import END, SYMBOLS, ByteTrie
 _LEAST = float(np.finfo(np.float32).tiny)
 
 
+STAY = -2
+"""For a text that does not go on in this step."""
+
+
 class Extensions(NamedTuple):
     """Hypotheses that a token ended: their model states are still to be made.
 
@@ -33,6 +37,34 @@ class Extensions(NamedTuple):
     sources: Int[np.ndarray, " new"]
     targets: Int[np.ndarray, " new"]
     tokens: Int[np.ndarray, " new"]
+
+
+class Copies(NamedTuple):
+    """Hypotheses that go on in another lane: their model states are to be copied there.
+
+    To be done before the extensions, which may put others in the place of the sources.
+
+    Attributes:
+        sources: state row.
+        targets: state row to put the same into.
+    """
+
+    sources: Int[np.ndarray, " copies"]
+    targets: Int[np.ndarray, " copies"]
+
+
+class Reading(NamedTuple):
+    """What `ByteBeam.read` did.
+
+    Attributes:
+        new: states that are wanted next.
+        copies: states that are wanted in another lane.
+        kept: share of each lane's weight that was kept.
+    """
+
+    new: Extensions
+    copies: Copies
+    kept: Float[np.ndarray, " lanes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,48 +154,70 @@ class ByteBeam:
         return own, below
 
     def read(
-        self, symbols: Int[np.ndarray, " lanes"]
-    ) -> tuple[Extensions, Float[np.ndarray, " lanes"]]:
+        self,
+        symbols: Int[np.ndarray, " lanes"],
+        origin: Int[np.ndarray, " lanes"] | None = None,
+    ) -> Reading:
         """Go on with the next byte of each text, of which `predict` was asked.
 
         Args:
-            symbols: the bytes; -1, and the end of text, for a lane that has no further text.
-
-        Returns:
-            The states that are wanted next, and the share of each lane's weight that was kept.
+            symbols: the bytes; -1, and the end of text, for a lane that has no further text;
+                `STAY` for one that waits.
+            origin: the lane whose text each lane goes on from; default: its own. From each, one
+                other lane may; what that one held is dropped.
         """
         trie, moves = self.trie, self._moves
         assert moves is not None, "predict first"
         lane = self._row // self.slots
-        wanted = np.where(symbols == END, -1, symbols)[lane[moves.hypothesis]]
-        hit = np.flatnonzero(trie.symbol[moves.child] == wanted)
-        hypothesis, child = moves.hypothesis[hit], moves.child[hit]
+        waiting = symbols[lane] == STAY
+        old = self._row[waiting], self._node[waiting], self._weight[waiting]
+
+        wanted = np.where(symbols == END, -1, symbols)
+        own = np.arange(self.lanes)
+        guests = own[:0] if origin is None else np.flatnonzero(origin != own)
+        into = lane[moves.hypothesis]
+        move = np.flatnonzero(trie.symbol[moves.child] == _with(wanted, guests, -1)[into])
+        into = into[move]
+        if origin is not None and len(guests):
+            guest = _with(np.full(self.lanes, -1), origin[guests], guests)[lane[moves.hypothesis]]
+            fork = np.flatnonzero((guest >= 0) & (trie.symbol[moves.child] == wanted[guest]))
+            move, into = np.append(move, fork), np.append(into, guest[fork])
+        hypothesis, child = moves.hypothesis[move], moves.child[move]
         # those that go on below, then those that a token ends
-        on = moves.below[hit] > 0
+        on = moves.below[move] > 0
         ending = trie.own_end[child] - trie.start[child]
         parent = np.repeat(hypothesis, ending)
         token = _ranges(trie.start[child], ending)
         ended = moves.scale[parent] * self._probabilities[self._row[parent], token]
         found = np.concatenate([hypothesis[on], parent])
+        into = np.concatenate([into[on], np.repeat(into, ending)])
         node = np.concatenate([child[on], np.zeros(len(token), np.int64)])
         token = np.concatenate([np.full(on.sum(), -1), token])
-        weight = np.concatenate([moves.below[hit][on], ended])
+        weight = np.concatenate([moves.below[move][on], ended])
 
-        order = np.lexsort((-weight, lane[found]))
-        found, node, token, weight = found[order], node[order], token[order], weight[order]
-        total = np.bincount(lane[found], weight, minlength=self.lanes)
-        kept = self._choose(lane[found], weight, token >= 0)
-        found, node, token, weight = found[kept], node[kept], token[kept], weight[kept]
-        rest = np.bincount(lane[found], weight, minlength=self.lanes)
-        weight /= rest[lane[found]]
+        order = np.lexsort((-weight, into))
+        into, weight = into[order], weight[order]
+        total = np.bincount(into, weight, minlength=self.lanes)
+        kept = self._choose(into, weight, token[order] >= 0)
+        order, into, weight = order[kept], into[kept], weight[kept]
+        found, node, token = found[order], node[order], token[order]
+        rest = np.bincount(into, weight, minlength=self.lanes)
+        weight /= rest[into]
 
-        row, source = self._place(found, token >= 0), self._row[found]
-        new = np.flatnonzero(token >= 0)
+        source = self._row[found]
+        row = self._place(source, into, (token >= 0) | (into != lane[found]))
+        new, copied = token >= 0, (token < 0) & (into != lane[found])
         extensions = Extensions(source[new], row[new], trie.order[token[new]])
+        copies = Copies(source[copied], row[copied])
+        self._probabilities[copies.targets] = self._probabilities[copies.sources]
+        row, node, weight = (
+            np.concatenate(both) for both in zip((row, node, weight), old, strict=True)
+        )
         descending = np.argsort(-row)
         self._row, self._node = row[descending], node[descending]
         self._weight, self._moves = weight[descending], None
-        return extensions, np.divide(rest, total, out=np.ones(self.lanes), where=total > 0)
+        kept_share = np.divide(rest, total, out=np.ones(self.lanes), where=total > 0)
+        return Reading(extensions, copies, kept_share)
 
     def _choose(
         self,
@@ -182,17 +236,31 @@ class ByteBeam:
         return kept
 
     def _place(
-        self, found: Int[np.ndarray, " kept"], new: Bool[np.ndarray, " kept"]
+        self,
+        source: Int[np.ndarray, " kept"],
+        lane: Int[np.ndarray, " kept"],
+        new: Bool[np.ndarray, " kept"],
     ) -> Int[np.ndarray, " kept"]:
         """A state row for each: its own for one that goes on, a free one of the lane for a new."""
-        row = self._row[found]
+        row = source.copy()
         taken = np.zeros((self.lanes, self.slots), bool)
         taken.reshape(-1)[row[~new]] = True
         free = np.argsort(taken, axis=1, kind="stable")
-        lane = row[new] // self.slots
+        lane = lane[new]
         _, first, inverse = np.unique(lane, return_index=True, return_inverse=True)
         row[new] = lane * self.slots + free[lane, np.arange(len(lane)) - first[inverse]]
         return row
+
+
+def _with(
+    values: Int[np.ndarray, " values"],
+    index: Int[np.ndarray, " some"],
+    new: Int[np.ndarray, " some"] | int,
+) -> Int[np.ndarray, " values"]:
+    """The values with others in some places."""
+    changed = values.copy()
+    changed[index] = new
+    return changed
 
 
 def _ranges(

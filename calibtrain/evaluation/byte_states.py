@@ -57,6 +57,7 @@ class ByteStates:
         self._start = jax.jit(start)
         self._extend = jax.jit(extend, donate_argnums=2)
         self._put = jax.jit(_put, donate_argnums=0)
+        self._copy = jax.jit(_copy, donate_argnums=0)
 
     def start(
         self, prefixes: Sequence[Int[np.ndarray, " tokens"]], targets: Int[np.ndarray, " texts"]
@@ -78,12 +79,24 @@ class ByteStates:
         tokens: Int[np.ndarray, " new"],
     ) -> Float[np.ndarray, "new tokens"]:
         """Read one token after the states in `sources` into `targets`; distributions after it."""
-        size = next(size for size in self._sizes if size >= len(tokens))
-        new = np.zeros((3, size), np.int32)
-        new[1] = self._rows  # nowhere
-        new[:, : len(tokens)] = sources, targets, tokens
+        new = self._padded(sources, targets, tokens)
         found, self._cache = self._extend(self._params, self._columns, self._cache, new)
         return np.asarray(found)[: len(tokens)]
+
+    def copy(
+        self, sources: Int[np.ndarray, " copies"], targets: Int[np.ndarray, " copies"]
+    ) -> None:
+        """Put the states of some rows into others too."""
+        self._cache = self._copy(self._cache, self._padded(sources, targets))
+
+    def _padded(self, *columns: Int[np.ndarray, " rows"]) -> Int[np.ndarray, "columns size"]:
+        """Sources, targets and more, of a size that is compiled: what is added goes nowhere."""
+        count = len(columns[0])
+        size = next(size for size in self._sizes if size >= count)
+        padded = np.zeros((len(columns), size), np.int32)
+        padded[1] = self._rows  # nowhere
+        padded[:, :count] = columns
+        return padded
 
     @functools.cached_property
     def _sizes(self) -> list[int]:
@@ -96,3 +109,8 @@ class ByteStates:
 
 def _put(cache: Cache, rows: Cache, targets: Int[Array, " rows"]) -> Cache:
     return jax.tree.map(lambda all, some: all.at[targets].set(some, mode="drop"), cache, rows)
+
+
+def _copy(cache: Cache, rows: Int[Array, "2 copies"]) -> Cache:
+    sources, targets = rows
+    return _put(cache, jax.tree.map(lambda x: x[sources], cache), targets)

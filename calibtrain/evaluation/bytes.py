@@ -1,15 +1,15 @@
-"""The next-byte event space: 256 bytes and the end of text, over all tokenisations.
+"""Events of text, over all tokenisations; the next byte: 256 of them and the end of text.
 
 The same events for every vocabulary, so that what is measured on them can be compared.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 import calibtrain
 from calibtrain.data.byte_trie import ByteTrie
@@ -34,7 +34,7 @@ from calibtrain.models import Network, Params
 from calibtrain.training.finite import NonFiniteError, require_finite
 
 LANES = {"cpu": 16}
-"""Windows read side by side, by platform: on a CPU as many as its caches hold the states of."""
+"""Texts read side by side, by platform: on a CPU as many as its caches hold the states of."""
 LANES_ELSEWHERE = 128
 
 Progress = Callable[[int, int], None]
@@ -60,14 +60,13 @@ class Beam:
 
 
 @dataclasses.dataclass(frozen=True)
-class ByteScores:
+class TextScores:
     """What was found for each scored event, in any order.
 
     Attributes:
         document: index in the store.
         before: bytes of the document before the event.
-        values: `tally.COLUMNS` of each, of the predictive distribution over 257 events; correct is
-            1 where the (first) most probable event is the one that came.
+        values: `tally.COLUMNS` of each; NaN in those that the events do not have.
     """
 
     document: Int[np.ndarray, " events"]
@@ -75,8 +74,94 @@ class ByteScores:
     values: Float[np.ndarray, "events columns"]
 
 
-class ByteEvaluator:
-    """Evaluates parameters of one network by bytes, for any store of its vocabulary."""
+class Reader(Protocol):
+    """Reads some windows side by side and scores their events on the way."""
+
+    def step(
+        self, distribution: Float[np.ndarray, "lanes 257"]
+    ) -> tuple[Int[np.ndarray, " lanes"], Int[np.ndarray, " lanes"] | None] | None:
+        """What each lane reads next, and from which lane on (`ByteBeam.read`); None: all is read.
+
+        The first lanes are the windows'; the distributions are those of the next symbols.
+        """
+
+    @property
+    def done(self) -> int:
+        """Symbols read so far, of all windows."""
+
+    def scores(self) -> list[TextScores]:
+        """Of all that was scored."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EventSpace:
+    """What is predicted.
+
+    Attributes:
+        name: of the events.
+        plan: the windows of a store, as `plan_byte_windows`.
+        reader: of so many windows side by side.
+        lanes: of the beam for each window.
+        columns: of `tally.COLUMNS`, what the events have.
+        confidence: which probability the confidence is, for signatures.
+        about: what else the results say of how they were made.
+    """
+
+    name: str
+    plan: Callable[..., tuple[Int[np.ndarray, " chosen"], list[ByteWindow]]]
+    reader: Callable[[Sequence[ByteWindow], int], Reader]
+    lanes: int = 1
+    columns: tuple[str, ...] = COLUMNS
+    confidence: str = "max"
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class ByteReader:
+    """Scores the distribution of each next symbol; see `Reader`.
+
+    correct is 1 where the (first) most probable symbol is the one that came.
+    """
+
+    def __init__(self, windows: Sequence[ByteWindow], lanes: int):
+        longest = max(len(window.symbols) for window in windows)
+        # -1 past a window's end
+        self._symbols = np.full((longest + 1, lanes), -1, np.int64)
+        self._scored = np.zeros((longest, lanes), bool)
+        self._document, self._before = np.full(lanes, -1, np.int64), np.zeros(lanes, np.int64)
+        for lane, window in enumerate(windows):
+            self._symbols[: len(window.symbols), lane] = window.symbols
+            self._scored[window.scored_from : len(window.symbols), lane] = True
+            self._document[lane], self._before[lane] = window.document, window.before
+        self._step, self.done = 0, 0
+        self._parts: list[TextScores] = []
+
+    def step(
+        self, distribution: Float[np.ndarray, "lanes 257"]
+    ) -> tuple[Int[np.ndarray, " lanes"], None] | None:
+        """As `Reader` says."""
+        if self._step == len(self._scored):
+            return None
+        now, following = self._symbols[self._step : self._step + 2]
+        scored = self._scored[self._step]
+        self._parts.append(
+            TextScores(
+                self._document[scored],
+                self._before[scored] + self._step,
+                _next_bytes(distribution[scored], now[scored]),
+            )
+        )
+        self._step += 1
+        self.done += int((now >= 0).sum())
+        # a text that has been read needs no more states
+        return np.where(following < 0, -1, now), None
+
+    def scores(self) -> list[TextScores]:
+        """As `Reader` says."""
+        return self._parts
+
+
+class TextEvaluator:
+    """Evaluates parameters of one network on events of text, for any store of its vocabulary."""
 
     def __init__(
         self,
@@ -87,6 +172,7 @@ class ByteEvaluator:
         bins: int,
         beam: Beam | None = None,
         lanes: int | None = None,
+        events: EventSpace | None = None,
     ):
         """Args:
         network: the model.
@@ -94,10 +180,11 @@ class ByteEvaluator:
         context: tokens that the model sees back, itself included.
         bins: equal-width bins of the ECE.
         beam: default: 5 hypotheses within 0.05 of the best.
-        lanes: windows read side by side; default: what suits the platform.
+        lanes: texts of the beam side by side; default: what suits the platform.
+        events: what is predicted; default: the next byte.
         """
         self.network, self.tokenizer, self.context, self.bins = network, tokenizer, context, bins
-        self.beam = beam or Beam()
+        self.beam, self.events = beam or Beam(), events or NEXT_BYTE
         self.lanes = lanes or LANES.get(jax.default_backend(), LANES_ELSEWHERE)
         self.trie = ByteTrie.of(tokenizer.piece_bytes, tokenizer.eos_id)
 
@@ -124,7 +211,7 @@ class ByteEvaluator:
         Raises:
             NonFiniteError: where a result is infinite or no number.
         """
-        documents, windows = plan_byte_windows(
+        documents, windows = self.events.plan(
             store, self.tokenizer.piece_bytes, context=self.context, limit=limit
         )
         if not windows:
@@ -147,13 +234,15 @@ class ByteEvaluator:
             corpus=about["corpus_hash"],
             tokenizer=about["tokenizer_hash"],
             version=calibtrain.__version__,
-            event="byte",
+            event=self.events.name,
+            confidence=self.events.confidence,
             bins=self.bins,
         )
         return Evaluation(
             about={
                 **about,
-                "event": "byte",
+                "event": self.events.name,
+                **self.events.about,
                 "beam": self.beam.width,
                 "ratio": self.beam.ratio,
                 "warm_up": WARM_UP,
@@ -182,25 +271,26 @@ class ByteEvaluator:
 
     def _tally(
         self,
-        scores: ByteScores,
+        scores: TextScores,
         chosen: Int[np.ndarray, " chosen"],
         documents: int,
         groups: Sequence[str],
     ) -> Tally:
         """The sums over scored events."""
-        strata = [POSITION, ENTROPY]
-        members = {
-            POSITION.name: position_band(scores.before),
-            ENTROPY.name: entropy_band(scores.values[:, COLUMNS.index("entropy")]),
-        }
+        has = [column for column, name in enumerate(COLUMNS) if name in self.events.columns]
+        if not np.isfinite(scores.values[:, has]).all():
+            raise NonFiniteError(
+                f"the nll of a {self.events.name} is infinite: no hypothesis that is kept allows it"
+            )
+        strata = [POSITION]
+        members = {POSITION.name: position_band(scores.before)}
+        if "entropy" in self.events.columns:
+            strata.append(ENTROPY)
+            members[ENTROPY.name] = entropy_band(scores.values[:, COLUMNS.index("entropy")])
         grouping = document_groups(groups)
         if grouping is not None:
             strata.append(grouping[0])
             members[grouping[0].name] = grouping[1][scores.document]
-        if not np.isfinite(scores.values).all():
-            raise NonFiniteError(
-                "the nll of a byte is infinite: no hypothesis that is kept allows it"
-            )
         tally = Tally(chosen, documents, strata, self.bins)
         tally.add(scores.document, scores.values, members)
         return tally
@@ -211,73 +301,51 @@ class ByteEvaluator:
         windows: Sequence[ByteWindow],
         beam: Beam,
         progress: Progress = lambda done, total: None,
-    ) -> ByteScores:
+    ) -> TextScores:
         """Score the events of windows, several windows side by side.
 
         Args:
             params: the model's parameters.
-            windows: of like lengths together, as `plan_byte_windows` orders them.
+            windows: of like lengths together, as they are planned.
             beam: how many tokenisations are followed.
             progress: called before each step with the number of symbols read, and of all.
         """
-        lanes = min(self.lanes, len(windows))
-        hypotheses = ByteBeam(self.trie, lanes, beam.width, beam.ratio)
+        texts = min(max(1, self.lanes // self.events.lanes), len(windows))
+        hypotheses = ByteBeam(self.trie, texts * self.events.lanes, beam.width, beam.ratio)
         states = ByteStates(
             self.network,
             params,
             self.trie,
-            rows=lanes * hypotheses.slots,
+            rows=hypotheses.lanes * hypotheses.slots,
             context=self.context,
         )
         total = sum(len(window.symbols) for window in windows)
-        done = 0
-        parts = []
-        for first in range(0, len(windows), lanes):
-            batch = windows[first : first + lanes]
-            symbols, scored, document, before = _side_by_side(batch, lanes)
+        done, parts = 0, []
+        for first in range(0, len(windows), texts):
+            batch = windows[first : first + texts]
+            reader = self.events.reader(batch, texts)
             rows = hypotheses.start(np.arange(len(batch)))
             found = states.start([window.prefix for window in batch], rows)
             hypotheses.set_probabilities(rows, found)
-            steps = zip(symbols[:-1], symbols[1:], scored, strict=True)
-            for step, (now, following, counted) in enumerate(steps):
-                progress(done, total)
-                done += int((now >= 0).sum())
-                distribution = hypotheses.predict()
-                values = _events(distribution[counted], now[counted])
-                parts.append((document[counted], before[counted] + step, values))
-                # a text that has been read needs no more states
-                new, _ = hypotheses.read(np.where(following < 0, -1, now))
+            while (step := reader.step(hypotheses.predict())) is not None:
+                progress(done + reader.done, total)
+                new, copies, _ = hypotheses.read(*step)
+                if len(copies.sources):
+                    states.copy(*copies)
                 if len(new.tokens):
                     hypotheses.set_probabilities(new.targets, states.extend(*new))
-        progress(done, total)
-        return ByteScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            done += reader.done
+            parts += reader.scores()
+        progress(total, total)
+        columns = zip(*((part.document, part.before, part.values) for part in parts), strict=True)
+        return TextScores(*(np.concatenate(column) for column in columns))
 
 
-def _side_by_side(
-    batch: Sequence[ByteWindow], lanes: int
-) -> tuple[
-    Int[np.ndarray, "steps+1 lanes"],
-    Bool[np.ndarray, "steps lanes"],
-    Int[np.ndarray, " lanes"],
-    Int[np.ndarray, " lanes"],
-]:
-    """Symbols, -1 past a window's end; which are scored; each lane's document and bytes before."""
-    steps = max(len(window.symbols) for window in batch)
-    symbols = np.full((steps + 1, lanes), -1, np.int64)
-    scored = np.zeros((steps, lanes), bool)
-    document, before = np.full(lanes, -1, np.int64), np.zeros(lanes, np.int64)
-    for lane, window in enumerate(batch):
-        symbols[: len(window.symbols), lane] = window.symbols
-        scored[window.scored_from : len(window.symbols), lane] = True
-        document[lane], before[lane] = window.document, window.before
-    return symbols, scored, document, before
-
-
-def _events(
+def _next_bytes(
     distribution: Float[np.ndarray, "lanes 257"], symbols: Int[np.ndarray, " lanes"]
 ) -> Float[np.ndarray, "lanes columns"]:
     """`tally.COLUMNS` of some events."""
-    probability = distribution / distribution.sum(axis=1, keepdims=True)
+    probability = normalised(distribution)
     of_event = probability[np.arange(len(symbols)), symbols]
     with np.errstate(divide="ignore"):  # what no kept hypothesis allows: refused at the end
         nll = -np.log(of_event)
@@ -286,3 +354,11 @@ def _events(
     correct = (probability.argmax(axis=1) == symbols).astype(np.float64)
     brier = 1 - 2 * of_event + np.square(probability).sum(axis=1)
     return np.column_stack([nll, entropy, probability.max(axis=1), correct, brier])
+
+
+def normalised(distribution: Float[np.ndarray, "lanes 257"]) -> Float[np.ndarray, "lanes 257"]:
+    """Probabilities of what the beam predicts."""
+    return distribution / distribution.sum(axis=1, keepdims=True)
+
+
+NEXT_BYTE = EventSpace("byte", plan_byte_windows, ByteReader)

@@ -36,7 +36,7 @@ _LOG2 = math.log(2)
 
 
 def plain_figures(blocks: Float[np.ndarray, "blocks 7"]) -> dict[str, Callable[[Any], Any]]:
-    """Figures that are ratios of sums, as functions of sums [batch, 7]."""
+    """Figures that are ratios of sums, as functions of sums [batch, 7]; those that exist."""
 
     def mean(column: int, factor: float = 1.0) -> Callable[[Any], Any]:
         return lambda s: factor * s[:, column] / s[:, N]
@@ -46,16 +46,23 @@ def plain_figures(blocks: Float[np.ndarray, "blocks 7"]) -> dict[str, Callable[[
         "accuracy": mean(CORRECT),
         "mean_confidence": mean(CONFIDENCE),
         "signed_gap": lambda s: (s[:, CONFIDENCE] - s[:, CORRECT]) / s[:, N],
-        "multiclass_brier": lambda s: s[:, BRIER] / s[:, N],
-        "entropy_rate": mean(ENTROPY),
-        "entropy_calibration_error": lambda s: np.abs(s[:, ENTROPY] - s[:, NLL]) / s[:, N],
     }
-    if (blocks[:, BYTES] > 0).all():
-        found |= {
-            "bits_per_byte": lambda s: s[:, NLL] / _LOG2 / s[:, BYTES],
-            "entropy_bits_per_byte": lambda s: s[:, ENTROPY] / _LOG2 / s[:, BYTES],
-        }
+    in_bytes = (blocks[:, BYTES] > 0).all()
+    if in_bytes:
+        found["bits_per_byte"] = lambda s: s[:, NLL] / _LOG2 / s[:, BYTES]
+    if not np.isnan(blocks[:, BRIER]).all():
+        found["multiclass_brier"] = mean(BRIER)
+    if not np.isnan(blocks[:, ENTROPY]).all():
+        found["entropy_rate"] = mean(ENTROPY)
+        found["entropy_calibration_error"] = lambda s: np.abs(s[:, ENTROPY] - s[:, NLL]) / s[:, N]
+        if in_bytes:
+            found["entropy_bits_per_byte"] = lambda s: s[:, ENTROPY] / _LOG2 / s[:, BYTES]
     return found
+
+
+def there(sums: Float[np.ndarray, "blocks columns"]) -> Float[np.ndarray, "blocks columns"]:
+    """The sums with 0 in columns that events do not have, which no figure reads: for resampling."""
+    return np.where(np.isnan(sums).all(axis=0), 0.0, sums)
 
 
 def main_intervals(
@@ -64,9 +71,9 @@ def main_intervals(
     if len(blocks) < 2:
         return {}
     statistics = plain_figures(blocks)
-    del statistics["entropy_calibration_error"]  # an error: see error_intervals
+    statistics.pop("entropy_calibration_error", None)  # an error: see error_intervals
     return {
-        **bootstrap_figures(blocks, statistics, resamples=resamples),
+        **bootstrap_figures(there(blocks), statistics, resamples=resamples),
         "ece": calibration_error_interval(sums.tables, resamples=resamples),
     }
 
@@ -89,7 +96,10 @@ def error_intervals(sums: Sums) -> dict[str, Interval]:
     }
     # |entropy - nll| is the error of a table of one row whose gap is theirs
     entropy = sums.blocks[:, None, [N, ENTROPY, NLL]]
-    found["entropy_calibration_error"] = error_interval(entropy, table_error, resamples=RESAMPLES)
+    if not np.isnan(entropy).all(axis=0).any():
+        found["entropy_calibration_error"] = error_interval(
+            entropy, table_error, resamples=RESAMPLES
+        )
     right = sums.blocks[:, CORRECT].sum()
     rows = sums.coarse.reshape(len(sums.coarse), -1)
     statistics = {"area_under_risk_coverage": risk_area}

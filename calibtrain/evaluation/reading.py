@@ -20,6 +20,7 @@ from calibtrain.evaluation.figure_intervals import (
     main_intervals,
     plain_figures,
     shown,
+    there,
 )
 from calibtrain.evaluation.signatures import BRIER_PARTS
 from calibtrain.evaluation.strata import FREQUENCY, Stratum
@@ -34,6 +35,13 @@ from calibtrain.metrics.resampling import bootstrap_figures
 from calibtrain.metrics.smooth import smooth_curve
 
 CURVE_POINTS = 101
+OPTIONAL = (
+    "multiclass_brier",
+    "entropy_rate",
+    "entropy_bits_per_byte",
+    "entropy_calibration_error",
+)
+"""Figures that not all events have."""
 
 
 def read_results(
@@ -64,14 +72,15 @@ def read_results(
     if not blocks[:, N].sum():
         raise ValueError("no tokens: the selection is empty")
     bins = sums.tables.shape[1]
-    figures = {
+    figures: dict[str, float | None] = dict.fromkeys(OPTIONAL)
+    figures |= {
         name: float(of(blocks.sum(0)[None])[0]) for name, of in plain_figures(blocks).items()
     }
     errors = histogram_metrics(sums.histogram, bins=bins)
     parts = {f"brier_{part}": errors.pop(part) for part in BRIER_PARTS}
     for same in ("weight", "accuracy", "mean_confidence", "signed_gap", "smooth_sigma"):
         sigma = errors.pop(same)
-    fine = sums.histogram.exact().table
+    fine = sums.histogram.rows()
     intervals = main_intervals(sums, blocks, RESAMPLES if thorough else 200)
     if thorough:
         intervals |= error_intervals(sums)
@@ -163,16 +172,21 @@ def _group(
     }
     if not len(likelihood):
         return {"tokens": 0.0, **dict.fromkeys((*statistics, "ece", "intervals"))}
+    absent: dict[str, None] = {}
+    if np.isnan(likelihood[:, 2]).all():
+        del statistics["entropy_rate"]
+        absent = {"entropy_rate": None}
     sums = np.column_stack([likelihood, tables[:, :, 1:].sum(1)])
     whole = sums.sum(0)[None]
     intervals: dict[str, Interval] | None = None
     if thorough and len(sums) > 1:
         intervals = {
-            **bootstrap_figures(sums, statistics, resamples=FEWER_RESAMPLES),
+            **bootstrap_figures(there(sums), statistics, resamples=FEWER_RESAMPLES),
             "ece": calibration_error_interval(tables, resamples=FEWER_RESAMPLES),
         }
     return {
         "tokens": float(whole[0, 0]),
+        **absent,
         **{name: float(of(whole)[0]) for name, of in statistics.items()},
         "ece": float(table_error(tables.sum(0))),
         "intervals": intervals and {name: shown(found) for name, found in intervals.items()},

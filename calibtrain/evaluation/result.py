@@ -41,7 +41,8 @@ class Evaluation:
             how they were found.
         results: from `reading.read_results`, and `signatures`.
         documents: columns of the table with a row a document (document, tokens, bytes, nll and
-            entropy summed in nats, confidence, correct and the multiclass Brier score summed).
+            entropy summed in nats, confidence, correct and the multiclass Brier score summed; those
+            that the events have).
     """
 
     about: Mapping[str, Any]
@@ -115,10 +116,10 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 def document_table(
     names: tuple[str, ...], raw_bytes: np.ndarray, chosen: np.ndarray, sums: np.ndarray
 ) -> dict[str, Any]:
-    """Columns of the per-document table from a tally's sums [documents, 6]."""
-    keys = ("tokens", *COLUMNS)
+    """Columns of the per-document table from a tally's sums [documents, 6]; those that exist."""
+    columns = dict(zip(("tokens", *COLUMNS), sums[chosen].T, strict=True))
     return {
         "document": [names[index] for index in chosen],
         "bytes": raw_bytes[chosen],
-        **{key: sums[chosen, column] for column, key in enumerate(keys)},
+        **{key: column for key, column in columns.items() if not np.isnan(column).all()},
     }

@@ -13,9 +13,10 @@ from calibtrain.data.corpus import Corpus, open_corpus, parse_corpus
 from calibtrain.data.disk import cache_directory
 from calibtrain.data.store import TokenStore, frequency_deciles, open_store
 from calibtrain.errors import UserError
-from calibtrain.evaluation.bytes import Beam, ByteEvaluator, Progress
+from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, TextEvaluator
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
+from calibtrain.evaluation.words import NEXT_WORD
 from calibtrain.models import build
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.places import place
@@ -26,6 +27,9 @@ from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.plan import context_tokens
 from calibtrain.training.run import RunFolder
 from calibtrain.training.state import TrainState, initial_state
+
+EVENT_SPACES = {space.name: space for space in (NEXT_BYTE, NEXT_WORD)}
+"""Events of text, the same for every vocabulary."""
 
 
 def evaluate_run(
@@ -57,9 +61,10 @@ def evaluate_run(
         return saved.evaluate(corpus, split, limit)
 
 
-def evaluate_run_by_bytes(
+def evaluate_run_on_text(
     path: Path,
     *,
+    events: str = "byte",
     corpus: str | None = None,
     split: str = "test",
     limit: int | None = None,
@@ -68,10 +73,11 @@ def evaluate_run_by_bytes(
     cache: Path | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
-    """Score a run's latest checkpoint on next bytes, and write the result into `evaluations/`.
+    """Score a run's latest checkpoint on next bytes or words, and write that to `evaluations/`.
 
     Args:
         path: the run folder; as are the others not named here, as for `evaluate_run`.
+        events: byte or word.
         corpus: which text.
         split: of it.
         limit: bytes of text, about; none: the whole split.
@@ -86,7 +92,7 @@ def evaluate_run_by_bytes(
     beam = Beam()
     beam = Beam(beam.width if width is None else width, beam.ratio if ratio is None else ratio)
     with opened(path, cache) as saved:
-        return saved.evaluate_bytes(corpus, split, limit, beam, progress)
+        return saved.evaluate_text(EVENT_SPACES[events], corpus, split, limit, beam, progress)
 
 
 @contextmanager
@@ -153,17 +159,24 @@ class SavedRun:
             )
         )
 
-    def evaluate_bytes(
-        self, corpus: str | None, split: str, limit: int | None, beam: Beam, progress: Progress
+    def evaluate_text(
+        self,
+        events: EventSpace,
+        corpus: str | None,
+        split: str,
+        limit: int | None,
+        beam: Beam,
+        progress: Progress,
     ) -> Evaluation:
-        """Evaluate by next bytes, on one device, and write the result into the run."""
+        """Evaluate on events of text, on one device, and write the result into the run."""
         store = self.store(corpus, split)
-        evaluator = ByteEvaluator(
+        evaluator = TextEvaluator(
             build(self.config.model, self.tokenizer.vocab_size),
             self.tokenizer,
             context=self._context,
             bins=self.config.evaluation.bins,
             beam=beam,
+            events=events,
         )
         _, state = load_state(self.run)
         return self._write(

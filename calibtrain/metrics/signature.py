@@ -8,7 +8,7 @@ in what. The keys, always all of them and in this order:
 | key | says |
 |---|---|
 | event | what is predicted: `token`, `byte`, `candidate`, `word` |
-| conf | which probability is the confidence: `max`, `top5` (sum of the five largest), `all` |
+| conf | which probability is the confidence: `max`, `top5` (of the five largest), `all`, `greedy` |
 | bins | number of bins; `none` for a figure without bins |
 | scheme | `width`, `mass`, `sweep`; `kernel` (SmoothECE); `none` |
 | edges | `left-open` (a bin is open on the left, closed on the right), `exact-mass`, `none` |

@@ -76,7 +76,7 @@ def beam_distributions(
             if place <= len(text):
                 found[lane, place] = distribution[lane]
         symbols = [text[place] if place < len(text) else END for text in texts]
-        new, kept = beam.read(np.array(symbols))
+        new, _, kept = beam.read(np.array(symbols))
         assert (kept <= 1 + 1e-12).all()
         states = [(*sequences[s], t) for s, t in zip(new.sources, new.tokens, strict=True)]
         sequences.update(zip(new.targets.tolist(), states, strict=True))
@@ -139,7 +139,7 @@ def test_small_masses_keep_their_digits() -> None:
     p = np.array([1.0, 3e-30, 1e-30, 0.5, 0.1], np.float32)  # ids are in order already
     beam.set_probabilities(beam.start(np.array([0])), p[None])
     beam.predict()
-    new, _ = beam.read(np.array([ord("a")]))
+    new, _, _ = beam.read(np.array([ord("a")]))
     impossible = np.array([0, 0, 0, 0, 1], np.float32)
     beam.set_probabilities(new.targets, impossible[None])
     found = beam.predict()[0]

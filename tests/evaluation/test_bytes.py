@@ -18,10 +18,10 @@ from calibtrain.data.tokenizer import Tokenizer, train_tokenizer
 from calibtrain.evaluation import (
     TokenEvaluator,
     evaluate_run,
-    evaluate_run_by_bytes,
+    evaluate_run_on_text,
     train_run,
 )
-from calibtrain.evaluation.bytes import ByteEvaluator
+from calibtrain.evaluation.bytes import TextEvaluator
 from calibtrain.models import build
 
 TEXTS = ["In the beginning", "", "was the Word, " * 5, "ça", bytes(range(33, 127)).decode()]
@@ -56,7 +56,7 @@ def test_of_a_byte_vocabulary_byte_figures_are_token_figures(kind: Any, tmp_path
     params = jax.jit(network.init)(jax.random.key(0))
     params = jax.tree.map(lambda x: 3 * x, params)  # far from uniform
     store = make_store(tmp_path / "bytes", tokenizer)
-    found = ByteEvaluator(network, tokenizer, context=24, bins=10, lanes=3)
+    found = TextEvaluator(network, tokenizer, context=24, bins=10, lanes=3)
     by_bytes = found.evaluate(params, store, ABOUT)
 
     # ids 256 and 257 change places: then the start is the last, and can be cut off
@@ -93,7 +93,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 def test_all_tokenisations_together_are_no_less_probable_than_one(run: Path) -> None:
     by_tokens = evaluate_run(run, limit=1500).results
-    by_bytes = evaluate_run_by_bytes(run, limit=1500).results
+    by_bytes = evaluate_run_on_text(run, limit=1500).results
     assert by_bytes["bytes"] == by_tokens["bytes"]
     error = abs(by_bytes["difference"]["bits_per_byte"])
     assert by_bytes["bits_per_byte"] <= by_tokens["bits_per_byte"] + error + 1e-6
