@@ -71,7 +71,7 @@ def read_results(
     parts = {f"brier_{part}": errors.pop(part) for part in BRIER_PARTS}
     for same in ("weight", "accuracy", "mean_confidence", "signed_gap", "smooth_sigma"):
         sigma = errors.pop(same)
-    fine = sums.histogram.exact().table
+    fine = sums.histogram.rows()
     intervals = main_intervals(sums, blocks, RESAMPLES if thorough else 200)
     if thorough:
         intervals |= error_intervals(sums)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from calibtrain.evaluation.strata import Stratum
 from calibtrain.metrics.calibration import bin_edges
-from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram
+from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram, cell_middles
 
 COLUMNS = ("nll", "entropy", "confidence", "correct", "multiclass_brier")
 """What is told of an event: nats, nats, probability, 1 or 0, 1 - 2 p_y + sum of p^2."""
@@ -82,6 +82,7 @@ class Tally:
             )
             for stratum in strata
         }
+        self._middles = cell_middles(CELLS).astype(np.float64)
         self._edges = bin_edges(CELLS, np.dtype(np.float32))[1:-1]
 
     def add(
@@ -106,7 +107,8 @@ class Tally:
         cell = np.searchsorted(self._edges, confidence, side="left")
         c, y = values[:, _CONFIDENCE], values[:, _CORRECT]
         moments = np.column_stack([ones, c, y, c * c, c * y])
-        _add(self._fine, cell, moments)
+        d = c - self._middles[cell]
+        _add(self._fine, cell, np.column_stack([ones, d, y, d * d, d * y]))
         _add(self._coarse, block * COARSE + cell // (CELLS // COARSE), moments)
         bin_ = cell // (CELLS // self.bins)
         _add(self._tables, block * self.bins + bin_, moments[:, :3])

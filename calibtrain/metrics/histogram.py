@@ -86,13 +86,13 @@ def fine_rows(p: Predictions, cells: int = CELLS) -> Float[AnyArray, "cells 5"]:
     return _rows(fine_table(p, cells), p.xp)
 
 
-def _middles(cells: int) -> Float[np.ndarray, " cells"]:
+def cell_middles(cells: int) -> Float[np.ndarray, " cells"]:
     """Of the cells, as float32 has them: what is taken off on a device is put back on the host."""
     return ((np.arange(cells) + 0.5) / cells).astype(np.float32)
 
 
 def _rows(table: Any, xp: Any) -> Any:
-    middle = xp.asarray(_middles(table.shape[0]), table.dtype)
+    middle = xp.asarray(cell_middles(table.shape[0]), table.dtype)
     weight, d, y, dd, dy = (table[:, column] for column in range(5))
     c = middle * weight + d
     return xp.stack([weight, c, y, middle * (c + d) + dd, middle * y + dy], axis=-1)
@@ -103,7 +103,7 @@ def fine_table(p: Predictions, cells: int) -> Float[AnyArray, "cells 5"]:
     edges = bin_edges(cells, p.precision)
     if p.xp is np:
         index = np.searchsorted(edges[1:-1], p.confidence, side="left")
-        distance = p.confidence - _middles(cells)[index].astype(np.float64)
+        distance = p.confidence - cell_middles(cells)[index].astype(np.float64)
         values = columns(dataclasses.replace(p, confidence=distance))
         return np.stack([np.bincount(index, v, cells) for v in values.T], axis=-1)
     return _device_table(p, edges)
@@ -119,7 +119,7 @@ def _device_table(p: Predictions, edges: Float[np.ndarray, " cells+1"]) -> Any:
     stretches = -(-count // stretch)
     padding = stretches * stretch - count
     index = bin_index(p.confidence, edges)
-    distance = p.confidence - jnp.asarray(_middles(cells))[index]
+    distance = p.confidence - jnp.asarray(cell_middles(cells))[index]
     values = columns(dataclasses.replace(p, confidence=distance))
     index = jnp.pad(index, (0, padding)).reshape(stretches, stretch)
     values = jnp.pad(values, ((0, padding), (0, 0))).reshape(stretches, stretch, 5)
