@@ -243,7 +243,7 @@ class ByteEvaluator:
                 progress(done, total)
                 done += int((now >= 0).sum())
                 distribution = hypotheses.predict()
-                values = _events(distribution[counted], now[counted])
+                values = event_columns(distribution[counted], now[counted])
                 parts.append((document[counted], before[counted] + step, values))
                 # a text that has been read needs no more states
                 new, _ = hypotheses.read(np.where(following < 0, -1, now))
@@ -273,7 +273,7 @@ def _side_by_side(
     return symbols, scored, document, before
 
 
-def _events(
+def event_columns(
     distribution: Float[np.ndarray, "lanes 257"], symbols: Int[np.ndarray, " lanes"]
 ) -> Float[np.ndarray, "lanes columns"]:
     """`tally.COLUMNS` of some events."""
