@@ -12,6 +12,7 @@ wholly above or below. Needs all of calibtrain, unlike the other benchmarks.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import sys
@@ -78,7 +79,7 @@ class Model:
         return tally.sums(), tally.of_blocks(np.bincount(document) - 1)
 
     def truth(self) -> dict[str, float]:
-        """Every figure of endlessly many documents; those of a group of a stratum as `NAME [GROUP]`."""
+        """Every figure of endlessly many documents; `NAME [GROUP]` is that of a stratum's group."""
         band = entropy_band(self.values[:, COLUMNS.index("entropy")])
         found = self._figures(np.ones(len(band), bool))
         for index, label in enumerate(ENTROPY.labels):
@@ -120,9 +121,9 @@ def main() -> None:
         estimates: dict[str, list[float]] = {}
         ends: dict[str, list[tuple[float, float]]] = {}
         started, seconds = time.monotonic(), 0.0
+        drawn = source.sample_documents(given.corpora * given.documents, 1)
         for corpus in range(given.corpora):
-            texts = list(source.sample_documents(given.documents, 1 + corpus))
-            sums, sizes = model.tally(texts)
+            sums, sizes = model.tally(list(itertools.islice(drawn, given.documents)))
             began = time.process_time()
             results = read_results(sums, sizes)
             seconds += time.process_time() - began

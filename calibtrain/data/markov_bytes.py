@@ -1,4 +1,4 @@
-"""The perfect model of a Markov source by bytes: the exact law of the next byte, or the end of text.
+"""The perfect model of a Markov source by bytes: the exact law of the next byte or the end.
 
 What matters of the text so far is its state: the last whole word, and the letters since. A word of
 conditional probability P(v) adds it to each of its letters in the states of its prefixes, and

@@ -16,10 +16,10 @@ from calibtrain.evaluation.figure_intervals import (
     FEWER_RESAMPLES,
     RESAMPLES,
     N,
-    error_intervals,
     main_intervals,
     plain_figures,
     shown,
+    thorough_intervals,
 )
 from calibtrain.evaluation.signatures import BRIER_PARTS
 from calibtrain.evaluation.strata import FREQUENCY, Stratum
@@ -74,7 +74,7 @@ def read_results(
     fine = sums.histogram.rows()
     intervals = main_intervals(sums, blocks, RESAMPLES if thorough else 200)
     if thorough:
-        intervals |= error_intervals(sums)
+        intervals |= thorough_intervals(sums, errors)
     return {
         "tokens": int(blocks[:, N].sum()),
         "bytes": int(blocks[:, BYTES].sum()),

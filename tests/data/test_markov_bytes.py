@@ -1,4 +1,4 @@
-"""The perfect model by bytes: its laws multiply up to the source's own probability of a document."""
+"""The perfect model by bytes: its laws multiply up to the source's own probability of a text."""
 
 import math
 
@@ -76,6 +76,12 @@ def test_what_the_source_does_not_write_is_refused(text) -> None:
 
 
 def test_too_large_a_source_is_refused() -> None:
-    source = markov_source(MarkovConfig(words=2000, successors=101))
+    source = MarkovSource(
+        words=tuple(map(str, range(2000))),
+        successors=np.zeros((2000, 101), np.int64),
+        slot_probabilities=np.full(101, 1 / 101),
+        stationary=np.full(2000, 1 / 2000),
+        end_probability=0.5,
+    )
     with pytest.raises(ValueError, match="202000 words x successors"):
         MarkovBytes.of(source)
