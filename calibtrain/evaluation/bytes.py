@@ -147,7 +147,7 @@ class ByteReader:
             TextScores(
                 self._document[scored],
                 self._before[scored] + self._step,
-                _next_bytes(distribution[scored], now[scored]),
+                event_columns(distribution[scored], now[scored]),
             )
         )
         self._step += 1
@@ -341,7 +341,7 @@ class TextEvaluator:
         return TextScores(*(np.concatenate(column) for column in columns))
 
 
-def _next_bytes(
+def event_columns(
     distribution: Float[np.ndarray, "lanes 257"], symbols: Int[np.ndarray, " lanes"]
 ) -> Float[np.ndarray, "lanes columns"]:
     """`tally.COLUMNS` of some events."""

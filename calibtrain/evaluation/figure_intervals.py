@@ -5,30 +5,24 @@ Ratios of sums have BCa intervals; errors, which noise can only raise, have a te
 of `tally.COARSE` cells.
 """
 
-import functools
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from calibtrain.evaluation.tally import Sums
-from calibtrain.metrics.calibration import table_error
-from calibtrain.metrics.debiased import debiased_square, sweep_error
 from calibtrain.metrics.ece_intervals import calibration_error_interval
+from calibtrain.metrics.error_intervals import error_intervals
 from calibtrain.metrics.intervals import Interval
-from calibtrain.metrics.ordered import WEIGHT, equal_mass, running
-from calibtrain.metrics.ranking import largest_running_gap, risk_area, roc_area
-from calibtrain.metrics.resampling import bootstrap_figures, error_interval
-from calibtrain.metrics.smooth import smooth_error
+from calibtrain.metrics.ranking import risk_area, roc_area
+from calibtrain.metrics.resampling import NoisyGaps, bootstrap_figures, largest
 
 RESAMPLES = 1000
 FEWER_RESAMPLES = 400
 """For what is many (groups of strata) or takes long (errors of a table of cells)."""
-_SWEEP_BINS = 100  # in resamples of coarse cells
 
 N, NLL, ENTROPY, CONFIDENCE, CORRECT, BRIER, BYTES = range(7)
 """Columns of a block's sums."""
@@ -71,96 +65,52 @@ def main_intervals(
     if len(blocks) < 2:
         return {}
     statistics = plain_figures(blocks)
-    statistics.pop("entropy_calibration_error", None)  # an error: see error_intervals
+    statistics.pop("entropy_calibration_error", None)  # an error: see thorough_intervals
     return {
         **bootstrap_figures(there(blocks), statistics, resamples=resamples),
         "ece": calibration_error_interval(sums.tables, resamples=resamples),
     }
 
 
-def error_intervals(sums: Sums) -> dict[str, Interval]:
-    """Intervals of what is read from a table of confidence, and of the entropy's error."""
+def thorough_intervals(sums: Sums, figures: Mapping[str, Any]) -> dict[str, Interval]:
+    """Intervals of all that is read from a table of confidence, and of the entropy's error.
+
+    Args:
+        sums: of all the events.
+        figures: from `histogram_metrics`. Areas are resampled from coarse cells, and so may be off
+            by the ties in them: their intervals are moved to where the figures are.
+    """
     if len(sums.coarse) < 2:
         return {}
-    bins = sums.tables.shape[1]
-    found = {
-        name: error_interval(sums.coarse, functools.partial(_over_batch, error, bins))
-        for name, error in _ERRORS.items()
-    }
-    found |= {
-        name: error_interval(sums.tables, error)
-        for name, error in (
-            ("maximum_calibration_error", lambda t: _gaps(t).max(-1)),
-            ("average_calibration_error", _mean_gap),
-        )
-    }
-    # |entropy - nll| is the error of a table of one row whose gap is theirs
-    entropy = sums.blocks[:, None, [N, ENTROPY, NLL]]
-    if not np.isnan(entropy).all(axis=0).any():
-        found["entropy_calibration_error"] = error_interval(
-            entropy, table_error, resamples=RESAMPLES
-        )
+    errors = error_intervals(
+        sums.coarse, sums.tables, sweep_bins=figures["sweep_bins"], draws=FEWER_RESAMPLES
+    )
     right = sums.blocks[:, CORRECT].sum()
-    rows = sums.coarse.reshape(len(sums.coarse), -1)
-    statistics = {"area_under_risk_coverage": risk_area}
+    areas = {"area_under_risk_coverage": risk_area}
     if 0 < right < sums.blocks[:, N].sum():
-        statistics["area_under_roc"] = roc_area
-    ranked = {
-        name: functools.partial(_over_rows, area, sums.coarse.shape[1])
-        for name, area in statistics.items()
-    }
-    return found | bootstrap_figures(rows, {**ranked, "brier": _brier}, resamples=FEWER_RESAMPLES)
+        areas["area_under_roc"] = roc_area
+    ranked = bootstrap_figures(sums.coarse, {**areas, "brier": _brier}, resamples=FEWER_RESAMPLES)
+    moved = {name: _moved(interval, figures[name]) for name, interval in ranked.items()}
+    found = {**errors, **moved}
+    if not np.isnan(sums.blocks[:, ENTROPY]).all():
+        entropy = NoisyGaps.of(sums.blocks, _entropy_gap, largest, draws=RESAMPLES)
+        found["entropy_calibration_error"] = entropy.interval()
+    return found
 
 
-def _mass_table(rows: Any, bins: int) -> Any:
-    return equal_mass(running(rows, jnp), jnp.arange(bins + 1) / bins, jnp)
+def _moved(interval: Interval, estimate: float) -> Interval:
+    by = estimate - interval.estimate
+    lower, upper = interval.lower + by, interval.upper + by
+    return dataclasses.replace(interval, estimate=estimate, lower=lower, upper=upper)
 
 
-_ERRORS: Mapping[str, Callable[[Any, int], Any]] = {
-    "ece_mass": lambda rows, bins: table_error(_mass_table(rows, bins)),
-    "debiased_calibration_error": lambda rows, bins: jnp.sqrt(
-        jnp.maximum(debiased_square(_mass_table(rows, bins), jnp), 0.0)
-    ),
-    "sweep_calibration_error": lambda rows, bins: sweep_error(rows, _SWEEP_BINS, jnp)[0],
-    "smooth_calibration_error": lambda rows, bins: smooth_error(rows, jnp)[0],
-    "kolmogorov_smirnov_error": lambda rows, bins: largest_running_gap(rows, jnp),
-}
-"""Errors of a table of cells of confidence."""
+def _entropy_gap(sums: Float[np.ndarray, "batch 6"]) -> Float[np.ndarray, "batch 1"]:
+    return (sums[:, [ENTROPY]] - sums[:, [NLL]]) / sums[:, [N]]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _vectorised(error: Any, bins: int, tables: Any) -> Any:
-    return jax.vmap(lambda rows: error(rows, bins))(tables)
-
-
-def _over_batch(error: Any, bins: int, tables: Float[np.ndarray, "batch cells 5"]) -> Any:
-    # as shares, which float32 holds better than counts
-    shares = tables / tables[:, :, WEIGHT].sum(-1)[:, None, None]
-    if error is _ERRORS["debiased_calibration_error"]:  # which needs the counts
-        shares = tables
-    return np.asarray(_vectorised(error, bins, jnp.asarray(shares, jnp.float32)), np.float64)
-
-
-def _over_rows(area: Any, cells: int, sums: Float[np.ndarray, "batch columns"]) -> Any:
-    tables = sums.reshape(len(sums), cells, -1)
-    return _over_batch(_AREAS[area], 1, tables)
-
-
-_AREAS = {area: (lambda rows, bins, area=area: area(rows, jnp)) for area in (risk_area, roc_area)}
-
-
-def _brier(sums: Float[np.ndarray, "batch columns"]) -> Any:
-    weight, _, correct, square, both = sums.reshape(len(sums), -1, 5).sum(1).T
+def _brier(cells: Float[np.ndarray, "batch cells 5"]) -> Float[np.ndarray, " batch"]:
+    weight, _, correct, square, both = cells.sum(1).T
     return (square - 2 * both + correct) / weight
-
-
-def _gaps(tables: Float[np.ndarray, "batch bins columns"]) -> Any:
-    weight = tables[..., 0]
-    return np.abs(tables[..., 2] - tables[..., 1]) / np.where(weight > 0, weight, np.inf)
-
-
-def _mean_gap(tables: Float[np.ndarray, "batch bins columns"]) -> Any:
-    return _gaps(tables).sum(-1) / (tables[..., 0] > 0).sum(-1)
 
 
 def shown(interval: Interval) -> dict[str, Any]:

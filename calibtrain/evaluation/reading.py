@@ -16,11 +16,11 @@ from calibtrain.evaluation.figure_intervals import (
     FEWER_RESAMPLES,
     RESAMPLES,
     N,
-    error_intervals,
     main_intervals,
     plain_figures,
     shown,
     there,
+    thorough_intervals,
 )
 from calibtrain.evaluation.signatures import BRIER_PARTS
 from calibtrain.evaluation.strata import FREQUENCY, Stratum
@@ -83,7 +83,7 @@ def read_results(
     fine = sums.histogram.rows()
     intervals = main_intervals(sums, blocks, RESAMPLES if thorough else 200)
     if thorough:
-        intervals |= error_intervals(sums)
+        intervals |= thorough_intervals(sums, errors)
     return {
         "tokens": int(blocks[:, N].sum()),
         "bytes": int(blocks[:, BYTES].sum()),

@@ -86,6 +86,7 @@ class Tally:
             )
             for stratum in strata
         }
+        self._middles = cell_middles(CELLS).astype(np.float64)
         self._edges = bin_edges(CELLS, np.dtype(np.float32))[1:-1]
         self._middles = cell_middles(CELLS).astype(np.float64)
 

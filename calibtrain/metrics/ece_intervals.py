@@ -1,21 +1,13 @@
-"""Intervals of the ECE, and of the difference of two.
+"""Intervals of the ECE, and of the difference of two, from the noise in the bins' gaps."""
 
-ECE adds up absolute values, so noise in a bin's gap can only raise it: it is biased upward, and a
-resample, with the noise of the data and its own, is biased again. Percentiles of resamples never
-cover the 0 of a calibrated model, and reflecting them about the estimate rarely does. Here the
-resamples tell only the noise of the gaps, and that is added to gaps that are scaled down to what
-could have led to the estimate.
-"""
-
-import dataclasses
 import itertools
 import math
-from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
 
-from calibtrain.metrics.intervals import Interval, checked_sums, interval_of, resampled_sums
+from calibtrain.metrics.intervals import Interval, checked_sums, interval_of
+from calibtrain.metrics.resampling import NoisyGaps, absolute_sum, first_scale
 
 
 def calibration_error_interval(
@@ -35,24 +27,14 @@ def calibration_error_interval(
 
     Args:
         tables: from `document_tables`.
-        resamples: number of resamples.
+        resamples: how often noise is drawn.
         level: of confidence.
         seed: of the draws.
 
     Raises:
         ValueError: for fewer than two documents, or what is not finite.
     """
-    model = _Model.of(checked_sums(tables, resamples, level), resamples, seed)
-    from_noise = float(model.errors(0.0).mean())
-
-    def lower_tail(scale: float) -> float:
-        grown = scale * model.estimate / from_noise if from_noise > 0 else 1.0
-        return (1 - level) / 2 * min(1.0, grown)
-
-    low = _first(lambda scale: model.share_above(scale) >= 1 - level - lower_tail(scale))
-    high = _first(lambda scale: model.share_above(scale) > 1 - lower_tail(scale))
-    ends = low * model.estimate, high * model.estimate
-    return interval_of(model.estimate, *ends, level, "inverted test", model.errors(1.0))
+    return _model(checked_sums(tables, resamples, level), resamples, level, seed).interval(level)
 
 
 def calibration_error_difference(
@@ -77,13 +59,13 @@ def calibration_error_difference(
     if len(first) != len(second):
         raise ValueError(f"second: has {len(second)} documents, first {len(first)}")
     models = [
-        _Model.of(checked_sums(tables, resamples, level), resamples, seed)
+        _model(checked_sums(tables, resamples, level), resamples, level, seed)
         for tables in (first, second)
     ]
     estimate = models[0].estimate - models[1].estimate
     tail = (1 - level) / 2
     lower, upper = math.inf, -math.inf
-    errors = [[m.errors(s) - s * m.estimate for s in m.plausible_scales()] for m in models]
+    errors = [[m.errors(s) - s * m.estimate for s in _plausible_scales(m)] for m in models]
     for one, other in itertools.product(*errors):
         low, high = np.quantile(one - other, [tail, 1 - tail])
         lower, upper = min(lower, estimate - high), max(upper, estimate - low)
@@ -91,50 +73,20 @@ def calibration_error_difference(
     return interval_of(estimate, lower, upper, level, "scaled gaps", drawn)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Model:
-    """The bins' gaps of a model, and the noise in them."""
-
-    estimate: float
-    gaps: Float[np.ndarray, " bins"]
-    noise: Float[np.ndarray, "resamples bins"]
-
-    @classmethod
-    def of(
-        cls, tables: Float[np.ndarray, "documents bins 3"], resamples: int, seed: int
-    ) -> "_Model":
-        gaps = _gaps(tables.sum(0))
-        noise = _gaps(resampled_sums(tables, resamples=resamples, seed=seed)) - gaps
-        noise = noise * math.sqrt(len(tables) / (len(tables) - 1))
-        return cls(float(np.abs(gaps).sum()), gaps, noise)
-
-    def errors(self, scale: float) -> Float[np.ndarray, " resamples"]:
-        """ECEs that a model with gaps so scaled would show."""
-        return np.abs(scale * self.gaps + self.noise).sum(-1)
-
-    def share_above(self, scale: float) -> float:
-        """The share of them at or above the estimate; it rises with the scale."""
-        return float((self.errors(scale) >= self.estimate * (1 - 1e-12)).mean())
-
-    def plausible_scales(self) -> tuple[float, float]:
-        """The ends of the scales at which the estimate lies between the 10 % tails."""
-        low, high = (_first(lambda s, t=t: self.share_above(s) >= t) for t in (0.1, 0.9))  # type: ignore[misc]
-        return low, high
+def _model(
+    tables: Float[np.ndarray, "documents bins 3"], draws: int, level: float, seed: int
+) -> NoisyGaps:
+    return NoisyGaps.of(tables, gaps_of_bins, absolute_sum, draws=draws, level=level, seed=seed)
 
 
-def _gaps(tables: Float[np.ndarray, "*batch bins 3"]) -> Float[np.ndarray, "*batch bins"]:
+def _plausible_scales(model: NoisyGaps) -> tuple[float, float]:
+    """The ends of the scales at which the estimate lies between the 10 % tails."""
+    low, high = (first_scale(lambda s, t=t: model.share_above(s) >= t) for t in (0.1, 0.9))  # type: ignore[misc]
+    return low, high
+
+
+def gaps_of_bins(
+    tables: Float[np.ndarray, "*batch bins columns"],
+) -> Float[np.ndarray, "*batch bins"]:
     """Each bin's part of the signed gap."""
     return (tables[..., 1] - tables[..., 2]) / tables[..., 0].sum(-1, keepdims=True)
-
-
-def _first(reached: Callable[[float], bool]) -> float:
-    """The scale from which on something is reached, to 1e-9 of it; 0 if from the beginning."""
-    if reached(0.0):
-        return 0.0
-    low, high = 0.0, 1.0
-    while not reached(high) and high < 2**20:
-        low, high = high, 2 * high
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return high

@@ -42,12 +42,13 @@ def require_both(right: float, total: float) -> None:
         raise ValueError("correct: is all 0 or all 1; AUROC needs both right and wrong predictions")
 
 
-def roc_area(rows: Float[AnyArray, "rows columns"], xp: Any = np) -> Any:
+def roc_area(rows: Float[AnyArray, "*batch rows columns"], xp: Any = np) -> Any:
     """AUROC of rows in order of confidence."""
-    right = rows[:, CORRECT]
-    wrong = rows[:, WEIGHT] - right
-    below = xp.cumsum(wrong) - wrong / 2
-    return xp.sum(right / xp.sum(right) * (below / xp.sum(wrong)))
+    right = rows[..., CORRECT]
+    wrong = rows[..., WEIGHT] - right
+    below = xp.cumsum(wrong, -1) - wrong / 2
+    shares = right / xp.sum(right, -1, keepdims=True), below / xp.sum(wrong, -1, keepdims=True)
+    return xp.sum(shares[0] * shares[1], -1)
 
 
 def roc_area_bound(rows: Float[np.ndarray, "rows columns"]) -> float:
@@ -79,13 +80,15 @@ def risk_coverage(
     return risk_curve(ordered_rows(p), p.xp)
 
 
-def risk_curve(rows: Float[AnyArray, "rows columns"], xp: Any = np) -> Float[AnyArray, "rows 3"]:
+def risk_curve(
+    rows: Float[AnyArray, "*batch rows columns"], xp: Any = np
+) -> Float[AnyArray, "*batch rows 3"]:
     """The risk-coverage curve of rows in order of confidence."""
-    weight = rows[::-1, WEIGHT]
-    covered = xp.cumsum(weight)
-    wrong = xp.cumsum(weight - rows[::-1, CORRECT])
+    weight = rows[..., ::-1, WEIGHT]
+    covered = xp.cumsum(weight, -1)
+    wrong = xp.cumsum(weight - rows[..., ::-1, CORRECT], -1)
     risk = wrong / xp.where(covered > 0, covered, 1.0)
-    return xp.stack([covered / covered[-1], risk, weight], axis=-1)
+    return xp.stack([covered / covered[..., -1:], risk, weight], axis=-1)
 
 
 def area_under_risk_coverage(
@@ -102,10 +105,10 @@ def area_under_risk_coverage(
     return risk_area(ordered_rows(p), p.xp)
 
 
-def risk_area(rows: Float[AnyArray, "rows columns"], xp: Any = np) -> Any:
+def risk_area(rows: Float[AnyArray, "*batch rows columns"], xp: Any = np) -> Any:
     """AURC of rows in order of confidence."""
     curve = risk_curve(rows, xp)
-    return xp.sum(curve[:, 1] * curve[:, 2]) / xp.sum(curve[:, 2])
+    return xp.sum(curve[..., 1] * curve[..., 2], -1) / xp.sum(curve[..., 2], -1)
 
 
 def risk_area_bound(rows: Float[np.ndarray, "rows columns"]) -> float:

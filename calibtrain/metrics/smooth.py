@@ -60,8 +60,13 @@ def smooth_calibration_error(
 
 def smooth_error(rows: Float[AnyArray, "cells 5"], xp: Any = np) -> tuple[Any, Any]:
     """SmoothECE of fine rows, and the bandwidth at which it was taken."""
-    gap = _transform(residual_nodes(rows, xp), xp)
-    least = 2 / rows.shape[0]
+    return smooth_error_of(residual_nodes(rows, xp), xp)
+
+
+def smooth_error_of(nodes: Float[AnyArray, " cells+1"], xp: Any = np) -> tuple[Any, Any]:
+    """`smooth_error` of `residual_nodes`."""
+    gap = _transform(nodes, xp)
+    least = 2 / (nodes.shape[0] - 1)
 
     def halve(_: Any, bracket: Any) -> Any:
         low, high = bracket
@@ -133,36 +138,52 @@ def smooth_curve(
     return np.stack([at, np.where(known, np.clip(accuracy, 0, 1), np.nan), density], axis=-1)
 
 
-def residual_nodes(rows: Float[AnyArray, "cells 5"], xp: Any = np) -> Float[AnyArray, " cells+1"]:
+def residual_density(
+    rows: Float[np.ndarray, "*batch cells 5"], sigma: float
+) -> Float[np.ndarray, "*batch cells+1"]:
+    """The smoothed residual at the edges of cells, whose `mean_absolute` is smECE at sigma."""
+    return _smoothed(_transform(residual_nodes(rows), np), sigma, np)
+
+
+def mean_absolute(density: Float[AnyArray, "*batch cells+1"], xp: Any = np) -> Any:
+    """Integral over [0, 1] of the absolute value of a density at the edges, by trapezoids."""
+    density = xp.abs(density)
+    ends = (density[..., 0] + density[..., -1]) / 2
+    return (xp.sum(density, -1) - ends) / (density.shape[-1] - 1)
+
+
+def residual_nodes(
+    rows: Float[AnyArray, "*batch cells 5"], xp: Any = np
+) -> Float[AnyArray, "*batch cells+1"]:
     """confidence - correctness, over all the weight, shared out to the edges of the cells."""
     confidence = _shared_out(rows, CONFIDENCE, SQUARE, xp)
     correct = _shared_out(rows, CORRECT, BOTH, xp)
-    return (confidence - correct) / xp.sum(rows[:, WEIGHT])
+    return (confidence - correct) / xp.sum(rows[..., WEIGHT], -1)[..., None]
 
 
 def _shared_out(rows: Any, value: int, moment: int, xp: Any = np) -> Any:
     """A value's mass on the edges: of sum v and sum v c, the share (c cells - i) to edge i + 1."""
-    cells = rows.shape[0]
-    right = rows[:, moment] * cells - rows[:, value] * xp.arange(cells)
-    left = rows[:, value] - right
-    zero = xp.zeros_like(right[:1])
-    return xp.concatenate([left, zero]) + xp.concatenate([zero, right])
+    cells = rows.shape[-2]
+    right = rows[..., moment] * cells - rows[..., value] * xp.arange(cells)
+    left = rows[..., value] - right
+    zero = xp.zeros_like(right[..., :1])
+    return xp.concatenate([left, zero], -1) + xp.concatenate([zero, right], -1)
 
 
 def _transform(mass: Any, xp: Any) -> Any:
     """Fourier transform of point masses on the edges and of their reflections."""
     # an edge at 0 or 1 is its own reflection, and counts twice
-    ends = xp.concatenate([2 * mass[:1], mass[1:-1], 2 * mass[-1:]])
-    return xp.fft.rfft(xp.concatenate([ends, mass[-2:0:-1]]))
+    inner = mass[..., 1:-1]
+    both = [2 * mass[..., :1], inner, 2 * mass[..., -1:], inner[..., ::-1]]
+    return xp.fft.rfft(xp.concatenate(both, -1))
 
 
 def _smoothed(transform: Any, sigma: Any, xp: Any) -> Any:
     """The smoothed density at the edges."""
-    cells = transform.shape[0] - 1
+    cells = transform.shape[-1] - 1
     decay = xp.exp(-0.5 * (sigma * math.pi * xp.arange(cells + 1)) ** 2)
-    return xp.fft.irfft(transform * decay, 2 * cells)[: cells + 1] * cells
+    return xp.fft.irfft(transform * decay, 2 * cells)[..., : cells + 1] * cells
 
 
 def _error(transform: Any, sigma: Any, xp: Any) -> Any:
-    density = xp.abs(_smoothed(transform, sigma, xp))
-    return (xp.sum(density) - (density[0] + density[-1]) / 2) / (density.shape[0] - 1)
+    return mean_absolute(_smoothed(transform, sigma, xp), xp)

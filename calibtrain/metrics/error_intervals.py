@@ -1,0 +1,166 @@
+"""Intervals of every calibration error, from a table of confidence a document (`NoisyGaps`).
+
+The edges of bins of equal mass, the number of bins of the sweep and the bandwidth of the test of
+SmoothECE are those of all documents.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from calibtrain.metrics.ece_intervals import gaps_of_bins
+from calibtrain.metrics.intervals import Interval, interval_of
+from calibtrain.metrics.ordered import CONFIDENCE, CORRECT, WEIGHT
+from calibtrain.metrics.resampling import NoisyGaps, absolute_sum, largest
+from calibtrain.metrics.smooth import (
+    mean_absolute,
+    residual_density,
+    residual_nodes,
+    smooth_error,
+    smooth_error_of,
+)
+
+
+def error_intervals(
+    cells: Float[np.ndarray, "documents cells 5"],
+    tables: Float[np.ndarray, "documents bins 3"],
+    *,
+    sweep_bins: int,
+    draws: int = 400,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals by the public names of the errors.
+
+    The interval of the debiased error is that of the L2 error itself, before what noise adds is
+    taken off: the noise is in the test, which needs nothing clipped at 0.
+
+    Args:
+        cells: of each document, the rows of a `ConfidenceHistogram`.
+        tables: of each, the reliability table of the maximum and the average error.
+        sweep_bins: number of bins of the sweep error.
+        draws: how often noise is drawn.
+        level: of confidence.
+        seed: of the draws.
+    """
+    mass = equal_mass_tables(cells, tables.shape[1])
+    sweep = equal_mass_tables(cells, sweep_bins)
+    made = {
+        "ece_mass": (mass, gaps_of_bins, absolute_sum),
+        "debiased_calibration_error": (mass, _root_parts, lambda gaps: np.sqrt((gaps**2).sum(-1))),
+        "sweep_calibration_error": (sweep, gaps_of_bins, absolute_sum),
+        "kolmogorov_smirnov_error": (cells, _running_gaps, largest),
+    }
+    options: dict[str, Any] = {"draws": draws, "level": level, "seed": seed}
+    found = {name: NoisyGaps.of(*how, **options).interval(level) for name, how in made.items()}
+    found["smooth_calibration_error"] = _smooth_interval(cells, **options)
+    bins = _noisy_bins(tables, **options)
+    found["maximum_calibration_error"] = _maximum_interval(bins, level)
+    found["average_calibration_error"] = _average_interval(bins, level)
+    return found
+
+
+def equal_mass_tables(
+    cells: Float[np.ndarray, "documents cells 5"], bins: int
+) -> Float[np.ndarray, "documents bins 3"]:
+    """Tables of bins that hold equal mass of all documents together; a cell may be split."""
+    weight = cells[:, :, WEIGHT].sum(0)
+    after = np.cumsum(weight)
+    edges = np.arange(bins + 1) / bins * after[-1]
+    upper = np.minimum(edges[1:, None], after)
+    shared = np.maximum(upper - np.maximum(edges[:-1, None], after - weight), 0.0)
+    shares = shared / np.where(weight > 0, weight, 1.0)
+    return np.einsum("bc,dcv->dbv", shares, cells[:, :, :3], optimize=True)
+
+
+def _root_parts(tables: Float[np.ndarray, "batch bins 3"]) -> Float[np.ndarray, "batch bins"]:
+    """Gaps whose squares add up to that of the L2 error."""
+    held = tables[..., WEIGHT]
+    whole = held.sum(-1, keepdims=True)
+    return (tables[..., CONFIDENCE] - tables[..., CORRECT]) / np.sqrt(np.maximum(held, 1) * whole)
+
+
+def _running_gaps(cells: Float[np.ndarray, "batch cells 5"]) -> Float[np.ndarray, "batch cells"]:
+    gaps = np.cumsum(cells[..., CONFIDENCE] - cells[..., CORRECT], axis=-1)
+    return gaps / cells[..., WEIGHT].sum(-1, keepdims=True)
+
+
+def _noisy_bins(
+    tables: Float[np.ndarray, "documents bins 3"], *, draws: int, level: float, seed: int
+) -> NoisyGaps:
+    """Gaps of the bins that hold anything, in their own accuracy.
+
+    Where events are few, leaving out documents does not show their noise (none where a bin holds a
+    single event): there it is that of as many independent events of a calibrated model.
+    """
+    tables = tables[:, tables[:, :, WEIGHT].any(0)]
+    count, confidence, correct = tables.sum(0).T
+
+    def read(drawn: Float[np.ndarray, "batch bins 3"]) -> Float[np.ndarray, "batch bins"]:
+        held = drawn[..., WEIGHT]
+        gap = (drawn[..., CONFIDENCE] - drawn[..., CORRECT]) / np.where(held > 0, held, 1.0)
+        return np.where(held > 0, gap, (confidence - correct) / count)
+
+    found = NoisyGaps.of(tables, read, largest, draws=draws, level=level, seed=seed)
+    mean = np.clip(confidence / count, 0.0, 1.0)
+    rng = np.random.default_rng(seed)
+    whole = np.maximum(np.round(count), 1).astype(np.int64)
+    independent = mean - rng.binomial(whole, mean, (draws, len(mean))) / whole
+    few = (found.noise**2).mean(0) < mean * (1 - mean) / whole
+    return dataclasses.replace(found, noise=np.where(few, independent, found.noise))
+
+
+def _maximum_interval(found: NoisyGaps, level: float) -> Interval:
+    """From bounds of the bins' gaps: the bin that has most noise need not be that of largest gap.
+
+    The largest gap is at least the largest of lower bounds that hold together, and at most the
+    largest of upper bounds that each hold by themselves. It covers more often than it says.
+    """
+    tail, gaps, noise = (1 - level) / 2, found.gaps, found.expansion * found.noise
+    spread = np.maximum(noise.std(0), 1e-12)
+    together = np.quantile((np.abs(noise) / spread).max(-1), 1 - tail)
+    lower = max(0.0, (np.abs(gaps) - together * spread).max())
+    ends = gaps - np.quantile(noise, [tail, 1 - tail], axis=0)
+    upper = min(1.0, np.abs(ends).max())
+    errors = np.abs(gaps + noise).max(-1)
+    return interval_of(float(np.abs(gaps).max()), lower, upper, level, "bounds of bins", errors)
+
+
+def _average_interval(found: NoisyGaps, level: float) -> Interval:
+    """Bin by bin: what noise adds to its |gap| is bounded by what that gap may plausibly be.
+
+    Noise adds most to a gap of 0, and nothing to a large one. It is bounded at the ends of each
+    gap's 80 % interval; the spread is that of the mean at the gaps found.
+    """
+
+    def added(size: Float[np.ndarray, " bins"]) -> float:
+        return float((np.abs(size + noise).mean(0) - size).mean())
+
+    noise, size, reach = found.noise, np.abs(found.gaps), 1.2816 * found.noise.std(0)
+    estimate, errors = float(size.mean()), np.abs(found.gaps + noise).mean(-1)
+    tails = np.quantile(errors - errors.mean(), [(1 - level) / 2, (1 + level) / 2])
+    low, high = found.expansion * tails
+    lower = max(0.0, estimate - added(np.maximum(size - reach, 0.0)) - high)
+    upper = max(0.0, estimate - added(size + reach) - low)
+    return interval_of(estimate, lower, upper, level, "bounds of bins", errors)
+
+
+def _smooth_interval(
+    cells: Float[np.ndarray, "documents cells 5"], *, draws: int, level: float, seed: int
+) -> Interval:
+    """SmoothECE, tested at its own bandwidth: it is larger just where smECE there is larger."""
+    rows = cells.sum(0)
+    estimate, sigma = (float(value) for value in smooth_error(rows))
+    gaps = NoisyGaps.of(
+        cells,
+        lambda drawn: residual_density(drawn, sigma),
+        mean_absolute,
+        draws=draws,
+        level=level,
+        seed=seed,
+    )
+    nodes = residual_nodes(rows)
+    lower, upper = (float(smooth_error_of(scale * nodes)[0]) for scale in gaps.scales(level))
+    return interval_of(estimate, lower, upper, level, "inverted test", gaps.errors(1.0))
