@@ -55,7 +55,8 @@ def report(
         tokens: worked on in each.
         size: bytes worked on in each.
         flops: analytic, of each.
-        peer: seconds of the peer in the same rounds; its median over ours is `speed_to_peer`.
+        peer: seconds of the peer in the same rounds; its median over ours is `speed_to_peer`, the
+            median of its seconds over ours, round by round, `speed_to_peer_by_round`.
         facts: shapes and whatever else belongs to it.
     """
     median = statistics.median(seconds)
@@ -82,4 +83,6 @@ def report(
         line["utilisation"] = round(flops / median / peak, 4) if peak else None
     if peer is not None:
         line["speed_to_peer"] = round(statistics.median(peer) / median, 3)
+        by_round = [theirs / ours for theirs, ours in zip(peer, seconds, strict=True)]
+        line["speed_to_peer_by_round"] = round(statistics.median(by_round), 3)
     print(json.dumps(line), flush=True)

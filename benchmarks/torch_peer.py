@@ -16,7 +16,7 @@ class _Block(nn.Module):
         width, self.heads = config.width, config.heads
         self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(2))
         self.head_norms = nn.ModuleList(nn.RMSNorm(width // config.heads) for _ in range(2))
-        self.qkv = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(3))
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.gate = nn.Linear(width, config.mlp_width, bias=False)
         self.up = nn.Linear(width, config.mlp_width, bias=False)
@@ -32,7 +32,7 @@ class _Block(nn.Module):
             return torch.cat(turned, dim=-1).to(y.dtype)
 
         y = self.norms[0](x)
-        query, key, value = (heads(linear(y)) for linear in self.qkv)
+        query, key, value = map(heads, self.qkv(y).chunk(3, dim=-1))
         query, key = rotate(self.head_norms[0](query)), rotate(self.head_norms[1](key))
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).reshape(x.shape))
