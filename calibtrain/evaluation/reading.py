@@ -120,13 +120,16 @@ def _reliability(table: Float[np.ndarray, "bins 3"]) -> list[dict[str, Any]]:
 
 
 def _smooth_reliability(fine: Float[np.ndarray, "cells 5"], sigma: float) -> list[dict[str, Any]]:
+    curve = smooth_curve(fine, sigma, CURVE_POINTS)
+    # where next to no event is near, an accuracy would be made of rounding
+    least = 1e-4 * np.nanmax(curve[:, 2])
     return [
         {
             "confidence": float(confidence),
-            "accuracy": None if math.isnan(accuracy) else float(accuracy),
+            "accuracy": float(accuracy) if density > least else None,
             "density": float(density),
         }
-        for confidence, accuracy, density in smooth_curve(fine, sigma, CURVE_POINTS)
+        for confidence, accuracy, density in curve
     ]
 
 
