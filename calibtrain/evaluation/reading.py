@@ -4,7 +4,6 @@ Intervals come from `figure_intervals`; documents are resampled in blocks of nei
 are many.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
