@@ -24,6 +24,10 @@ _AT_ONCE = 2**22
 """Draws held at once, and numbers of documents left out: about 100 MB."""
 
 
+class UndefinedError(ValueError):
+    """A figure does not exist for some resample, as AUROC where all are wrong."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Interval:
     """An estimate and where, at a level of confidence, the truth lies.
@@ -169,7 +173,7 @@ def bootstrap_of(
     estimate = float(_figures(statistic, sums.sum(0)[None])[0])
     figures = _figures(statistic, drawn)
     if not np.isfinite(figures).all() or not math.isfinite(estimate):
-        raise ValueError("statistic: is not finite for some resamples of the documents")
+        raise UndefinedError("statistic: is not finite for some resamples of the documents")
     tail = (1 - level) / 2
     low, high = tail, 1 - tail
     if method in ("bca", "expanded bca"):

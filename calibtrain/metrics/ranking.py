@@ -47,7 +47,8 @@ def roc_area(rows: Float[AnyArray, "*batch rows columns"], xp: Any = np) -> Any:
     right = rows[..., CORRECT]
     wrong = rows[..., WEIGHT] - right
     below = xp.cumsum(wrong, -1) - wrong / 2
-    shares = right / xp.sum(right, -1, keepdims=True), below / xp.sum(wrong, -1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN where one of both is missing
+        shares = right / xp.sum(right, -1, keepdims=True), below / xp.sum(wrong, -1, keepdims=True)
     return xp.sum(shares[0] * shares[1], -1)
 
 

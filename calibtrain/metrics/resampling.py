@@ -10,6 +10,7 @@ that are scaled to what could have led to the estimate.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from calibtrain.metrics.intervals import (
     Interval,
     Statistic,
+    UndefinedError,
     bootstrap_of,
     checked_sums,
     expansion,
@@ -39,15 +41,18 @@ def bootstrap_figures(
 ) -> dict[str, Interval]:
     """`bootstrap` (expanded BCa) of several figures of the same resamples, by their names.
 
+    A figure that does not exist for some resample has no interval.
+
     Raises:
-        ValueError: for fewer than two documents, or what is not finite.
+        ValueError: for fewer than two documents, or sums that are not finite.
     """
     sums = checked_sums(sums, resamples, level)
     drawn = resampled_sums(sums, resamples=resamples, seed=seed)
-    return {
-        name: bootstrap_of(sums, drawn, statistic, level, "expanded bca")
-        for name, statistic in statistics.items()
-    }
+    found = {}
+    for name, statistic in statistics.items():
+        with suppress(UndefinedError):
+            found[name] = bootstrap_of(sums, drawn, statistic, level, "expanded bca")
+    return found
 
 
 def absolute_sum(gaps: Float[np.ndarray, "batch gaps"]) -> Float[np.ndarray, " batch"]:

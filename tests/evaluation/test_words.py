@@ -151,6 +151,8 @@ TEXTS = st.lists(
 def test_words_equal_brute_force_over_all_tokenisations(
     longer: list[bytes], texts: list[bytes], seed: int
 ) -> None:
+    # to 1e-6 nats: the model's float32 probabilities sum to 1 to about 1e-7 a token, and the beam
+    # makes them sum to 1, brute force does not
     model = TinyModel(ALPHABET + longer, seed)
     direct = Spelling(model)
     for text, words, found in read_words(model, texts, width=400):
@@ -162,13 +164,13 @@ def test_words_equal_brute_force_over_all_tokenisations(
             given_ = model.prefix_mass(before)[0]
             if told:
                 given_ = sum(model.prefix_mass(before + c)[0] for c in (b"a", b"b"))
-            assert nll == pytest.approx(-math.log(joint / given_), abs=1e-7)
+            assert nll == pytest.approx(-math.log(joint / given_), abs=1e-6)
             searched = direct.greedy(before, told, reach=9)  # what is longer takes too long
             if searched is not None:
-                assert confidence == pytest.approx(searched[1], abs=1e-7)
+                assert confidence == pytest.approx(searched[1], abs=1e-6)
                 actual = word, "end" if stop > len(text) else "follows"
                 assert bool(correct) == (searched[0] == actual)
-        assert found[:, 0].sum() == pytest.approx(-math.log(model.prefix_mass(text)[1]), abs=1e-7)
+        assert found[:, 0].sum() == pytest.approx(-math.log(model.prefix_mass(text)[1]), abs=1e-6)
 
 
 class ByteModel(Spelling):

@@ -188,3 +188,17 @@ def test_documents_that_do_not_exist_are_refused() -> None:
     for documents in (np.array([0, 2]), np.array([0, -1]), np.array([0])):
         with pytest.raises(ValueError, match=r"^documents:"):
             document_tables(np.full(2, 0.5), np.ones(2), documents, 2)
+
+
+def test_a_figure_that_some_resample_does_not_have_has_no_interval() -> None:
+    from calibtrain.metrics.resampling import bootstrap_figures
+
+    sums = np.array([[10.0, 0.0], [10.0, 0.0], [10.0, 4.0]])  # one document alone has any
+    found = bootstrap_figures(
+        sums,
+        {
+            "share": lambda s: s[:, 1] / s[:, 0],
+            "inverse": lambda s: s[:, 0] / np.where(s[:, 1] > 0, s[:, 1], np.nan),
+        },
+    )
+    assert set(found) == {"share"}
