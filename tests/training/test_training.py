@@ -199,7 +199,7 @@ def test_results_that_are_no_numbers_are_not_written(
 
     run = copy_of(finished, tmp_path)
     before = set((run / "evaluations").iterdir())
-    monkeypatch.setattr(tokens, "token_metrics", lambda *arguments: {"nll": float("nan")})
+    monkeypatch.setattr(tokens, "read_results", lambda *sums, **options: {"nll": float("nan")})
     with pytest.raises(UserError, match="markov-test: the nll is nan at step 24"):
         evaluate_run(run, limit=500)
     assert set((run / "evaluations").iterdir()) == before
@@ -389,7 +389,7 @@ def test_a_disk_that_fills_up_while_orbax_writes_is_said_and_leaves_no_half_chec
         # random, as Orbax compresses; the array fits, what Orbax writes beside it does not
         array = np.random.default_rng(0).random(250 * 1024 // 8)
         with pytest.raises(UserError, match=r"checkpoints/1: cannot write: the disk is full"):
-            save(disk / "checkpoints", 1, {"x": array}, Identity("c", "t", "d"), keep=1)
+            save(disk / "checkpoints", 1, {"x": array}, Identity("c", "t", "d"))
         assert not list((disk / "checkpoints").iterdir())
         save(disk / "checkpoints", 2, {"x": array[:100]}, Identity("c", "t", "d"), keep=1)
         assert steps_saved(disk / "checkpoints") == [2]
