@@ -391,7 +391,7 @@ def test_a_disk_that_fills_up_while_orbax_writes_is_said_and_leaves_no_half_chec
         with pytest.raises(UserError, match=r"checkpoints/1: cannot write: the disk is full"):
             save(disk / "checkpoints", 1, {"x": array}, Identity("c", "t", "d"))
         assert not list((disk / "checkpoints").iterdir())
-        save(disk / "checkpoints", 2, {"x": array[:100]}, Identity("c", "t", "d"), keep=1)
+        save(disk / "checkpoints", 2, {"x": array[:100]}, Identity("c", "t", "d"))
         assert steps_saved(disk / "checkpoints") == [2]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
