@@ -14,6 +14,7 @@ from calibtrain.data.disk import cache_directory, make_folder, write_whole
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_together
 from calibtrain.parallel import hosts
+from calibtrain.places import absolute
 from calibtrain.training.loop import Member
 from calibtrain.training.run import RunFolder
 
@@ -44,7 +45,7 @@ def train_replicas(
     cache = cache or cache_directory()
     seeds = list(range(config.seed, config.seed + config.train.replicas))
     study = StudyConfig(
-        title=f"{folder.name}, {len(seeds)} seeds"[:200],
+        title=f"{absolute(folder).name}, {len(seeds)} seeds"[:200],
         base=config,
         grid={"seed": seeds},
         controls=ControlsConfig(budget="as_given", parameters="as_given", context="as_given"),
@@ -62,10 +63,11 @@ def train_replicas(
         Member(arm.config, folder / arm.name, _observe(observer, arm.name)) for arm in expand(study)
     ]
     with single.locked():
+        if single.writes:
+            write_whole(folder / "study.yaml", to_yaml(study))
         train_together(members, cache=cache)
         if not single.writes:
             return {}
-        write_whole(folder / "study.yaml", to_yaml(study))
         arms, _ = apply_controls(study, cache)
         records = [result_of(arm, folder) for arm in arms]
         return write_result(folder, study, command, held_fixed(study, arms), records)

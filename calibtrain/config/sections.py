@@ -229,7 +229,7 @@ class MeshConfig(Section):
     """How devices share the work. Not part of what a run is: it may change on resumption."""
 
     replica: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Devices (or groups of them) that replicas are divided among; none: as many as can be."""
+    """Devices (or groups of them) among which replicas are divided at most; none: all that can."""
     data: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Devices that share the rows of a batch; none: all that are left."""
     fsdp: Annotated[int, Field(ge=1, le=65_536)] = 1

@@ -16,10 +16,11 @@ from calibtrain.data.byte_trie import ByteTrie
 from calibtrain.data.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
 from calibtrain.data.store import TokenStore
 from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.errors import UserError
 from calibtrain.evaluation.byte_beam import ByteBeam
 from calibtrain.evaluation.byte_states import ByteStates
 from calibtrain.evaluation.reading import read_results
-from calibtrain.evaluation.result import Evaluation, document_table
+from calibtrain.evaluation.result import RATIO, WIDTH, Evaluation, document_table
 from calibtrain.evaluation.signatures import signatures
 from calibtrain.evaluation.strata import (
     ENTROPY,
@@ -31,7 +32,7 @@ from calibtrain.evaluation.strata import (
 from calibtrain.evaluation.tally import COLUMNS, Tally
 from calibtrain.metrics.signature import Signature
 from calibtrain.models import Network, Params
-from calibtrain.training.finite import NonFiniteError, require_finite
+from calibtrain.training.finite import require_finite
 
 LANES = {"cpu": 16}
 """Texts read side by side, by platform: on a CPU as many as its caches hold the states of."""
@@ -50,8 +51,8 @@ class Beam:
         ratio: none is kept whose weight is below this share of the best one's.
     """
 
-    width: int = 5
-    ratio: float = 0.05
+    width: int = WIDTH
+    ratio: float = RATIO
 
     @property
     def wider(self) -> "Beam":
@@ -279,8 +280,9 @@ class TextEvaluator:
         """The sums over scored events."""
         has = [column for column, name in enumerate(COLUMNS) if name in self.events.columns]
         if not np.isfinite(scores.values[:, has]).all():
-            raise NonFiniteError(
-                f"the nll of a {self.events.name} is infinite: no hypothesis that is kept allows it"
+            raise UserError(
+                "no tokenisation that is followed allows what the text says; follow more: a larger "
+                "--beam, a lower --ratio"
             )
         strata = [POSITION]
         members = {POSITION.name: position_band(scores.before)}

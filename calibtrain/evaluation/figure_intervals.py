@@ -41,7 +41,7 @@ def plain_figures(blocks: Float[np.ndarray, "blocks 7"]) -> dict[str, Callable[[
         "mean_confidence": mean(CONFIDENCE),
         "signed_gap": lambda s: (s[:, CONFIDENCE] - s[:, CORRECT]) / s[:, N],
     }
-    in_bytes = (blocks[:, BYTES] > 0).all()
+    in_bytes = blocks[:, BYTES].sum() > 0
     if in_bytes:
         found["bits_per_byte"] = lambda s: s[:, NLL] / _LOG2 / s[:, BYTES]
     if not np.isnan(blocks[:, BRIER]).all():

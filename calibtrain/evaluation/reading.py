@@ -35,6 +35,7 @@ from calibtrain.metrics.smooth import smooth_curve
 
 CURVE_POINTS = 101
 OPTIONAL = (
+    "bits_per_byte",
     "multiclass_brier",
     "entropy_rate",
     "entropy_bits_per_byte",

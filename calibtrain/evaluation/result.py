@@ -15,6 +15,8 @@ from calibtrain.data.disk import make_folder, write_whole
 from calibtrain.errors import UserError
 from calibtrain.evaluation.tally import COLUMNS
 
+WIDTH, RATIO = 5, 0.05
+"""The beam of evaluations by bytes and words, where nothing else is asked for."""
 FIGURE_DETAILS = ("intervals", "bounds", "signatures")
 """Results that say more about the figures, by their names."""
 TABLES = (
@@ -84,6 +86,10 @@ class Evaluation:
             name += f"_T{temperature:.4f}"
         if (event := self.about["event"]) != "token":
             name += f"-{event}"
+            if (beam := self.about["beam"]) != WIDTH:
+                name += f"_beam{beam}"
+            if (ratio := self.about["ratio"]) != RATIO:
+                name += f"_ratio{ratio:g}"
         buffer = io.BytesIO()
         pq.write_table(pa.table(dict(self.documents)), buffer)
         write_whole(folder / f"{name}.parquet", buffer.getvalue())

@@ -227,9 +227,10 @@ class SavedRun:
         """The temperature of the lowest nll on a split of the run's own corpus."""
         store = self.store(None, split)
         params, evaluator = self._load()
+        about = self._about(None, split)
         return fit_temperature(
             lambda temperature: evaluator.likelihood(
-                params, store, temperature, limit=limit, check=self._check
+                params, store, about, temperature, limit=limit, check=self._check
             )
         )
 

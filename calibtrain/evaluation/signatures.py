@@ -6,6 +6,9 @@ from typing import Any
 
 from calibtrain.metrics.signature import Signature
 
+NO_FIGURES = ("tokens", "bytes", "sweep_bins")
+"""Counts, which are made in no particular way."""
+
 BRIER_PARTS = ("reliability", "resolution", "uncertainty", "within_bin")
 
 
@@ -31,7 +34,7 @@ def signatures(figures: Mapping[str, Any], about: Signature) -> dict[str, str]:
     named = [
         name
         for name, value in figures.items()
-        if isinstance(value, int | float) and name not in ("sweep_bins",)
+        if isinstance(value, int | float) and name not in NO_FIGURES
     ]
     return {
         name: str(dataclasses.replace(about, **{"edges": "", **made.get(name, plain)}))

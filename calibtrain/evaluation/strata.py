@@ -7,12 +7,15 @@ document it stands, by how uncertain the model is, and by the group of its docum
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from calibtrain.errors import UserError
+
 DECILES = 10
+MOST_GROUPS = 200
+"""Groups of documents that results are given by."""
 POSITION_EDGES = (64, 256, 1024, 4096)
 """Bytes of the document before the event: in bytes, so that vocabularies agree on them."""
 ENTROPY_EDGES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
@@ -49,10 +52,18 @@ def document_groups(groups: Sequence[str]) -> tuple[Stratum, Int[np.ndarray, " d
 
     Args:
         groups: of each document; "" where it has none.
+
+    Raises:
+        UserError: for more groups than results can be given by.
     """
     names = sorted(set(groups))
     if names in ([], [""]):
         return None
+    if len(names) > MOST_GROUPS:
+        raise UserError(
+            f"corpus.group: makes {len(names):,} groups of {len(groups):,} documents; at most "
+            f"{MOST_GROUPS} are allowed: name a field with fewer values, or none"
+        )
     place = {name: index for index, name in enumerate(names)}
     members = np.array([place[group] for group in groups])
     return Stratum("groups", tuple(name or "(none)" for name in names)), members
@@ -66,8 +77,3 @@ def position_band(before: Int[np.ndarray, "*events"]) -> Int[np.ndarray, "*event
 def entropy_band(entropy: Float[np.ndarray, "*events"]) -> Int[np.ndarray, "*events"]:
     """The band of events with so much predictive entropy, in nats."""
     return np.searchsorted(ENTROPY_EDGES, np.asarray(entropy) / np.log(2), side="right")
-
-
-def groups_of(strata: Sequence[Stratum]) -> dict[str, Any]:
-    """How many groups each stratum has, by its name."""
-    return {stratum.name: len(stratum.labels) for stratum in strata}

@@ -88,7 +88,6 @@ class Tally:
         }
         self._middles = cell_middles(CELLS).astype(np.float64)
         self._edges = bin_edges(CELLS, np.dtype(np.float32))[1:-1]
-        self._middles = cell_middles(CELLS).astype(np.float64)
 
     def add(
         self,

@@ -201,6 +201,7 @@ class TokenEvaluator:
         self,
         params: Params,
         store: TokenStore,
+        about: Mapping[str, Any],
         temperature: float,
         *,
         limit: int | None = None,
@@ -210,6 +211,7 @@ class TokenEvaluator:
         windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
         count, sums = 0, np.zeros(2)
         for values, _ in self._scored(windows, params, temperature, check):
+            _require_finite_scores(values, about)
             count += len(values)
             sums += values[:, :2].sum(0, dtype=np.float64)
         nll, entropy = sums / count

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from calibtrain.metrics.intervals import Interval, checked_sums, interval_of
-from calibtrain.metrics.resampling import NoisyGaps, absolute_sum, first_scale
+from calibtrain.metrics.resampling import NoisyGaps, absolute_sum, first_scale, within_1
 
 
 def calibration_error_interval(
@@ -34,7 +34,8 @@ def calibration_error_interval(
     Raises:
         ValueError: for fewer than two documents, or what is not finite.
     """
-    return _model(checked_sums(tables, resamples, level), resamples, level, seed).interval(level)
+    model = _model(checked_sums(tables, resamples, level), resamples, level, seed)
+    return within_1(model.interval(level))
 
 
 def calibration_error_difference(

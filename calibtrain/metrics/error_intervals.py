@@ -13,7 +13,7 @@ from jaxtyping import Float
 from calibtrain.metrics.ece_intervals import gaps_of_bins
 from calibtrain.metrics.intervals import Interval, interval_of
 from calibtrain.metrics.ordered import CONFIDENCE, CORRECT, WEIGHT
-from calibtrain.metrics.resampling import NoisyGaps, absolute_sum, largest
+from calibtrain.metrics.resampling import NoisyGaps, absolute_sum, largest, within_1
 from calibtrain.metrics.smooth import (
     mean_absolute,
     residual_density,
@@ -59,7 +59,7 @@ def error_intervals(
     bins = _noisy_bins(tables, **options)
     found["maximum_calibration_error"] = _maximum_interval(bins, level)
     found["average_calibration_error"] = _average_interval(bins, level)
-    return found
+    return {name: within_1(interval) for name, interval in found.items()}
 
 
 def equal_mass_tables(

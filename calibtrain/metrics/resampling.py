@@ -150,6 +150,12 @@ class NoisyGaps:
         return interval_of(self.estimate, low, high, level, "inverted test", self.errors(1.0))
 
 
+def within_1(interval: Interval) -> Interval:
+    """The interval of an error that cannot be above 1, which few documents leave open."""
+    lower, upper = (min(1.0, end) for end in (interval.lower, interval.upper))
+    return dataclasses.replace(interval, lower=lower, upper=upper)
+
+
 def first_scale(reached: Callable[[float], bool]) -> float:
     """The scale from which on something is reached, to 1e-9 of it; 0 if from the beginning."""
     if reached(0.0):

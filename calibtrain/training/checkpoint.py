@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,13 +104,22 @@ def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
 
 def prune(folder: Path, keep: int) -> None:
     """Remove all but the latest `keep` checkpoints."""
+    _remove(folder, steps_saved(folder)[:-keep] if hosts.is_primary() else [])
+
+
+def forget(folder: Path, after: int) -> None:
+    """Remove the checkpoints of later steps, whose metrics are about to be written again."""
+    _remove(folder, [step for step in steps_saved(folder) if step > after])
+
+
+def _remove(folder: Path, steps: Sequence[int]) -> None:
     if hosts.is_primary():
         with reached(folder):
-            for old in steps_saved(folder)[:-keep]:
+            for step in steps:
                 # first what makes it whole: a kill in mid-removal must leave no half of one
-                (folder / str(old) / CHECKSUMS).unlink()
-                remove_tree(folder / str(old))
-    hosts.wait("older checkpoints are gone")
+                (folder / str(step) / CHECKSUMS).unlink()
+                remove_tree(folder / str(step))
+    hosts.wait("checkpoints are gone")
 
 
 def restore(folder: Path, step: int, like: Tree, identity: Identity) -> Tree:

@@ -70,7 +70,10 @@ def make_engine(plans: Sequence[Plan], optimizer: optax.GradientTransformation) 
         UserError: where the devices, replicas or rows cannot be divided as asked.
     """
     config, replicas = plans[0].config, len(plans)
-    layout = make_layout(config.mesh, config.batch.rows, config.batch.accumulate, replicas=replicas)
+    mesh = config.mesh
+    if mesh.replica is not None:  # at most: a group may be smaller than was asked for
+        mesh = mesh.model_copy(update={"replica": math.gcd(mesh.replica, replicas)})
+    layout = make_layout(mesh, config.batch.rows, config.batch.accumulate, replicas=replicas)
     on_cpu = layout.mesh.devices.flat[0].platform == "cpu"
     # A CPU's cores are busy with one replica; and alone, each is what it is by itself, to the bit.
     if replicas == 1 or (on_cpu and layout.replica_shares == 1):

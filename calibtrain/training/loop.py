@@ -156,13 +156,15 @@ def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
     """Which runs go through the loop together, and from which step.
 
     A budget in bytes may end a step earlier for one seed than for another, which is another
-    learning-rate schedule; and runs that were begun apart may have no checkpoint in common.
+    learning-rate schedule; and runs that were begun apart may have no checkpoint in common. One
+    that has diverged, far behind, must not take the others back.
     """
     saved = {id(record): checkpoint.steps_saved(record.run.checkpoints) for record in records}
-    alike: dict[tuple[int, bool], list[Record]] = {}
+    alike: dict[tuple[int, bool, bool], list[Record]] = {}
     for record in records:
         steps = record.plan.budget.steps
-        alike.setdefault((steps, steps in saved[id(record)]), []).append(record)
+        failed = bool(hosts.agreed(record.run.read_summary().get("status") == "failed"))
+        alike.setdefault((steps, steps in saved[id(record)], failed), []).append(record)
     groups = []
     for group in alike.values():
         common = set.intersection(*(set(saved[id(record)]) for record in group))
@@ -283,7 +285,8 @@ def _failure_told(records: Sequence[Record], step: Callable[[], int]) -> Iterato
         yield
     except Exception as error:
         for record in records:
-            record.fail(step(), error)
+            if record.error is None:
+                record.fail(step(), error)
         raise
 
 

@@ -56,11 +56,12 @@ class Record:
         self._evaluator = evaluator
         self._schedule = learning_rate_schedule(plan.config.optimizer, plan.budget.steps)
         self._memory: Mapping[str, int] = {}
-        self._step = self._saved = 0
+        self._saved = 0
 
     def begin(self, step: int, memory: Mapping[str, int]) -> None:
         """Go on from a step: what was written of later ones is dropped, to be written again."""
-        self._step = self._saved = step
+        self._saved = step
+        checkpoint.forget(self.run.checkpoints, after=step)
         self._memory = memory
         self.run.rewind_metrics(step)
         self._seconds = self.run.read_summary().get("seconds", 0.0) if step else 0.0

@@ -108,7 +108,7 @@ def test_byte_results_have_a_file_of_their_own(run: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["event"], found["beam"], found["ratio"]) == ("byte", 3, 0.1)
-    written = run / "evaluations" / "markov-test-120_500bytes-byte.json"
+    written = run / "evaluations" / "markov-test-120_500bytes-byte_beam3_ratio0.1.json"
     assert json.loads(written.read_text()) == found
     assert written.with_suffix(".parquet").is_file()
     assert own.read_bytes() == before

@@ -142,7 +142,7 @@ def test_every_figure_has_a_signature_that_says_how_it_was_made() -> None:
     about = Signature("ab" * 8, "cd" * 8, "0.1.0", bins=BINS, temperature=1.25)
     signed = signatures(found, about)
     figures = {name for name, value in found.items() if isinstance(value, int | float)}
-    assert set(signed) == figures - {"sweep_bins"}
+    assert set(signed) == figures - {"tokens", "bytes", "sweep_bins"}
     parsed = {name: parse_signature(text) for name, text in signed.items()}
     assert all(one.temperature == 1.25 and one.corpus == "abababab" for one in parsed.values())
     assert (parsed["ece"].bins, parsed["ece"].scheme) == (BINS, "width")
@@ -157,3 +157,21 @@ def test_bins_must_divide_the_cells() -> None:
 
     with pytest.raises(UserError, match=r"bins.*7 does not divide 480"):
         validate(EvaluationConfig, {"bins": 7})
+
+
+def test_an_empty_document_among_others_takes_nothing_away() -> None:
+    document, values, groups = events(300, 3)
+    found = read_results(tally_of(3, [(document, values, groups)]).sums(), np.array([200, 0, 150]))
+    assert found["bits_per_byte"] == pytest.approx(values[:, 0].sum() / math.log(2) / 350)
+    assert all(
+        interval["upper"] <= 1
+        for name, interval in found["intervals"].items()
+        if name.endswith("_error") and not name.startswith("entropy")
+    )
+
+
+def test_more_groups_than_a_table_can_show_are_refused() -> None:
+    from calibtrain.errors import UserError
+
+    with pytest.raises(UserError, match=r"corpus\.group: makes 300 groups .* at most 200"):
+        document_groups([str(n) for n in range(300)])

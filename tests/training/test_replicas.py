@@ -229,3 +229,19 @@ def test_a_folder_in_the_way_is_not_touched(tmp_path: Path, cache: Path) -> None
         train_replicas(replicas(2), run)
     assert mine.read_text() == "mine"
     assert not (run / "seed=0").exists()
+
+
+def test_going_back_to_a_common_step_forgets_what_came_after(tmp_path: Path, cache: Path) -> None:
+    """Else one that is trained alone later would go on past metrics that were dropped."""
+    from calibtrain.training.checkpoint import steps_saved
+    from calibtrain.training.record import Record
+    from calibtrain.training.run import RunFolder
+
+    config = replicas(1, seed=0)
+    train_run(config, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    plan = make_plans([config], cache)[0]
+    evaluator: Any = None
+    Record(plan, run, evaluator, lambda event: None).begin(12, {})
+    assert steps_saved(run.checkpoints) == [6, 12]
+    assert max(line["step"] for line in run.read_metrics()) <= 12
