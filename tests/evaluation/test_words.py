@@ -317,7 +317,7 @@ def test_word_results_have_a_file_of_their_own(
     for figure in ("nll", "accuracy", "signed_gap", "ece", "brier", "bits_per_byte"):
         assert found["intervals"][figure]["lower"] <= found["intervals"][figure]["upper"]
     assert sum(row["tokens"] for row in found["positions"]) == found["tokens"]
-    (written,) = (run / "evaluations").glob("*_1500bytes-word.json")
+    (written,) = (run / "evaluations").glob("*_1500bytes-word*.json")
     assert json.loads(written.read_text()) == found
     table = pq.read_table(written.with_suffix(".parquet"))
     assert table.column_names == ["document", "bytes", "tokens", "nll", "confidence", "correct"]
