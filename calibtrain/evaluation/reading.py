@@ -78,8 +78,9 @@ def read_results(
     }
     errors = histogram_metrics(sums.histogram, bins=bins)
     parts = {f"brier_{part}": errors.pop(part) for part in BRIER_PARTS}
-    for same in ("weight", "accuracy", "mean_confidence", "signed_gap", "smooth_sigma"):
-        sigma = errors.pop(same)
+    sigma = errors.pop("smooth_sigma")
+    for same in ("weight", "accuracy", "mean_confidence", "signed_gap"):  # read from the blocks
+        del errors[same]
     fine = sums.histogram.rows()
     intervals = main_intervals(sums, blocks, RESAMPLES if thorough else 200)
     if thorough:
