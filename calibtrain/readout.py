@@ -16,8 +16,31 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from calibtrain.token_stats import (
+    FIELDS,
+    MASKED,
+    Functional,
+    TokenStats,
+    is_entry,
+    statistics,
+)
+
 if TYPE_CHECKING:  # benchmarks run without it
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Float, Int
+
+__all__ = [
+    "FIELDS",
+    "Functional",
+    "Reduction",
+    "TokenStats",
+    "accumulate",
+    "additive_loss",
+    "default_chunk",
+    "is_entry",
+    "probabilities",
+    "readout",
+    "statistics",
+]
 
 
 CHUNK_ELEMENTS = {"cpu": 2**22}
@@ -28,56 +51,9 @@ CHUNK_ELEMENTS_ELSEWHERE = 2**26
 LEAST_CHUNK = 128
 """Tokens, however large the vocabulary: every chunk passes over the whole unembedding."""
 
-_MASKED = (
-    -1e30
-)  # finite, so that 0 * log 0 and its gradient stay 0 where a vocabulary row is padding
-
-_ABSENT: Any = None
-
-Functional = Callable[[Array, Array], Array]
-"""A per-token functional: (logits [tokens, vocab], labels [tokens]) -> [tokens]."""
-
 Reduction = Callable[[Array, Array, Array], Any]
 """Reduces a chunk: (logits [tokens, vocab], labels [tokens], weights [tokens]) -> arrays that add
 up over chunks."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TokenStats:
-    """What losses and metrics read, one number a token. A field that was not asked for is None.
-
-    Attributes:
-        nll: -log p of the target, in nats.
-        log_confidence: log of the largest probability.
-        correct: 1 where the (first) most probable token is the target, else 0. No gradient.
-        entropy: entropy of the predictive distribution, in nats.
-        sum_squares: sum over the vocabulary of p^2.
-        mean_log_prob: mean over the vocabulary of log p.
-        rank: how many tokens are strictly more probable than the target. No gradient.
-        runner_up: largest probability strictly below the target's; 0 if there is none.
-        extra: values of the functionals that were passed in, by name.
-    """
-
-    nll: Float[Array, "*tokens"] = _ABSENT
-    log_confidence: Float[Array, "*tokens"] = _ABSENT
-    correct: Float[Array, "*tokens"] = _ABSENT
-    entropy: Float[Array, "*tokens"] = _ABSENT
-    sum_squares: Float[Array, "*tokens"] = _ABSENT
-    mean_log_prob: Float[Array, "*tokens"] = _ABSENT
-    rank: Int[Array, "*tokens"] = _ABSENT
-    runner_up: Float[Array, "*tokens"] = _ABSENT
-    extra: dict[str, Float[Array, "*tokens"]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def confidence(self) -> Float[Array, "*tokens"]:
-        """The largest probability."""
-        assert self.log_confidence is not None, "log_confidence was not asked for"
-        return jnp.exp(self.log_confidence)
-
-
-FIELDS = tuple(field.name for field in dataclasses.fields(TokenStats) if field.name != "extra")
-"""Every field that `readout` can compute."""
 
 
 def default_chunk(vocab: int, platform: str) -> int:
@@ -266,7 +242,7 @@ def accumulate(
     """The sum over chunks of what `reduction` makes of their logits, and statistics, in one pass.
 
     For what is not a number a token, such as sums by vocabulary entry
-    (`metrics.VocabularyTable.of`). For evaluation: keep it out of what is differentiated.
+    (`metrics.VocabularyTable.of`). Differentiable as `readout` is.
 
     Args:
         hidden: as for `readout`, as are the arguments not named here.
@@ -287,19 +263,21 @@ def accumulate(
         tokens.split(_inverse(temperature, labels.shape)),
     )
 
-    def reduce_chunk(x: Any) -> Any:
+    @jax.checkpoint  # as in `readout`
+    def reduce_chunk(columns: Array, x: Any) -> Any:
         hidden, labels, weights, inverse = x
         product = jnp.matmul(hidden, columns, preferred_element_type=jnp.float32)
         logits = _logits(product, soft_cap, inverse)
         stats = statistics(logits, labels, tokens.vocab_size, fields, functionals)
         is_real = jnp.arange(logits.shape[-1]) < tokens.vocab_size
-        return reduction(jnp.where(is_real, logits, _MASKED), labels, weights), stats
+        return reduction(jnp.where(is_real, logits, MASKED), labels, weights), stats
 
     def add(total: Any, x: Any) -> Any:
-        part, stats = reduce_chunk(x)
+        part, stats = reduce_chunk(columns, x)
         return jax.tree.map(jnp.add, total, part), stats
 
-    shapes = jax.eval_shape(lambda x: reduce_chunk(jax.tree.map(lambda a: a[0], x))[0], inputs)
+    first = jax.tree.map(lambda array: array[0], inputs)
+    shapes = jax.eval_shape(lambda x: reduce_chunk(columns, x)[0], first)
     start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     total, stats = tokens.scan(add, start, inputs)
     return total, tokens.join(stats)
@@ -376,51 +354,3 @@ class _Tokens:
             return jax.lax.scan(body, carry, inputs)
         carry, out = body(carry, jax.tree.map(lambda array: array[0], inputs))
         return carry, jax.tree.map(lambda array: array[None], out)
-
-
-def statistics(
-    logits: Float[Array, "tokens vocab"],
-    labels: Int[Array, " tokens"],
-    vocab_size: int | None = None,
-    fields: Sequence[str] = FIELDS,
-    functionals: Mapping[str, Functional] | None = None,
-) -> TokenStats:
-    """`TokenStats` of logits that are at hand: the formulas behind `readout`, for one chunk."""
-    vocab_size = logits.shape[-1] if vocab_size is None else vocab_size
-    column = jnp.arange(logits.shape[-1])
-    is_real: Bool[Array, " vocab"] = column < vocab_size
-    if vocab_size != logits.shape[-1]:
-        logits = jnp.where(is_real, logits, _MASKED)
-    # One-hot comparison rather than a gather: its gradient is a select, not a scatter, and it
-    # partitions over a sharded vocabulary.
-    is_label: Bool[Array, "tokens vocab"] = column == labels[:, None]
-    top = jnp.max(logits, axis=-1)
-    shift = jax.lax.stop_gradient(top)
-    shifted = logits - shift[:, None]
-    log_normalizer = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
-    label_logit = jnp.sum(jnp.where(is_label, shifted, 0.0), axis=-1)
-    found: dict[str, Any] = {}
-    if "nll" in fields:
-        found["nll"] = log_normalizer - label_logit
-    if "log_confidence" in fields:
-        # never above 0, even where rounding makes the logits of two passes differ
-        found["log_confidence"] = jnp.minimum((top - shift) - log_normalizer, 0.0)
-    if "correct" in fields:
-        first = jnp.min(jnp.where(logits == top[:, None], column, logits.shape[-1]), axis=-1)
-        found["correct"] = (first == labels).astype(jnp.float32)
-    if "entropy" in fields or "sum_squares" in fields:
-        probability = jnp.exp(shifted - log_normalizer[:, None])
-        if "entropy" in fields:
-            found["entropy"] = log_normalizer - jnp.sum(probability * shifted, axis=-1)
-        if "sum_squares" in fields:
-            found["sum_squares"] = jnp.sum(jnp.square(probability), axis=-1)
-    if "mean_log_prob" in fields:
-        total = jnp.sum(jnp.where(is_real, shifted, 0.0), axis=-1)
-        found["mean_log_prob"] = total / vocab_size - log_normalizer
-    if "rank" in fields:
-        found["rank"] = jnp.sum(shifted > label_logit[:, None], axis=-1, dtype=jnp.int32)
-    if "runner_up" in fields:
-        below = jnp.where((shifted < label_logit[:, None]) & is_real, shifted, _MASKED)
-        found["runner_up"] = jnp.exp(jnp.max(below, axis=-1) - log_normalizer)
-    extra = {name: function(logits, labels) for name, function in (functionals or {}).items()}
-    return TokenStats(**found, extra=extra)

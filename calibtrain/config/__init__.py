@@ -1,5 +1,6 @@
 """The configuration tree: sections, reading, overrides, hash and JSON schema."""
 
+from calibtrain.config.losses import AnyTerm
 from calibtrain.config.reading import (
     WAYS_TO_COMPUTE,
     apply_overrides,
@@ -12,6 +13,7 @@ from calibtrain.config.reading import (
     validate,
     with_value,
 )
+from calibtrain.config.section import Section
 from calibtrain.config.sections import (
     BatchConfig,
     BudgetConfig,
@@ -25,7 +27,6 @@ from calibtrain.config.sections import (
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
-    Section,
     StudyConfig,
     TokenizerConfig,
     TrainConfig,
@@ -34,6 +35,7 @@ from calibtrain.config.yaml_text import parse_yaml, read_tree
 
 __all__ = [
     "WAYS_TO_COMPUTE",
+    "AnyTerm",
     "BatchConfig",
     "BudgetConfig",
     "CheckpointConfig",

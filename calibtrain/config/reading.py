@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from calibtrain.config.sections import Config, Section, StudyConfig
+from calibtrain.config.section import Section
+from calibtrain.config.sections import Config, StudyConfig
 from calibtrain.config.yaml_text import parse_yaml, read_tree
 from calibtrain.errors import UserError
 

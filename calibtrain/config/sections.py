@@ -1,24 +1,16 @@
-"""The sections of the configuration tree: every key, its default and what it may be.
-
-Every section is a frozen pydantic model that forbids unknown keys.
-"""
+"""The sections of the configuration tree: every key, its default and what it may be."""
 
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from calibtrain.config.losses import CROSS_ENTROPY, AnyTerm, BatchTerm
+from calibtrain.config.section import Section
 
 Count = Annotated[int, Field(ge=1, le=10**18)]
 Cadence = Annotated[int, Field(ge=1, le=2**31 - 1)]  # steps are counted in 32 bits
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, strict about types, closed to unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 def _exactly_one(section: Section) -> Any:
@@ -328,10 +320,22 @@ class Config(Section):
     mesh: MeshConfig = MeshConfig()
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    loss: Annotated[tuple[AnyTerm, ...], Field(min_length=1)] = CROSS_ENTROPY
+    """What is minimised: the weighted sum of these terms."""
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     log_every: Cadence = 10
     """Steps between two lines of training metrics."""
+
+    @field_validator("loss")
+    @classmethod
+    def _something_to_begin_with(cls, terms: tuple[AnyTerm, ...]) -> tuple[AnyTerm, ...]:
+        if any(not isinstance(t, BatchTerm) and t.weight and not t.from_step for t in terms):
+            return terms
+        raise ValueError(
+            "needs a term a token, such as cross_entropy, with a weight above 0 and from_step 0: "
+            "losses over a batch only say whether confidences are right, not which token is"
+        )
 
 
 class ControlsConfig(Section):

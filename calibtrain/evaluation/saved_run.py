@@ -23,6 +23,7 @@ from calibtrain.places import place
 from calibtrain.temperature import FittedTemperature, fit_temperature
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError
+from calibtrain.training.objective import make_objective
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.plan import context_tokens
 from calibtrain.training.run import RunFolder
@@ -284,7 +285,8 @@ def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, Train
     step = latest_step(run)
     network = build(config.model, tokenizer.vocab_size)
     optimizer = make_optimizer(config.optimizer, steps=1)  # only the shape of its state matters
-    shapes = jax.eval_shape(lambda: initial_state(network, optimizer, config.seed))
+    objective = make_objective(config.loss, vocab_size=tokenizer.vocab_size)
+    shapes = jax.eval_shape(lambda: initial_state(network, optimizer, config.seed, objective))
     if layout is not None and layout.devices > 1:
         shapes = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),

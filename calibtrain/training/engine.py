@@ -24,6 +24,7 @@ from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import AXES, Layout, make_layout
 from calibtrain.readout import default_chunk
 from calibtrain.training import checkpoint
+from calibtrain.training.objective import Objective
 from calibtrain.training.plan import Plan
 from calibtrain.training.state import TrainState, initial_state
 from calibtrain.training.step import StepResult, make_train_step
@@ -89,7 +90,7 @@ class LoopedEngine:
     ):
         self.plans, self.layout = plans, layout
         lowered, self.shapes = lower_step(plans[0], plans[0].network, optimizer, layout)
-        self._begin = _initialiser(plans[0].network, optimizer, layout, self.shapes)
+        self._begin = _initialiser(plans[0], optimizer, layout, self.shapes)
         self._compiled = lowered.compile()
         self.memory = _memory(plans[0], layout, self.shapes, self._compiled)
 
@@ -143,8 +144,8 @@ class StackedEngine:
         self._compiled = lowered.compile()
         self.memory = _memory(plans[0], layout, shapes, self._compiled)
         # the state of one replica, as it is evaluated, saved and restored: no axis of replicas
-        self.shapes = state_shapes(network, optimizer, layout)
-        self._begin = _initialiser(network, optimizer, layout, self.shapes)
+        self.shapes = state_shapes(network, optimizer, layout, plans[0].objective)
+        self._begin = _initialiser(plans[0], optimizer, layout, self.shapes)
         shared = layout.devices > 1
         self._stack = jax.jit(
             lambda *states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
@@ -228,12 +229,13 @@ def lower_step(
     step = make_train_step(
         network,
         optimizer,
+        objective=plan.objective,
         accumulate=config.batch.accumulate,
         log_every=config.log_every,
         layout=layout,
         chunk=chunk,
     )
-    shapes = state_shapes(network, optimizer, layout, replicas)
+    shapes = state_shapes(network, optimizer, layout, plan.objective, replicas)
     rows: tuple[int, ...] = (config.batch.rows, plan.context)
     place: Any = layout.rows
     if replicas is not None:
@@ -271,10 +273,11 @@ def state_shapes(
     network: Network,
     optimizer: optax.GradientTransformation,
     layout: Layout,
+    objective: Objective | None = None,
     replicas: int | None = None,
 ) -> TrainState:
     """Shapes of a state, or of stacked ones, with the sharding of each array."""
-    shapes = jax.eval_shape(lambda: initial_state(network, optimizer, 0))
+    shapes = jax.eval_shape(lambda: initial_state(network, optimizer, 0, objective))
     if replicas is not None:
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((replicas, *leaf.shape), leaf.dtype), shapes
@@ -294,11 +297,11 @@ def _shardings(shapes: Any) -> Any:
 
 
 def _initialiser(
-    network: Network, optimizer: optax.GradientTransformation, layout: Layout, shapes: TrainState
+    plan: Plan, optimizer: optax.GradientTransformation, layout: Layout, shapes: TrainState
 ) -> Any:
     """Seed -> the state before the first step."""
     return jax.jit(
-        functools.partial(initial_state, network, optimizer),
+        functools.partial(initial_state, plan.network, optimizer, objective=plan.objective),
         out_shardings=None if _is_local(layout) else _shardings(shapes),
     )
 

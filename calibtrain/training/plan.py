@@ -15,6 +15,7 @@ from calibtrain.errors import UserError
 from calibtrain.models import Network, ParameterCount, build, count_parameters
 from calibtrain.parallel.flops import training_flops
 from calibtrain.training.checkpoint import Identity
+from calibtrain.training.objective import Objective, make_objective
 
 MOST_STEPS = 2**31 - 1  # the state counts them in 32 bits
 
@@ -57,6 +58,15 @@ class Plan:
             config=config_hash(self.config),
             tokenizer=self.tokenizer.hash,
             corpus=self.corpus.provenance.content_hash,
+        )
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return make_objective(
+            self.config.loss,
+            vocab_size=self.tokenizer.vocab_size,
+            steps_per_epoch=self.batches.stream.slots_per_epoch / self.batches.slots_per_step,
         )
 
     def is_due(self, step: int, times: int, every: int | None) -> bool:

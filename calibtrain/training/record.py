@@ -81,6 +81,11 @@ class Record:
         weight = running["weight"]
         figures = {
             "loss": running["loss"] / weight,
+            **{
+                name: value / weight
+                for name, value in running.items()
+                if name == "nll" or name.startswith("loss/")
+            },
             "mean_confidence": running["confidence"] / weight,
             "accuracy": running["correct"] / weight,
             "gradient_norm": gradient_norm,

@@ -11,6 +11,7 @@ import optax
 from jax import Array
 
 from calibtrain.models import Network, Params
+from calibtrain.training.objective import LossState, Objective
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Float, Int
@@ -23,7 +24,7 @@ RUNNING = ("weight", "loss", "confidence", "correct")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Parameters, optimizer state, step, and the running sums of training metrics.
+    """Parameters, optimizer state, step, running sums of training metrics, what losses remember.
 
     The sums live here, not on the host, so that a resumed run writes the very lines that an
     uninterrupted one would have.
@@ -33,12 +34,36 @@ class TrainState:
     params: Params
     opt_state: Any
     running: dict[str, Float[Array, ""]]
+    loss_state: LossState = dataclasses.field(default_factory=dict)
 
 
 def initial_state(
-    network: Network, optimizer: optax.GradientTransformation, seed: int | Int[Array, ""]
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    seed: int | Int[Array, ""],
+    objective: Objective | None = None,
 ) -> TrainState:
-    """The state before the first step: a function of the seed."""
+    """The state before the first step: a function of the seed.
+
+    Args:
+        network: the model.
+        optimizer: from `make_optimizer`.
+        seed: of the parameters.
+        objective: what is minimised; default cross entropy.
+    """
+    objective = objective or Objective()
     params = network.init(jax.random.key(seed))
-    zeros = {name: jnp.zeros((), jnp.float32) for name in RUNNING}
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), zeros)
+    zeros = {name: jnp.zeros((), jnp.float32) for name in running_sums(objective)}
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        params,
+        optimizer.init(params),
+        zeros,
+        objective.initial_state(),
+    )
+
+
+def running_sums(objective: Objective) -> tuple[str, ...]:
+    """The running sums of an objective: of its terms too, and of the nll where that is none."""
+    terms = tuple(f"loss/{name}" for name in objective.names)
+    return (*RUNNING, *(() if objective.is_cross_entropy else ("nll",)), *terms)

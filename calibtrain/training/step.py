@@ -1,7 +1,14 @@
-"""One training step, top to bottom: micro-batches, loss, gradient, update, running sums."""
+"""One training step, top to bottom: micro-batches, loss, gradient, update, running sums.
+
+What is a sum over tokens is taken a micro-batch and a device at a time. What couples tokens (the
+batch terms of the objective) is a function of a few statistics a token: those are gathered from all
+devices, and with several micro-batches from all of them before any gradient is taken, so that its
+value and its gradient do not depend on how a batch is cut.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,22 +19,28 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 
 from calibtrain.data.batches import Batch
-from calibtrain.losses import CrossEntropy
 from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import ROWS, Layout, gather, sum_and_scatter
-from calibtrain.readout import additive_loss
+from calibtrain.readout import TokenStats, accumulate, additive_loss
+from calibtrain.training.objective import Coupled, LossState, Objective
 from calibtrain.training.state import TrainState
 
 FIELDS = ("nll", "log_confidence", "correct")
 
 StepResult = tuple[TrainState, dict[str, Array]]
 
+Sums = dict[str, Any]
+"""What adds up over micro-batches and devices, beside the gradient."""
+
+Seen = list[tuple[TokenStats, Array]]
+"""Statistics and weights of the tokens that batch terms look at, one for each `Coupled`."""
+
 
 def make_train_step(
     network: Network,
     optimizer: optax.GradientTransformation,
     *,
-    loss: CrossEntropy | None = None,
+    objective: Objective | None = None,
     accumulate: int = 1,
     log_every: int = 1,
     layout: Layout | None = None,
@@ -42,64 +55,36 @@ def make_train_step(
     Args:
         network: the model.
         optimizer: from `make_optimizer`.
-        loss: a token loss; default cross entropy.
+        objective: what is minimised; default cross entropy.
         accumulate: micro-batches a step.
         log_every: the running sums start anew after every so many steps.
         layout: of the devices that share the work; none, or one device: no collectives at all.
-        fields: statistics computed beside those that the loss reads.
+        fields: statistics computed beside those that the objective reads.
         chunk: tokens whose logits are held at once.
     """
-    loss = loss or CrossEntropy()
-    fields = tuple(dict.fromkeys((*FIELDS, *fields, *loss.fields)))
+    objective = objective or Objective()
+    shares = layout.row_shares if layout is not None and layout.devices > 1 else 1
+    loss = _Loss(network, objective, fields, chunk, shares, accumulate)
 
-    def summed_loss(params: Params, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        hidden, unembedding = network.apply(params, batch.tokens, batch.segments)
-        total, stats = additive_loss(
-            hidden,
-            unembedding,
-            batch.labels,
-            batch.weights,
-            loss.per_token,
-            vocab_size=network.vocab_size,
-            soft_cap=network.config.logit_soft_cap,
-            fields=fields,
-            chunk=chunk,
-        )
-        sums = {
-            "weight": jnp.sum(batch.weights),
-            "loss": total,
-            "confidence": jnp.sum(stats.confidence * batch.weights),
-            "correct": jnp.sum(stats.correct * batch.weights),
-        }
-        return total, sums
-
-    gradient = jax.grad(summed_loss, has_aux=True)
-
-    def summed_gradient(params: Params, batch: Batch) -> tuple[Params, dict[str, Array]]:
-        if accumulate == 1:
-            return gradient(params, batch)
-        micro = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
-        first = gradient(params, jax.tree.map(lambda x: x[0], micro))
-        rest = jax.tree.map(lambda x: x[1:], micro)
-
-        def add(total: Any, part: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient(params, part)), None
-
-        return jax.lax.scan(add, first, rest)[0]
-
-    def shared_gradient(params: Params, batch: Batch) -> tuple[Params, dict[str, Array]]:
+    def shared_gradient(
+        params: Params, batch: Batch, step: Array, memory: LossState
+    ) -> tuple[Params, Sums]:
         if layout is None or layout.devices == 1:
-            return summed_gradient(params, batch)
+            return loss.gradient(params, batch, step, memory)
         specs = layout.state_specs(params)
 
-        def on_device(shares: Params, batch: Batch) -> tuple[Params, dict[str, Array]]:
-            grads, sums = summed_gradient(gather(shares, specs), batch)
+        def on_device(
+            held: Params, batch: Batch, step: Array, memory: LossState
+        ) -> tuple[Params, Sums]:
+            grads, sums = loss.gradient(gather(held, specs), batch, step, memory)
             return sum_and_scatter(grads, specs), jax.lax.psum(sums, ROWS)
 
-        return layout.on_each_device(on_device, (specs, P(ROWS)), (specs, P()))(params, batch)
+        run = layout.on_each_device(on_device, (specs, P(ROWS), P(), P()), (specs, P()))
+        return run(params, batch, step, memory)
 
     def step(state: TrainState, batch: Batch) -> StepResult:
-        grads, sums = shared_gradient(state.params, batch)
+        grads, sums = shared_gradient(state.params, batch, state.step, state.loss_state)
+        counts = sums.pop("counts")
         grads = jax.tree.map(lambda g: g / sums["weight"], grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -109,6 +94,183 @@ def make_train_step(
             "loss": sums["loss"] / sums["weight"],
             "gradient_norm": optax.tree.norm(grads),
         }
-        return TrainState(state.step + 1, params, opt_state, running), metrics
+        memory = objective.advanced(state.loss_state, counts, state.step)
+        return TrainState(state.step + 1, params, opt_state, running, memory), metrics
 
     return step
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loss:
+    """The objective, and how a batch is cut.
+
+    Attributes:
+        network: the model.
+        objective: what is minimised.
+        fields: statistics computed beside those that it reads.
+        chunk: tokens whose logits are held at once.
+        shares: devices that hold a part of the batch's rows each.
+        micro_batches: that a device's rows are cut into.
+    """
+
+    network: Network
+    objective: Objective
+    fields: tuple[str, ...]
+    chunk: int | None
+    shares: int
+    micro_batches: int
+
+    def gradient(
+        self, params: Params, batch: Batch, step: Array, memory: LossState
+    ) -> tuple[Params, Sums]:
+        """Gradient of the loss times the batch's weight, and sums, over this device's rows."""
+        weight = jnp.sum(batch.weights)
+        if self.shares > 1 and self.objective.batch_terms:
+            weight = jax.lax.psum(weight, ROWS)
+        if self.micro_batches == 1:
+
+            def at_once(params: Params) -> tuple[Array, Sums]:
+                total, sums, seen = self._read(params, batch, step, memory)
+                coupled, more = self._coupled(seen, weight, step)
+                return total + coupled, self._with(sums, coupled, more)
+
+            return jax.grad(at_once, has_aux=True)(params)
+        micro = jax.tree.map(lambda x: x.reshape(self.micro_batches, -1, *x.shape[1:]), batch)
+        # what the loss of the whole batch is moved by, a statistic of a token of each micro-batch
+        pulls, coupled, more = self._pulls(params, micro, weight, step)
+
+        def one(params: Params, part: tuple[Batch, Seen]) -> tuple[Array, Sums]:
+            total, sums, seen = self._read(params, part[0], step, memory)
+            return total + _product(part[1], seen), sums
+
+        gradient = jax.grad(one, has_aux=True)
+
+        def add(total: Any, part: tuple[Batch, Seen]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradient(params, part)), None
+
+        first = gradient(params, jax.tree.map(lambda x: x[0], (micro, pulls)))
+        rest = jax.tree.map(lambda x: x[1:], (micro, pulls))
+        grads, sums = jax.lax.scan(add, first, rest)[0]
+        return grads, self._with(sums, coupled, more)
+
+    def _read(
+        self, params: Params, batch: Batch, step: Array, memory: LossState
+    ) -> tuple[Array, Sums, Seen]:
+        """Token terms, summed; sums; and what the batch terms look at."""
+        hidden, unembedding = self.network.apply(params, batch.tokens, batch.segments)
+        bound = self.objective.bound(memory)
+        total, stats = additive_loss(
+            hidden,
+            unembedding,
+            batch.labels,
+            batch.weights,
+            lambda stats: bound.per_token(stats, step),
+            vocab_size=self.network.vocab_size,
+            soft_cap=self.network.config.logit_soft_cap,
+            fields=tuple(dict.fromkeys((*FIELDS, *self.fields, *bound.fields))),
+            functionals=bound.functionals,
+            chunk=self.chunk,
+        )
+        sums = {
+            "weight": jnp.sum(batch.weights),
+            "loss": total,
+            "confidence": jnp.sum(stats.confidence * batch.weights),
+            "correct": jnp.sum(stats.correct * batch.weights),
+            "counts": bound.counted(stats, batch.weights),
+        }
+        if not bound.is_cross_entropy:
+            sums["nll"] = jnp.sum(stats.nll * batch.weights)
+        if bound.names:
+            for term in bound.token_terms:
+                value = term.loss.per_token(stats)
+                sums[f"loss/{term.name}"] = jnp.sum(value * batch.weights)
+        seen = [
+            self._look(part, hidden, unembedding, batch, step) for part in self.objective.coupled
+        ]
+        return total, sums, seen
+
+    def _look(
+        self, part: Coupled, hidden: Array, unembedding: Array, batch: Batch, step: Array
+    ) -> tuple[TokenStats, Array]:
+        """Statistics of the tokens that some batch terms are computed over."""
+        rows, context = batch.labels.shape
+        columns = part.columns(step, rows * self.shares * self.micro_batches, context)
+        labels, weights = batch.labels, batch.weights
+        if columns is not None:
+            hidden, labels, weights = (
+                jnp.take(x, columns, axis=1) for x in (hidden, labels, weights)
+            )
+        sums, stats = accumulate(
+            hidden,
+            unembedding,
+            labels,
+            weights,
+            part.reduction,
+            vocab_size=self.network.vocab_size,
+            soft_cap=self.network.config.logit_soft_cap,
+            fields=part.fields,
+            functionals=part.functionals,
+            chunk=self.chunk,
+        )
+        return dataclasses.replace(stats, sums=sums), weights
+
+    def _coupled(self, seen: Seen, weight: Array, step: Array) -> tuple[Array, Sums]:
+        """This device's share of the batch terms (times the batch's weight): weighted sum, each."""
+        total: Any = 0.0
+        each = {}
+        for part, (stats, weights) in zip(self.objective.coupled, seen, strict=True):
+            stats, weights = self._gathered(stats, weights)
+            for term in part.terms:
+                value = term.loss(stats, weights) * weight / self.shares
+                total += term.weight_at(step) * value
+                each[f"loss/{term.name}"] = value
+        return total, each if self.objective.names else {}
+
+    def _pulls(
+        self, params: Params, micro: Batch, weight: Array, step: Array
+    ) -> tuple[Seen, Array, Sums]:
+        """Derivatives of the batch terms by what is seen in each micro-batch; and their values."""
+        if not self.objective.batch_terms:
+            return [], jnp.zeros(()), {}
+
+        def look(_: None, batch: Batch) -> tuple[None, Seen]:
+            hidden, unembedding = self.network.apply(params, batch.tokens, batch.segments)
+            parts = self.objective.coupled
+            return None, [self._look(part, hidden, unembedding, batch, step) for part in parts]
+
+        seen = jax.lax.scan(look, None, micro)[1]
+
+        def together(seen: Seen) -> tuple[Array, Sums]:
+            return self._coupled([_whole(*part) for part in seen], weight, step)
+
+        (value, more), pulls = jax.value_and_grad(together, has_aux=True)(seen)
+        return pulls, value, more
+
+    def _gathered(self, stats: TokenStats, weights: Array) -> tuple[TokenStats, Array]:
+        """The same of all devices, in the order of the rows."""
+        if self.shares == 1:
+            return stats, weights
+        rows = jax.tree.map(
+            lambda x: jax.lax.all_gather(x, ROWS, axis=0, tiled=True),
+            (dataclasses.replace(stats, sums={}), weights),
+        )
+        return dataclasses.replace(rows[0], sums=jax.lax.psum(stats.sums, ROWS)), rows[1]
+
+    def _with(self, sums: Sums, coupled: Array, more: Sums) -> Sums:
+        if not self.objective.batch_terms:
+            return sums
+        return {**sums, "loss": sums["loss"] + coupled, **more}
+
+
+def _whole(stats: TokenStats, weights: Array) -> tuple[TokenStats, Array]:
+    """Micro-batches' statistics as one batch's: their rows one after another, their sums added."""
+    rows = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]), (dataclasses.replace(stats, sums={}), weights)
+    )
+    sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), stats.sums)
+    return dataclasses.replace(rows[0], sums=sums), rows[1]
+
+
+def _product(pulls: Seen, seen: Seen) -> Any:
+    """sum of pull * statistic: its gradient is the batch terms' own."""
+    return sum(jax.tree.leaves(jax.tree.map(lambda p, x: jnp.sum(p * x), pulls, seen)), start=0.0)
