@@ -1,0 +1,224 @@
+"""What is minimised: however a batch is cut, whatever is in the sum, killed or not."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import assert_same, call, tiny
+
+from calibtrain.config import Config, to_yaml, validate
+from calibtrain.data.batches import Batch
+from calibtrain.errors import UserError
+from calibtrain.evaluation import evaluate_run, train_run
+from calibtrain.models import build
+from calibtrain.readout import TokenStats, statistics
+from calibtrain.training.objective import make_objective
+from calibtrain.training.optimizer import make_optimizer
+from calibtrain.training.state import initial_state
+from calibtrain.training.step import make_train_step
+
+DRIVER = Path(__file__).parent / "interrupted.py"
+
+EVERY_BATCH_LOSS = [
+    {"kind": "cross_entropy"},
+    {"kind": "mmce", "tokens": 64},
+    {"kind": "soft_binned_ece", "weight": 0.5},
+    {"kind": "dece", "weight": 0.3},
+    {"kind": "dca", "tokens": 16},
+    {"kind": "mdca", "weight": 0.2, "tokens": 64},
+    {"kind": "avuc", "weight": 0.1},
+    {"kind": "selective_smoothing", "weight": 0.1, "balanced": True},
+    {"kind": "poscal", "weight": 0.5},
+]
+"""Those that couple tokens, over all of them and over some; and one that remembers."""
+
+
+def terms(*loss: Any) -> Any:
+    return validate(Config, {"loss": list(loss)}).loss
+
+
+def one_step(loss: Any, accumulate: int, vocab: int = 40) -> tuple[Any, Any, Batch]:
+    config = tiny()
+    network = build(config.model, vocab)
+    objective = make_objective(terms(*loss), vocab_size=vocab)
+    optimizer = optax.sgd(1.0)
+    state = initial_state(network, optimizer, 0, objective)
+    rng = np.random.default_rng(0)
+    tokens, labels = rng.integers(0, vocab, (2, 8, 16))
+    weights = (rng.random((8, 16)) < 0.9).astype(np.float32)
+    batch = Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights)))
+    step = jax.jit(
+        make_train_step(network, optimizer, objective=objective, accumulate=accumulate, chunk=32)
+    )
+    return (state, *step(state, batch)), network, batch
+
+
+def test_gradient_accumulation_changes_no_loss() -> None:
+    (_, one, metrics), _, _ = one_step(EVERY_BATCH_LOSS, 1)
+    (_, four, others), _, _ = one_step(EVERY_BATCH_LOSS, 4)
+    np.testing.assert_allclose(metrics["loss"], others["loss"], rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_gradient_is_that_of_the_whole_sum_on_whole_logits(accumulate: int) -> None:
+    """An SGD step of rate 1 moves the parameters by the gradient, computed without chunks here."""
+    loss = [
+        {"kind": "focal", "weight": 0.7},
+        {"kind": "mmce", "weight": 3.0, "tokens": None},
+        {"kind": "mdca", "weight": 0.5, "tokens": None},
+    ]
+    (state, after, metrics), network, batch = one_step(loss, accumulate)
+
+    def whole(params: Any) -> Any:
+        hidden, unembedding = network.apply(params, batch.tokens, batch.segments)[:2]
+        logits = (hidden @ unembedding).reshape(-1, 40)
+        labels, weights = batch.labels.reshape(-1), batch.weights.reshape(-1)
+        p = jax.nn.softmax(logits)
+        own = p[jnp.arange(len(labels)), labels]
+        focal = jnp.sum(-((1 - own) ** 3) * jnp.log(own) * weights) / weights.sum()
+        r, c = p.max(-1), p.argmax(-1) == labels
+        pairs = jnp.outer((c - r) * weights, (c - r) * weights)
+        kernel = jnp.exp(-jnp.abs(r[:, None] - r) / 0.4)
+        mmce = jnp.sqrt(jnp.sum(pairs * kernel)) / weights.sum()
+        gap = weights @ (p - jax.nn.one_hot(labels, 40)) / weights.sum()
+        return 0.7 * focal + 3 * mmce + 0.5 * jnp.abs(gap).sum()
+
+    value, gradient = jax.value_and_grad(whole)(state.params)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    moved = jax.tree.map(lambda a, b: a - b, state.params, after.params)
+    for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+
+
+def test_devices_and_micro_batches_change_no_loss(tmp_path: Path) -> None:
+    """Four devices, whose rows are in two parts each, against one."""
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        to_yaml(tiny(loss=EVERY_BATCH_LOSS, batch={"rows": 8}, budget={"steps": 6}, log_every=1))
+    )
+    lines = []
+    for devices, more in ((1, ()), (4, ("mesh.fsdp=2", "batch.accumulate=2"))):
+        run = tmp_path / str(devices)
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        done = call("train", config, *more, "--run", run, environment=flags)
+        assert done.returncode == 0, done.stderr
+        text = (run / "metrics.jsonl").read_text().splitlines()
+        lines.append([json.loads(line) for line in text])
+    for mine, theirs in zip(*lines, strict=True):
+        for name in mine:
+            if name.startswith("train/loss"):
+                assert mine[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
+
+
+def test_terms_are_logged_by_name_and_add_up(tmp_path: Path, cache: Path) -> None:
+    loss = [
+        {"kind": "cross_entropy"},
+        {"kind": "brier", "weight": 0.5},
+        {"kind": "mmce", "from_step": 10, "ramp_steps": 4},
+        {"kind": "mmce", "weighted": True, "weight": 0.25},
+    ]
+    run = tmp_path / "run"
+    train_run(tiny(loss=loss, log_every=1), run, cache=cache)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "train/loss" in line]
+    for line in lines:
+        step = line["step"] - 1
+        weight = 2.0 * float(np.clip((step - 9) / 4, 0, 1))
+        named = [
+            line["train/loss/cross_entropy"],
+            0.5 * line["train/loss/brier"],
+            weight * line["train/loss/mmce_1"],
+            0.25 * line["train/loss/mmce_2"],
+        ]
+        assert line["train/loss"] == pytest.approx(sum(named), rel=1e-5)
+        assert line["train/nll"] == pytest.approx(line["train/loss/cross_entropy"], rel=1e-6)
+    assert len(lines) == 24
+    assert evaluate_run(run, limit=2_000, cache=cache).results["nll"] > 0
+
+
+def test_cross_entropy_is_what_runs_without_a_loss_are_trained_on(
+    tmp_path: Path, cache: Path
+) -> None:
+    paths = [tmp_path / name for name in ("default", "named", "twice half")]
+    half = {"kind": "focal", "gamma": 0.0, "weight": 0.5}
+    for path, changes in zip(
+        paths,
+        ({}, {"loss": [{"kind": "cross_entropy"}]}, {"loss": [half, half]}),
+        strict=True,
+    ):
+        train_run(tiny(**changes), path, cache=cache)
+    assert (paths[0] / "metrics.jsonl").read_bytes() == (paths[1] / "metrics.jsonl").read_bytes()
+    for one, other in zip(*(_losses(path) for path in (paths[0], paths[2])), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def _losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+def test_killed_it_ends_the_same_with_a_loss_that_remembers(tmp_path: Path, cache: Path) -> None:
+    loss = [{"kind": "poscal", "refreshes_per_epoch": 40.0}, {"kind": "mmce", "from_step": 9}]
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(tiny(loss=loss)))
+    train_run(tiny(loss=loss), tmp_path / "whole", cache=cache)
+    run = tmp_path / "run"
+    killed = subprocess.run(
+        [sys.executable, DRIVER, config, run, "batch:11"], capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert call("train", config, "--run", run).returncode == 0
+    assert_same(run, tmp_path / "whole")
+
+
+def test_a_posterior_is_followed_once_it_is_known() -> None:
+    """A step after the refresh, the penalty is that of the formula with the counted accuracies."""
+    network = build(tiny().model, 40)
+    objective = make_objective(
+        terms({"kind": "poscal", "refreshes_per_epoch": 1.0}), vocab_size=40, steps_per_epoch=1.0
+    )
+    optimizer = make_optimizer(tiny().optimizer, 10)
+    state = initial_state(network, optimizer, 0, objective)
+    rng = np.random.default_rng(0)
+    tokens, labels = rng.integers(0, 40, (2, 8, 16))
+    batch = Batch(
+        *map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), np.ones((8, 16), np.float32)))
+    )
+    step = jax.jit(make_train_step(network, optimizer, objective=objective))
+    state, first = step(state, batch)
+    hidden, unembedding = network.apply(state.params, batch.tokens, batch.segments)[:2]
+    stats: TokenStats = statistics(
+        (hidden @ unembedding).reshape(-1, 40), batch.labels.reshape(-1), fields=("nll",)
+    )
+    _, second = step(state, batch)
+    assert float(first["loss"]) > 0
+    assert float(second["loss"]) > float(stats.nll.mean()) + 1e-4
+    assert (np.asarray(state.loss_state["poscal"]["posterior"]) >= -1).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ([{"kind": "fokal"}], "loss"),
+        ([{"kind": "focal", "gama": 2.0}], "did you mean"),
+        ([{"kind": "mmce"}], "a term a token"),
+        ([{"kind": "cross_entropy", "from_step": 3}], "a term a token"),
+        ([], "loss"),
+        ([{"kind": "label_smoothing", "smoothing": 1.5}], "smoothing"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_refused_in_one_line(loss: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said) as refusal:
+        validate(Config, {"loss": loss})
+    assert "\n" not in str(refusal.value)
+    print(refusal.value)
