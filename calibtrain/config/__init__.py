@@ -12,6 +12,7 @@ from calibtrain.config.reading import (
     validate,
     with_value,
 )
+from calibtrain.config.section import Section
 from calibtrain.config.sections import (
     BatchConfig,
     BudgetConfig,
@@ -25,14 +26,15 @@ from calibtrain.config.sections import (
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
-    Section,
     StudyConfig,
     TokenizerConfig,
     TrainConfig,
 )
+from calibtrain.config.temperature import HEADS, TemperatureConfig
 from calibtrain.config.yaml_text import parse_yaml, read_tree
 
 __all__ = [
+    "HEADS",
     "WAYS_TO_COMPUTE",
     "BatchConfig",
     "BudgetConfig",
@@ -48,6 +50,7 @@ __all__ = [
     "OptimizerConfig",
     "Section",
     "StudyConfig",
+    "TemperatureConfig",
     "TokenizerConfig",
     "TrainConfig",
     "apply_overrides",

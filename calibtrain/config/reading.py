@@ -9,12 +9,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from calibtrain.config.sections import Config, Section, StudyConfig
+from calibtrain.config.section import Section
+from calibtrain.config.sections import Config, StudyConfig
 from calibtrain.config.yaml_text import parse_yaml, read_tree
 from calibtrain.errors import UserError
 
@@ -128,11 +129,13 @@ def _explain(fields: Sequence[str], path: Sequence[str], item: Any) -> str:
 def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[str]]:
     """Field names of the innermost section on the way, and the location without union tags."""
     path: list[str] = []
+    kinds: dict[str, Any] = {}
     fields = list(cls.model_fields)
     for part in location:
         if cls is not None and part in cls.model_fields:
             path.append(part)
             annotation = cls.model_fields[part].annotation
+            kinds = _kinds(annotation)
             cls = (
                 annotation
                 if isinstance(annotation, type) and issubclass(annotation, Section)
@@ -140,9 +143,18 @@ def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[st
             )
             if cls is not None:
                 fields = list(cls.model_fields)
+        elif cls is None and part in kinds:
+            cls, kinds = kinds[part], {}
+            fields = list(cls.model_fields)
         elif cls is not None or part.isdigit():
             path.append(part)
     return fields, path
+
+
+def _kinds(annotation: Any) -> dict[str, type[Section]]:
+    """The sections of a union that are told apart by `kind`."""
+    members = [m for m in get_args(annotation) if isinstance(m, type) and issubclass(m, Section)]
+    return {m.model_fields["kind"].default: m for m in members if "kind" in m.model_fields}
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -192,6 +204,8 @@ def config_hash(section: Section) -> str:
     """
     left_out: Any = WAYS_TO_COMPUTE if isinstance(section, Config) else None
     tree = section.model_dump(mode="json", exclude=left_out)
+    if tree.get("temperature") == {"kind": "none"}:  # as before there were heads
+        del tree["temperature"]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 

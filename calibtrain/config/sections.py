@@ -6,19 +6,14 @@ Every section is a frozen pydantic model that forbids unknown keys.
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from calibtrain.config.section import Section
+from calibtrain.config.temperature import NoTemperature, TemperatureConfig, check_fits
 
 Count = Annotated[int, Field(ge=1, le=10**18)]
 Cadence = Annotated[int, Field(ge=1, le=2**31 - 1)]  # steps are counted in 32 bits
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, strict about types, closed to unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 def _exactly_one(section: Section) -> Any:
@@ -330,8 +325,16 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
+    temperature: TemperatureConfig = NoTemperature()
+    """A head that divides the logits, trained with the model: none, global, vector, position,
+    linear, mlp, adaptive or thermometer (`kind`), and its settings."""
     log_every: Cadence = 10
     """Steps between two lines of training metrics."""
+
+    @model_validator(mode="after")
+    def _temperature_fits(self) -> Self:
+        check_fits(self.temperature, self.model)
+        return self
 
 
 class ControlsConfig(Section):

@@ -53,13 +53,14 @@ def make_train_step(
     fields = tuple(dict.fromkeys((*FIELDS, *fields, *loss.fields)))
 
     def summed_loss(params: Params, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        hidden, unembedding = network.apply(params, batch.tokens, batch.segments)
+        hidden, unembedding, temperature = network.apply(params, batch.tokens, batch.segments)
         total, stats = additive_loss(
             hidden,
             unembedding,
             batch.labels,
             batch.weights,
             loss.per_token,
+            temperature=temperature,
             vocab_size=network.vocab_size,
             soft_cap=network.config.logit_soft_cap,
             fields=fields,
