@@ -59,7 +59,7 @@ def main() -> None:
 
     @jax.jit
     def nll(params: Any, tokens: Any, segments: Any, labels: Any, weights: Any) -> Any:
-        hidden, unembedding = network.apply(params, tokens, segments)
+        hidden, unembedding, _ = network.apply(params, tokens, segments)
         stats = readout(hidden, unembedding, labels, vocab_size=network.vocab_size, fields=("nll",))
         return jnp.sum(stats.nll * weights)
 

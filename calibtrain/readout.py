@@ -117,6 +117,7 @@ def probabilities(
     hidden: Float[Array, "rows width"],
     unembedding: Float[Array, "width vocab"],
     *,
+    temperature: Float[Array, " rows"] | float | None = None,
     soft_cap: float | None = None,
 ) -> Float[Array, "rows vocab"]:
     """The whole next-token distribution of a few hidden states, float32: what decoding needs.
@@ -126,7 +127,8 @@ def probabilities(
     product = jnp.matmul(
         hidden, unembedding.astype(hidden.dtype), preferred_element_type=jnp.float32
     )
-    return jax.nn.softmax(_logits(product, soft_cap, None), axis=-1)
+    inverse = _inverse(temperature, product.shape[:1])
+    return jax.nn.softmax(_logits(product, soft_cap, inverse), axis=-1)
 
 
 def additive_loss(

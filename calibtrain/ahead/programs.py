@@ -20,6 +20,7 @@ from calibtrain.models.stack import choose_layers
 from calibtrain.parallel.flops import forward_flops, training_flops
 from calibtrain.parallel.mesh import make_layout
 from calibtrain.readout import default_chunk
+from calibtrain.temperature import tempered
 from calibtrain.training.engine import lower_step, state_shapes
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.plan import Plan
@@ -42,10 +43,12 @@ def compile_ahead(plan: Plan, target: Target) -> dict[str, Any]:
         config.mesh, config.batch.rows, config.batch.accumulate, target.devices(), replicas=replicas
     )
     model = resolve(config.model, plan.context, target)
-    network = build(model, vocab)
+    network = tempered(build(model, vocab), config.temperature)
     chunk = default_chunk(vocab, target.platform)
 
-    optimizer = make_optimizer(config.optimizer, plan.budget.steps)
+    optimizer = make_optimizer(
+        config.optimizer, plan.budget.steps, decay_head=config.temperature.decay
+    )
     stacked = replicas if replicas > 1 else None
     step, states = _lower(
         "training step",

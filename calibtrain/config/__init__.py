@@ -31,9 +31,11 @@ from calibtrain.config.sections import (
     TokenizerConfig,
     TrainConfig,
 )
+from calibtrain.config.temperature import HEADS, TemperatureConfig
 from calibtrain.config.yaml_text import parse_yaml, read_tree
 
 __all__ = [
+    "HEADS",
     "WAYS_TO_COMPUTE",
     "AnyTerm",
     "BatchConfig",
@@ -50,6 +52,7 @@ __all__ = [
     "OptimizerConfig",
     "Section",
     "StudyConfig",
+    "TemperatureConfig",
     "TokenizerConfig",
     "TrainConfig",
     "apply_overrides",

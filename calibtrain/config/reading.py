@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -129,11 +129,13 @@ def _explain(fields: Sequence[str], path: Sequence[str], item: Any) -> str:
 def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[str]]:
     """Field names of the innermost section on the way, and the location without union tags."""
     path: list[str] = []
+    kinds: dict[str, Any] = {}
     fields = list(cls.model_fields)
     for part in location:
         if cls is not None and part in cls.model_fields:
             path.append(part)
             annotation = cls.model_fields[part].annotation
+            kinds = _kinds(annotation)
             cls = (
                 annotation
                 if isinstance(annotation, type) and issubclass(annotation, Section)
@@ -141,9 +143,23 @@ def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[st
             )
             if cls is not None:
                 fields = list(cls.model_fields)
+        elif cls is None and part in kinds:
+            cls, kinds = kinds[part], {}
+            fields = list(cls.model_fields)
         elif cls is not None or part.isdigit():
             path.append(part)
     return fields, path
+
+
+def _kinds(annotation: Any) -> dict[str, type[Section]]:
+    """The sections of a union, or of a list of them, that are told apart by `kind`."""
+    found: dict[str, type[Section]] = {}
+    for member in get_args(annotation):
+        if not (isinstance(member, type) and issubclass(member, Section)):
+            found.update(_kinds(member))
+        elif "kind" in member.model_fields:
+            found[get_args(member.model_fields["kind"].annotation)[0]] = member
+    return found
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -193,6 +209,8 @@ def config_hash(section: Section) -> str:
     """
     left_out: Any = WAYS_TO_COMPUTE if isinstance(section, Config) else None
     tree = section.model_dump(mode="json", exclude=left_out)
+    if tree.get("temperature") == {"kind": "none"}:  # as before there were heads
+        del tree["temperature"]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from calibtrain.config.losses import CROSS_ENTROPY, AnyTerm, BatchTerm
 from calibtrain.config.section import Section
+from calibtrain.config.temperature import NoTemperature, TemperatureConfig, check_fits
 
 Count = Annotated[int, Field(ge=1, le=10**18)]
 Cadence = Annotated[int, Field(ge=1, le=2**31 - 1)]  # steps are counted in 32 bits
@@ -320,10 +321,13 @@ class Config(Section):
     mesh: MeshConfig = MeshConfig()
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    loss: Annotated[tuple[AnyTerm, ...], Field(min_length=1)] = CROSS_ENTROPY
+    loss: tuple[AnyTerm, ...] = CROSS_ENTROPY
     """What is minimised: the weighted sum of these terms."""
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
+    temperature: TemperatureConfig = NoTemperature()
+    """A head that divides the logits, trained with the model: none, global, vector, position,
+    linear, mlp, adaptive or thermometer (`kind`), and its settings."""
     log_every: Cadence = 10
     """Steps between two lines of training metrics."""
 
@@ -336,6 +340,11 @@ class Config(Section):
             "needs a term a token, such as cross_entropy, with a weight above 0 and from_step 0: "
             "losses over a batch only say whether confidences are right, not which token is"
         )
+
+    @model_validator(mode="after")
+    def _temperature_fits(self) -> Self:
+        check_fits(self.temperature, self.model)
+        return self
 
 
 class ControlsConfig(Section):

@@ -37,11 +37,14 @@ class ByteStates:
         self._rows = rows
         soft_cap = network.config.logit_soft_cap
 
+        def read(hidden: Array, columns: Array, temperature: Array | None) -> Array:
+            return probabilities(hidden, columns, temperature=temperature, soft_cap=soft_cap)
+
         def start(
             params: Params, columns: Array, tokens: Array, counts: Array
         ) -> tuple[Array, Cache]:
-            hidden, cache = network.prefill(params, tokens, counts, context)
-            return probabilities(hidden, columns, soft_cap=soft_cap), cache
+            hidden, temperature, cache = network.prefill(params, tokens, counts, context)
+            return read(hidden, columns, temperature), cache
 
         def extend(
             params: Params, columns: Array, cache: Cache, new: Int[Array, "3 new"]
@@ -51,8 +54,8 @@ class ByteStates:
             # that would be four times as slow.
             keep = jax.lax.optimization_barrier
             taken = keep(jax.tree.map(lambda x: x[sources], cache))
-            hidden, taken = keep(network.decode(params, taken, tokens))
-            return probabilities(hidden, columns, soft_cap=soft_cap), _put(cache, taken, targets)
+            hidden, temperature, taken = keep(network.decode(params, taken, tokens))
+            return read(hidden, columns, temperature), _put(cache, taken, targets)
 
         self._start = jax.jit(start)
         self._extend = jax.jit(extend, donate_argnums=2)

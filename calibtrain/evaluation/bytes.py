@@ -21,7 +21,7 @@ from calibtrain.evaluation.byte_beam import ByteBeam
 from calibtrain.evaluation.byte_states import ByteStates
 from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.result import RATIO, WIDTH, Evaluation, document_table
-from calibtrain.evaluation.signatures import signatures
+from calibtrain.evaluation.signatures import signatures, temperature_label
 from calibtrain.evaluation.strata import (
     ENTROPY,
     POSITION,
@@ -174,6 +174,7 @@ class TextEvaluator:
         beam: Beam | None = None,
         lanes: int | None = None,
         events: EventSpace | None = None,
+        fitted: str | None = None,
     ):
         """Args:
         network: the model.
@@ -183,7 +184,9 @@ class TextEvaluator:
         beam: default: 5 hypotheses within 0.05 of the best.
         lanes: texts of the beam side by side; default: what suits the platform.
         events: what is predicted; default: the next byte.
+        fitted: name of the network's head, if it was fitted afterwards.
         """
+        self._head, self._fitted = network.head.name if network.head else None, fitted
         self.network, self.tokenizer, self.context, self.bins = network, tokenizer, context, bins
         self.beam, self.events = beam or Beam(), events or NEXT_BYTE
         self.lanes = lanes or LANES.get(jax.default_backend(), LANES_ELSEWHERE)
@@ -238,6 +241,7 @@ class TextEvaluator:
             event=self.events.name,
             confidence=self.events.confidence,
             bins=self.bins,
+            temperature=temperature_label(1.0, self._fitted or self._head),
         )
         return Evaluation(
             about={
@@ -250,7 +254,8 @@ class TextEvaluator:
                 "limit": limit,
                 "context": self.context,
                 "bins": self.bins,
-                "temperature": 1.0,
+                "temperature": self._fitted or 1.0,
+                **({"head": self._head} if self._head else {}),
                 "documents": len(documents),
             },
             results={

@@ -39,8 +39,9 @@ class Evaluation:
 
     Attributes:
         about: corpus, split, step, hashes, vocab_size, context, bins, documents; and limit, the
-            bytes of text that were asked for, about (none: all). For other events than tokens also
-            how they were found.
+            bytes of text that were asked for, about (none: all); temperature, a number or the name
+            of a fitted head; head, the kind of one that the network has. For other events than
+            tokens also how they were found.
         results: from `reading.read_results`, and `signatures`.
         documents: columns of the table with a row a document (document, tokens, bytes, nll and
             entropy summed in nats, confidence, correct and the multiclass Brier score summed; those
@@ -83,7 +84,8 @@ class Evaluation:
         if (limit := self.about["limit"]) != final_bytes:
             name += "_whole" if limit is None else f"_{limit}bytes"
         if (temperature := self.about["temperature"]) != 1.0:
-            name += f"_T{temperature:.4f}"
+            named = isinstance(temperature, str)
+            name += f"_T-{temperature}" if named else f"_T{temperature:.4f}"
         if (event := self.about["event"]) != "token":
             name += f"-{event}"
             if (beam := self.about["beam"]) != WIDTH:

@@ -17,10 +17,11 @@ from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, T
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
-from calibtrain.models import build
+from calibtrain.models import TEMPERATURE, Network, Params, build
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.places import place
-from calibtrain.temperature import FittedTemperature, fit_temperature
+from calibtrain.temperature import FittedTemperature, fit_temperature, tempered
+from calibtrain.temperature.saved_head import SavedHead, read_head
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError
 from calibtrain.training.objective import make_objective
@@ -39,6 +40,7 @@ def evaluate_run(
     corpus: str | None = None,
     split: str = "test",
     limit: int | None = None,
+    temperature: str | None = None,
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Evaluation:
@@ -51,14 +53,16 @@ def evaluate_run(
         corpus: kjv, pydoc, markov, files:GLOB, tfds:NAME[/CONFIG]; default the run's own.
         split: train, validation or test.
         limit: bytes of text, about; none: the whole split.
+        temperature: name of a head that was fitted to this checkpoint; none: without.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
 
     Raises:
         UserError: for a folder that holds no run or no whole checkpoint, or that another process
-            is writing; and for a corpus or split that cannot be had.
+            is writing; for a corpus or split that cannot be had; and for a head that is not there
+            or was fitted to another checkpoint.
     """
-    with opened(path, cache, check) as saved:
+    with opened(path, cache, check, temperature) as saved:
         return saved.evaluate(corpus, split, limit)
 
 
@@ -71,6 +75,7 @@ def evaluate_run_on_text(
     limit: int | None = None,
     width: int | None = None,
     ratio: float | None = None,
+    temperature: str | None = None,
     cache: Path | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
@@ -84,6 +89,7 @@ def evaluate_run_on_text(
         limit: bytes of text, about; none: the whole split.
         width: tokenisations that are followed; default 5.
         ratio: none is followed below this share of the best one's weight; default 0.05.
+        temperature: as for `evaluate_run`.
         cache: where prepared data is kept.
         progress: called with symbols read, and of all; may raise to give up.
 
@@ -92,15 +98,24 @@ def evaluate_run_on_text(
     """
     beam = Beam()
     beam = Beam(beam.width if width is None else width, beam.ratio if ratio is None else ratio)
-    with opened(path, cache) as saved:
+    with opened(path, cache, temperature=temperature) as saved:
         return saved.evaluate_text(EVENT_SPACES[events], corpus, split, limit, beam, progress)
 
 
 @contextmanager
 def opened(
-    path: Path, cache: Path | None = None, check: Callable[[], None] = lambda: None
+    path: Path,
+    cache: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+    temperature: str | None = None,
 ) -> Iterator["SavedRun"]:
     """A run, held for this process, with its latest checkpoint ready to be evaluated.
+
+    Args:
+        path: the run folder.
+        cache: where prepared data is kept.
+        check: called between batches; may raise to give up.
+        temperature: name of a fitted head that is to divide the logits.
 
     Raises:
         UserError: as `evaluate_run` does.
@@ -109,7 +124,8 @@ def opened(
     config = run.read_config()
     with run.locked():
         try:
-            yield SavedRun(run, config, cache or cache_directory(), check)
+            head = None if temperature is None else fitted_head(run, config, temperature)
+            yield SavedRun(run, config, cache or cache_directory(), check, head)
         except NonFiniteError as error:
             raise NonFiniteError(f"{path}: {error}. {ADVICE}") from None
 
@@ -121,12 +137,21 @@ class SavedRun:
         run: its folder.
         config: its configuration.
         tokenizer: its tokenizer.
+        head: that was fitted to it and divides its logits; none: none.
+        cache: where prepared data is kept.
     """
 
-    def __init__(self, run: RunFolder, config: Config, cache: Path, check: Callable[[], None]):
+    def __init__(
+        self,
+        run: RunFolder,
+        config: Config,
+        cache: Path,
+        check: Callable[[], None] = lambda: None,
+        head: SavedHead | None = None,
+    ):
         self.run, self.config = run, config
         self.tokenizer = run.read_tokenizer()
-        self._cache, self._check = cache, check
+        self.head, self.cache, self._check = head, cache, check
         self._corpora: dict[str | None, Corpus] = {}
         self._loaded: tuple[Any, TokenEvaluator] | None = None
 
@@ -135,12 +160,12 @@ class SavedRun:
         if name not in self._corpora:
             own = self.config.corpus
             settings = own if name is None else parse_corpus(name, own)
-            self._corpora[name] = open_corpus(settings, self._cache)
+            self._corpora[name] = open_corpus(settings, self.cache)
         return self._corpora[name]
 
     def store(self, corpus: str | None, split: str) -> TokenStore:
         """A split of a corpus in the run's vocabulary."""
-        return open_store(self.corpus(corpus), split, self.tokenizer, self._cache)
+        return open_store(self.corpus(corpus), split, self.tokenizer, self.cache)
 
     def evaluate(
         self, corpus: str | None, split: str, limit: int | None, temperature: float = 1.0
@@ -172,17 +197,17 @@ class SavedRun:
         """Evaluate on events of text, on one device, and write the result into the run."""
         store = self.store(corpus, split)
         evaluator = TextEvaluator(
-            build(self.config.model, self.tokenizer.vocab_size),
+            self.network,
             self.tokenizer,
-            context=self._context,
+            context=self.context,
             bins=self.config.evaluation.bins,
             beam=beam,
             events=events,
+            fitted=None if self.head is None else self.head.name,
         )
-        _, state = load_state(self.run)
         return self._write(
             evaluator.evaluate(
-                state.params,
+                self.params(),
                 store,
                 self._about(corpus, split),
                 limit=limit,
@@ -218,7 +243,22 @@ class SavedRun:
         return self.run.read_target_counts(self.tokenizer.vocab_size)
 
     @property
-    def _context(self) -> int:
+    def network(self) -> Network:
+        """The run's network, with the head that divides its logits."""
+        own = network_of(self.config, self.tokenizer.vocab_size)
+        return own if self.head is None else tempered(own, self.head.config)
+
+    def params(self, layout: Layout | None = None) -> Params:
+        """The checkpoint's parameters on the devices of a layout (none: one), and the head's."""
+        _, state = load_state(self.run, layout)
+        if self.head is None:
+            return state.params
+        head = self.network.head
+        assert head is not None
+        return {**state.params, TEMPERATURE: self.head.read_params(head)}
+
+    @property
+    def context(self) -> int:
         """Tokens that the model sees back."""
         counts = self._counts
         bytes_per_token = float(counts @ self.tokenizer.byte_lengths) / float(counts.sum())
@@ -239,16 +279,16 @@ class SavedRun:
         """The parameters of the checkpoint, and what evaluates them by tokens."""
         if self._loaded is None:
             layout = _all_devices(self.config.evaluation.rows)
-            _, state = load_state(self.run, layout)
             evaluator = TokenEvaluator(
-                build(self.config.model, self.tokenizer.vocab_size),
+                self.network,
                 frequency_deciles(self._counts),
                 rows=self.config.evaluation.rows,
-                context=self._context,
+                context=self.context,
                 bins=self.config.evaluation.bins,
                 layout=layout,
+                fitted=None if self.head is None else self.head.name,
             )
-            self._loaded = state.params, evaluator
+            self._loaded = self.params(layout), evaluator
         return self._loaded
 
 
@@ -256,6 +296,35 @@ def _all_devices(rows: int) -> Layout:
     """Every device here, each with an equal share of at least so many rows."""
     count = jax.device_count()
     return make_layout(MeshConfig(), -(-rows // count) * count)
+
+
+def network_of(config: Config, vocab_size: int) -> Network:
+    """The network of a run, with the head that it was trained with."""
+    return tempered(build(config.model, vocab_size), config.temperature)
+
+
+def fitted_head(run: RunFolder, config: Config, name: str) -> SavedHead:
+    """A head that was fitted to a run's latest checkpoint.
+
+    Raises:
+        UserError: where there is none of that name, or it was fitted to another checkpoint.
+    """
+    head = read_head(run.heads, name)
+    step = latest_step(run)
+    mine = {
+        "step": step,
+        "config": config_hash(config),
+        "sha256": checkpoint.fingerprint(run.checkpoints, step),
+    }
+    found = head.about.get("checkpoint", {})
+    for key, value in mine.items():
+        if found.get(key) != value:
+            raise UserError(
+                f"--temperature: {name} was fitted to another checkpoint ({key} {found.get(key)}; "
+                f"the run's latest has {value}); fit it again: calibtrain temperature fit "
+                f"{run.path} --head {head.config.kind} --name {name} --replace"
+            )
+    return head
 
 
 def latest_step(run: RunFolder) -> int:
@@ -283,7 +352,7 @@ def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, Train
     config = run.read_config()
     tokenizer = run.read_tokenizer()
     step = latest_step(run)
-    network = build(config.model, tokenizer.vocab_size)
+    network = network_of(config, tokenizer.vocab_size)
     optimizer = make_optimizer(config.optimizer, steps=1)  # only the shape of its state matters
     objective = make_objective(config.loss, vocab_size=tokenizer.vocab_size)
     shapes = jax.eval_shape(lambda: initial_state(network, optimizer, config.seed, objective))

@@ -40,3 +40,15 @@ def signatures(figures: Mapping[str, Any], about: Signature) -> dict[str, str]:
         name: str(dataclasses.replace(about, **{"edges": "", **made.get(name, plain)}))
         for name in named
     }
+
+
+def temperature_label(temperature: float, head: str | None) -> float | str:
+    """What a signature says of the temperature: a number, the name of a head, or of both.
+
+    Args:
+        temperature: a number that divides all logits.
+        head: what divides them besides.
+    """
+    if head is None:
+        return temperature
+    return head if temperature == 1.0 else f"{head}+{temperature:.4f}"

@@ -14,7 +14,7 @@ from calibtrain.data.store import TokenStore
 from calibtrain.data.windows import EvaluationWindows, WindowBatch
 from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.result import Evaluation, document_table
-from calibtrain.evaluation.signatures import signatures
+from calibtrain.evaluation.signatures import signatures, temperature_label
 from calibtrain.evaluation.strata import (
     DECILES,
     ENTROPY,
@@ -48,6 +48,7 @@ class TokenEvaluator:
         bins: int,
         layout: Layout | None = None,
         chunk: int | None = None,
+        fitted: str | None = None,
     ):
         """Args:
         network: the model.
@@ -57,7 +58,10 @@ class TokenEvaluator:
         bins: equal-width bins of the ECE.
         layout: of the devices that share the work; none: one device.
         chunk: tokens whose logits are held at once.
+        fitted: name of the network's head, if it was fitted afterwards.
         """
+        self._head = network.head.name if network.head else None
+        self._fitted = fitted
         self._layout = layout if layout and layout.devices > 1 else None
         shares = self._layout.row_shares if self._layout else 1
         self.rows, self.context, self.bins = -(-rows // shares) * shares, context, bins
@@ -67,7 +71,9 @@ class TokenEvaluator:
         def score(
             params: Params, batch: WindowBatch, temperature: Float[Array, ""] | None
         ) -> Float[Array, "rows context columns"]:
-            hidden, unembedding = network.apply(params, batch.tokens, batch.segments)
+            hidden, unembedding, own = network.apply(params, batch.tokens, batch.segments)
+            if own is not None:  # the network's own, and what else divides the logits
+                temperature = own if temperature is None else own * temperature
             stats = readout(
                 hidden,
                 unembedding,
@@ -142,7 +148,7 @@ class TokenEvaluator:
             tokenizer=about["tokenizer_hash"],
             version=calibtrain.__version__,
             bins=self.bins,
-            temperature=temperature,
+            temperature=temperature_label(temperature, self._fitted or self._head),
         )
         return Evaluation(
             about={
@@ -151,7 +157,8 @@ class TokenEvaluator:
                 "limit": limit,
                 "context": self.context,
                 "bins": self.bins,
-                "temperature": temperature,
+                "temperature": self._fitted or temperature,
+                **({"head": self._head} if self._head else {}),
                 "documents": len(windows.documents),
             },
             results={**results, "signatures": signatures(results, signature)},

@@ -7,7 +7,7 @@ its parameters a plain nested dict of float32 arrays, so that `jax.jit` sees fla
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,71 @@ if TYPE_CHECKING:  # benchmarks run without it
 
 
 Params = dict[str, Any]
-Cache = KeyValueCache | RecurrentState
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TemperedCache:
+    """What a network with a head keeps.
+
+    Attributes:
+        body: what the network keeps without one.
+        head: what the head keeps; None for one that looks at a token alone.
+    """
+
+    body: KeyValueCache | RecurrentState
+    head: Any
+
+
+Cache = KeyValueCache | RecurrentState | TemperedCache
 """What decoding keeps, a row a sequence: `jax.tree.map(lambda x: x[index], cache)` reorders it."""
+
+
+class Head(Protocol):
+    """What divides a network's logits, from its last hidden states (`calibtrain.temperature`)."""
+
+    @property
+    def name(self) -> str:
+        """For signatures."""
+
+    def init(self, key: Array) -> Params:
+        """Fresh float32 parameters, of a temperature of 1."""
+
+    def apply(
+        self,
+        params: Params,
+        hidden: Float[Array, "batch time width"],
+        unembedding: Float[Array, "width vocab"],
+        segments: Int[Array, "batch time"],
+    ) -> tuple[
+        Float[Array, "batch time inner"],
+        Float[Array, "inner vocab"],
+        Float[Array, "batch time"] | None,
+    ]:
+        """What `readout` takes in the place of the network's hidden states and unembedding, and
+        the temperature of each token, which depends on those before it in its segment alone."""
+
+    def columns(
+        self, params: Params, unembedding: Float[Array, "width vocab"]
+    ) -> Float[Array, "inner vocab"]:
+        """The unembedding that `apply` returns."""
+
+    def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> Any:
+        """As `Network.empty_cache`; arrays that the layers compute with are of `dtype`."""
+
+    def decode(
+        self,
+        params: Params,
+        cache: Any,
+        hidden: Float[Array, "rows width"],
+        active: Bool[Array, " rows"],
+    ) -> tuple[Float[Array, "rows inner"], Float[Array, " rows"] | None, Any]:
+        """`apply` for one more token of each row; and the cache with it."""
+
+
 _KINDS = {"transformer": Transformer, "lstm": LSTM}
+TEMPERATURE = "temperature"
+"""Where a head's parameters are among a network's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,24 +98,33 @@ class Network:
     Attributes:
         config: the architecture.
         vocab_size: number of real vocabulary entries.
+        head: what divides the logits; none: nothing does. Its parameters are `params[TEMPERATURE]`.
     """
 
     config: ModelConfig
     vocab_size: int
     _graph: Any = dataclasses.field(repr=False)
+    head: Head | None = None
 
     def init(self, key: Array) -> Params:
-        """Fresh float32 parameters."""
+        """Fresh float32 parameters. Those of the model are the same with a head and without."""
         module = _module(self.config, self.vocab_size, nnx.Rngs(key))
-        return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+        params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+        if self.head is not None:
+            params[TEMPERATURE] = self.head.init(jax.random.fold_in(key, 1))
+        return params
 
     def apply(
         self,
         params: Params,
         tokens: Int[Array, "batch time"],
         segments: Int[Array, "batch time"],
-    ) -> tuple[Float[Array, "batch time width"], Float[Array, "width vocab"]]:
-        """Hidden states and unembedding, ready for `readout`.
+    ) -> tuple[
+        Float[Array, "batch time width"],
+        Float[Array, "width vocab"],
+        Float[Array, "batch time"] | None,
+    ]:
+        """Hidden states, unembedding and temperature (None without a head), ready for `readout`.
 
         Args:
             params: from `init`.
@@ -61,11 +132,15 @@ class Network:
             segments: number of the document, within its row, that each token belongs to.
         """
         module = self._with(params)
-        return module(tokens, segments), module.vocabulary.columns()
+        hidden, unembedding = module(tokens, segments), module.vocabulary.columns()
+        if self.head is None:
+            return hidden, unembedding, None
+        return self.head.apply(params[TEMPERATURE], hidden, unembedding, segments)
 
     def unembedding(self, params: Params) -> Float[Array, "width vocab"]:
-        """The unembedding alone."""
-        return self._with(params).vocabulary.columns()
+        """The unembedding alone, as `apply` returns it."""
+        columns = self._with(params).vocabulary.columns()
+        return columns if self.head is None else self.head.columns(params[TEMPERATURE], columns)
 
     def empty_cache(self, params: Params, rows: int, length: int) -> Cache:
         """A cache of so many sequences of which nothing is read yet.
@@ -75,7 +150,12 @@ class Network:
             rows: number of sequences.
             length: how many of its last tokens a sequence sees (a transformer's context).
         """
-        return self._with(params).empty_cache(rows, length)
+        module = self._with(params)
+        body = module.empty_cache(rows, length)
+        if self.head is None:
+            return body
+        dtype = module.vocabulary.dtype
+        return TemperedCache(body, self.head.empty_cache(params[TEMPERATURE], rows, length, dtype))
 
     def decode(
         self,
@@ -83,7 +163,7 @@ class Network:
         cache: Cache,
         tokens: Int[Array, " rows"],
         active: Bool[Array, " rows"] | None = None,
-    ) -> tuple[Float[Array, "rows width"], Cache]:
+    ) -> tuple[Float[Array, "rows width"], Float[Array, " rows"] | None, Cache]:
         """Read one more token of each sequence.
 
         As long as a sequence fits into the cache, hidden states are those of `apply` on the whole
@@ -97,10 +177,20 @@ class Network:
                 means nothing. Default: all.
 
         Returns:
-            The hidden state of each token, and the cache with it.
+            The hidden state and the temperature (None without a head) of each token, and the cache
+            with it.
         """
         active = jnp.ones(tokens.shape, bool) if active is None else active
-        return self._with(params).decode(cache, tokens, active)
+        module: Any = self._with(params)
+        if self.head is None:
+            hidden, cache = module.decode(cache, tokens, active)
+            return hidden, None, cache
+        assert isinstance(cache, TemperedCache)
+        hidden, body = module.decode(cache.body, tokens, active)
+        hidden, temperature, head = self.head.decode(
+            params[TEMPERATURE], cache.head, hidden, active
+        )
+        return hidden, temperature, TemperedCache(body, head)
 
     def prefill(
         self,
@@ -108,7 +198,7 @@ class Network:
         tokens: Int[Array, "rows time"],
         counts: Int[Array, " rows"],
         length: int,
-    ) -> tuple[Float[Array, "rows width"], Cache]:
+    ) -> tuple[Float[Array, "rows width"], Float[Array, " rows"] | None, Cache]:
         """Read the first tokens of sequences, one after another.
 
         Args:
@@ -118,25 +208,30 @@ class Network:
             length: as for `empty_cache`.
 
         Returns:
-            The hidden state of each row's last token, and the cache.
+            The hidden state and the temperature (None without a head) of each row's last token, and
+            the cache.
         """
 
-        def read(time: Array, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
-            last, cache = carry
+        def read(time: Array, carry: tuple[Any, Any, Cache]) -> tuple[Any, Any, Cache]:
+            last, last_temperature, cache = carry
             active = time < counts
-            hidden, cache = self.decode(params, cache, tokens[:, time], active)
-            return jnp.where(active[:, None], hidden, last), cache
+            hidden, temperature, cache = self.decode(params, cache, tokens[:, time], active)
+            if temperature is not None:
+                temperature = jnp.where(active, temperature, last_temperature)
+            return jnp.where(active[:, None], hidden, last), temperature, cache
 
-        start = jnp.zeros((len(tokens), self.config.width), compute_dtype(self.config))
         cache = self.empty_cache(params, len(tokens), length)
-        return jax.lax.fori_loop(0, jnp.max(counts), read, (start, cache))
+        found = jax.eval_shape(lambda: self.decode(params, cache, tokens[:, 0])[:2])
+        hidden, temperature = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found)
+        return jax.lax.fori_loop(0, jnp.max(counts), read, (hidden, temperature, cache))
 
     def _with(self, params: Params) -> Any:
-        return nnx.merge(self._graph, nnx.State(params))
+        body = {name: part for name, part in params.items() if name != TEMPERATURE}
+        return nnx.merge(self._graph, nnx.State(body))
 
 
 def build(config: ModelConfig, vocab_size: int) -> Network:
-    """The network of a configuration for a vocabulary."""
+    """The network of a configuration for a vocabulary, without a head (`temperature.tempered`)."""
     module = nnx.eval_shape(lambda: _module(config, vocab_size, nnx.Rngs(0)))
     return Network(config, vocab_size, nnx.graphdef(module))
 

@@ -60,6 +60,12 @@ def read_identity(folder: Path, step: int) -> Identity:
     return Identity(found.get("config", ""), found.get("tokenizer", ""), found.get("corpus"))
 
 
+def fingerprint(folder: Path, step: int) -> str:
+    """SHA-256 of a whole checkpoint's checksums: the same of copies, another of any other."""
+    with reached(folder):
+        return hashlib.sha256((folder / str(step) / CHECKSUMS).read_bytes()).hexdigest()
+
+
 def steps_saved(folder: Path) -> list[int]:
     """Steps of the whole checkpoints in a folder, ascending."""
     with reached(folder):

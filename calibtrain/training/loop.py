@@ -181,7 +181,10 @@ def _advance(records: Sequence[Record], step: int, stop: threading.Event) -> lis
     """Train runs of the same length from a step on."""
     plan = records[0].plan
     steps, log_every = plan.budget.steps, plan.config.log_every
-    engine = make_engine([r.plan for r in records], make_optimizer(plan.config.optimizer, steps))
+    optimizer = make_optimizer(
+        plan.config.optimizer, steps, decay_head=plan.config.temperature.decay
+    )
+    engine = make_engine([r.plan for r in records], optimizer)
     folders = [record.run.checkpoints for record in records]
     states = engine.restore(folders, step) if step else engine.begin()
     for record in records:

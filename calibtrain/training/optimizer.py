@@ -1,4 +1,5 @@
-"""AdamW with warm-up and a decay schedule; norms, biases and (by default) embeddings undecayed."""
+"""AdamW with warm-up and a decay schedule; norms, biases and (by default) embeddings and
+temperature heads undecayed."""
 
 from typing import Any
 
@@ -6,6 +7,7 @@ import jax
 import optax
 
 from calibtrain.config import OptimizerConfig
+from calibtrain.models import TEMPERATURE
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -29,17 +31,22 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
     return optax.join_schedules([rising, stable, falling], [warmup, max(warmup, steps - decay)])
 
 
-def decay_mask(params: Any, *, embeddings: bool) -> Any:
-    """True for the parameters that are decayed: matrices, and the vocabulary's tables if asked."""
+def decay_mask(params: Any, *, embeddings: bool, head: bool = False) -> Any:
+    """True for the parameters that are decayed: matrices; the vocabulary's tables and those of a
+    temperature head if asked."""
 
     def decayed(path: tuple[Any, ...], leaf: Any) -> bool:
         names = {str(getattr(key, "key", key)) for key in path}
+        if TEMPERATURE in names and not head:
+            return False
         return leaf.ndim >= 2 and (embeddings or "vocabulary" not in names)
 
     return jax.tree_util.tree_map_with_path(decayed, params)
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimizerConfig, steps: int, *, decay_head: bool = False
+) -> optax.GradientTransformation:
     """Clipping, then AdamW (Loshchilov & Hutter 2019)."""
     adamw = optax.adamw(
         learning_rate_schedule(config, steps),
@@ -47,7 +54,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         b2=config.beta2,
         eps=config.epsilon,
         weight_decay=config.weight_decay,
-        mask=lambda params: decay_mask(params, embeddings=config.decay_embeddings),
+        mask=lambda params: decay_mask(params, embeddings=config.decay_embeddings, head=decay_head),
     )
     if config.clip_norm is None:
         return adamw

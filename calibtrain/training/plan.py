@@ -14,6 +14,7 @@ from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.models import Network, ParameterCount, build, count_parameters
 from calibtrain.parallel.flops import training_flops
+from calibtrain.temperature import tempered
 from calibtrain.training.checkpoint import Identity
 from calibtrain.training.objective import Objective, make_objective
 
@@ -115,7 +116,7 @@ def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = igno
     told: list[Mapping[str, Any]] = []  # later: where the plan fails, its error is all that is said
     store = open_store(corpus, "train", tokenizer, cache, told.append)
     context = context_tokens(config, store.bytes_per_token)
-    network = build(config.model, tokenizer.vocab_size)
+    network = tempered(build(config.model, tokenizer.vocab_size), config.temperature)
     parameters = count_parameters(config.model, tokenizer.vocab_size)
     plans = []
     for config in configs:

@@ -67,6 +67,11 @@ class RunFolder:
         return self.path / "evaluations"
 
     @property
+    def heads(self) -> Path:
+        """NAME/: a temperature head that was fitted afterwards (see `temperature.saved_head`)."""
+        return self.path / "temperature"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object a line; a function of the configuration alone, so no times in it."""
         return self.path / "metrics.jsonl"

@@ -157,7 +157,8 @@ class _Loss:
         self, params: Params, batch: Batch, step: Array, memory: LossState
     ) -> tuple[Array, Sums, Seen]:
         """Token terms, summed; sums; and what the batch terms look at."""
-        hidden, unembedding = self.network.apply(params, batch.tokens, batch.segments)
+        outlook = self.network.apply(params, batch.tokens, batch.segments)
+        hidden, unembedding, temperature = outlook
         bound = self.objective.bound(memory)
         total, stats = additive_loss(
             hidden,
@@ -165,6 +166,7 @@ class _Loss:
             batch.labels,
             batch.weights,
             lambda stats: bound.per_token(stats, step),
+            temperature=temperature,
             vocab_size=self.network.vocab_size,
             soft_cap=self.network.config.logit_soft_cap,
             fields=tuple(dict.fromkeys((*FIELDS, *self.fields, *bound.fields))),
@@ -184,21 +186,20 @@ class _Loss:
             for term in bound.token_terms:
                 value = term.loss.per_token(stats)
                 sums[f"loss/{term.name}"] = jnp.sum(value * batch.weights)
-        seen = [
-            self._look(part, hidden, unembedding, batch, step) for part in self.objective.coupled
-        ]
+        seen = [self._look(part, outlook, batch, step) for part in self.objective.coupled]
         return total, sums, seen
 
     def _look(
-        self, part: Coupled, hidden: Array, unembedding: Array, batch: Batch, step: Array
+        self, part: Coupled, outlook: tuple[Any, Any, Any], batch: Batch, step: Array
     ) -> tuple[TokenStats, Array]:
         """Statistics of the tokens that some batch terms are computed over."""
+        hidden, unembedding, temperature = outlook
         rows, context = batch.labels.shape
         columns = part.columns(step, rows * self.shares * self.micro_batches, context)
         labels, weights = batch.labels, batch.weights
         if columns is not None:
-            hidden, labels, weights = (
-                jnp.take(x, columns, axis=1) for x in (hidden, labels, weights)
+            hidden, labels, weights, temperature = jax.tree.map(
+                lambda x: jnp.take(x, columns, axis=1), (hidden, labels, weights, temperature)
             )
         sums, stats = accumulate(
             hidden,
@@ -206,6 +207,7 @@ class _Loss:
             labels,
             weights,
             part.reduction,
+            temperature=temperature,
             vocab_size=self.network.vocab_size,
             soft_cap=self.network.config.logit_soft_cap,
             fields=part.fields,
@@ -234,9 +236,8 @@ class _Loss:
             return [], jnp.zeros(()), {}
 
         def look(_: None, batch: Batch) -> tuple[None, Seen]:
-            hidden, unembedding = self.network.apply(params, batch.tokens, batch.segments)
-            parts = self.objective.coupled
-            return None, [self._look(part, hidden, unembedding, batch, step) for part in parts]
+            outlook = self.network.apply(params, batch.tokens, batch.segments)
+            return None, [self._look(p, outlook, batch, step) for p in self.objective.coupled]
 
         seen = jax.lax.scan(look, None, micro)[1]
 

@@ -1,6 +1,7 @@
 """What run.json says of a run: how far it is, what it trains on, its size, its software."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,17 @@ def describe_run(
         },
         "context_tokens": plan.context,
         "parameters": {**dataclasses.asdict(parameters), "total": parameters.total},
+        **_head(plan),
         "budget": dataclasses.asdict(plan.budget),
         "memory": dict(memory),
         "seconds": seconds,
     }
+
+
+def _head(plan: Plan) -> dict[str, Any]:
+    """The temperature head, whose parameters are counted by themselves; nothing without one."""
+    if plan.network.head is None:
+        return {}
+    shapes = jax.eval_shape(plan.network.head.init, jax.random.key(0))
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    return {"temperature": {"kind": plan.network.head.name, "parameters": count}}

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import loss_formulas as reference
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 from calibtrain import losses
 from calibtrain.losses import BatchLoss, TokenLoss
 from calibtrain.readout import TokenStats, accumulate, statistics
-import loss_formulas as reference
 
 VOCAB, PADDED, TOKENS = 11, 13, 40
 POSTERIOR = np.array([0.1, -1.0, 0.3, 0.2, 0.9, 0.5, -1.0, 0.8, 0.6, 1.0])

@@ -36,7 +36,7 @@ def forward(config: ModelConfig, tokens: np.ndarray) -> np.ndarray:
     """Hidden states of whole sequences at once, by one program: what follows is not seen."""
     padded = np.zeros((4, 20), int)
     padded[: len(tokens), : tokens.shape[1]] = tokens
-    hidden, _ = compiled(config)[0](make(config)[1], padded, np.zeros_like(padded))
+    hidden, _, _ = compiled(config)[0](make(config)[1], padded, np.zeros_like(padded))
     return np.asarray(hidden)[: len(tokens), : tokens.shape[1]]
 
 
@@ -48,7 +48,7 @@ def test_every_position_equals_the_forward_pass(config: ModelConfig) -> None:
     cache = network.empty_cache(params, 3, 12)
     step = compiled(config)[1]
     for place in range(12):
-        hidden, cache = step(params, cache, tokens[:, place], np.ones(3, bool))
+        hidden, _, cache = step(params, cache, tokens[:, place], np.ones(3, bool))
         np.testing.assert_allclose(hidden, want[:, place], atol=2e-5)
 
 
@@ -65,7 +65,7 @@ def test_rows_can_be_reordered_copied_and_left_alone(config: ModelConfig) -> Non
         cache = jax.tree.map(lambda x, at=index: x[at], cache)
         histories = [list(histories[i]) for i in index]
         tokens, active = rng.integers(0, VOCAB, 4), rng.random(4) < 0.7
-        hidden, cache = step(params, cache, tokens, active)
+        hidden, _, cache = step(params, cache, tokens, active)
         for row in np.flatnonzero(active):
             histories[row].append(int(tokens[row]))
             want = forward(config, np.array([histories[row]]))[0, -1]
@@ -78,8 +78,8 @@ def test_prefixes_of_different_lengths_are_read_at_once(config: ModelConfig) -> 
     tokens = np.random.default_rng(2).integers(0, VOCAB, (4, 9))
     counts = np.array([1, 9, 4, 6])
     read = jax.jit(network.prefill, static_argnums=3)
-    hidden, cache = read(params, tokens, counts, 16)
-    more, _ = compiled(config)[1](params, cache, np.array([7, 8, 9, 10]), np.ones(4, bool))
+    hidden, _, cache = read(params, tokens, counts, 16)
+    more, _, _ = compiled(config)[1](params, cache, np.array([7, 8, 9, 10]), np.ones(4, bool))
     for row, count in enumerate(counts):
         sequence = np.append(tokens[row, :count], 7 + row)[None]
         want = forward(config, sequence)[0]
@@ -94,6 +94,6 @@ def test_a_full_cache_forgets_the_oldest_token() -> None:
     tokens = np.random.default_rng(3).integers(0, VOCAB, (2, 20))
     cache = network.empty_cache(params, 2, 6)
     for place in range(20):
-        hidden, cache = compiled(config)[1](params, cache, tokens[:, place], np.ones(2, bool))
+        hidden, _, cache = compiled(config)[1](params, cache, tokens[:, place], np.ones(2, bool))
         seen = tokens[:, max(0, place - 5) : place + 1]
         np.testing.assert_allclose(hidden, forward(config, seen)[:, -1], atol=2e-5)

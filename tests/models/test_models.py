@@ -159,7 +159,7 @@ def test_parameters_stay_float32_whatever_layers_compute_in() -> None:
     params = network.init(jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     tokens = jnp.zeros((1, 4), int)
-    states, unembedding = network.apply(params, tokens, tokens)
+    states, unembedding, _ = network.apply(params, tokens, tokens)
     assert states.dtype == unembedding.dtype == jnp.bfloat16
     assert compute_dtype(ModelConfig()) == jnp.float32  # the tests run on the CPU
 
@@ -174,7 +174,7 @@ def test_analytic_flops_agree_with_the_compiler(config: ModelConfig) -> None:
     tokens = jax.ShapeDtypeStruct((1, context), jnp.int32)
 
     def logits(p, t, s):
-        states, unembedding = network.apply(p, t, s)
+        states, unembedding, _ = network.apply(p, t, s)
         return states @ unembedding
 
     analysis = jax.jit(logits).lower(params, tokens, tokens).compile().cost_analysis()

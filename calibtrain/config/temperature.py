@@ -1,0 +1,133 @@
+"""Temperature heads: which one divides a model's logits, and its settings, told apart by `kind`.
+
+A run's head (`temperature:`) is trained with the model; the same settings fit a head afterwards.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+
+from calibtrain.config.section import Section
+
+Inner = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class NoTemperature(Section):
+    """The logits as the model makes them."""
+
+    kind: Literal["none"] = "none"
+    """No head."""
+
+    @property
+    def decay(self) -> bool:
+        """There is nothing to decay."""
+        return False
+
+
+class _Head(Section):
+    """What all heads have."""
+
+    decay: bool = False
+    """Let weight decay touch the head's matrices too."""
+
+
+class _Bounded(_Head):
+    """What heads with a temperature for each token have."""
+
+    limit: Annotated[float, Field(gt=1.001, le=1e4)] = 10.0
+    """Temperatures stay between 1 / limit and limit, whatever a head reads."""
+
+
+class GlobalTemperature(_Bounded):
+    """One temperature for all tokens."""
+
+    kind: Literal["global"] = "global"
+    """One temperature for all tokens."""
+
+
+class VectorScaling(_Head):
+    """A factor and a bias for each vocabulary entry: logits w z + b. Not with a soft cap."""
+
+    kind: Literal["vector"] = "vector"
+    """A factor and a bias for each vocabulary entry."""
+
+
+class PositionTemperature(_Bounded):
+    """A temperature by how many tokens of the document the model has read."""
+
+    kind: Literal["position"] = "position"
+    """By how many tokens of the document the model has read."""
+
+
+class LinearTemperature(_Bounded):
+    """log T linear in the last hidden state."""
+
+    kind: Literal["linear"] = "linear"
+    """log T linear in the last hidden state."""
+
+
+class MLPTemperature(_Bounded):
+    """log T by one hidden layer on the last hidden state."""
+
+    kind: Literal["mlp"] = "mlp"
+    """log T by one hidden layer on the last hidden state."""
+    hidden: Inner | None = None
+    """Width of the hidden layer; none: that of the model."""
+
+
+class AdaptiveTemperature(_Bounded):
+    """log T by a causal decoder layer on the last hidden states."""
+
+    kind: Literal["adaptive"] = "adaptive"
+    """A causal decoder layer on the last hidden states (adaptive temperature scaling)."""
+    heads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Attention heads; none: as the model (an LSTM: one)."""
+
+
+class ThermometerTemperature(_Bounded):
+    """A mean inverse temperature over the inputs of a task: here the document so far."""
+
+    kind: Literal["thermometer"] = "thermometer"
+    """The mean inverse temperature of the document so far."""
+    hidden: Inner | None = None
+    """Width of each branch's hidden layer; none: that of the model."""
+
+
+TemperatureConfig = Annotated[
+    NoTemperature
+    | GlobalTemperature
+    | VectorScaling
+    | PositionTemperature
+    | LinearTemperature
+    | MLPTemperature
+    | AdaptiveTemperature
+    | ThermometerTemperature,
+    Field(discriminator="kind"),
+]
+HEADS: dict[str, Any] = {
+    member.model_fields["kind"].default: member
+    for member in get_args(get_args(TemperatureConfig)[0])
+    if member is not NoTemperature
+}
+"""The sections of heads, by their kind."""
+
+
+def check_fits(head: Any, model: Any) -> None:
+    """Raise a ValueError for a head that a model (a `ModelConfig`) cannot have."""
+    if isinstance(head, VectorScaling) and model.logit_soft_cap is not None:
+        raise ValueError(
+            f"temperature.kind vector does not go with model.logit_soft_cap "
+            f"({model.logit_soft_cap}): it scales logits before the cap; use another kind, or null"
+        )
+    if isinstance(head, AdaptiveTemperature):
+        heads = attention_heads(head, model)
+        if model.width % heads or (model.width // heads) % 2:
+            raise ValueError(
+                f"model.width ({model.width}) must be temperature.heads ({heads}) times an even "
+                "number"
+            )
+
+
+def attention_heads(head: AdaptiveTemperature, model: Any) -> int:
+    """Attention heads of the decoder layer on a model's hidden states."""
+    return head.heads or (model.heads if model.kind == "transformer" else 1)

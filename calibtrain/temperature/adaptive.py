@@ -1,0 +1,105 @@
+"""Adaptive temperature scaling: log T by a causal decoder layer (Xie et al., EMNLP 2024).
+
+The layer is one of the transformer's own, on the last hidden states, then a linear map to a number.
+Theirs gives the logarithm of an inverse temperature: the sign of the map is all that differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from calibtrain.config import ModelConfig
+from calibtrain.models import Params
+from calibtrain.models.layers import rotary_angles, rotary_angles_at
+from calibtrain.models.transformer import Block
+from calibtrain.temperature.bounded import bounded_log_temperature, features
+from calibtrain.temperature.pointwise import to_number, zero_map
+
+if TYPE_CHECKING:  # benchmarks run without it
+    from jaxtyping import Bool, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerCache:
+    """What the decoder layer keeps, a row a sequence.
+
+    Attributes:
+        position: tokens read.
+        keys: token number t lies at t modulo length.
+        values: likewise.
+    """
+
+    position: Int[Array, " rows"]
+    keys: Float[Array, "rows kv_heads length size"]
+    values: Float[Array, "rows kv_heads length size"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptive:
+    """See `LogTemperature`.
+
+    Attributes:
+        model: of the decoder layer: its width, heads and kinds of parts.
+        limit: of temperatures.
+    """
+
+    model: ModelConfig
+    limit: float
+
+    def init(self, key: Array) -> Params:
+        """See `LogTemperature`."""
+        block = Block(self.model, rngs=nnx.Rngs(key))
+        layer = nnx.to_pure_dict(nnx.state(block, nnx.Param))
+        return {"layer": layer, "out": zero_map(self.model.width)}
+
+    def apply(
+        self,
+        params: Params,
+        hidden: Float[Array, "batch time width"],
+        segments: Int[Array, "batch time"],
+    ) -> Float[Array, "batch time"]:
+        """See `LogTemperature`."""
+        layer = self._with(params)
+        angles = rotary_angles(hidden.shape[1], layer.attention.size, self.model.rope_base)
+        return self._read(params, layer(_clipped(hidden), angles, segments))
+
+    def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> LayerCache:
+        """See `LogTemperature`."""
+        attention = self._with(params).attention
+        shape = (rows, attention.kv_heads, length, attention.size)
+        return LayerCache(
+            jnp.zeros((rows,), jnp.int32), jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+        )
+
+    def decode(
+        self,
+        params: Params,
+        cache: LayerCache,
+        hidden: Float[Array, "rows width"],
+        active: Bool[Array, " rows"],
+    ) -> tuple[Float[Array, " rows"], LayerCache]:
+        """See `LogTemperature`."""
+        layer = self._with(params)
+        angles = rotary_angles_at(cache.position, layer.attention.size, self.model.rope_base)
+        x, keys, values = layer.decode(
+            _clipped(hidden), angles, cache.position, cache.keys, cache.values
+        )
+        return self._read(params, x), LayerCache(cache.position + active, keys, values)
+
+    def _with(self, params: Params) -> Any:
+        block = nnx.eval_shape(lambda: Block(self.model, rngs=nnx.Rngs(0)))
+        return nnx.merge(nnx.graphdef(block), nnx.State(params["layer"]))
+
+    def _read(self, params: Params, x: Float[Array, "*tokens width"]) -> Float[Array, "*tokens"]:
+        return bounded_log_temperature(to_number(params["out"], features(x)), self.limit)
+
+
+def _clipped(hidden: Float[Array, "*tokens width"]) -> Float[Array, "*tokens width"]:
+    return features(hidden).astype(hidden.dtype)

@@ -1,0 +1,71 @@
+"""From a configuration to a head, and to a network that has it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from calibtrain.config import ModelConfig, TemperatureConfig
+from calibtrain.config.temperature import (
+    AdaptiveTemperature,
+    GlobalTemperature,
+    LinearTemperature,
+    MLPTemperature,
+    NoTemperature,
+    PositionTemperature,
+    ThermometerTemperature,
+    VectorScaling,
+    attention_heads,
+)
+from calibtrain.models import Head, Network
+from calibtrain.temperature.adaptive import Adaptive
+from calibtrain.temperature.pointwise import MLP, Global, Linear, Pointwise
+from calibtrain.temperature.position import Position
+from calibtrain.temperature.thermometer import Thermometer
+from calibtrain.temperature.token_head import LogTemperature, TokenHead
+from calibtrain.temperature.vector import VectorHead
+
+
+def tempered(network: Network, config: TemperatureConfig) -> Network:
+    """A network with the head of a configuration; itself where that says none."""
+    return dataclasses.replace(network, head=make_head(config, network.config, network.vocab_size))
+
+
+def make_head(config: TemperatureConfig, model: ModelConfig, vocab_size: int) -> Head | None:
+    """The head of a configuration for a model; `config.temperature.check_fits` says if it fits."""
+    if isinstance(config, NoTemperature):
+        return None
+    if isinstance(config, VectorScaling):
+        return VectorHead(vocab_size)
+    return TokenHead(config.kind, _source(config, model))
+
+
+def _source(config: TemperatureConfig, model: ModelConfig) -> LogTemperature:
+    width = model.width
+    match config:
+        case GlobalTemperature():
+            return Pointwise(Global(config.limit))
+        case LinearTemperature():
+            return Pointwise(Linear(width, config.limit))
+        case MLPTemperature():
+            return Pointwise(MLP(width, config.hidden or width, config.limit))
+        case PositionTemperature():
+            return Position(config.limit)
+        case ThermometerTemperature():
+            return Thermometer(width, config.hidden or width, config.limit)
+        case AdaptiveTemperature():
+            return Adaptive(_layer(config, model), config.limit)
+    raise AssertionError(config)
+
+
+def _layer(config: AdaptiveTemperature, model: ModelConfig) -> ModelConfig:
+    """The model that a decoder layer of the head would be one of."""
+    heads = attention_heads(config, model)
+    same = model.kind == "transformer" and heads == model.heads
+    return model.model_copy(
+        update={
+            "kind": "transformer",
+            "depth": 1,
+            "heads": heads,
+            "kv_heads": model.kv_heads if same else None,
+        }
+    )

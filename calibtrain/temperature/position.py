@@ -1,0 +1,78 @@
+"""A temperature by how many tokens of its document the model has read: a model that sees more
+knows more, and may know by how much less well than it thinks.
+
+raw log T is linear in log2(1 + tokens before) between knots at 0, 1, 3, 7, ..., a parameter each.
+What a window does not show is not counted: the model has not read it either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from calibtrain.models import Params
+from calibtrain.temperature.bounded import bounded_log_temperature
+
+if TYPE_CHECKING:  # benchmarks run without it
+    from jaxtyping import Bool, Float, Int
+
+KNOTS = 21
+"""The last one stands for about a million tokens before, and all beyond."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """See `LogTemperature`.
+
+    Attributes:
+        limit: of temperatures.
+    """
+
+    limit: float
+
+    def init(self, key: Array) -> Params:
+        """See `LogTemperature`."""
+        return {"raw": jnp.zeros((KNOTS,), jnp.float32)}
+
+    def apply(
+        self,
+        params: Params,
+        hidden: Float[Array, "batch time width"],
+        segments: Int[Array, "batch time"],
+    ) -> Float[Array, "batch time"]:
+        """See `LogTemperature`."""
+        return self._at(params, places(segments))
+
+    def empty_cache(
+        self, params: Params, rows: int, length: int, dtype: Any
+    ) -> Int[Array, "rows 2"]:
+        """Tokens read, and the most that are seen, a row."""
+        return jnp.tile(jnp.array([[0, length]], jnp.int32), (rows, 1))
+
+    def decode(
+        self,
+        params: Params,
+        cache: Int[Array, "rows 2"],
+        hidden: Float[Array, "rows width"],
+        active: Bool[Array, " rows"],
+    ) -> tuple[Float[Array, " rows"], Int[Array, "rows 2"]]:
+        """See `LogTemperature`."""
+        read, most = cache[:, 0], cache[:, 1]
+        log_temperature = self._at(params, jnp.minimum(read, most - 1))
+        return log_temperature, cache.at[:, 0].add(active.astype(jnp.int32))
+
+    def _at(self, params: Params, place: Int[Array, "*tokens"]) -> Float[Array, "*tokens"]:
+        x = jnp.minimum(jnp.log2(1.0 + place.astype(jnp.float32)), KNOTS - 1.0)
+        near = jnp.maximum(0.0, 1.0 - jnp.abs(x[..., None] - jnp.arange(KNOTS)))
+        return bounded_log_temperature(near @ params["raw"], self.limit)
+
+
+def places(segments: Int[Array, "batch time"]) -> Int[Array, "batch time"]:
+    """How many tokens of its segment stand before each."""
+    index = jnp.arange(segments.shape[1], dtype=jnp.int32)
+    starts = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
