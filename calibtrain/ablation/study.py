@@ -70,5 +70,7 @@ def expand(study: StudyConfig) -> list[Arm]:
 def _slug(value: Any) -> str:
     if isinstance(value, Mapping):
         return "-".join(_slug(part) for part in value.values())
+    if isinstance(value, list) and value:
+        return "+".join(_slug(part) for part in value)
     text = value if isinstance(value, str) else json.dumps(value)
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip("-")[:60] or "empty"

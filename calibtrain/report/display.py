@@ -121,6 +121,14 @@ def setting_value(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, Mapping):
+        kind, rest = value.get("kind"), {k: v for k, v in value.items() if k != "kind"}
+        said = ", ".join(f"{setting_name(k)} {setting_value(v)}" for k, v in rest.items())
+        if kind is None:
+            return said
+        return f"{setting_name(kind)} ({said})" if said else setting_name(kind)
+    if isinstance(value, list | tuple):
+        return " + ".join(map(setting_value, value)) or "none"
     return str(value)
 
 
