@@ -19,6 +19,7 @@ from calibtrain.data.batches import Batch
 from calibtrain.models import build, compute_dtype
 from calibtrain.parallel.flops import training_flops
 from calibtrain.readout import FIELDS
+from calibtrain.training.objective import Objective
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import TrainState, initial_state
 from calibtrain.training.step import make_train_step
@@ -36,24 +37,33 @@ def example(rng: np.random.Generator, vocab: int, rows: int, context: int) -> Ba
 
 
 def lower(
-    config: ModelConfig, vocab: int, batch: Batch, fields: tuple[str, ...] = ()
+    config: ModelConfig,
+    vocab: int,
+    batch: Batch,
+    fields: tuple[str, ...] = (),
+    objective: Objective | None = None,
 ) -> tuple[Any, Callable[[], TrainState]]:
     """Our step for such batches, ready to be compiled; and what makes its first state."""
     network = build(config, vocab)
     optimizer = make_optimizer(OptimizerConfig(), 1000)
 
     def initial() -> TrainState:
-        return initial_state(network, optimizer, 0)
+        return initial_state(network, optimizer, 0, objective)
 
-    step = jax.jit(make_train_step(network, optimizer, fields=fields), donate_argnums=0)
-    return step.lower(jax.eval_shape(initial), batch), jax.jit(initial)
+    step = make_train_step(network, optimizer, fields=fields, objective=objective)
+    jitted = jax.jit(step, donate_argnums=0)
+    return jitted.lower(jax.eval_shape(initial), batch), jax.jit(initial)
 
 
 def make(
-    config: ModelConfig, vocab: int, batch: Batch, fields: tuple[str, ...] = ()
+    config: ModelConfig,
+    vocab: int,
+    batch: Batch,
+    fields: tuple[str, ...] = (),
+    objective: Objective | None = None,
 ) -> tuple[Callable[[], float], int]:
     """A function that takes one of our steps, and the bytes of its temporaries."""
-    lowered, initial = lower(config, vocab, batch, fields)
+    lowered, initial = lower(config, vocab, batch, fields, objective)
     compiled = lowered.compile()
     held = [initial()]
 

@@ -1,0 +1,84 @@
+"""A step with each loss beside one with cross entropy, in the same rounds.
+
+python -m benchmarks.losses [--vocab 8192] [--clock cpu] ...
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from benchmarks.measure import CLOCKS, REPEATS, in_rounds, report
+from benchmarks.step import example, make
+from calibtrain.config import Config, ModelConfig, validate
+from calibtrain.training.objective import Objective, make_objective
+
+PLAIN = {"kind": "cross_entropy"}
+TOKEN_LOSSES = (
+    "label_smoothing",
+    "focal",
+    "flsd_53",
+    "dual_focal",
+    "entropy_penalty",
+    "brier",
+    "margin_smoothing",
+    "z_loss",
+    "selective_smoothing",
+    "poscal",
+)
+BATCH_LOSSES = ("mmce", "soft_binned_ece", "dece", "mdca", "dca", "avuc")
+
+
+def objective(kind: str, vocab: int) -> Objective:
+    """A loss as its recipe has it: one over a batch beside cross entropy."""
+    terms = [PLAIN, {"kind": kind}] if kind in BATCH_LOSSES else [{"kind": kind}]
+    loss = validate(Config, {"loss": terms}).loss
+    return make_objective(loss, vocab_size=vocab, steps_per_epoch=100)
+
+
+def main() -> None:
+    on_cpu = jax.default_backend() == "cpu"
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.losses", description=__doc__)
+    parser.add_argument("--width", type=int, default=256 if on_cpu else 768)
+    parser.add_argument("--depth", type=int, default=6 if on_cpu else 12)
+    parser.add_argument("--heads", type=int, default=4 if on_cpu else 12)
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--context", type=int, default=256 if on_cpu else 1024)
+    parser.add_argument("--vocab", type=int, default=8192)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--losses", nargs="+", default=[*TOKEN_LOSSES, *BATCH_LOSSES])
+    given = parser.parse_args()
+    config = ModelConfig(width=given.width, depth=given.depth, heads=given.heads)
+    batch = example(np.random.default_rng(0), given.vocab, given.rows, given.context)
+    runs: dict[str, Callable[[], float]] = {}
+    temporary: dict[str, int] = {}
+    for kind in ("cross_entropy", *given.losses):
+        runs[kind], temporary[kind] = make(
+            config, given.vocab, batch, objective=objective(kind, given.vocab)
+        )
+    seconds = in_rounds(runs, given.repeats, given.clock)
+    plain = seconds["cross_entropy"]
+    for kind, times in seconds.items():
+        by_round = [own / other for own, other in zip(times, plain, strict=True)]
+        report(
+            "losses",
+            kind,
+            times,
+            tokens=given.rows * given.context,
+            times_cross_entropy=round(statistics.median(times) / statistics.median(plain), 3),
+            times_cross_entropy_by_round=round(statistics.median(by_round), 3),
+            temporary_bytes=temporary[kind],
+            width=given.width,
+            depth=given.depth,
+            rows=given.rows,
+            context=given.context,
+            vocab=given.vocab,
+            clock=given.clock,
+        )
+
+
+if __name__ == "__main__":
+    main()
