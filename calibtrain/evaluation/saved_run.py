@@ -1,5 +1,6 @@
 """Evaluate a run on any corpus, when it is done or while it rests: `calibtrain evaluate`."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,7 +18,7 @@ from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, T
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
-from calibtrain.models import build
+from calibtrain.models import Params, build
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.places import place
 from calibtrain.temperature import FittedTemperature, fit_temperature
@@ -178,10 +179,10 @@ class SavedRun:
             beam=beam,
             events=events,
         )
-        _, state = load_state(self.run)
+        _, params = load_params(self.run)
         return self._write(
             evaluator.evaluate(
-                state.params,
+                params,
                 store,
                 self._about(corpus, split),
                 limit=limit,
@@ -238,7 +239,7 @@ class SavedRun:
         """The parameters of the checkpoint, and what evaluates them by tokens."""
         if self._loaded is None:
             layout = _all_devices(self.config.evaluation.rows)
-            _, state = load_state(self.run, layout)
+            _, params = load_params(self.run, layout)
             evaluator = TokenEvaluator(
                 build(self.config.model, self.tokenizer.vocab_size),
                 frequency_deciles(self._counts),
@@ -247,7 +248,7 @@ class SavedRun:
                 bins=self.config.evaluation.bins,
                 layout=layout,
             )
-            self._loaded = state.params, evaluator
+            self._loaded = params, evaluator
         return self._loaded
 
 
@@ -270,7 +271,7 @@ def latest_step(run: RunFolder) -> int:
 
 
 def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, TrainState]:
-    """The latest checkpoint of a run, and its step.
+    """The latest checkpoint of a run, and its step. What was imported has no optimizer's state: ().
 
     Args:
         run: the folder.
@@ -279,12 +280,32 @@ def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, Train
     Raises:
         UserError: where there is none, or it is damaged or belongs to another run.
     """
+    return _load(run, layout, part=latest_step(run) == 0)
+
+
+def load_params(run: RunFolder, layout: Layout | None = None) -> tuple[int, Params]:
+    """The parameters of a run's latest checkpoint, and its step: the rest of it is left unread.
+
+    Args:
+        run: as for `load_state`, as is the other argument.
+
+    Raises:
+        UserError: as `load_state` does.
+    """
+    step, state = _load(run, layout, part=True)
+    return step, state.params
+
+
+def _load(run: RunFolder, layout: Layout | None, *, part: bool) -> tuple[int, TrainState]:
+    """The latest checkpoint: the whole of it, or all but the optimizer's state."""
     config = run.read_config()
     tokenizer = run.read_tokenizer()
     step = latest_step(run)
     network = build(config.model, tokenizer.vocab_size)
     optimizer = make_optimizer(config.optimizer, steps=1)  # only the shape of its state matters
     shapes = jax.eval_shape(lambda: initial_state(network, optimizer, config.seed))
+    if part:
+        shapes = dataclasses.replace(shapes, opt_state=())
     if layout is not None and layout.devices > 1:
         shapes = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -292,4 +313,4 @@ def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, Train
             layout.state_shardings(shapes),
         )
     identity = checkpoint.Identity(config_hash(config), tokenizer.hash, corpus=None)
-    return step, checkpoint.restore(run.checkpoints, step, shapes, identity)
+    return step, checkpoint.restore(run.checkpoints, step, shapes, identity, part=part)
