@@ -5,11 +5,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from calibtrain.config import ModelConfig
 from calibtrain.data.gguf_tokenizer import tokenizer_json
 from calibtrain.errors import UserError
 from calibtrain.exchange.foreign_tokenizer import ForeignTokenizer, Marks, find_tokenizer
@@ -21,10 +20,12 @@ from calibtrain.models.huggingface.gguf_file import (
     GGUFFile,
     read_gguf_architecture,
 )
+from calibtrain.models.huggingface.names import EMBEDDING, UNEMBEDDING
 from calibtrain.models.huggingface.parameters import Tensors, read_parameters
 from calibtrain.models.huggingface.safetensors_folder import SafetensorsFolder
 
 CONFIG = "config.json"
+_EMBEDDING, _UNEMBEDDING = EMBEDDING.huggingface, UNEMBEDDING.huggingface
 SPARE = {"gguf": (ROPE_FACTORS,), "huggingface": ()}
 """Tensors that repeat what the architecture says."""
 
@@ -88,8 +89,8 @@ def open_pretrained(path: Path, *, start: str | None = None, end: str | None = N
         magic = handle.read(4)
     if magic != b"GGUF":
         raise UserError(
-            f"{path}: is no GGUF file; name one, or a folder with {CONFIG} and safetensors (pickled "
-            "weights, as in .bin and .pt files, are never read)"
+            f"{path}: is no GGUF file; name one, or a folder with {CONFIG} and safetensors "
+            "(pickled weights, as in .bin and .pt files, are never read)"
         )
     return _open_gguf(path, start, end)
 
@@ -122,13 +123,16 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
         end=end or _one_end(tree, named),
     )
     tokenizer, files = find_tokenizer(folder, architecture.vocab_size, marks)
-    architecture = _tied_again(architecture, tensors)
+    ours = None if architecture.model.tied else _one_table(tensors, architecture.model.width)
+    if ours is not None:
+        model = architecture.model.model_copy(update={"tied": True, "embedding_scale": True})
+        architecture = dataclasses.replace(architecture, model=model)
     return Pretrained(
         path=folder,
         format="safetensors",
         architecture=architecture,
         tokenizer=tokenizer,
-        tensors=tensors,
+        tensors=ours or tensors,
         files=[folder / CONFIG, *tensors.files, *files],
         about={},
     )
@@ -188,20 +192,29 @@ def _one_end(tree: Mapping[str, Any], named: Mapping[str, Any]) -> int | str | N
     return _ids(ids)
 
 
-def _tied_again(architecture: Architecture, tensors: SafetensorsFolder) -> Architecture:
-    """Our own models scale what they embed: exported as two tables, one a multiple of the other.
+def _one_table(tensors: SafetensorsFolder, width: int) -> Tensors | None:
+    """The tensors with one table for both ends, where the embedding is the unembedding, scaled.
 
-    Where that is so to the bit, it is one table again, and the parameters are the same as before.
+    Our own tied models are exported so. Where it holds to the bit, the parameters are as before.
     """
-    model = architecture.model
-    names = ("model.embed_tokens.weight", "lm_head.weight")
-    if model.tied or any(name not in tensors.shapes for name in names):
-        return architecture
-    embedding, unembedding = (tensors.read(name) for name in names)
-    if not np.array_equal(embedding, scaled(unembedding, model.width)):
-        return architecture
-    ours: ModelConfig = model.model_copy(update={"tied": True, "embedding_scale": True})
-    return dataclasses.replace(architecture, model=ours)
+    if any(name not in tensors.shapes for name in (_EMBEDDING, _UNEMBEDDING)):
+        return None
+    if not np.array_equal(tensors.read(_EMBEDDING), scaled(tensors.read(_UNEMBEDDING), width)):
+        return None
+    return _OneTable(tensors)
+
+
+class _OneTable:
+    """Tensors whose embedding is the unembedding."""
+
+    naming: ClassVar[Literal["huggingface"]] = "huggingface"
+
+    def __init__(self, tensors: SafetensorsFolder):
+        self._tensors, self.source = tensors, tensors.source
+        self.shapes = {name: x for name, x in tensors.shapes.items() if name != _UNEMBEDDING}
+
+    def read(self, name: str) -> np.ndarray:
+        return self._tensors.read(_UNEMBEDDING if name == _EMBEDDING else name)
 
 
 def scaled(table: np.ndarray, width: int) -> np.ndarray:
