@@ -1,7 +1,8 @@
 """Byte-level BPE (Radford et al. 2019) from a `tokenizer.json`: text to ids, and each id's bytes.
 
 Pieces are spelled in an alphabet with a letter for each of the 256 bytes, so that their bytes are
-exact and every text can be encoded. Added tokens ("<|im_end|>") are no text: they stand for no
+exact and every text can be encoded; where a vocabulary lacks letters of bytes that texts hardly
+have, a text with one is refused. Added tokens ("<|im_end|>") are no text: they stand for no
 bytes, and a text that spells one gets the pieces of its letters.
 """
 
@@ -17,6 +18,8 @@ from calibtrain.errors import UserError
 BYTE_LEVEL = "byte_level_bpe"
 """The kind of tokenizer, in manifests and configurations."""
 JSON_FILE = "tokenizer.json"
+_NEEDED = {0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF0)}
+"""Bytes without which no text gets far; the others are controls, emoji, and no UTF-8 at all."""
 _SPLITTERS = ("Split", "Digits", "ByteLevel", "Punctuation")
 """Pre-tokenizers that cut text and lose none of it, where they do not remove what they find."""
 
@@ -37,7 +40,8 @@ class ByteLevelBPE:
 
     Attributes:
         pieces: exact bytes of each id; empty for added tokens and ids without a piece.
-        byte_ids: the id of each single byte.
+        byte_ids: the id of each single byte; -1 where it has no piece.
+        absent: bytes without a piece.
         added: ids of the added tokens, by their text.
         left_out: what the file does to a text before it is cut, and is not done here.
     """
@@ -66,12 +70,27 @@ class ByteLevelBPE:
         for token in self.added:
             vocabulary.pop(token, None)
         self.pieces, self.byte_ids = _spell(vocabulary, max(size, vocab_size or 0))
+        self.absent = bytes(np.flatnonzero(self.byte_ids < 0).tolist())
+        self._lengths = np.array([len(piece) for piece in self.pieces])
         self._processor = _build(tree, vocabulary)
 
     def encode(self, texts: Sequence[str]) -> list[Int[np.ndarray, " tokens"]]:
-        """Ids of texts, int32."""
+        """Ids of texts, int32.
+
+        Raises:
+            UserError: where a text has a byte without a piece.
+        """
         encoded = self._processor.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(one.ids, np.int32) for one in encoded]
+        ids = [np.array(one.ids, np.int32) for one in encoded]
+        for text, own in zip(texts, ids, strict=True) if self.absent else ():
+            raw = text.encode()
+            if self._lengths[own].sum() != len(raw):  # what has no piece was dropped
+                place = next(i for i, value in enumerate(raw) if value in self.absent)
+                raise UserError(
+                    f"byte {place} of a text is 0x{raw[place]:02X}, for which the tokenizer has "
+                    "no piece; remove it from the text"
+                )
+        return ids
 
 
 def _parse(content: bytes) -> dict[str, Any]:
@@ -140,13 +159,13 @@ def _spell(
             raise UserError(
                 f"{JSON_FILE}: entry {index} ({token!r}) is not spelled in bytes"
             ) from None
-    absent = [value for value, letter in enumerate(letters) if letter not in vocabulary]
+    absent = [value for value in sorted(_NEEDED) if letters[value] not in vocabulary]
     if absent:
         raise UserError(
-            f"{JSON_FILE} has no piece for {len(absent)} of the 256 bytes (the first: "
-            f"0x{absent[0]:02X}), so it loses text"
+            f"{JSON_FILE} has no piece for {len(absent)} of the {len(_NEEDED)} bytes that texts "
+            f"are made of (the first: 0x{absent[0]:02X}), so it loses text"
         )
-    return tuple(pieces), np.array([vocabulary[letter] for letter in letters], np.int32)
+    return tuple(pieces), np.array([vocabulary.get(letter, -1) for letter in letters], np.int32)
 
 
 def _build(tree: Mapping[str, Any], vocabulary: Mapping[str, int]) -> Any:

@@ -45,6 +45,7 @@ from calibtrain.errors import UserError
 _BATCH = 256  # documents encoded at once where a whole corpus goes by
 _DECODED = 2**14  # tokens decoded at once: what a core's cache holds
 _PROBE = "  \u3000a\u0301\ufb01\uff21\u212b\t\r\n\0\ufeff\U0001f469\u200d\U0001f52c <s><0x41>  "
+"""What is easily lost."""
 
 _Item = TypeVar("_Item")
 
@@ -77,7 +78,8 @@ class Tokenizer:
         eos_id: document end.
         piece_bytes: the exact bytes each id stands for; empty for specials.
         byte_lengths: their lengths, int32 [vocab_size].
-        byte_ids: the id of the piece for each single byte, int32 [256].
+        byte_ids: the id of the piece for each single byte, int32 [256]; -1 where byte-level BPE
+            has none, and refuses texts that hold it.
         manifest: where it comes from.
         hash: 16 hex digits that identify what it does, wherever it was trained.
     """
@@ -197,7 +199,12 @@ class Tokenizer:
         return self._spelling[places]
 
     def gives_back(self, text: str = _PROBE) -> bool:
-        """Whether a text comes back byte for byte; the default has what is easily lost."""
+        """Whether a text comes back byte for byte, but for what has a byte without a piece.
+
+        The default has what is easily lost.
+        """
+        absent = {value for value, index in enumerate(self.byte_ids) if index < 0}
+        text = "".join(letter for letter in text if absent.isdisjoint(letter.encode()))
         return self.decode(self.encode(text)) == text.encode()
 
     def check_lossless(self, documents: Iterable[Document]) -> None:
@@ -372,7 +379,7 @@ def describe(tokenizer: Tokenizer, *, longest: int = 10) -> dict[str, Any]:
     manifest = tokenizer.manifest
     pieces = dict(enumerate(tokenizer.piece_bytes))
     for index in {*manifest.specials.values(), *tokenizer.byte_ids.tolist()}:
-        del pieces[index]
+        pieces.pop(index, None)
     pieces = {index: piece for index, piece in pieces.items() if piece}
     by_length = sorted(pieces.values(), key=lambda piece: (-len(piece), piece))
     # a piece of byte-level BPE may be part of a character
@@ -382,7 +389,7 @@ def describe(tokenizer: Tokenizer, *, longest: int = 10) -> dict[str, Any]:
         "vocab_size": tokenizer.vocab_size,
         "bytes_per_token": manifest.bytes_per_token,
         "specials": manifest.specials,
-        "byte_pieces": len(tokenizer.byte_ids),
+        "byte_pieces": int((tokenizer.byte_ids >= 0).sum()),
         "character_pieces": characters,
         "merged_pieces": len(pieces) - characters,
         "longest_pieces": [piece.decode(errors="replace") for piece in by_length[:longest]],

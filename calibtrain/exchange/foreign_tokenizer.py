@@ -64,6 +64,11 @@ class ForeignTokenizer:
                 "which does not come back; that is left out, so that texts that are not composed "
                 "get other tokens"
             )
+        if pieces.absent:
+            notes.append(
+                f"its tokenizer has no piece for {len(pieces.absent)} of the 256 bytes "
+                f"({pieces.absent.hex(' ')}): texts that hold one are refused"
+            )
         tokenizer = _ours(BYTE_LEVEL, vocab_size, settings, content, specials)
         if specials["bos"] == specials["eos"]:
             notes.append("the token that ends a document also starts the next one")

@@ -4,6 +4,7 @@ import functools
 import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,13 @@ from calibtrain.errors import UserError
 from calibtrain.exchange.foreign_tokenizer import ForeignTokenizer, Marks
 
 pytest.importorskip("tokenizers")
+
+
+class Text(NamedTuple):
+    """A document."""
+
+    id: str
+    text: str
 
 
 @functools.cache
@@ -107,6 +115,24 @@ def test_composing_is_left_out_and_said() -> None:
 def test_a_model_without_a_start_begins_documents_with_the_end() -> None:
     tokenizer = ForeignTokenizer.byte_level(content(), 384, Marks(None, 0), "x").tokenizer
     assert (tokenizer.bos_id, tokenizer.eos_id) == (0, 0)
+
+
+def test_a_text_with_a_byte_that_has_no_piece_is_refused() -> None:
+    """As SmolLM2's vocabulary, which lacks some controls; the package drops them silently."""
+    tree = json.loads(content())
+    letter = byte_alphabet()[0x04]
+    index = tree["model"]["vocab"].pop(letter)
+    tokenizer = ByteLevelBPE(json.dumps(tree).encode())
+    assert tokenizer.absent == b"\x04"
+    assert tokenizer.byte_ids[4] == -1
+    assert not tokenizer.pieces[index]
+    with pytest.raises(UserError, match="byte 3 of a text is 0x04"):
+        tokenizer.encode(["fine", "éa\x04b"])
+    found = ForeignTokenizer.byte_level(json.dumps(tree).encode(), 384, Marks(1, 2), "x")
+    assert "(04)" in found.notes[0]
+    documents = [Text("one", "fine"), Text("two", "a\x04")]
+    with pytest.raises(UserError, match="document 'two': byte 1"):
+        found.tokenizer.check_lossless(documents)
 
 
 def test_a_lone_surrogate_is_named() -> None:

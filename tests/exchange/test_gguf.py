@@ -105,7 +105,7 @@ def test_the_very_parameters_come_back(arch: str, settings: dict[str, Any], tmp_
 
 def test_quantised_weights_are_near_the_exact_ones(tmp_path: Path) -> None:
     """Q8_0 keeps 127 steps a block of 32: half a step off at most."""
-    network, params = random_model()
+    network, params = random_model(feed_forward_width=64)
     kind = gguf.GGMLQuantizationType.Q8_0
     path = write(tmp_path / "model.gguf", network, params, quantisation=kind)
     import_model(path, tmp_path / "run", corpus=corpus(tmp_path))
