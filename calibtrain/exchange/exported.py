@@ -60,6 +60,11 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
         )
         step, params = load_params(folder)
     files, notes = tokenizer_files(tokenizer, context)
+    if tree["model_type"] == "qwen2":
+        notes.append(
+            "AutoTokenizer splits the text of every model of type qwen2 as Qwen 2 does, whatever "
+            "its tokenizer.json says: load the tokenizer with PreTrainedTokenizerFast"
+        )
     contents = {CONFIG: _json(tree), **files}
     tensors = exported_tensors(config.model, params)
 
