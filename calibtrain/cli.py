@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calibtrain.commands import models
 from calibtrain.errors import UserError
 from calibtrain.interruption import Interrupted, interruptible, leaving
 from calibtrain.launch.command_line import launch_app
@@ -35,6 +36,7 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(config_app, name="config")
 app.add_typer(launch_app, name="launch")
+models.register(app)
 
 
 class ProgressKind(StrEnum):

@@ -105,7 +105,7 @@ def resolve(model: ModelConfig, context: int, target: Target) -> ModelConfig:
     compute = "bfloat16" if model.compute == "auto" else model.compute
     attention, layers = model.attention, model.layers
     if attention == "auto":
-        size = model.width // model.heads
+        size = model.size_of_head
         capability = None if target.capability is None else float(target.capability)
         attention = choose(target.platform, jnp.dtype(compute), size, context, capability)  # type: ignore[assignment]
     if layers == "auto":

@@ -32,6 +32,13 @@ WAYS_TO_COMPUTE: Any = {
 }
 """What says how devices compute a run, not what it is: it may change when the run goes on."""
 
+ADDED_LATER: dict[str, tuple[str, ...]] = {
+    "": ("loss", "temperature"),
+    "model": ("head_size", "feed_forward_width", "qkv_bias", "embedding_scale", "rope_scaling"),
+}
+"""Keys that are no part of a run's hash where they have their default: it is then what it was
+before there were such keys, and runs made before go on."""
+
 
 def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
     """Set `a.b.c` in a nested tree, making sections on the way.
@@ -209,8 +216,12 @@ def config_hash(section: Section) -> str:
     """
     left_out: Any = WAYS_TO_COMPUTE if isinstance(section, Config) else None
     tree = section.model_dump(mode="json", exclude=left_out)
-    if tree.get("temperature") == {"kind": "none"}:  # as before there were heads
-        del tree["temperature"]
+    if isinstance(section, Config):
+        for name, keys in ADDED_LATER.items():
+            own = getattr(section, name) if name else section
+            for key in keys:
+                if getattr(own, key) == type(own).model_fields[key].default:
+                    del (tree[name] if name else tree)[key]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -90,8 +90,9 @@ class CorpusConfig(Section):
 class TokenizerConfig(Section):
     """How text becomes tokens. Trained on the training split only; always lossless."""
 
-    kind: Literal["unigram", "bpe", "byte"] = "unigram"
-    """SentencePiece unigram or BPE with byte fallback, or plain bytes."""
+    kind: Literal["unigram", "bpe", "byte", "byte_level_bpe"] = "unigram"
+    """SentencePiece unigram or BPE with byte fallback; plain bytes; or byte-level BPE, which comes
+    with an imported model and is not trained."""
     vocab_size: Annotated[int, Field(ge=258, le=1_000_000)] = 1024
     """Pieces in all, the 256 byte pieces and the specials included (`byte`: always 258)."""
     character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 0.9995
@@ -124,6 +125,30 @@ class ContextConfig(Section):
         return _exactly_one(self)
 
 
+class RopeScalingConfig(Section):
+    """How rotary frequencies are lowered, so that a model reads further than it was trained to."""
+
+    kind: Literal["none", "linear", "llama3"] = "none"
+    """none; linear: all by the factor; llama3: only those of long waves."""
+    factor: Annotated[float, Field(ge=1.0, le=1e6)] = 1.0
+    """What frequencies are divided by."""
+    low_frequency_factor: Annotated[float, Field(ge=1e-3, le=1e6)] = 1.0
+    """llama3: waves longer than original_context over this are divided by the whole factor."""
+    high_frequency_factor: Annotated[float, Field(ge=1e-3, le=1e6)] = 4.0
+    """llama3: waves shorter than original_context over this are left as they are."""
+    original_context: Annotated[int, Field(ge=1, le=1_048_576)] = 8192
+    """llama3: tokens that the model was first trained to see."""
+
+    @model_validator(mode="after")
+    def _factors_are_ordered(self) -> Self:
+        low, high = self.low_frequency_factor, self.high_frequency_factor
+        if self.kind == "llama3" and low >= high:
+            raise ValueError(
+                f"low_frequency_factor ({low:g}) must be below high_frequency_factor ({high:g})"
+            )
+        return self
+
+
 class ModelConfig(Section):
     """The network: a decoder-only transformer or an LSTM."""
 
@@ -137,18 +162,27 @@ class ModelConfig(Section):
     """Attention heads (transformer)."""
     kv_heads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Key and value heads, for grouped-query attention; none: as many as heads."""
+    head_size: Annotated[int, Field(ge=2, le=1024, multiple_of=2)] | None = None
+    """Width of a head (transformer); none: width over heads."""
     mlp: Literal["swiglu", "gelu"] = "swiglu"
     """Feed-forward kind (transformer)."""
     mlp_ratio: Annotated[float, Field(gt=0.0, le=64.0)] | None = None
     """Feed-forward width over model width; none: 8/3 for swiglu, 4 for gelu."""
+    feed_forward_width: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
+    """Feed-forward width itself, instead of mlp_ratio."""
+    qkv_bias: bool = False
+    """Add a bias to queries, keys and values (transformer)."""
     qk_norm: bool = True
     """RMSNorm on queries and keys (transformer)."""
     tied: bool = True
     """Use the embedding as the unembedding."""
+    embedding_scale: bool = True
+    """Multiply embedded tokens by the square root of width."""
     logit_soft_cap: Annotated[float, Field(ge=1e-3, le=1e6)] | None = None
     """Logits become cap * tanh(logits / cap)."""
     rope_base: Annotated[float, Field(gt=1.0, le=1e12)] = 10_000.0
     """Base of the rotary frequencies (transformer)."""
+    rope_scaling: RopeScalingConfig = RopeScalingConfig()
     norm_epsilon: Annotated[float, Field(ge=1e-12, le=1.0)] = 1e-6
     """Epsilon of RMSNorm."""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -169,15 +203,32 @@ class ModelConfig(Section):
 
     @property
     def mlp_width(self) -> int:
-        """Feed-forward width, a multiple of 8."""
+        """Feed-forward width: as given, or a multiple of 8."""
+        if self.feed_forward_width is not None:
+            return self.feed_forward_width
         ratio = self.mlp_ratio or (8 / 3 if self.mlp == "swiglu" else 4.0)
         return max(8, math.ceil(self.width * ratio / 8) * 8)
+
+    @property
+    def size_of_head(self) -> int:
+        """Width of a head."""
+        return self.head_size or self.width // self.heads
+
+    @model_validator(mode="after")
+    def _one_feed_forward_width(self) -> Self:
+        if self.mlp_ratio is not None and self.feed_forward_width is not None:
+            raise ValueError(
+                f"give feed_forward_width ({self.feed_forward_width}) or mlp_ratio "
+                f"({self.mlp_ratio:g}), not both"
+            )
+        return self
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.kind == "lstm":
             return self
-        if self.width % self.heads or (self.width // self.heads) % 2:
+        divided = self.width % self.heads == 0 and (self.width // self.heads) % 2 == 0
+        if self.head_size is None and not divided:
             raise ValueError(
                 f"width ({self.width}) must be heads ({self.heads}) times an even number"
             )

@@ -128,7 +128,10 @@ def _require_lossless(tokenizer: "Tokenizer", document: Document) -> None:
             f"document {document.id!r}: byte {offset}: a lone surrogate "
             f"(U+{ord(document.text[error.start]):04X}) has no UTF-8 bytes; remove it"
         ) from None
-    back = tokenizer.decode(tokenizer.encode(document.text))
+    try:
+        back = tokenizer.decode(tokenizer.encode(document.text))
+    except UserError as error:
+        raise UserError(f"document {document.id!r}: {error}") from None
     if back != raw:
         offset = sum(takewhile(bool, (a == b for a, b in zip(raw, back, strict=False))))
         raise UserError(

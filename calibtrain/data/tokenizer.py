@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from calibtrain.config import TokenizerConfig
+from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, ByteLevelBPE
 from calibtrain.data.disk import disk_errors, make_folder, prepare_once, write_whole
 from calibtrain.data.encoder import Document, available_cores, encode_documents
 from calibtrain.data.sentencepiece_model import (
@@ -34,6 +35,7 @@ from calibtrain.data.tokenizer_manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
     MODEL_FILE,
+    PADDED_TO,
     Manifest,
     read_file,
     read_manifest,
@@ -43,6 +45,7 @@ from calibtrain.errors import UserError
 _BATCH = 256  # documents encoded at once where a whole corpus goes by
 _DECODED = 2**14  # tokens decoded at once: what a core's cache holds
 _PROBE = "  \u3000a\u0301\ufb01\uff21\u212b\t\r\n\0\ufeff\U0001f469\u200d\U0001f52c <s><0x41>  "
+"""What is easily lost."""
 
 _Item = TypeVar("_Item")
 
@@ -75,7 +78,8 @@ class Tokenizer:
         eos_id: document end.
         piece_bytes: the exact bytes each id stands for; empty for specials.
         byte_lengths: their lengths, int32 [vocab_size].
-        byte_ids: the id of the piece for each single byte, int32 [256].
+        byte_ids: the id of the piece for each single byte, int32 [256]; -1 where byte-level BPE
+            has none, and refuses texts that hold it.
         manifest: where it comes from.
         hash: 16 hex digits that identify what it does, wherever it was trained.
     """
@@ -90,21 +94,27 @@ class Tokenizer:
     hash: str
 
     def __init__(self, manifest: Manifest, model: bytes | None):
-        """From a manifest and the bytes of `tokenizer.model` (none for kind `byte`).
+        """From a manifest and the bytes of `tokenizer.model` or `tokenizer.json` (none for `byte`).
 
         Raises:
             UserError: when the model is not one that can be lossless, or not the manifest's.
         """
         self.manifest, self._model = manifest, model
+        self._processor, self._byte_level = None, None
         if model is None:
-            self._processor = None
             single = [bytes([value]) for value in range(256)]
             self.piece_bytes, self.byte_ids = (*single, b"", b""), np.arange(256, dtype=np.int32)
             specials = {"bos": 256, "eos": 257}
+        elif manifest.kind == BYTE_LEVEL:
+            self._byte_level = ByteLevelBPE(model, manifest.vocab_size)
+            self.piece_bytes, self.byte_ids = self._byte_level.pieces, self._byte_level.byte_ids
+            specials = manifest.specials  # which of the added ones they are, its file does not say
         else:
             self._processor = load_model(model)
             self.piece_bytes, self.byte_ids = exact_pieces(self._processor)
             specials = specials_of(self._processor)
+        padding = manifest.settings.get(PADDED_TO, 0) - len(self.piece_bytes)
+        self.piece_bytes += (b"",) * padding
         self.vocab_size = len(self.piece_bytes)
         if self.vocab_size != manifest.vocab_size or specials != manifest.specials:
             raise UserError(
@@ -118,7 +128,14 @@ class Tokenizer:
         behaviour = f"calibtrain tokenizer {FORMAT_VERSION} {manifest.kind}\n".encode() + (
             model or b""
         )
+        if manifest.kind == BYTE_LEVEL or PADDED_TO in manifest.settings:
+            behaviour += json.dumps([self.vocab_size, manifest.specials], sort_keys=True).encode()
         self.hash = hashlib.sha256(behaviour).hexdigest()[:16]
+
+    @property
+    def model(self) -> bytes | None:
+        """The bytes of `tokenizer.model` or `tokenizer.json`; none for kind `byte`."""
+        return self._model
 
     def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
         """Ids of a text, int32, without document start and end.
@@ -137,6 +154,10 @@ class Tokenizer:
             UserError: when a text holds a lone surrogate, which has no UTF-8 bytes.
         """
         processor = self._processor
+        if self._byte_level is not None:
+            for text in texts:
+                _utf8(text)
+            return self._byte_level.encode(texts)
         if processor is None:
             return [np.frombuffer(_utf8(text), np.uint8).astype(np.int32) for text in texts]
         # SentencePiece writes spaces as U+2581 and so cannot tell that letter from a space: the
@@ -177,6 +198,15 @@ class Tokenizer:
         places += np.arange(len(places))
         return self._spelling[places]
 
+    def gives_back(self, text: str = _PROBE) -> bool:
+        """Whether a text comes back byte for byte, but for what has a byte without a piece.
+
+        The default has what is easily lost.
+        """
+        absent = {value for value, index in enumerate(self.byte_ids) if index < 0}
+        text = "".join(letter for letter in text if absent.isdisjoint(letter.encode()))
+        return self.decode(self.encode(text)) == text.encode()
+
     def check_lossless(self, documents: Iterable[Document]) -> None:
         """Encode and decode documents and compare bytes.
 
@@ -187,7 +217,7 @@ class Tokenizer:
             pass
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.model` (not for `byte`) and then `manifest.json`, each one whole.
+        """Write the model (none for `byte`) and then `manifest.json`, each one whole.
 
         Raises:
             UserError: when the disk is full or may not be written.
@@ -198,7 +228,7 @@ class Tokenizer:
             if self._model is None:
                 (folder / MODEL_FILE).unlink(missing_ok=True)
             else:
-                write_whole(folder / MODEL_FILE, self._model)
+                write_whole(folder / _model_file(self.manifest), self._model)
             write_whole(folder / MANIFEST_FILE, manifest)
 
     @classmethod
@@ -212,11 +242,12 @@ class Tokenizer:
         manifest = read_manifest(folder)
         model = None
         if manifest.kind != "byte":
-            model = read_file(folder / MODEL_FILE)
+            path = folder / _model_file(manifest)
+            model = read_file(path)
             found = hashlib.sha256(model).hexdigest()
             if found != manifest.model_hash:
                 raise UserError(
-                    f"{folder / MODEL_FILE}: is damaged or not the one of {MANIFEST_FILE} "
+                    f"{path}: is damaged or not the one of {MANIFEST_FILE} "
                     f"({len(model)} bytes, SHA-256 {found[:16]}, not "
                     f"{str(manifest.model_hash)[:16]}); restore it, or delete the folder and train "
                     "it again"
@@ -225,10 +256,10 @@ class Tokenizer:
             tokenizer = cls(manifest, model)
         except UserError as error:
             raise UserError(f"{folder}: {error}") from None
-        if tokenizer.decode(tokenizer.encode(_PROBE)) != _PROBE.encode():
+        if not tokenizer.gives_back(_PROBE):
             raise UserError(
-                f"{folder / MODEL_FILE}: is not lossless: it normalises text or changes white "
-                "space; train one with: calibtrain tokenizer train CONFIG"
+                f"{folder / _model_file(manifest)}: is not lossless: it normalises text or changes "
+                "white space; train one with: calibtrain tokenizer train CONFIG"
             )
         return tokenizer
 
@@ -285,6 +316,11 @@ def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> To
             return Tokenizer.load(Path(config.path).expanduser())
         except UserError as error:
             raise UserError(f"tokenizer.path: {error}") from None
+    if config.kind == BYTE_LEVEL:
+        raise UserError(
+            f"tokenizer.kind: {BYTE_LEVEL} is that of imported models and is not trained here; "
+            "name a folder with one as tokenizer.path, or train a unigram or bpe"
+        )
     provenance = corpus.provenance
     if found := find_published(config, provenance.content_hash):
         return found
@@ -342,19 +378,21 @@ def describe(tokenizer: Tokenizer, *, longest: int = 10) -> dict[str, Any]:
     """
     manifest = tokenizer.manifest
     pieces = dict(enumerate(tokenizer.piece_bytes))
-    for index in (*manifest.specials.values(), *tokenizer.byte_ids.tolist()):
-        del pieces[index]
+    for index in {*manifest.specials.values(), *tokenizer.byte_ids.tolist()}:
+        pieces.pop(index, None)
+    pieces = {index: piece for index, piece in pieces.items() if piece}
     by_length = sorted(pieces.values(), key=lambda piece: (-len(piece), piece))
-    characters = sum(len(piece.decode()) == 1 for piece in pieces.values())
+    # a piece of byte-level BPE may be part of a character
+    characters = sum(len(piece.decode(errors="replace")) == 1 for piece in pieces.values())
     return {
         "kind": manifest.kind,
         "vocab_size": tokenizer.vocab_size,
         "bytes_per_token": manifest.bytes_per_token,
         "specials": manifest.specials,
-        "byte_pieces": len(tokenizer.byte_ids),
+        "byte_pieces": int((tokenizer.byte_ids >= 0).sum()),
         "character_pieces": characters,
         "merged_pieces": len(pieces) - characters,
-        "longest_pieces": [piece.decode() for piece in by_length[:longest]],
+        "longest_pieces": [piece.decode(errors="replace") for piece in by_length[:longest]],
         "corpus": manifest.corpus,
         "corpus_hash": manifest.corpus_hash,
         "training_bytes": manifest.training_bytes,
@@ -367,6 +405,10 @@ def describe(tokenizer: Tokenizer, *, longest: int = 10) -> dict[str, Any]:
 
 
 # --- small parts ---------------------------------------------------------------------------------
+
+
+def _model_file(manifest: Manifest) -> str:
+    return JSON_FILE if manifest.kind == BYTE_LEVEL else MODEL_FILE
 
 
 def _settings(config: TokenizerConfig) -> dict[str, Any]:

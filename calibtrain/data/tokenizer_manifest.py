@@ -11,6 +11,8 @@ from calibtrain.errors import UserError
 
 FORMAT_VERSION = 1  # of the manifest, and of what `Tokenizer.encode` does around SentencePiece
 MODEL_FILE, MANIFEST_FILE = "tokenizer.model", "manifest.json"
+PADDED_TO = "padded_to"
+IMPORTED = "imported"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,23 +20,25 @@ class Manifest:
     """Where a tokenizer comes from; `manifest.json`.
 
     Attributes:
-        kind: `unigram`, `bpe` or `byte`.
+        kind: `unigram`, `bpe`, `byte` or `byte_level_bpe`.
         vocab_size: all ids, specials included.
-        settings: everything else that shaped the training.
-        corpus: name of the corpus.
+        settings: everything else that shaped the training; of an imported one, `PADDED_TO` (ids in
+            all, where the model has more than the tokenizer) and what is left out of it.
+        corpus: name of the corpus; of an imported one, that on which its tokens were counted.
         corpus_hash: its content hash.
-        training_bytes: UTF-8 bytes of the training text.
-        training_documents: documents of the training text.
-        bytes_per_token: training bytes over their tokens, document starts and ends not counted.
-        trainer: name and version of the trainer.
-        model_hash: hex SHA-256 of `tokenizer.model`; none for `byte`.
+        training_bytes: UTF-8 bytes of the training text; 0 where they are not known.
+        training_documents: documents of the training text; likewise.
+        bytes_per_token: training bytes over their tokens, document starts and ends not counted;
+            of an imported one, those of the corpus.
+        trainer: name and version of the trainer; `IMPORTED`.
+        model_hash: hex SHA-256 of `tokenizer.model` or `tokenizer.json`; none for `byte`.
         specials: ids that stand for no bytes, by name; `unk` never appears in a text.
         format_version: of this record.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
 
-    kind: Literal["unigram", "bpe", "byte"]
+    kind: Literal["unigram", "bpe", "byte", "byte_level_bpe"]
     vocab_size: int
     settings: dict[str, Any]
     corpus: str

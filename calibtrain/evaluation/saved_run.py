@@ -1,5 +1,6 @@
 """Evaluate a run on any corpus, when it is done or while it rests: `calibtrain evaluate`."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -250,12 +251,12 @@ class SavedRun:
 
     def params(self, layout: Layout | None = None) -> Params:
         """The checkpoint's parameters on the devices of a layout (none: one), and the head's."""
-        _, state = load_state(self.run, layout)
+        _, params = load_params(self.run, layout)
         if self.head is None:
-            return state.params
+            return params
         head = self.network.head
         assert head is not None
-        return {**state.params, TEMPERATURE: self.head.read_params(head)}
+        return {**params, TEMPERATURE: self.head.read_params(head)}
 
     @property
     def context(self) -> int:
@@ -340,7 +341,7 @@ def latest_step(run: RunFolder) -> int:
 
 
 def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, TrainState]:
-    """The latest checkpoint of a run, and its step.
+    """The latest checkpoint of a run, and its step. What was imported has no optimizer's state: ().
 
     Args:
         run: the folder.
@@ -349,6 +350,24 @@ def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, Train
     Raises:
         UserError: where there is none, or it is damaged or belongs to another run.
     """
+    return _load(run, layout, part=latest_step(run) == 0)
+
+
+def load_params(run: RunFolder, layout: Layout | None = None) -> tuple[int, Params]:
+    """The parameters of a run's latest checkpoint, and its step: the rest of it is left unread.
+
+    Args:
+        run: as for `load_state`, as is the other argument.
+
+    Raises:
+        UserError: as `load_state` does.
+    """
+    step, state = _load(run, layout, part=True)
+    return step, state.params
+
+
+def _load(run: RunFolder, layout: Layout | None, *, part: bool) -> tuple[int, TrainState]:
+    """The latest checkpoint: the whole of it, or all but the optimizer's state."""
     config = run.read_config()
     tokenizer = run.read_tokenizer()
     step = latest_step(run)
@@ -356,6 +375,8 @@ def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, Train
     optimizer = make_optimizer(config.optimizer, steps=1)  # only the shape of its state matters
     objective = make_objective(config.loss, vocab_size=tokenizer.vocab_size)
     shapes = jax.eval_shape(lambda: initial_state(network, optimizer, config.seed, objective))
+    if part:
+        shapes = dataclasses.replace(shapes, opt_state=())
     if layout is not None and layout.devices > 1:
         shapes = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -363,4 +384,4 @@ def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, Train
             layout.state_shardings(shapes),
         )
     identity = checkpoint.Identity(config_hash(config), tokenizer.hash, corpus=None)
-    return step, checkpoint.restore(run.checkpoints, step, shapes, identity)
+    return step, checkpoint.restore(run.checkpoints, step, shapes, identity, part=part)

@@ -9,8 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from calibtrain.config import RopeScalingConfig
+
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Float, Int
+
+NOT_SCALED = RopeScalingConfig()
 
 
 @jax.custom_vjp
@@ -41,14 +45,24 @@ _multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
 class Linear(nnx.Module):
-    """y = x W, without bias; W is drawn with variance scale^2 / fan_in."""
+    """y = x W, or x W + b; W is drawn with variance scale^2 / fan_in, b is 0 at first."""
 
-    def __init__(self, fan_in: int, fan_out: int, *, rngs: nnx.Rngs, scale: float = 1.0):
+    def __init__(
+        self,
+        fan_in: int,
+        fan_out: int,
+        *,
+        rngs: nnx.Rngs,
+        scale: float = 1.0,
+        bias: bool = False,
+    ):
         draw = jax.random.normal(rngs.params(), (fan_in, fan_out), jnp.float32)
         self.kernel = nnx.Param(draw * scale * fan_in**-0.5)
+        self.bias = nnx.Param(jnp.zeros((fan_out,), jnp.float32)) if bias else None
 
     def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
-        return _multiply(x, self.kernel[...].astype(x.dtype))
+        y = _multiply(x, self.kernel[...].astype(x.dtype))
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
 @jax.custom_vjp
@@ -93,24 +107,32 @@ class RMSNorm(nnx.Module):
 class Vocabulary(nnx.Module):
     """Both ends of a model: the embedding, and the unembedding (the same table when tied).
 
-    Tables have one row a vocabulary entry, drawn with standard deviation `width ** -0.5`; embedded
-    tokens are scaled back to unit size.
+    Tables have one row a vocabulary entry, drawn with standard deviation `width ** -0.5`; where
+    `scaled`, embedded tokens are scaled back to unit size.
     """
 
     def __init__(
-        self, vocab_size: int, width: int, dtype: jnp.dtype, *, tied: bool, rngs: nnx.Rngs
+        self,
+        vocab_size: int,
+        width: int,
+        dtype: jnp.dtype,
+        *,
+        tied: bool,
+        rngs: nnx.Rngs,
+        scaled: bool = True,
     ):
         def table() -> nnx.Param:
             draw = jax.random.normal(rngs.params(), (vocab_size, width), jnp.float32)
             return nnx.Param(draw * width**-0.5)
 
-        self.dtype = dtype
+        self.dtype, self.scaled = dtype, scaled
         self.embedding = table()
         self.unembedding = None if tied else table()
 
     def embed(self, tokens: Int[Array, "*batch"]) -> Float[Array, "*batch width"]:
         """Rows of the embedding, in the type that the layers compute in."""
-        return self.embedding[...][tokens].astype(self.dtype) * self.embedding.shape[-1] ** 0.5
+        rows = self.embedding[...][tokens].astype(self.dtype)
+        return rows * self.embedding.shape[-1] ** 0.5 if self.scaled else rows
 
     def columns(self) -> Float[Array, "width vocab"]:
         """The unembedding as `readout` takes it."""
@@ -118,20 +140,40 @@ class Vocabulary(nnx.Module):
         return table[...].astype(self.dtype).T
 
 
-def rotary_angles(time: int, size: int, base: float) -> Float[Array, "2 time size"]:
+def rotary_frequencies(
+    size: int, base: float, scaling: RopeScalingConfig = NOT_SCALED
+) -> Float[Array, " half"]:
+    """Radians a token of each pair of a head's dimensions (Su et al. 2021), lowered by `scaling`.
+
+    `linear` divides all by the factor (Chen et al. 2023). `llama3` divides those by the factor
+    whose wave is longer than original_context / low_frequency_factor, leaves those that are
+    shorter than original_context / high_frequency_factor, and goes over from one to the other
+    linearly in original_context / wave length (Llama 3.1's reference code).
+    """
+    half = size // 2
+    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if scaling.kind == "none":
+        return frequency
+    if scaling.kind == "linear":
+        return frequency / scaling.factor
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    waves = scaling.original_context * frequency / (2 * jnp.pi)  # in the original context
+    kept = jnp.clip((waves - low) / (high - low), 0.0, 1.0)
+    return frequency * (kept + (1 - kept) / scaling.factor)
+
+
+def rotary_angles(time: int, frequency: Float[Array, " half"]) -> Float[Array, "2 time size"]:
     """Cosines and signed sines of the rotary positions 0 .. time (Su et al. 2021).
 
     Rotary positions are relative, so that places in a row serve as places in a document.
     """
-    return rotary_angles_at(jnp.arange(time), size, base)
+    return rotary_angles_at(jnp.arange(time), frequency)
 
 
 def rotary_angles_at(
-    places: Int[Array, " time"], size: int, base: float
+    places: Int[Array, " time"], frequency: Float[Array, " half"]
 ) -> Float[Array, "2 time size"]:
     """The same for places of any order and size."""
-    half = size // 2
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = places.astype(jnp.float32)[:, None] * frequency
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     return jnp.stack(

@@ -91,7 +91,14 @@ class LSTM(nnx.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int, dtype: jnp.dtype, *, rngs: nnx.Rngs):
         self.way, self.remat = config.layers, config.remat
-        self.vocabulary = Vocabulary(vocab_size, config.width, dtype, tied=config.tied, rngs=rngs)
+        self.vocabulary = Vocabulary(
+            vocab_size,
+            config.width,
+            dtype,
+            tied=config.tied,
+            rngs=rngs,
+            scaled=config.embedding_scale,
+        )
         self.layers = nnx.List([LSTMLayer(config, rngs=rngs) for _ in range(config.depth)])
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
 

@@ -18,6 +18,7 @@ from calibtrain.models.layers import (
     Vocabulary,
     rotary_angles,
     rotary_angles_at,
+    rotary_frequencies,
     rotate,
 )
 from calibtrain.models.stack import run_layers
@@ -48,13 +49,14 @@ class Attention(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.heads = config.heads
         self.kv_heads = config.kv_heads or config.heads
-        self.size = config.width // config.heads
+        self.size = config.size_of_head
         self.implementation = config.attention
-        width = config.width
-        self.query = Linear(width, self.heads * self.size, rngs=rngs)
-        self.key = Linear(width, self.kv_heads * self.size, rngs=rngs)
-        self.value = Linear(width, self.kv_heads * self.size, rngs=rngs)
-        self.out = Linear(width, width, rngs=rngs, scale=(2 * config.depth) ** -0.5)
+        width, bias = config.width, config.qkv_bias
+        inner, kv_inner = self.heads * self.size, self.kv_heads * self.size
+        self.query = Linear(width, inner, rngs=rngs, bias=bias)
+        self.key = Linear(width, kv_inner, rngs=rngs, bias=bias)
+        self.value = Linear(width, kv_inner, rngs=rngs, bias=bias)
+        self.out = Linear(inner, width, rngs=rngs, scale=(2 * config.depth) ** -0.5)
         self.query_norm = RMSNorm(self.size, config.norm_epsilon) if config.qk_norm else None
         self.key_norm = RMSNorm(self.size, config.norm_epsilon) if config.qk_norm else None
 
@@ -96,7 +98,7 @@ class Attention(nnx.Module):
         keys = keys.at[row, :, place].set(key)
         values = values.at[row, :, place].set(value)
         seen = attend_to_cache(query, keys, values, position)
-        return self.out(seen.reshape(x.shape)), keys, values
+        return self.out(seen.reshape(len(x), -1)), keys, values
 
 
 class FeedForward(nnx.Module):
@@ -144,9 +146,16 @@ class Transformer(nnx.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int, dtype: jnp.dtype, *, rngs: nnx.Rngs):
         self.way, self.remat = config.layers, config.remat
-        self.head_size = config.width // config.heads
-        self.rope_base = config.rope_base
-        self.vocabulary = Vocabulary(vocab_size, config.width, dtype, tied=config.tied, rngs=rngs)
+        self.head_size = config.size_of_head
+        self.rope_base, self.rope_scaling = config.rope_base, config.rope_scaling
+        self.vocabulary = Vocabulary(
+            vocab_size,
+            config.width,
+            dtype,
+            tied=config.tied,
+            rngs=rngs,
+            scaled=config.embedding_scale,
+        )
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
 
@@ -160,9 +169,12 @@ class Transformer(nnx.Module):
             segments: which document of its row a token belongs to; attention stays within one.
         """
         x = self.vocabulary.embed(tokens)
-        angles = rotary_angles(tokens.shape[1], self.head_size, self.rope_base)
+        angles = rotary_angles(tokens.shape[1], self._frequencies())
         x = run_layers(self.blocks, x, angles, segments, way=self.way, remat=self.remat)
         return self.final_norm(x)
+
+    def _frequencies(self) -> Float[Array, " half"]:
+        return rotary_frequencies(self.head_size, self.rope_base, self.rope_scaling)
 
     def empty_cache(self, rows: int, length: int) -> KeyValueCache:
         """A cache of nothing, for the last `length` tokens of each row."""
@@ -182,7 +194,7 @@ class Transformer(nnx.Module):
     ) -> tuple[Float[Array, "rows width"], KeyValueCache]:
         """See `Network.decode`."""
         x = self.vocabulary.embed(tokens)
-        angles = rotary_angles_at(cache.position, self.head_size, self.rope_base)
+        angles = rotary_angles_at(cache.position, self._frequencies())
         keys, values = [], []
         for block, key, value in zip(self.blocks, cache.keys, cache.values, strict=True):
             x, key, value = block.decode(x, angles, cache.position, key, value)

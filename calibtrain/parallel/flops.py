@@ -13,10 +13,11 @@ def forward_flops(config: ModelConfig, vocab_size: int, context: int) -> float:
     if config.kind == "lstm":
         body = layers * 2.0 * (8 * width * width + width * width)
     else:
-        size = width // config.heads
+        size = config.size_of_head
+        heads_width = config.heads * size
         kv_width = (config.kv_heads or config.heads) * size
-        projections = 2 * width * (2 * width + 2 * kv_width)
-        attention = 2 * 2 * width * (context + 1) / 2
+        projections = 2 * width * (2 * heads_width + 2 * kv_width)
+        attention = 2 * 2 * heads_width * (context + 1) / 2
         matrices = 3 if config.mlp == "swiglu" else 2
         body = layers * (projections + attention + 2 * matrices * width * config.mlp_width)
     return body + 2 * width * vocab_size

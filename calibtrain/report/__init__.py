@@ -57,6 +57,10 @@ def _page(folder: Path) -> str:
                     f"{folder} failed at step {run.step:,} of {run.steps:,}, before any "
                     f"evaluation: {run.error}"
                 )
+            if run.status == "imported":
+                raise UserError(
+                    f"{folder} has no evaluations yet: score it with `calibtrain evaluate {folder}`"
+                )
             raise UserError(
                 f"{folder} has no evaluations yet (it is {run.status} at step {run.step:,} of "
                 f"{run.steps:,}): let it train on, or score it with `calibtrain evaluate {folder}`"

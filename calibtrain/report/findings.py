@@ -239,9 +239,12 @@ def run_findings(run: Run) -> Findings:
     """What a single run says."""
     seen = run.training[-1].bytes if run.training else None
     text = f" ({text_bytes(seen)} of {run.corpus.name})" if seen else f" of {run.corpus.name}"
+    made = f"after {run.step:,} of {plural(run.steps, 'step')}{text}"
+    if run.status == "imported":
+        made = "imported, not trained here"
     begun = (
         f"A model with {plural(run.parameters.total, 'parameter')} and a vocabulary of "
-        f"{run.tokenizer.vocab_size:,}, after {run.step:,} of {plural(run.steps, 'step')}{text}."
+        f"{run.tokenizer.vocab_size:,}, {made}."
     )
     main = run.main
     if main is None:

@@ -62,7 +62,7 @@ def study_page(study: Study) -> str:
 
 def run_page(run: Run) -> str:
     """The report of a single run, as HTML."""
-    unfinished = "" if run.status == "done" else _unfinished(run)
+    unfinished = "" if run.status in ("done", "imported") else _unfinished(run)
     return _page(
         title=run.name,
         kind="training run",

@@ -40,6 +40,7 @@ def read_run(folder: Path) -> Run:
     splits = corpus.record("splits")
     metrics = folder / "metrics.jsonl"
     # A run that has only just begun has not written a line yet.
+    # An imported model never writes one.
     begun = metrics.exists() or record.text("status") == "done"
     training, measured = _read_metrics(metrics) if begun else ((), ())
     files = sorted((folder / "evaluations").glob("*.json"))

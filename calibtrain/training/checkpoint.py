@@ -27,7 +27,7 @@ from calibtrain.places import absolute, files, in_bucket, reached, remove_tree
 Tree = TypeVar("Tree")
 
 CHECKSUMS = "checksums.json"
-_STEP = r"[1-9][0-9]*"
+_STEP = r"0|[1-9][0-9]*"  # 0: of what was imported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +128,15 @@ def _remove(folder: Path, steps: Sequence[int]) -> None:
     hosts.wait("checkpoints are gone")
 
 
-def restore(folder: Path, step: int, like: Tree, identity: Identity) -> Tree:
+def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bool = False) -> Tree:
     """Read a state of the structure, shapes and shardings of `like` (arrays or shapes).
+
+    Args:
+        folder: of the run's checkpoints.
+        step: of the one to read.
+        like: the state.
+        identity: what it must belong to.
+        part: whether the checkpoint may hold more than `like`, which is then left unread.
 
     Raises:
         UserError: for a checkpoint that is damaged, or belongs to another run or step.
@@ -150,13 +157,16 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity) -> Tree:
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or _one_device())
         for name, leaf in shapes.items()
     }
-    arrays = ocp.load(path, wanted)
+    context = ocp.Context()
+    context.pytree.loading.partial_load = part
+    with context:
+        arrays = ocp.load(path, wanted)
     return jax.tree.unflatten(structure, [arrays[name] for name in shapes])
 
 
 def remove_unfinished(folder: Path) -> None:
     """Drop what a killed process left: temporary folders, and folders on their way out."""
-    ours = re.compile(rf"{_STEP}(\.orbax-checkpoint-tmp.*|\.removed)?")
+    ours = re.compile(rf"({_STEP})(\.orbax-checkpoint-tmp.*|\.removed)?")
     whole = {str(step) for step in steps_saved(folder)}
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         if ours.fullmatch(path.name) and path.is_dir() and path.name not in whole:

@@ -89,6 +89,7 @@ def train(
     with ExitStack() as held:
         for member, run, exists in zip(members, runs, there, strict=True):
             if exists:
+                run.check_trained_here()
                 run.check_config(member.config)
                 _hold(run, held)
         plans = make_plans([m.config for m in members], cache, members[0].observer)

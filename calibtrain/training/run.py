@@ -30,6 +30,8 @@ from calibtrain.places import in_bucket, reached, remove_tree
 from calibtrain.training.bucket_lock import BucketLock, held
 
 LOCK = ".lock"
+IMPORTED = "imported"
+"""Status of a run whose parameters came from elsewhere."""
 
 
 @dataclasses.dataclass
@@ -194,6 +196,14 @@ class RunFolder:
                         remove_tree(path)
         else:
             remove_tree(self.path)
+
+    def check_trained_here(self) -> None:
+        """Raise a UserError where the run holds a model that was imported, not trained."""
+        if self.read_summary().get("status") == IMPORTED:
+            raise UserError(
+                f"{self.path}: holds an imported model, which has no training to go on with; "
+                "choose another --run to train a model of your own"
+            )
 
     def check_config(self, config: Config) -> None:
         """Raise a UserError that names the keys in which the run's configuration differs."""

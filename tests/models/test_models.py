@@ -9,7 +9,7 @@ from flax import nnx
 from calibtrain.config import ModelConfig
 from calibtrain.models import build, compute_dtype, count_parameters
 from calibtrain.models.attention import attend, causal_mask
-from calibtrain.models.layers import RMSNorm, rotary_angles, rotate
+from calibtrain.models.layers import RMSNorm, rotary_angles, rotary_frequencies, rotate
 from calibtrain.models.lstm import LSTMLayer
 from calibtrain.parallel.flops import forward_flops
 
@@ -130,7 +130,7 @@ def test_the_lstm_layer_equals_that_of_flax() -> None:
 def test_rotary_scores_depend_on_distance_alone() -> None:
     rng = np.random.default_rng(4)
     query, key = (jnp.asarray(rng.normal(size=(1, 5, 1, 8)), jnp.float32) for _ in range(2))
-    angles = rotary_angles(42, 8, 10_000.0)
+    angles = rotary_angles(42, rotary_frequencies(8, 10_000.0))
 
     def scores(shift: int) -> jax.Array:
         here = angles[:, shift : shift + 5]

@@ -1,0 +1,94 @@
+"""The commands `import` and `export`: models of others as runs, and runs as models of others."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from calibtrain.places import place
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
+
+
+def import_(
+    path: Annotated[Path, typer.Argument(help="A Hugging Face folder, or a GGUF file.")],
+    run: Annotated[Path, typer.Option(help="Run folder to make.")],
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="The run's own corpus: kjv (default), pydoc, markov, files:GLOB or "
+            "tfds:NAME[/CONFIG]."
+        ),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(min=8, help="Tokens it sees back; default its own, at most 2048."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="Added token that starts a document; default the model's own."),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Added token that ends a document; default likewise.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run of a model of others, for every command but train.
+
+    Llama, SmolLM2, Mistral, Qwen2 and Qwen3, as safetensors or GGUF; never from pickled weights.
+
+    Example: calibtrain import SmolLM2-135M --run runs/smollm2
+    """
+    from calibtrain.exchange import import_model
+
+    summary = import_model(
+        path, run, corpus=corpus, context=context, start=start, end=end, say=_say
+    )
+    if as_json:
+        _print_json(summary)
+        return
+    about = summary["imported"]
+    print(
+        f"{about['architecture']} of {summary['parameters']['total']:,} parameters, vocabulary "
+        f"{summary['tokenizer']['vocab_size']:,}, context {summary['context_tokens']:,} tokens"
+    )
+    for note in about["notes"]:
+        _say(f"note: {note}")
+    _say(f"run: {run}    measure it: calibtrain evaluate {shlex.quote(str(run))}")
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="A run folder, or gs://BUCKET/PATH.")],
+    path: Annotated[Path, typer.Argument(help="Folder to make.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's latest checkpoint as a folder that transformers loads.
+
+    Example: calibtrain export runs/tiny exported/tiny
+    """
+    from calibtrain.exchange import export_run
+
+    found = export_run(place(run), path)
+    if as_json:
+        _print_json(found)
+        return
+    print(f"{found['architecture']} of step {found['step']:,}: {path}")
+    for note in found["notes"]:
+        _say(f"note: {note}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("import")(import_)
+    app.command("export")(export)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,189 @@
+"""Byte-level BPE (Radford et al. 2019) from a `tokenizer.json`: text to ids, and each id's bytes.
+
+Pieces are spelled in an alphabet with a letter for each of the 256 bytes, so that their bytes are
+exact and every text can be encoded; where a vocabulary lacks letters of bytes that texts hardly
+have, a text with one is refused. Added tokens ("<|im_end|>") are no text: they stand for no
+bytes, and a text that spells one gets the pieces of its letters.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from calibtrain.errors import UserError
+
+BYTE_LEVEL = "byte_level_bpe"
+"""The kind of tokenizer, in manifests and configurations."""
+JSON_FILE = "tokenizer.json"
+_NEEDED = {0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF0)}
+"""Bytes without which no text gets far; the others are controls, emoji, and no UTF-8 at all."""
+_SPLITTERS = ("Split", "Digits", "ByteLevel", "Punctuation")
+"""Pre-tokenizers that cut text and lose none of it, where they do not remove what they find."""
+
+
+def byte_alphabet() -> list[str]:
+    """The letter that stands for each byte, as GPT-2's encoder has it.
+
+    Visible characters of Latin-1 stand for themselves, the other bytes for the letters from U+0100
+    on, in order.
+    """
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(value if value in visible else next(others)) for value in range(256)]
+
+
+class ByteLevelBPE:
+    """The tokenizer of a `tokenizer.json`, with nothing but its merges.
+
+    Attributes:
+        pieces: exact bytes of each id; empty for added tokens and ids without a piece.
+        byte_ids: the id of each single byte; -1 where it has no piece.
+        absent: bytes without a piece.
+        added: ids of the added tokens, by their text.
+        left_out: what the file does to a text before it is cut, and is not done here.
+    """
+
+    def __init__(self, content: bytes, vocab_size: int | None = None):
+        """Args:
+        content: of the file.
+        vocab_size: ids in all; those behind the tokenizer's own have no piece. Default: its own.
+
+        Raises:
+            UserError: when it is not byte-level BPE, would lose text, or has more ids.
+        """
+        tree = _parse(content)
+        _require_byte_level(tree)
+        self.left_out = "NFC" if _normalizers(tree) else None
+        self.added = {str(token["content"]): int(token["id"]) for token in tree["added_tokens"]}
+        vocabulary: dict[str, int] = dict(tree["model"]["vocab"])
+        ids = [*vocabulary.values(), *self.added.values()]
+        size = max(ids, default=-1) + 1
+        if vocab_size is not None and size > vocab_size:
+            beyond = [token for token, at in self.added.items() if at >= vocab_size]
+            raise UserError(
+                f"{JSON_FILE} has {size:,} ids, the model {vocab_size:,}"
+                + (f": {', '.join(beyond[:4])} cannot be embedded" if beyond else "")
+            )
+        for token in self.added:
+            vocabulary.pop(token, None)
+        self.pieces, self.byte_ids = _spell(vocabulary, max(size, vocab_size or 0))
+        self.absent = bytes(np.flatnonzero(self.byte_ids < 0).tolist())
+        self._lengths = np.array([len(piece) for piece in self.pieces])
+        self._processor = _build(tree, vocabulary)
+
+    def encode(self, texts: Sequence[str]) -> list[Int[np.ndarray, " tokens"]]:
+        """Ids of texts, int32.
+
+        Raises:
+            UserError: where a text has a byte without a piece.
+        """
+        encoded = self._processor.encode_batch_fast(list(texts), add_special_tokens=False)
+        ids = [np.array(one.ids, np.int32) for one in encoded]
+        for text, own in zip(texts, ids, strict=True) if self.absent else ():
+            raw = text.encode()
+            if self._lengths[own].sum() != len(raw):  # what has no piece was dropped
+                place = next(i for i, value in enumerate(raw) if value in self.absent)
+                raise UserError(
+                    f"byte {place} of a text is 0x{raw[place]:02X}, for which the tokenizer has "
+                    "no piece; remove it from the text"
+                )
+        return ids
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        tree = json.loads(content)
+        if isinstance(tree["model"], dict):
+            return {**tree, "added_tokens": tree.get("added_tokens") or []}
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{JSON_FILE} is no tokenizer; it is damaged or cut short")
+
+
+def _steps(part: Any, inside: str) -> list[Mapping[str, Any]]:
+    """A normalizer or pre-tokenizer as the list of its steps."""
+    if part is None:
+        return []
+    if part.get("type") == "Sequence":
+        return [step for one in part.get(inside, []) for step in _steps(one, inside)]
+    return [part]
+
+
+def _normalizers(tree: Mapping[str, Any]) -> list[str]:
+    return [str(step.get("type")) for step in _steps(tree.get("normalizer"), "normalizers")]
+
+
+def _require_byte_level(tree: Mapping[str, Any]) -> None:
+    """Refuse what is no byte-level BPE, or changes text.
+
+    Composing characters (NFC) is the one change that is left out rather than refused: texts that
+    are composed, nearly all, get the ids they would have; the others are encoded as they are.
+    """
+    model = tree["model"]
+    steps = _steps(tree.get("pre_tokenizer"), "pretokenizers")
+    kinds = [str(step.get("type")) for step in steps]
+    if model.get("type") != "BPE" or "ByteLevel" not in kinds:
+        raise UserError(
+            f"{JSON_FILE} is no byte-level BPE (model {model.get('type')}, pre-tokenizer "
+            f"{' + '.join(kinds) or 'none'}); only that, or a lossless SentencePiece model, can "
+            "be used"
+        )
+    losing = [kind for kind in _normalizers(tree) if kind != "NFC"]
+    losing += [kind for kind in kinds if kind not in _SPLITTERS]
+    losing += [
+        f"{step['type']} that removes" for step in steps if step.get("behavior") == "Removed"
+    ]
+    losing += ["add_prefix_space" for step in steps if step.get("add_prefix_space")]
+    settings = ("dropout", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
+    losing += [name for name in settings if model.get(name)]
+    if losing:
+        raise UserError(
+            f"{JSON_FILE} changes text before it is cut ({', '.join(losing)}), so that it does "
+            "not come back byte for byte; only a lossless tokenizer can be used"
+        )
+
+
+def _spell(
+    vocabulary: Mapping[str, int], size: int
+) -> tuple[tuple[bytes, ...], Int[np.ndarray, " 256"]]:
+    letters = byte_alphabet()
+    values = {letter: value for value, letter in enumerate(letters)}
+    pieces = [b""] * size
+    for token, index in vocabulary.items():
+        try:
+            pieces[index] = bytes(values[letter] for letter in token)
+        except KeyError:
+            raise UserError(
+                f"{JSON_FILE}: entry {index} ({token!r}) is not spelled in bytes"
+            ) from None
+    absent = [value for value in sorted(_NEEDED) if letters[value] not in vocabulary]
+    if absent:
+        raise UserError(
+            f"{JSON_FILE} has no piece for {len(absent)} of the {len(_NEEDED)} bytes that texts "
+            f"are made of (the first: 0x{absent[0]:02X}), so it loses text"
+        )
+    return tuple(pieces), np.array([vocabulary.get(letter, -1) for letter in letters], np.int32)
+
+
+def _build(tree: Mapping[str, Any], vocabulary: Mapping[str, int]) -> Any:
+    """The encoder: without added tokens, normalisation, padding, truncation or frame."""
+    from tokenizers import Tokenizer
+
+    plain = {
+        "version": tree.get("version", "1.0"),
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": tree["pre_tokenizer"],
+        "post_processor": None,
+        "decoder": tree.get("decoder"),
+        "model": {**tree["model"], "vocab": vocabulary, "unk_token": None},
+    }
+    try:
+        return Tokenizer.from_str(json.dumps(plain))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{JSON_FILE} cannot be used: {error}") from None

@@ -1,0 +1,110 @@
+"""The tokenizer in a GGUF file's metadata as a `tokenizer.json`: its pieces, merges and splitting.
+
+A GGUF file names its pre-tokenizer instead of describing it. Those named here are written out as
+the models' own tokenizer.json has them; one that is not known is refused, because another way of
+splitting gives other tokens without a word.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from calibtrain.errors import UserError
+
+_NORMAL = 1  # tokenizer.ggml.token_type of pieces that text is made of
+_KEY = "tokenizer.ggml."
+
+# Regular expressions of Llama 3 and of Qwen 2: they differ in how many digits go together.
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def _split(digits: str) -> list[dict[str, Any]]:
+    pattern = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}|{_REST}"
+    return [
+        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
+        _byte_level(use_regex=False),
+    ]
+
+
+def _byte_level(*, use_regex: bool) -> dict[str, Any]:
+    return {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": False,
+        "use_regex": use_regex,
+    }
+
+
+SPLITTING: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "gpt-2": [_byte_level(use_regex=True)],
+    "smollm": [{"type": "Digits", "individual_digits": True}, _byte_level(use_regex=True)],
+    "qwen2": _split(r"\p{N}"),
+    "llama-bpe": _split(r"\p{N}{1,3}"),
+}
+"""Pre-tokenizers by their name in GGUF files."""
+_WHOLE_WORDS = ("llama-bpe",)
+"""Of those, the ones with which a word that is a piece is not merged from its letters."""
+
+
+def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
+    """The `tokenizer.json` of a GGUF file.
+
+    Args:
+        metadata: its keys and values.
+        source: what messages call the file.
+
+    Raises:
+        UserError: where its tokenizer is of another kind, or split in a way that is not known.
+    """
+    model, splitting = metadata.get(f"{_KEY}model"), metadata.get(f"{_KEY}pre")
+    if model != "gpt2":
+        raise UserError(
+            f"{source}: its tokenizer is {model!r}; only byte-level BPE ('gpt2') can be used: "
+            "others, such as 'llama', add a space before a text, which does not come back"
+        )
+    if splitting not in SPLITTING:
+        raise UserError(
+            f"{source}: {_KEY}pre {splitting!r} is not known; allowed: {', '.join(SPLITTING)}"
+        )
+    absent = [key for key in ("tokens", "token_type", "merges") if f"{_KEY}{key}" not in metadata]
+    if absent:
+        raise UserError(f"{source}: its metadata lack {_KEY}{f', {_KEY}'.join(absent)}")
+    tokens, types = metadata[f"{_KEY}tokens"], metadata[f"{_KEY}token_type"]
+    added = [
+        {
+            "id": index,
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
+        if kind != _NORMAL
+    ]
+    beside = {token["content"] for token in added}
+    tree = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": SPLITTING[splitting]},
+        "post_processor": None,
+        "decoder": _byte_level(use_regex=True),
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": splitting in _WHOLE_WORDS,
+            "vocab": {token: i for i, token in enumerate(tokens) if token not in beside},
+            "merges": [merge.split(" ", 1) for merge in metadata[f"{_KEY}merges"]],
+        },
+    }
+    return json.dumps(tree, ensure_ascii=False).encode()

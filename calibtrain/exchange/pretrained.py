@@ -1,0 +1,222 @@
+"""A model of others, opened: architecture, tokenizer and tensors, read only as they are needed."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from calibtrain.data.gguf_tokenizer import tokenizer_json
+from calibtrain.errors import UserError
+from calibtrain.exchange.foreign_tokenizer import ForeignTokenizer, Marks, find_tokenizer
+from calibtrain.exchange.tokenizer_files import TOKENIZER_CONFIG
+from calibtrain.models import Network, Params
+from calibtrain.models.huggingface.architecture import Architecture, read_architecture
+from calibtrain.models.huggingface.gguf_file import (
+    ROPE_FACTORS,
+    GGUFFile,
+    read_gguf_architecture,
+)
+from calibtrain.models.huggingface.names import EMBEDDING, UNEMBEDDING
+from calibtrain.models.huggingface.parameters import Tensors, read_parameters
+from calibtrain.models.huggingface.safetensors_folder import SafetensorsFolder
+
+CONFIG = "config.json"
+_EMBEDDING, _UNEMBEDDING = EMBEDDING.huggingface, UNEMBEDDING.huggingface
+SPARE = {"gguf": (ROPE_FACTORS,), "huggingface": ()}
+"""Tensors that repeat what the architecture says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model of others.
+
+    Attributes:
+        path: file or folder.
+        format: `safetensors` or `gguf`.
+        architecture: what it is.
+        tokenizer: its vocabulary.
+        tensors: its weights.
+        files: that were read.
+        about: what else there is to say of it: quantisation.
+    """
+
+    path: Path
+    format: str
+    architecture: Architecture
+    tokenizer: ForeignTokenizer
+    tensors: Tensors
+    files: Sequence[Path]
+    about: Mapping[str, Any]
+
+    def parameters(self, network: Network) -> Params:
+        """Its parameters; see `models.huggingface.parameters.read_parameters`."""
+        spare = set(SPARE[self.tensors.naming])
+        if self.tensors.naming == "huggingface":
+            # older files of transformers hold the rotary frequencies, which follow from the base
+            spare |= {name for name in self.tensors.shapes if name.endswith("rotary_emb.inv_freq")}
+        return read_parameters(network, self.tensors, spare)
+
+    def checksums(self) -> dict[str, str]:
+        """Hex SHA-256 of its files."""
+        sums = {}
+        for file in self.files:
+            with file.open("rb") as handle:
+                sums[file.name] = hashlib.file_digest(handle, "sha256").hexdigest()
+        return sums
+
+
+def open_pretrained(path: Path, *, start: str | None = None, end: str | None = None) -> Pretrained:
+    """Open a Hugging Face folder or a GGUF file. Weights are read later.
+
+    Args:
+        path: of it.
+        start: the added token that starts a document; none: what the model's configuration says.
+        end: likewise, that ends one.
+
+    Raises:
+        UserError: naming what is missing, damaged, unknown, or asked for and not to be had here.
+    """
+    require_packages()
+    if path.is_dir():
+        return _open_folder(path, start, end)
+    if not path.is_file():
+        raise UserError(f"{path}: is neither a folder nor a file")
+    with path.open("rb") as handle:
+        magic = handle.read(4)
+    if magic != b"GGUF":
+        raise UserError(
+            f"{path}: is no GGUF file; name one, or a folder with {CONFIG} and safetensors "
+            "(pickled weights, as in .bin and .pt files, are never read)"
+        )
+    return _open_gguf(path, start, end)
+
+
+def require_packages() -> None:
+    import importlib.util
+
+    absent = [
+        name
+        for name in ("safetensors", "gguf", "tokenizers")
+        if importlib.util.find_spec(name) is None
+    ]
+    if absent:
+        raise UserError(
+            f"models of others need the packages {', '.join(absent)}; install them with: "
+            "pip install 'calibtrain[hf]'"
+        )
+
+
+def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained:
+    tree = _read_json(folder / CONFIG)
+    if tree is None:
+        raise UserError(f"{folder}: has no {CONFIG}, so it is no folder of a Hugging Face model")
+    architecture = read_architecture(tree, str(folder / CONFIG))
+    tensors = SafetensorsFolder(folder)
+    named = _read_json(folder / TOKENIZER_CONFIG) or {}
+    first = _ids(tree.get("bos_token_id"))
+    marks = Marks(
+        start=start or (_content(named.get("bos_token")) if first is None else first),
+        end=end or _one_end(tree, named),
+    )
+    tokenizer, files = find_tokenizer(folder, architecture.vocab_size, marks)
+    ours = None if architecture.model.tied else _one_table(tensors, architecture.model.width)
+    if ours is not None:
+        model = architecture.model.model_copy(update={"tied": True, "embedding_scale": True})
+        architecture = dataclasses.replace(architecture, model=model)
+    return Pretrained(
+        path=folder,
+        format="safetensors",
+        architecture=architecture,
+        tokenizer=tokenizer,
+        tensors=ours or tensors,
+        files=[folder / CONFIG, *tensors.files, *files],
+        about={},
+    )
+
+
+def _open_gguf(path: Path, start: str | None, end: str | None) -> Pretrained:
+    file = GGUFFile(path)
+    architecture = read_gguf_architecture(file)
+    metadata = file.metadata
+    marks = Marks(
+        start=start or _ids(metadata.get("tokenizer.ggml.bos_token_id")),
+        end=end or _ids(metadata.get("tokenizer.ggml.eos_token_id")),
+    )
+    content = tokenizer_json(metadata, str(path))
+    return Pretrained(
+        path=path,
+        format="gguf",
+        architecture=architecture,
+        tokenizer=ForeignTokenizer.byte_level(content, architecture.vocab_size, marks, str(path)),
+        tensors=file,
+        files=[path],
+        about={"quantisation": file.quantisation},
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: is no JSON ({error}); it is damaged or cut short") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: is no JSON object")
+    return tree
+
+
+def _ids(value: Any) -> int | None:
+    """An id of a configuration; the first of a list."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _content(token: Any) -> str | None:
+    """The text of a token that a tokenizer's configuration names."""
+    found = token.get("content") if isinstance(token, dict) else token
+    return found if isinstance(found, str) else None
+
+
+def _one_end(tree: Mapping[str, Any], named: Mapping[str, Any]) -> int | str | None:
+    """What ends a document. A model that is to stop at any of several names its own besides."""
+    ids, own = tree.get("eos_token_id"), _content(named.get("eos_token"))
+    if own is not None and (isinstance(ids, list) or ids is None):
+        return own
+    return _ids(ids)
+
+
+def _one_table(tensors: SafetensorsFolder, width: int) -> Tensors | None:
+    """The tensors with one table for both ends, where the embedding is the unembedding, scaled.
+
+    Our own tied models are exported so. Where it holds to the bit, the parameters are as before.
+    """
+    if any(name not in tensors.shapes for name in (_EMBEDDING, _UNEMBEDDING)):
+        return None
+    if not np.array_equal(tensors.read(_EMBEDDING), scaled(tensors.read(_UNEMBEDDING), width)):
+        return None
+    return _OneTable(tensors)
+
+
+class _OneTable:
+    """Tensors whose embedding is the unembedding."""
+
+    naming: ClassVar[Literal["huggingface"]] = "huggingface"
+
+    def __init__(self, tensors: SafetensorsFolder):
+        self._tensors, self.source = tensors, tensors.source
+        self.shapes = {name: x for name, x in tensors.shapes.items() if name != _UNEMBEDDING}
+
+    def read(self, name: str) -> np.ndarray:
+        return self._tensors.read(_UNEMBEDDING if name == _EMBEDDING else name)
+
+
+def scaled(table: np.ndarray, width: int) -> np.ndarray:
+    """A table as our models embed it, to the bit: rows times the square root of the width."""
+    return table * np.float32(width**0.5)

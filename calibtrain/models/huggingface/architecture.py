@@ -1,0 +1,222 @@
+"""`config.json` of a Hugging Face folder <-> our model configuration.
+
+A model type decides which code transformers runs and which keys that code reads, so what matters
+is whether those keys ask for something that we do not have. Other keys change nothing.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from calibtrain.config import ModelConfig, RopeScalingConfig, validate
+from calibtrain.errors import UserError
+
+FAMILY = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+"""Model types that are our transformer, up to biases and norms, and their class."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What a model is, without its weights.
+
+    Attributes:
+        name: of the class or kind in its own format.
+        model: as our configuration.
+        vocab_size: rows of its embedding.
+        context: tokens that it was made to see at most.
+    """
+
+    name: str
+    model: ModelConfig
+    vocab_size: int
+    context: int
+
+
+def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
+    """What a `config.json` says.
+
+    Args:
+        tree: its contents.
+        source: what messages call it.
+
+    Raises:
+        UserError: naming what is unknown, missing, or asked for and not to be had here.
+    """
+    kind = tree.get("model_type")
+    if kind not in FAMILY:
+        raise UserError(f"{source}: model_type {kind!r} is not known; allowed: {', '.join(FAMILY)}")
+    classes = tree.get("architectures") or [FAMILY[kind]]
+    if FAMILY[kind] not in classes:
+        raise UserError(
+            f"{source}: architectures {classes} is no language model of type {kind}; "
+            f"allowed: {FAMILY[kind]}"
+        )
+    _refuse_what_we_lack(kind, tree, source)
+    rope = {**(tree.get("rope_scaling") or {}), **(tree.get("rope_parameters") or {})}
+    width, heads = _whole(tree, "hidden_size", source), _whole(tree, "num_attention_heads", source)
+    kv_heads = tree.get("num_key_value_heads")
+    if kv_heads is None and kind != "llama":  # elsewhere its default is a number of its own
+        raise UserError(f"{source}: has no num_key_value_heads")
+    size = tree.get("head_dim")
+    if size is None and kind == "qwen3":
+        raise UserError(f"{source}: has no head_dim")
+    model = {
+        "width": width,
+        "depth": _whole(tree, "num_hidden_layers", source),
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_size": None if size is None or size * heads == width else size,
+        "feed_forward_width": _whole(tree, "intermediate_size", source),
+        "qkv_bias": kind == "qwen2",
+        "qk_norm": kind == "qwen3",
+        "tied": bool(tree.get("tie_word_embeddings", False)),
+        "embedding_scale": False,
+        "rope_base": float(rope.get("rope_theta", tree.get("rope_theta", 10_000.0))),
+        "rope_scaling": _rope_scaling(rope, source),
+        "norm_epsilon": float(tree.get("rms_norm_eps", 1e-6)),
+    }
+    return Architecture(
+        name=FAMILY[kind],
+        model=validate(ModelConfig, model, source),
+        vocab_size=_whole(tree, "vocab_size", source),
+        context=_whole(tree, "max_position_embeddings", source),
+    )
+
+
+def _whole(tree: Mapping[str, Any], key: str, source: str) -> int:
+    value = tree.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        said = f"is {value!r}" if key in tree else "is missing"
+        raise UserError(f"{source}: {key} {said}; it must be a whole number of at least 1")
+    return value
+
+
+def _refuse_what_we_lack(kind: str, tree: Mapping[str, Any], source: str) -> None:
+    """What transformers would compute otherwise than we do, by key."""
+    absent_is_4096 = kind == "mistral"
+    slides = tree.get("use_sliding_window") if kind.startswith("qwen") else None
+    if kind == "mistral":
+        slides = tree.get("sliding_window", 4096 if absent_is_4096 else None)
+    layers = {*(tree.get("layer_types") or [])} - {"full_attention"}
+    rope = {**(tree.get("rope_scaling") or {}), **(tree.get("rope_parameters") or {})}
+    partial = rope.get("partial_rotary_factor", tree.get("partial_rotary_factor"))
+    lacking = {
+        "auto_map: code of its own": tree.get("auto_map"),
+        "quantization_config: quantised weights (a GGUF file may have them)": tree.get(
+            "quantization_config"
+        ),
+        "sliding_window: attention to the last tokens only": slides,
+        f"layer_types: {', '.join(map(str, sorted(layers)))}": layers,
+        "attention_bias: biases in all of attention": tree.get("attention_bias"),
+        "mlp_bias: biases in the feed-forward layers": tree.get("mlp_bias"),
+        f"hidden_act: {tree.get('hidden_act')} (allowed: silu)": (
+            tree.get("hidden_act", "silu") != "silu"
+        ),
+        "partial_rotary_factor: heads that are turned in part": partial not in (None, 1, 1.0),
+    }
+    if found := [what for what, asked in lacking.items() if asked]:
+        raise UserError(f"{source}: asks for what calibtrain does not have: {'; '.join(found)}")
+
+
+def _rope_scaling(rope: Mapping[str, Any], source: str) -> dict[str, Any]:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return {}
+    if kind not in ("linear", "llama3"):
+        raise UserError(
+            f"{source}: rope type {kind!r} is not known; allowed: default, linear, llama3"
+        )
+    names = {"factor": "factor"}
+    if kind == "llama3":
+        names |= {
+            "low_freq_factor": "low_frequency_factor",
+            "high_freq_factor": "high_frequency_factor",
+            "original_max_position_embeddings": "original_context",
+        }
+    if absent := [name for name in names if name not in rope]:
+        raise UserError(f"{source}: rope type {kind} has no {', '.join(absent)}")
+    values = {ours: rope[theirs] for theirs, ours in names.items()}
+    return {"kind": kind, **values}
+
+
+def write_architecture(
+    model: ModelConfig, vocab_size: int, context: int, *, bos: int, eos: int
+) -> dict[str, Any]:
+    """The `config.json` of a model, as transformers reads it; its tables are float32.
+
+    Args:
+        model: the architecture.
+        vocab_size: entries of the vocabulary.
+        context: tokens that it is made to see at most.
+        bos: id of document start.
+        eos: id of document end.
+
+    Raises:
+        UserError: naming what the format has no word for.
+    """
+    if found := [key for key, asked in _NOT_TO_BE_SAID.items() if asked(model)]:
+        raise UserError(
+            f"such a model cannot be written for transformers: {'; '.join(found)}; what can: a "
+            "transformer with model.mlp: swiglu, no model.logit_soft_cap, and not both "
+            "model.qk_norm and model.qkv_bias"
+        )
+    kind = "qwen3" if model.qk_norm else "qwen2" if model.qkv_bias else "llama"
+    tree: dict[str, Any] = {
+        "architectures": [FAMILY[kind]],
+        "model_type": kind,
+        "vocab_size": vocab_size,
+        "hidden_size": model.width,
+        "intermediate_size": model.mlp_width,
+        "num_hidden_layers": model.depth,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads or model.heads,
+        "head_dim": model.size_of_head,
+        "hidden_act": "silu",
+        "max_position_embeddings": context,
+        "rms_norm_eps": model.norm_epsilon,
+        "rope_theta": model.rope_base,
+        "rope_scaling": _rope_tree(model.rope_scaling),
+        "tie_word_embeddings": is_tied_outside(model),
+        "attention_dropout": 0.0,
+        "bos_token_id": bos,
+        "eos_token_id": eos,
+        "torch_dtype": "float32",
+    }
+    if kind == "llama":
+        tree |= {"attention_bias": False, "mlp_bias": False}
+    else:
+        tree |= {"use_sliding_window": False}
+    if kind == "qwen3":
+        tree["attention_bias"] = False
+    return tree
+
+
+def is_tied_outside(model: ModelConfig) -> bool:
+    """Whether others can tie its tables: they do not scale what is embedded."""
+    return model.tied and not model.embedding_scale
+
+
+_NOT_TO_BE_SAID: Mapping[str, Callable[[ModelConfig], bool]] = {
+    "model.kind is lstm": lambda model: model.kind == "lstm",
+    "model.mlp is gelu": lambda model: model.kind != "lstm" and model.mlp == "gelu",
+    "model.logit_soft_cap is set": lambda model: model.logit_soft_cap is not None,
+    "model.qk_norm with model.qkv_bias": lambda model: model.qk_norm and model.qkv_bias,
+}
+
+
+def _rope_tree(scaling: RopeScalingConfig) -> dict[str, Any] | None:
+    if scaling.kind == "none":
+        return None
+    tree: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "llama3":
+        tree |= {
+            "low_freq_factor": scaling.low_frequency_factor,
+            "high_freq_factor": scaling.high_frequency_factor,
+            "original_max_position_embeddings": scaling.original_context,
+        }
+    return tree

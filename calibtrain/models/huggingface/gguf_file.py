@@ -1,0 +1,201 @@
+"""A GGUF file, as llama.cpp writes it: its architecture, and its weights without quantisation.
+
+llama.cpp reorders the rows of queries and keys of arch `llama`, so that a pair of dimensions that
+is turned together lies side by side; here the halves of a head are turned against each other, as
+in transformers. That is undone. Other archs keep the order of transformers.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from calibtrain.config import ModelConfig, RopeScalingConfig, validate
+from calibtrain.errors import UserError
+from calibtrain.models.huggingface.architecture import Architecture
+
+ARCHS = {"llama": "turned in pairs", "qwen2": "turned in halves", "qwen3": "turned in halves"}
+"""Archs that are our transformer, and how their heads lie."""
+ROPE_FACTORS = "rope_freqs.weight"
+_KNOWN_SCALINGS = [  # of Llama 3.1 and 3.2: a file holds the outcome, not the settings
+    RopeScalingConfig(kind="llama3", factor=factor, original_context=8192) for factor in (8.0, 32.0)
+]
+
+
+class GGUFFile:
+    """Tensors by name.
+
+    Attributes:
+        source: the file.
+        metadata: every key with its value.
+        shapes: of all tensors, the slowest axis first.
+        quantisation: how many tensors are of each type.
+    """
+
+    naming: ClassVar[Literal["gguf"]] = "gguf"
+
+    def __init__(self, path: Path):
+        """Args:
+        path: of the file.
+
+        Raises:
+            UserError: when it is no GGUF file, or is cut short.
+        """
+        from gguf import GGUFReader
+
+        self.source = str(path)
+        try:
+            reader = GGUFReader(path)
+            self.metadata = {
+                name: field.contents()
+                for name, field in reader.fields.items()
+                if not name.startswith("GGUF.")
+            }
+        except (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError) as error:
+            raise UserError(
+                f"{path}: is no whole GGUF file ({error}); it is damaged or cut short"
+            ) from None
+        self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+        self.shapes = {
+            name: tuple(int(size) for size in reversed(tensor.shape))
+            for name, tensor in self._tensors.items()
+        }
+        types = [tensor.tensor_type.name for tensor in reader.tensors]
+        self.quantisation = {name: types.count(name) for name in sorted({*types})}
+        if self.metadata.get("split.count", 1) > 1:
+            raise UserError(
+                f"{path}: is one part of {self.metadata['split.count']}; merge them into one file"
+            )
+
+    @property
+    def arch(self) -> str:
+        """The kind of its architecture."""
+        return str(self.metadata.get("general.architecture"))
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """A value of the architecture."""
+        return self.metadata.get(f"{self.arch}.{key}", default)
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor, float32, its rows in the order of transformers.
+
+        Raises:
+            UserError: for a quantisation that cannot be undone.
+        """
+        from gguf.quants import dequantize
+
+        tensor = self._tensors[name]
+        try:
+            array = dequantize(tensor.data, tensor.tensor_type)
+        except NotImplementedError:
+            raise UserError(
+                f"{self.source}: {name} is quantised as {tensor.tensor_type.name}, which cannot "
+                "be undone here"
+            ) from None
+        array = np.asarray(array, np.float32).reshape(self.shapes[name])
+        part = name.split(".")[-2]
+        if self.arch == "llama" and part in ("attn_q", "attn_k"):
+            heads = self.value("attention.head_count")
+            kv_heads = self.value("attention.head_count_kv", heads)
+            return halves(array, heads if part == "attn_q" else kv_heads)
+        return array
+
+
+def halves(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of heads whose dimensions are turned in pairs, reordered to be turned in halves."""
+    pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)
+
+
+def read_gguf_architecture(file: GGUFFile) -> Architecture:
+    """What a file's metadata says of its model.
+
+    Raises:
+        UserError: naming what is unknown, missing, or asked for and not to be had here.
+    """
+    arch, source = file.arch, file.source
+    if arch not in ARCHS:
+        raise UserError(
+            f"{source}: architecture {arch!r} is not known; allowed: {', '.join(ARCHS)}"
+        )
+    needed = (
+        "embedding_length",
+        "block_count",
+        "feed_forward_length",
+        "attention.head_count",
+        "attention.layer_norm_rms_epsilon",
+        "context_length",
+    )
+    if absent := [key for key in needed if file.value(key) is None]:
+        raise UserError(f"{source}: its metadata lack {arch}.{f', {arch}.'.join(absent)}")
+    width, heads = file.value("embedding_length"), file.value("attention.head_count")
+    size = file.value("attention.key_length", width // heads if isinstance(heads, int) else None)
+    lacking = {
+        "attention.sliding_window": file.value("attention.sliding_window"),
+        "expert_count": file.value("expert_count"),
+        "attention.head_count: another number in each layer": not isinstance(heads, int),
+        "attention.value_length: another one than that of keys": (
+            file.value("attention.value_length", size) != size
+        ),
+        "rope.dimension_count: heads that are turned in part": (
+            file.value("rope.dimension_count", size) != size
+        ),
+    }
+    if found := [f"{arch}.{key}" for key, asked in lacking.items() if asked]:
+        raise UserError(f"{source}: asks for what calibtrain does not have: {'; '.join(found)}")
+    embedding = file.shapes.get("token_embd.weight")
+    if embedding is None:
+        raise UserError(f"{source}: lacks token_embd.weight")
+    base = float(file.value("rope.freq_base", 10_000.0))
+    model: Mapping[str, Any] = {
+        "width": width,
+        "depth": file.value("block_count"),
+        "heads": heads,
+        "kv_heads": file.value("attention.head_count_kv"),
+        "head_size": None if size * heads == width else size,
+        "feed_forward_width": file.value("feed_forward_length"),
+        "qkv_bias": arch == "qwen2",
+        "qk_norm": arch == "qwen3",
+        "tied": "output.weight" not in file.shapes,
+        "embedding_scale": False,
+        "rope_base": base,
+        "rope_scaling": _rope_scaling(file, size, base).model_dump(),
+        "norm_epsilon": _shortest(file.value("attention.layer_norm_rms_epsilon")),
+    }
+    return Architecture(
+        name=arch,
+        model=validate(ModelConfig, model, source),
+        vocab_size=embedding[0],
+        context=int(file.value("context_length")),
+    )
+
+
+def _shortest(value: float) -> float:
+    """The shortest decimal number that is this float32: 1e-5, and not 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
+
+
+def _rope_scaling(file: GGUFFile, size: int, base: float) -> RopeScalingConfig:
+    from calibtrain.models.layers import rotary_frequencies
+
+    kind = file.value("rope.scaling.type", "none")
+    if ROPE_FACTORS in file.shapes:
+        factors = file.read(ROPE_FACTORS)
+        plain = np.asarray(rotary_frequencies(size, base))
+        for known in _KNOWN_SCALINGS:
+            lowered = np.asarray(rotary_frequencies(size, base, known))
+            if factors.shape == plain.shape and np.allclose(plain / factors, lowered, rtol=1e-4):
+                return known
+        raise UserError(
+            f"{file.source}: {ROPE_FACTORS} are not those of Llama 3.1 or 3.2; others are not known"
+        )
+    if kind == "linear":
+        factor = float(file.value("rope.scaling.factor", 1.0))
+        return RopeScalingConfig(kind="linear", factor=factor)
+    if kind != "none":
+        raise UserError(
+            f"{file.source}: {file.arch}.rope.scaling.type {kind!r} is not known; allowed: "
+            "none, linear"
+        )
+    return RopeScalingConfig()

@@ -1,0 +1,96 @@
+"""Tensors of a file -> our parameters: nothing missing, nothing left over, nothing but numbers."""
+
+from collections.abc import Collection, Mapping
+from typing import Literal, Protocol
+
+import jax
+import numpy as np
+
+from calibtrain.errors import UserError
+from calibtrain.models import Network, Params
+from calibtrain.models.huggingface.names import UNEMBEDDING, is_turned, names_of, parameter_paths
+
+_SHOWN = 4  # names in a message
+
+
+class Tensors(Protocol):
+    """Tensors by name.
+
+    Attributes:
+        source: what messages call the file or folder.
+        naming: whose names they have.
+        shapes: of all of them, as they lie in the file.
+    """
+
+    source: str
+    naming: Literal["huggingface", "gguf"]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def read(self, name: str) -> np.ndarray:
+        """One of them, float32."""
+
+
+def read_parameters(network: Network, tensors: Tensors, spare: Collection[str] = ()) -> Params:
+    """The parameters of a network.
+
+    Args:
+        network: a transformer.
+        tensors: what a file or folder holds.
+        spare: names of tensors that need not be read, because they say nothing new.
+
+    Raises:
+        UserError: naming tensors that are missing or left over, whose shape is another one, or
+            that hold something that is no finite number.
+    """
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    wanted = {}
+    for path, leaf in parameter_paths(shapes):
+        shape = leaf.shape[::-1] if is_turned(path) else leaf.shape
+        wanted[getattr(names_of(path), tensors.naming)] = path, shape
+    unembedding = getattr(UNEMBEDDING, tensors.naming)
+    tied_twice = network.config.tied and unembedding in tensors.shapes
+    found = {*tensors.shapes} - {*spare} - ({unembedding} if tied_twice else set())
+    for what, names in (
+        ("lacks", [name for name in wanted if name not in found]),
+        ("holds, beyond what this architecture has,", sorted(found - {*wanted})),
+    ):
+        if names:
+            raise UserError(f"{tensors.source}: {what} {listed(names)}")
+    wrong = [
+        f"{name} {list(tensors.shapes[name])} (wanted {list(shape)})"
+        for name, (_, shape) in wanted.items()
+        if tensors.shapes[name] != tuple(shape)
+    ]
+    if wrong:
+        raise UserError(f"{tensors.source}: shapes do not fit its configuration: {listed(wrong)}")
+    leaves = []
+    for name, (path, _) in wanted.items():
+        array = _finite(tensors, name)
+        leaves.append(np.ascontiguousarray(array.T) if is_turned(path) else array)
+    if tied_twice and not np.array_equal(leaves[_embedding_at(wanted)], tensors.read(unembedding)):
+        raise UserError(
+            f"{tensors.source}: {unembedding} is another table than the embedding, yet its "
+            "configuration says that they are tied"
+        )
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+def listed(names: Collection[str]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(list(names)[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _embedding_at(wanted: Mapping[str, tuple[tuple[str | int, ...], tuple[int, ...]]]) -> int:
+    return [path for path, _ in wanted.values()].index(("vocabulary", "embedding"))
+
+
+def _finite(tensors: Tensors, name: str) -> np.ndarray:
+    array = tensors.read(name)
+    bad = array.size - int(np.isfinite(array).sum())
+    if bad:
+        raise UserError(
+            f"{tensors.source}: {name} holds {bad:,} values that are no finite number, of "
+            f"{array.size:,}: the file is damaged, or the model had diverged"
+        )
+    return array

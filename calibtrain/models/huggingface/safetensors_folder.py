@@ -1,0 +1,122 @@
+"""Weights of a Hugging Face folder: one safetensors file, or several with an index.
+
+Pickled weights (`pytorch_model.bin`, `.pt`) run code when they are read, and so never are.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import ml_dtypes
+import numpy as np
+
+from calibtrain.errors import UserError
+from calibtrain.models.huggingface.parameters import listed
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_DTYPES: Mapping[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+_LENGTH = 8  # bytes before the header, which say how long it is
+
+
+class SafetensorsFolder:
+    """Tensors by name; the files are mapped into memory and read as they are asked for.
+
+    Attributes:
+        source: the folder.
+        shapes: of all tensors.
+        files: that hold them.
+    """
+
+    naming: ClassVar[Literal["huggingface"]] = "huggingface"
+
+    def __init__(self, folder: Path):
+        """Args:
+        folder: with `model.safetensors`, or `model.safetensors.index.json` and what it names.
+
+        Raises:
+            UserError: where there are no such files, one is cut short or damaged, or the index
+                names what is not there.
+        """
+        self.source = str(folder)
+        index = None if (folder / WEIGHTS).is_file() else _read_index(folder)
+        names = [WEIGHTS] if index is None else sorted({*index.values()})
+        self.files = [folder / name for name in names]
+        self._places: dict[str, tuple[Path, Mapping[str, Any]]] = {}
+        for file in self.files:
+            for name, place in _header(file).items():
+                if index is None or index.get(name) == file.name:
+                    self._places[name] = file, place
+        if lost := sorted({*(index or ())} - {*self._places}):
+            raise UserError(f"{folder / INDEX}: names tensors that its files lack: {listed(lost)}")
+        odd = {
+            name: place["dtype"]
+            for name, (_, place) in self._places.items()
+            if place["dtype"] not in _DTYPES
+        }
+        if odd:
+            shown = listed([f"{name} ({dtype})" for name, dtype in sorted(odd.items())])
+            raise UserError(
+                f"{folder}: tensors of types that are not read: {shown}; allowed: "
+                f"{', '.join(_DTYPES)}"
+            )
+        self.shapes = {name: tuple(place["shape"]) for name, (_, place) in self._places.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor, float32."""
+        file, place = self._places[name]
+        return np.memmap(
+            file,
+            dtype=_DTYPES[place["dtype"]],
+            mode="r",
+            offset=place["from"],
+            shape=self.shapes[name],
+        ).astype(np.float32)
+
+
+def _read_index(folder: Path) -> dict[str, str]:
+    """The file that holds each tensor."""
+    path = folder / INDEX
+    if not path.is_file():
+        pickled = sorted(
+            file.name for end in ("bin", "pt", "pth") for file in folder.glob(f"*.{end}")
+        )
+        more = (
+            f"; {listed(pickled)} may hold pickled weights, which run code when they are read: "
+            "convert them to safetensors"
+            if pickled
+            else ""
+        )
+        raise UserError(f"{folder}: holds neither {WEIGHTS} nor {INDEX}{more}")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        names = {str(name): str(file) for name, file in index.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        raise UserError(f"{path}: is no index of safetensors files; it is damaged") from None
+    for file in sorted({*names.values()}):
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise UserError(f"{path}: names {file!r}, which is no safetensors file beside it")
+        if not (folder / file).is_file():
+            raise UserError(f"{path}: names {file}, which is not there")
+    return names
+
+
+def _header(file: Path) -> dict[str, dict[str, Any]]:
+    """Type, shape and first byte of each tensor of a file that is whole."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy"):  # checks lengths, places and overlaps
+            pass
+        with file.open("rb") as handle:
+            length = int.from_bytes(handle.read(_LENGTH), "little")
+            header = json.loads(handle.read(length))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{file}: is no whole safetensors file ({error}); it is damaged or cut short"
+        ) from None
+    return {
+        name: {**place, "from": _LENGTH + length + place["data_offsets"][0]}
+        for name, place in header.items()
+        if name != "__metadata__"
+    }
