@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from calibtrain.commands import models
+from calibtrain.commands.finetune import finetune
 from calibtrain.errors import UserError
 from calibtrain.interruption import Interrupted, interruptible, leaving
 from calibtrain.launch.command_line import launch_app
@@ -37,6 +38,7 @@ app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(config_app, name="config")
 app.add_typer(launch_app, name="launch")
 models.register(app)
+app.command()(finetune)
 
 
 class ProgressKind(StrEnum):

@@ -211,6 +211,9 @@ def describe(event: Mapping[str, Any]) -> str:
             f"tokenised {size:.1f} MB in {seconds:.2f} s ({size / seconds:.1f} MB/s), "
             f"{event['split']} split"
         )
+    if kind == "examples":
+        cut = f"; {event['cut']:,} prompts are cut at their start" if event["cut"] else ""
+        return f"{event['train']:,} examples to train on, {event['held_out']:,} held out{cut}"
     if kind == "progress":
         return (
             f"step {event['step']}/{event['steps']}, {event['tokens_per_second']:,.0f} tokens/s, "
@@ -221,10 +224,20 @@ def describe(event: Mapping[str, Any]) -> str:
             f"step {event['step']}: {event['bits_per_byte']:.4f} bits/byte, ECE {event['ece']:.4f},"
             f" signed gap {event['signed_gap']:+.4f}, entropy rate "
             f"{event['entropy_bits_per_byte']:.4f} bits/byte"
-        )
+        ) + _examples_measured(event)
     if kind == "finished":
         return event["status"] + (f": {event['error']}" if event.get("error") else "")
     return ""
+
+
+def _examples_measured(event: Mapping[str, Any]) -> str:
+    """What a fine-tuning measures beside its corpus; nothing for other runs."""
+    text = ""
+    if "answers/ece" in event:
+        text += f"; answers: nll {event['answers/nll']:.4f}, ECE {event['answers/ece']:.4f}"
+    if "preference/accuracy" in event:
+        text += f"; preferred rightly: {event['preference/accuracy']:.3f}"
+    return text
 
 
 def describe_stop(step: int) -> str:

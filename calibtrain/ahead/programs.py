@@ -14,15 +14,14 @@ from calibtrain.config import ModelConfig
 from calibtrain.data.store import frequency_deciles
 from calibtrain.errors import UserError
 from calibtrain.evaluation.tokens import TokenEvaluator
-from calibtrain.models import build
 from calibtrain.models.attention import choose
 from calibtrain.models.stack import choose_layers
 from calibtrain.parallel.flops import forward_flops, training_flops
 from calibtrain.parallel.mesh import make_layout
 from calibtrain.readout import default_chunk
-from calibtrain.temperature import tempered
 from calibtrain.training.engine import lower_step, state_shapes
-from calibtrain.training.optimizer import make_optimizer
+from calibtrain.training.networks import network_of
+from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.plan import Plan
 
 
@@ -43,12 +42,10 @@ def compile_ahead(plan: Plan, target: Target) -> dict[str, Any]:
         config.mesh, config.batch.rows, config.batch.accumulate, target.devices(), replicas=replicas
     )
     model = resolve(config.model, plan.context, target)
-    network = tempered(build(model, vocab), config.temperature)
+    network = network_of(config.model_copy(update={"model": model}), vocab)
     chunk = default_chunk(vocab, target.platform)
 
-    optimizer = make_optimizer(
-        config.optimizer, plan.budget.steps, decay_head=config.temperature.decay
-    )
+    optimizer = optimizer_of(config, plan.budget.steps)
     stacked = replicas if replicas > 1 else None
     step, states = _lower(
         "training step",

@@ -1,5 +1,6 @@
 """The configuration tree: sections, reading, overrides, hash and JSON schema."""
 
+from calibtrain.config.finetuning import FinetuningConfig, LoRAConfig
 from calibtrain.config.losses import AnyTerm
 from calibtrain.config.reading import (
     WAYS_TO_COMPUTE,
@@ -47,6 +48,8 @@ __all__ = [
     "ControlsConfig",
     "CorpusConfig",
     "EvaluationConfig",
+    "FinetuningConfig",
+    "LoRAConfig",
     "MarkovConfig",
     "MeshConfig",
     "ModelConfig",

@@ -33,7 +33,7 @@ WAYS_TO_COMPUTE: Any = {
 """What says how devices compute a run, not what it is: it may change when the run goes on."""
 
 ADDED_LATER: dict[str, tuple[str, ...]] = {
-    "": ("loss", "temperature"),
+    "": ("loss", "temperature", "finetune"),
     "model": ("head_size", "feed_forward_width", "qkv_bias", "embedding_scale", "rope_scaling"),
 }
 """Keys that are no part of a run's hash where they have their default: it is then what it was

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from calibtrain.config.finetuning import FinetuningConfig
 from calibtrain.config.losses import CROSS_ENTROPY, AnyTerm, BatchTerm
 from calibtrain.config.section import Section
 from calibtrain.config.temperature import NoTemperature, TemperatureConfig, check_fits
@@ -379,6 +380,8 @@ class Config(Section):
     temperature: TemperatureConfig = NoTemperature()
     """A head that divides the logits, trained with the model: none, global, vector, position,
     linear, mlp, adaptive or thermometer (`kind`), and its settings."""
+    finetune: FinetuningConfig | None = None
+    """Train a model that is there already on examples (calibtrain finetune); none: from scratch."""
     log_every: Cadence = 10
     """Steps between two lines of training metrics."""
 

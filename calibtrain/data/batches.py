@@ -26,12 +26,15 @@ class Batch(NamedTuple):
         labels: the id that follows each input.
         segments: number of the document that a slot belongs to; attention stays within it.
         weights: 1 where the slot counts, 0 past the end of the budget.
+        reference: log-probability of a row's answer under the model before, in nats; for pairs of
+            answers only.
     """
 
     tokens: Int[Any, "rows context"]
     labels: Int[Any, "rows context"]
     segments: Int[Any, "rows context"]
     weights: Float[Any, "rows context"]
+    reference: Float[Any, " rows"] | None = None
 
 
 class TextStream:
@@ -137,6 +140,16 @@ class TrainingBatches:
             total_slots=self.total_slots,
             part=part,
         )
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps that one pass over the text takes."""
+        return self.stream.slots_per_epoch / self.slots_per_step
+
+    def progress(self, step: int) -> tuple[int, int]:
+        """Tokens and bytes of text that are trained on after so many steps."""
+        slots = min(step * self.slots_per_step, self.total_slots)
+        return slots, self.stream.bytes_before(slots)
 
     def __len__(self) -> int:
         """Steps until `total_slots` slots are read."""

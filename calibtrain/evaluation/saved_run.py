@@ -18,15 +18,16 @@ from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, T
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
-from calibtrain.models import TEMPERATURE, Network, Params, build
+from calibtrain.models import TEMPERATURE, Network, Params
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.places import place
 from calibtrain.temperature import FittedTemperature, fit_temperature, tempered
 from calibtrain.temperature.saved_head import SavedHead, read_head
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError
-from calibtrain.training.objective import make_objective
-from calibtrain.training.optimizer import make_optimizer
+from calibtrain.training.networks import network_of
+from calibtrain.training.objective import objective_of
+from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.plan import context_tokens
 from calibtrain.training.run import RunFolder
 from calibtrain.training.state import TrainState, initial_state
@@ -299,11 +300,6 @@ def _all_devices(rows: int) -> Layout:
     return make_layout(MeshConfig(), -(-rows // count) * count)
 
 
-def network_of(config: Config, vocab_size: int) -> Network:
-    """The network of a run, with the head that it was trained with."""
-    return tempered(build(config.model, vocab_size), config.temperature)
-
-
 def fitted_head(run: RunFolder, config: Config, name: str) -> SavedHead:
     """A head that was fitted to a run's latest checkpoint.
 
@@ -372,8 +368,8 @@ def _load(run: RunFolder, layout: Layout | None, *, part: bool) -> tuple[int, Tr
     tokenizer = run.read_tokenizer()
     step = latest_step(run)
     network = network_of(config, tokenizer.vocab_size)
-    optimizer = make_optimizer(config.optimizer, steps=1)  # only the shape of its state matters
-    objective = make_objective(config.loss, vocab_size=tokenizer.vocab_size)
+    optimizer = optimizer_of(config, steps=1)  # only the shape of its state matters
+    objective = objective_of(config, tokenizer.vocab_size)
     shapes = jax.eval_shape(lambda: initial_state(network, optimizer, config.seed, objective))
     if part:
         shapes = dataclasses.replace(shapes, opt_state=())

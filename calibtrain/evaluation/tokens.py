@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 import calibtrain
+from calibtrain.data.examples import AnswerWindows
 from calibtrain.data.store import TokenStore
 from calibtrain.data.windows import EvaluationWindows, WindowBatch
 from calibtrain.evaluation.reading import read_results
@@ -102,7 +103,7 @@ class TokenEvaluator:
     def evaluate(
         self,
         params: Params,
-        store: TokenStore,
+        store: TokenStore | AnswerWindows,
         about: Mapping[str, Any],
         *,
         limit: int | None = None,
@@ -115,7 +116,7 @@ class TokenEvaluator:
 
         Args:
             params: the model's parameters.
-            store: tokens of a split, in the network's vocabulary.
+            store: tokens of a split, in the network's vocabulary; or answers to be scored alone.
             about: what the results belong to.
             limit: bytes of text, about; none: all.
             groups: of each document of the store; none: results are not given by group.
@@ -155,7 +156,7 @@ class TokenEvaluator:
                 **about,
                 "event": "token",
                 "limit": limit,
-                "context": self.context,
+                "context": windows.context,
                 "bins": self.bins,
                 "temperature": self._fitted or temperature,
                 **({"head": self._head} if self._head else {}),
@@ -170,26 +171,30 @@ class TokenEvaluator:
     def tally(
         self,
         params: Params,
-        store: TokenStore,
+        store: TokenStore | AnswerWindows,
         about: Mapping[str, Any],
         *,
         limit: int | None = None,
         groups: Sequence[str] = (),
         temperature: float = 1.0,
         check: Callable[[], None] = lambda: None,
-    ) -> tuple[Tally, EvaluationWindows]:
+    ) -> tuple[Tally, EvaluationWindows | AnswerWindows]:
         """Sums over the scored tokens, and the windows they were scored in.
 
         Arguments as for `evaluate`; of `about`, errors name corpus, split and step.
         """
-        windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
+        windows: EvaluationWindows | AnswerWindows
+        if isinstance(store, AnswerWindows):
+            windows = store
+        else:
+            windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
         if not len(windows.documents):
             raise ValueError("no documents to evaluate")
         strata = [FREQUENCY, POSITION, ENTROPY]
         grouping = document_groups(groups)
         if grouping is not None:
             strata.append(grouping[0])
-        tally = Tally(windows.documents, len(store), strata, self.bins)
+        tally = Tally(windows.documents, len(store.document_bytes), strata, self.bins)
         for values, batch in self._scored(windows, params, temperature, check):
             counted = batch.weights > 0
             documents = batch.documents[counted]
@@ -226,7 +231,7 @@ class TokenEvaluator:
 
     def _scored(
         self,
-        windows: EvaluationWindows,
+        windows: EvaluationWindows | AnswerWindows,
         params: Params,
         temperature: float,
         check: Callable[[], None],

@@ -11,6 +11,7 @@ from calibtrain.losses.focal import DualFocal, Focal, SampleDependentFocal
 from calibtrain.losses.kernel import MMCE
 from calibtrain.losses.loss import BatchLoss, TokenLoss
 from calibtrain.losses.posterior import PosCal
+from calibtrain.losses.preference import DPO
 from calibtrain.losses.selective import BalancedSelectiveSmoothing, SelectiveSmoothing
 from calibtrain.losses.shape import Brier, EntropyPenalty, MarginSmoothing, ZLoss
 from calibtrain.losses.soft_bins import DECE, SoftBinnedECE
@@ -18,6 +19,7 @@ from calibtrain.losses.soft_bins import DECE, SoftBinnedECE
 __all__ = [
     "DCA",
     "DECE",
+    "DPO",
     "MDCA",
     "MMCE",
     "AvUC",

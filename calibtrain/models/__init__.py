@@ -16,6 +16,7 @@ from flax import nnx
 from jax import Array
 
 from calibtrain.config import ModelConfig
+from calibtrain.models.adapter import LowRank
 from calibtrain.models.lstm import LSTM, RecurrentState
 from calibtrain.models.transformer import KeyValueCache, Transformer
 
@@ -89,6 +90,8 @@ class Head(Protocol):
 _KINDS = {"transformer": Transformer, "lstm": LSTM}
 TEMPERATURE = "temperature"
 """Where a head's parameters are among a network's."""
+ADAPTER = "adapter"
+"""Where those of low-rank adapters are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,17 +102,21 @@ class Network:
         config: the architecture.
         vocab_size: number of real vocabulary entries.
         head: what divides the logits; none: nothing does. Its parameters are `params[TEMPERATURE]`.
+        adapter: what is added to the layers' matrices; its parameters are `params[ADAPTER]`.
     """
 
     config: ModelConfig
     vocab_size: int
     _graph: Any = dataclasses.field(repr=False)
     head: Head | None = None
+    adapter: LowRank | None = None
 
     def init(self, key: Array) -> Params:
         """Fresh float32 parameters. Those of the model are the same with a head and without."""
         module = _module(self.config, self.vocab_size, nnx.Rngs(key))
         params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+        if self.adapter is not None:
+            params[ADAPTER] = self.adapter.init(jax.random.fold_in(key, 2), params)
         if self.head is not None:
             params[TEMPERATURE] = self.head.init(jax.random.fold_in(key, 1))
         return params
@@ -226,7 +233,9 @@ class Network:
         return jax.lax.fori_loop(0, jnp.max(counts), read, (hidden, temperature, cache))
 
     def _with(self, params: Params) -> Any:
-        body = {name: part for name, part in params.items() if name != TEMPERATURE}
+        body = {n: part for n, part in params.items() if n not in (TEMPERATURE, ADAPTER)}
+        if self.adapter is not None:
+            body = self.adapter.merged(body, params[ADAPTER])
         return nnx.merge(self._graph, nnx.State(body))
 
 

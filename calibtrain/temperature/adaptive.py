@@ -16,7 +16,7 @@ from jax import Array
 
 from calibtrain.config import ModelConfig
 from calibtrain.models import Params
-from calibtrain.models.layers import rotary_angles, rotary_angles_at
+from calibtrain.models.layers import rotary_angles, rotary_angles_at, rotary_frequencies
 from calibtrain.models.transformer import Block
 from calibtrain.temperature.bounded import bounded_log_temperature, features
 from calibtrain.temperature.pointwise import to_number, zero_map
@@ -67,7 +67,7 @@ class Adaptive:
     ) -> Float[Array, "batch time"]:
         """See `LogTemperature`."""
         layer = self._with(params)
-        angles = rotary_angles(hidden.shape[1], layer.attention.size, self.model.rope_base)
+        angles = rotary_angles(hidden.shape[1], self._frequencies(layer))
         return self._read(params, layer(_clipped(hidden), angles, segments))
 
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> LayerCache:
@@ -87,7 +87,7 @@ class Adaptive:
     ) -> tuple[Float[Array, " rows"], LayerCache]:
         """See `LogTemperature`."""
         layer = self._with(params)
-        angles = rotary_angles_at(cache.position, layer.attention.size, self.model.rope_base)
+        angles = rotary_angles_at(cache.position, self._frequencies(layer))
         x, keys, values = layer.decode(
             _clipped(hidden), angles, cache.position, cache.keys, cache.values
         )
@@ -96,6 +96,10 @@ class Adaptive:
     def _with(self, params: Params) -> Any:
         block = nnx.eval_shape(lambda: Block(self.model, rngs=nnx.Rngs(0)))
         return nnx.merge(nnx.graphdef(block), nnx.State(params["layer"]))
+
+    def _frequencies(self, layer: Any) -> Float[Array, " half"]:
+        size = layer.attention.size
+        return rotary_frequencies(size, self.model.rope_base, self.model.rope_scaling)
 
     def _read(self, params: Params, x: Float[Array, "*tokens width"]) -> Float[Array, "*tokens"]:
         return bounded_log_temperature(to_number(params["out"], features(x)), self.limit)

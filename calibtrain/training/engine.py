@@ -177,7 +177,7 @@ class StackedEngine:
             mine, part = self.layout.local_replicas(replicas, rows)
         streams = [plan.batches.of_rows(part).iterate(step) for plan in self.plans[mine]]
         for parts in zip(*streams, strict=True):
-            batch = Batch(*map(np.stack, zip(*parts, strict=True)))
+            batch = jax.tree.map(lambda *arrays: np.stack(arrays), *parts)
             if self.layout.devices > 1:
                 batch = self.layout.put_replicas(batch, replicas, rows)
             yield batch
@@ -236,7 +236,7 @@ def lower_step(
         chunk=chunk,
     )
     shapes = state_shapes(network, optimizer, layout, plan.objective, replicas)
-    rows: tuple[int, ...] = (config.batch.rows, plan.context)
+    rows: tuple[int, ...] = (config.batch.rows, plan.batches.context)
     place: Any = layout.rows
     if replicas is not None:
         step = jax.vmap(step, spmd_axis_name="replica" if layout.devices > 1 else None)
@@ -257,7 +257,11 @@ def lower_step(
         jitted = jax.jit(function, donate_argnums=0, out_shardings=(_shardings(shapes), metrics))
     integers = jax.ShapeDtypeStruct(rows, jnp.int32, sharding=place)
     weights = jax.ShapeDtypeStruct(rows, jnp.float32, sharding=place)
-    arguments: list[Any] = [shapes, Batch(integers, integers, integers, weights)]
+    batch = Batch(integers, integers, integers, weights)
+    if getattr(plan.batches, "reference", None) is not None:
+        reference = jax.ShapeDtypeStruct(rows[:-1], jnp.float32, sharding=place)
+        batch = batch._replace(reference=reference)
+    arguments: list[Any] = [shapes, batch]
     if hosts.are_many():
         flags = layout.sharding(P(AXES))
         arguments.append(jax.ShapeDtypeStruct((layout.devices,), jnp.int32, sharding=flags))
@@ -300,10 +304,15 @@ def _initialiser(
     plan: Plan, optimizer: optax.GradientTransformation, layout: Layout, shapes: TrainState
 ) -> Any:
     """Seed -> the state before the first step."""
-    return jax.jit(
-        functools.partial(initial_state, plan.network, optimizer, objective=plan.objective),
-        out_shardings=None if _is_local(layout) else _shardings(shapes),
+    places = None if _is_local(layout) else _shardings(shapes)
+    make = functools.partial(initial_state, plan.network, optimizer, objective=plan.objective)
+    if plan.start is None:
+        return jax.jit(make, out_shardings=places)
+    start = plan.start
+    begin = jax.jit(
+        lambda seed, params: make(seed, params=params), out_shardings=places, donate_argnums=1
     )
+    return lambda seed: begin(seed, start())
 
 
 def _flags(layout: Layout, stop: bool) -> tuple[Array, ...]:
@@ -330,7 +339,7 @@ def _to_host(array: Array) -> np.ndarray:
 
 def _memory(plan: Plan, layout: Layout, shapes: TrainState, compiled: Any) -> dict[str, int]:
     analysis: Any = compiled.memory_analysis()
-    slots = plan.config.batch.rows * plan.context // layout.row_shares
+    slots = plan.config.batch.rows * plan.batches.context // layout.row_shares
     return {
         "parameters": _device_bytes(shapes.params),
         "optimizer": _device_bytes(shapes.opt_state),

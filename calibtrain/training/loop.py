@@ -23,7 +23,7 @@ from calibtrain.places import place
 from calibtrain.training import checkpoint
 from calibtrain.training.engine import make_engine
 from calibtrain.training.finite import NonFiniteError, require_finite
-from calibtrain.training.optimizer import make_optimizer
+from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.plan import Plan, make_plans
 from calibtrain.training.record import Evaluator, Observer, Record
 from calibtrain.training.run import RunFolder
@@ -72,6 +72,7 @@ def train(
     *,
     cache: Path,
     evaluator: Callable[[Plan, RunFolder, Observer], Evaluator],
+    planner: Callable[[Sequence[Config], Path, Observer], list[Plan]] = make_plans,
 ) -> list[Outcome]:
     """Train runs, or go on with those that are there.
 
@@ -79,6 +80,7 @@ def train(
         members: one run, or several that differ in their seed alone.
         cache: where prepared data is kept.
         evaluator: makes the evaluation of a plan.
+        planner: prepares what is trained on, and says what will be done.
 
     Raises:
         UserError: for anything that the user can mend, except that a run diverges: its outcome
@@ -92,7 +94,7 @@ def train(
                 run.check_trained_here()
                 run.check_config(member.config)
                 _hold(run, held)
-        plans = make_plans([m.config for m in members], cache, members[0].observer)
+        plans = planner([m.config for m in members], cache, members[0].observer)
         made: list[RunFolder] = []
         try:
             for plan, run, exists in zip(plans, runs, there, strict=True):
@@ -182,10 +184,7 @@ def _advance(records: Sequence[Record], step: int, stop: threading.Event) -> lis
     """Train runs of the same length from a step on."""
     plan = records[0].plan
     steps, log_every = plan.budget.steps, plan.config.log_every
-    optimizer = make_optimizer(
-        plan.config.optimizer, steps, decay_head=plan.config.temperature.decay
-    )
-    engine = make_engine([r.plan for r in records], optimizer)
+    engine = make_engine([r.plan for r in records], optimizer_of(plan.config, steps))
     folders = [record.run.checkpoints for record in records]
     states = engine.restore(folders, step) if step else engine.begin()
     for record in records:

@@ -16,7 +16,7 @@ from calibtrain.readout import Functional, TokenStats
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Float, Int
 
-    from calibtrain.config import AnyTerm
+    from calibtrain.config import AnyTerm, Config
 
 LossState = dict[str, dict[str, Array]]
 """What terms remember from step to step, by name; most remember nothing."""
@@ -226,6 +226,13 @@ def make_objective(
         tuple(term for term in made if isinstance(term.loss, TokenLoss)),
         tuple(term for term in made if isinstance(term.loss, BatchLoss)),
     )
+
+
+def objective_of(config: Config, vocab_size: int, *, steps_per_epoch: float = 1.0) -> Objective:
+    """What a run minimises: the terms of its loss, or pairs' preferences."""
+    if config.finetune is not None and config.finetune.objective == "dpo":
+        return Objective((), (Term("dpo", losses.DPO(beta=config.finetune.beta)),))
+    return make_objective(config.loss, vocab_size=vocab_size, steps_per_epoch=steps_per_epoch)
 
 
 def _make(kind: str, options: Mapping[str, Any], vocab_size: int, steps_per_epoch: float) -> Any:

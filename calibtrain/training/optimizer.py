@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import optax
 
-from calibtrain.config import OptimizerConfig
-from calibtrain.models import TEMPERATURE
+from calibtrain.config import Config, OptimizerConfig
+from calibtrain.models import ADAPTER, TEMPERATURE
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -45,9 +45,17 @@ def decay_mask(params: Any, *, embeddings: bool, head: bool = False) -> Any:
 
 
 def make_optimizer(
-    config: OptimizerConfig, steps: int, *, decay_head: bool = False
+    config: OptimizerConfig, steps: int, *, decay_head: bool = False, only: str | None = None
 ) -> optax.GradientTransformation:
-    """Clipping, then AdamW (Loshchilov & Hutter 2019)."""
+    """Clipping, then AdamW (Loshchilov & Hutter 2019).
+
+    Args:
+        config: its settings.
+        steps: of the run.
+        decay_head: let weight decay touch a temperature head.
+        only: the part of the parameters that is trained, by name; none: all. The rest has no
+            moments.
+    """
     adamw = optax.adamw(
         learning_rate_schedule(config, steps),
         b1=config.beta1,
@@ -56,6 +64,29 @@ def make_optimizer(
         weight_decay=config.weight_decay,
         mask=lambda params: decay_mask(params, embeddings=config.decay_embeddings, head=decay_head),
     )
-    if config.clip_norm is None:
+    if config.clip_norm is not None:
+        adamw = optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    if only is None:
         return adamw
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+
+    def trained(params: Any) -> Any:
+        return {
+            name: jax.tree.map(lambda leaf, ours=name == only: ours, part)
+            for name, part in params.items()
+        }
+
+    def left(params: Any) -> Any:
+        return jax.tree.map(lambda ours: not ours, trained(params))
+
+    return optax.chain(optax.masked(optax.set_to_zero(), left), optax.masked(adamw, trained))
+
+
+def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
+    """The optimizer of a run of so many steps: adapters are trained alone where it has some."""
+    adapted = config.finetune is not None and config.finetune.lora is not None
+    return make_optimizer(
+        config.optimizer,
+        steps,
+        decay_head=config.temperature.decay,
+        only=ADAPTER if adapted else None,
+    )

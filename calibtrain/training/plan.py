@@ -2,21 +2,22 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calibtrain.config import Config, config_hash
 from calibtrain.data.batches import TextStream, TrainingBatches
 from calibtrain.data.corpus import Corpus, open_corpus
+from calibtrain.data.examples import ExampleBatches
 from calibtrain.data.store import Observer, TokenStore, ignore, open_store
 from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
 from calibtrain.errors import UserError
-from calibtrain.models import Network, ParameterCount, build, count_parameters
+from calibtrain.models import Network, ParameterCount, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
-from calibtrain.temperature import tempered
 from calibtrain.training.checkpoint import Identity
-from calibtrain.training.objective import Objective, make_objective
+from calibtrain.training.networks import network_of
+from calibtrain.training.objective import Objective, objective_of
 
 MOST_STEPS = 2**31 - 1  # the state counts them in 32 bits
 
@@ -40,17 +41,22 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A run, resolved."""
+    """A run, resolved.
+
+    Attributes:
+        start: the parameters that it goes on from; none: they are drawn by its seed.
+    """
 
     config: Config
     corpus: Corpus
     tokenizer: Tokenizer
     store: TokenStore
     context: int
-    batches: TrainingBatches
+    batches: TrainingBatches | ExampleBatches
     network: Network
     parameters: ParameterCount
     budget: Budget
+    start: Callable[[], Params] | None = None
 
     @property
     def identity(self) -> Identity:
@@ -64,10 +70,8 @@ class Plan:
     @property
     def objective(self) -> Objective:
         """What is minimised."""
-        return make_objective(
-            self.config.loss,
-            vocab_size=self.tokenizer.vocab_size,
-            steps_per_epoch=self.batches.stream.slots_per_epoch / self.batches.slots_per_step,
+        return objective_of(
+            self.config, self.tokenizer.vocab_size, steps_per_epoch=self.batches.steps_per_epoch
         )
 
     def is_due(self, step: int, times: int, every: int | None) -> bool:
@@ -83,8 +87,7 @@ class Plan:
 
     def progress_at(self, step: int) -> tuple[int, int]:
         """Tokens and bytes of text trained on after so many steps."""
-        slots = min(step * self.batches.slots_per_step, self.batches.total_slots)
-        return slots, self.batches.stream.bytes_before(slots)
+        return self.batches.progress(step)
 
 
 def context_tokens(config: Config, bytes_per_token: float) -> int:
@@ -116,7 +119,7 @@ def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = igno
     told: list[Mapping[str, Any]] = []  # later: where the plan fails, its error is all that is said
     store = open_store(corpus, "train", tokenizer, cache, told.append)
     context = context_tokens(config, store.bytes_per_token)
-    network = tempered(build(config.model, tokenizer.vocab_size), config.temperature)
+    network = network_of(config, tokenizer.vocab_size)
     parameters = count_parameters(config.model, tokenizer.vocab_size)
     plans = []
     for config in configs:

@@ -42,6 +42,7 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     seed: int | Int[Array, ""],
     objective: Objective | None = None,
+    params: Params | None = None,
 ) -> TrainState:
     """The state before the first step: a function of the seed.
 
@@ -50,9 +51,10 @@ def initial_state(
         optimizer: from `make_optimizer`.
         seed: of the parameters.
         objective: what is minimised; default cross entropy.
+        params: those that are not drawn, in the place of what would be.
     """
     objective = objective or Objective()
-    params = network.init(jax.random.key(seed))
+    params = {**network.init(jax.random.key(seed)), **(params or {})}
     zeros = {name: jnp.zeros((), jnp.float32) for name in running_sums(objective)}
     return TrainState(
         jnp.zeros((), jnp.int32),

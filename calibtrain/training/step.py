@@ -19,6 +19,7 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 
 from calibtrain.data.batches import Batch
+from calibtrain.losses.preference import REFERENCE
 from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import ROWS, Layout, gather, sum_and_scatter
 from calibtrain.readout import TokenStats, accumulate, additive_loss
@@ -214,7 +215,10 @@ class _Loss:
             functionals=part.functionals,
             chunk=self.chunk,
         )
-        return dataclasses.replace(stats, sums=sums), weights
+        extra = stats.extra
+        if batch.reference is not None:
+            extra = {**extra, REFERENCE: batch.reference}
+        return dataclasses.replace(stats, sums=sums, extra=extra), weights
 
     def _coupled(self, seen: Seen, weight: Array, step: Array) -> tuple[Array, Sums]:
         """This device's share of the batch terms (times the batch's weight): weighted sum, each."""

@@ -1,0 +1,112 @@
+"""Calibration along a fine-tuning: on the run's corpus, held-out answers and preferences."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibtrain.config import config_hash
+from calibtrain.data.store import frequency_deciles, ignore
+from calibtrain.evaluation.result import Evaluation
+from calibtrain.evaluation.tokens import TokenEvaluator
+from calibtrain.evaluation.while_training import EvaluationWhileTraining
+from calibtrain.finetuning.plan import AnswerScorer, FinetuningPlan
+from calibtrain.metrics import expected_calibration_error
+from calibtrain.models import Params
+from calibtrain.parallel.mesh import make_layout
+from calibtrain.training.loop import Stopped
+from calibtrain.training.record import Observer
+from calibtrain.training.run import RunFolder
+
+ANSWERS = "answers"
+
+
+class FinetuningEvaluation:
+    """The corpus at a cadence and at the end; with it, the held-out examples."""
+
+    def __init__(
+        self, plan: FinetuningPlan, run: RunFolder, cache: Path, observer: Observer = ignore
+    ):
+        assert plan.held_out is not None
+        self.plan, self.run, self.held_out = plan, run, plan.held_out
+        settings = plan.config.evaluation
+        devices = plan.config.mesh.model_copy(update={"replica": 1, "data": None})
+        evaluator = TokenEvaluator(
+            plan.network,
+            frequency_deciles(plan.store.counts),
+            rows=settings.rows,
+            context=plan.context,
+            bins=settings.bins,
+            layout=make_layout(devices, settings.rows),
+        )
+        self._evaluator = evaluator
+        self._corpus = EvaluationWhileTraining(plan, run, cache, evaluator, observer)
+        self._scorer = AnswerScorer(
+            plan.network, rows=plan.config.batch.rows, context=plan.batches.context
+        )
+
+    def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
+        """Figures of the corpus by their names, those of the answers as answers/*."""
+        own = self._corpus.during(params, step, stop)
+        answers = self._answers(params, step, stop, thorough=False)
+        return {
+            **own,
+            **{f"{ANSWERS}/{name}": value for name, value in answers.figures.items()},
+            **self._preferences(params),
+        }
+
+    def final(
+        self, params: Params, step: int, stop: Callable[[], bool]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Of each split, and of the held-out answers."""
+        results = dict(self._corpus.final(params, step, stop))
+        answers = self._answers(params, step, stop, thorough=True)
+        if self.run.writes:
+            own = self.plan.corpus.provenance.content_hash
+            answers.write(self.run.evaluations, own, self.plan.config.evaluation.final_bytes)
+        results[f"{ANSWERS}-validation"] = {**answers.to_dict(), **self._preferences(params)}
+        return results
+
+    def _answers(
+        self, params: Params, step: int, stop: Callable[[], bool], *, thorough: bool
+    ) -> Evaluation:
+        def check() -> None:
+            if stop():
+                raise Stopped
+
+        settings = self.plan.config.finetune
+        assert settings is not None
+        about = {
+            "corpus": ANSWERS,
+            "split": "validation",
+            "step": step,
+            "corpus_hash": settings.examples,
+            "tokenizer_hash": self.plan.tokenizer.hash,
+            "config_hash": config_hash(self.plan.config),
+            "vocab_size": self.plan.tokenizer.vocab_size,
+        }
+        return self._evaluator.evaluate(
+            params, self.held_out.windows, about, thorough=thorough, check=check
+        )
+
+    def _preferences(self, params: Params) -> dict[str, float]:
+        """How held-out pairs are judged: by the difference of what the answers gained."""
+        reference = self.held_out.reference
+        if reference is None:
+            return {}
+        settings = self.plan.config.finetune
+        assert settings is not None
+        gained = self._scorer.score(params, self.held_out.answers) - reference
+        margin = settings.beta * (gained[0::2] - gained[1::2]).astype(np.float64)
+        right = margin > 0
+        # of the two answers the likelier one is the guess
+        confidence = 1 / (1 + np.exp(-np.abs(margin)))
+        return {
+            "preference/loss": float(np.logaddexp(0, -margin).mean()),
+            "preference/accuracy": float(right.mean()),
+            "preference/mean_margin": float(margin.mean()),
+            "preference/ece": float(
+                expected_calibration_error(confidence, right.astype(np.float64), bins=10)
+            ),
+        }

@@ -1,0 +1,185 @@
+"""Everything about a fine-tuning that can be known before it starts."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from calibtrain.config import Config
+from calibtrain.data.batches import Batch
+from calibtrain.data.corpus import open_corpus
+from calibtrain.data.examples import (
+    DPO_FIELDS,
+    SFT_FIELDS,
+    Answer,
+    AnswerWindows,
+    Example,
+    ExampleBatches,
+    lay_out,
+    pad_rows,
+    read_examples,
+    split_examples,
+    tokenise,
+)
+from calibtrain.data.store import Observer, ignore, open_store
+from calibtrain.errors import UserError
+from calibtrain.evaluation.saved_run import load_params
+from calibtrain.models import ADAPTER, Network, Params, count_parameters
+from calibtrain.parallel.flops import training_flops
+from calibtrain.places import place
+from calibtrain.readout import readout
+from calibtrain.training.networks import network_of
+from calibtrain.training.plan import Budget, Plan, context_tokens
+from calibtrain.training.run import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Examples that are not trained on.
+
+    Attributes:
+        examples: with their names.
+        answers: all of them, an example's side by side.
+        batches: the same in rows, with the reference's log-probabilities (dpo).
+        windows: the answers whose calibration is measured: the responses, or the chosen.
+    """
+
+    examples: list[Example]
+    answers: list[Answer]
+    reference: Float[np.ndarray, " answers"] | None
+    windows: AnswerWindows
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuningPlan(Plan):
+    """A fine-tuning, resolved.
+
+    Attributes:
+        held_out: what it is evaluated on beside its corpus.
+    """
+
+    held_out: HeldOut | None = None
+
+
+def make_finetuning_plans(
+    configs: Sequence[Config], cache: Path, observer: Observer = ignore
+) -> list[Plan]:
+    """The plan of a fine-tuning.
+
+    Raises:
+        UserError: for several seeds at once, answers that do not fit, a run that is not there.
+    """
+    if len(configs) > 1 or configs[0].train.replicas > 1:
+        raise UserError("train.replicas: fine-tunings are run one by one; leave it at 1")
+    (config,) = configs
+    settings = config.finetune
+    assert settings is not None
+    base = RunFolder(place(settings.run))
+    corpus = open_corpus(config.corpus, cache)
+    tokenizer = base.read_tokenizer()
+    store = open_store(corpus, "train", tokenizer, cache, observer)
+    store = dataclasses.replace(store, counts=base.read_target_counts(tokenizer.vocab_size))
+    context = context_tokens(config, _bytes_per_token(store.counts, tokenizer.byte_lengths))
+    pairs = settings.objective == "dpo"
+    fields = DPO_FIELDS if pairs else SFT_FIELDS
+    each = len(fields) - 1
+    examples, _ = read_examples(settings.paths, fields)
+    parts = split_examples(examples, settings.validation_fraction)
+    answers, inner, cut = tokenise([*parts[0], *parts[1]], tokenizer, settings.context, context)
+    observer({"event": "examples", "train": len(parts[0]), "held_out": len(parts[1]), "cut": cut})
+    count = len(parts[0]) * each
+    training, held_out = answers[:count], answers[count:]
+
+    def start() -> Params:
+        return starting_params(base)
+
+    references: list[Any] = [None, None]
+    if pairs:
+        model = network_of(config.model_copy(update={"finetune": None}), tokenizer.vocab_size)
+        scorer = AnswerScorer(model, rows=config.batch.rows, context=inner)
+        params = start()
+        references = [scorer.score(params, part) for part in (training, held_out)]
+    batches = ExampleBatches(
+        training,
+        rows=config.batch.rows,
+        context=inner,
+        seed=config.seed,
+        answers=each,
+        reference=references[0],
+    )
+    assert config.budget.steps is not None
+    steps = config.budget.steps
+    tokens, raw = batches.progress(steps)
+    slots = steps * batches.slots_per_step
+    cost = training_flops(config.model, tokenizer.vocab_size, inner)
+    windows = AnswerWindows(
+        held_out[::each],
+        [example.name for example in parts[1]],
+        tokenizer.byte_lengths,
+        rows=config.evaluation.rows,
+        context=inner,
+    )
+    return [
+        FinetuningPlan(
+            config=config,
+            corpus=corpus,
+            tokenizer=tokenizer,
+            store=store,
+            context=context,
+            batches=batches,
+            network=network_of(config, tokenizer.vocab_size),
+            parameters=count_parameters(config.model, tokenizer.vocab_size),
+            budget=Budget(steps=steps, tokens=tokens, bytes=raw, flops=cost * slots),
+            start=start,
+            held_out=HeldOut(parts[1], held_out, references[1], windows),
+        )
+    ]
+
+
+def starting_params(base: RunFolder) -> Params:
+    """The parameters of a run's latest checkpoint; adapters that it has are made part of it."""
+    _, params = load_params(base)
+    network = network_of(base.read_config(), base.read_tokenizer().vocab_size)
+    if network.adapter is None:
+        return params
+    adapters = params[ADAPTER]
+    return network.adapter.merged({k: v for k, v in params.items() if k != ADAPTER}, adapters)
+
+
+class AnswerScorer:
+    """Log-probabilities of whole answers, in nats."""
+
+    def __init__(self, network: Network, *, rows: int, context: int):
+        self.rows, self.context = rows, context
+
+        def score(params: Params, batch: Batch) -> Any:
+            hidden, unembedding, temperature = network.apply(params, batch.tokens, batch.segments)
+            stats = readout(
+                hidden,
+                unembedding,
+                batch.labels,
+                temperature=temperature,
+                vocab_size=network.vocab_size,
+                soft_cap=network.config.logit_soft_cap,
+                fields=("nll",),
+            )
+            return -(stats.nll * batch.weights).sum(axis=-1)
+
+        self._score = jax.jit(score)
+
+    def score(self, params: Params, answers: Sequence[Answer]) -> Float[np.ndarray, " answers"]:
+        """Of each answer, given its prompt."""
+        found = []
+        for first in range(0, len(answers), self.rows):
+            own = answers[first : first + self.rows]
+            batch = pad_rows(lay_out(own, self.context), self.rows)
+            found.append(np.asarray(self._score(params, batch))[: len(own)])
+        return np.concatenate(found)
+
+
+def _bytes_per_token(counts: np.ndarray, lengths: np.ndarray) -> float:
+    return float(counts @ lengths) / float(counts.sum())

@@ -1,0 +1,88 @@
+"""From a file of settings and the run it starts from to the configuration of a fine-tuning.
+
+What the model is comes from that run; what it is trained on, and how, from the file. The result is
+the configuration of a run like any other, which also says by hash what it started from.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from calibtrain.config import WAYS_TO_COMPUTE, Config, apply_overrides, read_tree, validate
+from calibtrain.data.examples import DPO_FIELDS, SFT_FIELDS, read_examples, split_examples
+from calibtrain.errors import UserError
+from calibtrain.evaluation.saved_run import latest_step
+from calibtrain.places import place
+from calibtrain.training.run import RunFolder
+
+INHERITED = ("corpus", "tokenizer", "context", "model", "temperature")
+"""Sections that the run it starts from decides."""
+
+
+def resolve(path: Path, overrides: Iterable[str] = ()) -> Config:
+    """The configuration of a fine-tuning.
+
+    Args:
+        path: YAML with a section `finetune`.
+        overrides: `key.path=value`.
+
+    Raises:
+        UserError: for what is not allowed, a run that is none, and examples that cannot be read.
+    """
+    overrides = list(overrides)
+    tree = apply_overrides(read_tree(path), overrides)
+    given = tree.get("finetune")
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"{path}: has no section finetune; to train from scratch: calibtrain train {path}"
+        )
+    for name in ("started_from", "examples"):
+        if name in given:
+            raise UserError(f"{path}: finetune.{name}: is filled in, not given; remove it")
+    # what is wrong with it is said before anything is looked for
+    with_budget = {"budget": {"steps": 1}, **tree}
+    settings = validate(Config, with_budget, str(path), overrides).finetune
+    assert settings is not None
+    base = RunFolder(place(settings.run))
+    own = base.read_config()
+    allowed = WAYS_TO_COMPUTE["model"]
+    for name in INHERITED:
+        more = set(tree.get(name) or ()) - (allowed if name == "model" else set())
+        if more:
+            raise UserError(
+                f"{path}: {name}: comes from the run that is fine-tuned ({settings.run}); remove it"
+            )
+    inherited = {name: own.model_dump(mode="json")[name] for name in INHERITED}
+    inherited["model"] = {**inherited["model"], **tree.get("model", {})}
+    fields = DPO_FIELDS if settings.objective == "dpo" else SFT_FIELDS
+    examples, digest = read_examples(settings.paths, fields)
+    training, _ = split_examples(examples, settings.validation_fraction)
+    rows = validate(Config, with_budget, str(path), overrides).batch.rows
+    each = len(fields) - 1
+    if rows % each:
+        raise UserError(
+            f"{path}: batch.rows: {rows} is odd, but a pair of answers takes two rows "
+            "(finetune.objective: dpo)"
+        )
+    tree = {**tree, **inherited}
+    if "budget" not in tree:
+        steps = max(1, math.ceil(settings.epochs * len(training) * each / rows))
+        tree["budget"] = {"steps": steps}
+    elif set(tree["budget"]) != {"steps"}:
+        raise UserError(
+            f"{path}: budget: a fine-tuning takes finetune.epochs, or budget.steps; got "
+            f"{', '.join(tree['budget'])}"
+        )
+    tree["finetune"] = {
+        **given,
+        "started_from": _identity(base),
+        "examples": digest,
+    }
+    return validate(Config, tree, str(path), overrides)
+
+
+def _identity(base: RunFolder) -> str:
+    """The latest checkpoint of a run: hash of its configuration, and its step."""
+    step = latest_step(base)
+    hashes = base.read_summary().get("config_hash", "")
+    return f"{hashes}@{step}"
