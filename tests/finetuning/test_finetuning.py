@@ -1,0 +1,270 @@
+"""Models that are there already, trained on answers and on preferences."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_same, call, tiny
+
+from calibtrain.config import to_yaml
+from calibtrain.errors import UserError
+from calibtrain.evaluation import evaluate_run, train_run
+from calibtrain.evaluation.saved_run import load_params
+from calibtrain.finetuning import finetune, resolve
+from calibtrain.finetuning.plan import make_finetuning_plans, starting_params
+from calibtrain.losses import DPO
+from calibtrain.losses.preference import REFERENCE
+from calibtrain.models import ADAPTER
+from calibtrain.readout import TokenStats
+from calibtrain.training.networks import network_of
+from calibtrain.training.run import RunFolder
+
+
+ANSWER = "ab ab ab ab"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A base run, and examples: the answer is always the same, whatever the prompt."""
+    path = tmp_path_factory.mktemp("finetuning")
+    train_run(tiny(), path / "base", cache=cache)
+    prompts = [f"say {number} " for number in range(60)]
+    answers = [{"prompt": p, "response": ANSWER} for p in prompts]
+    pairs = [{"prompt": p, "chosen": ANSWER, "rejected": "cd cd"} for p in prompts]
+    for name, lines in (("sft", answers), ("dpo", pairs)):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (path / f"{name}.jsonl").write_text(text)
+    return path
+
+
+def settings(folder: Path, objective: str, **changes: Any) -> Path:
+    tree: dict[str, Any] = {
+        "finetune": {
+            "run": str(folder / "base"),
+            "paths": [str(folder / f"{objective}.jsonl")],
+            "objective": objective,
+            "epochs": 2,
+            **changes.pop("finetune", {}),
+        },
+        "batch": {"rows": 8},
+        "optimizer": {"learning_rate": 3e-3},
+        "evaluation": {"times": 2, "bytes": 1_000, "final_bytes": 1_000, "rows": 4},
+        "checkpoints": {"times": 4, "keep": 10},
+        "log_every": 4,
+        **changes,
+    }
+    name = "-".join([objective, *changes, *tree["finetune"]])
+    path = folder / f"{name}.json.yaml"
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_only_answers_are_learned(folder: Path, cache: Path) -> None:
+    """The first loss is the base's mean nll of the answers' tokens and their ends, by hand."""
+    config = resolve(settings(folder, "sft", log_every=1), ["budget.steps=1"])
+    run = folder / "one step"
+    finetune(config, run, cache=cache)
+    (plan,) = make_finetuning_plans([config], cache)
+    base = RunFolder(folder / "base")
+    tokenizer = base.read_tokenizer()
+    params = starting_params(base)
+    network = network_of(base.read_config(), tokenizer.vocab_size)
+    order = plan.batches.rows_of(0)
+    nll, count = 0.0, 0
+    for index in order:
+        ids = plan.batches.sequences[index].ids
+        text = tokenizer.decode(ids).decode()
+        prompt, answer = text[: text.index("ab")], text[text.index("ab") :]
+        assert answer == ANSWER
+        first = 1 + len(tokenizer.encode(prompt))
+        hidden, unembedding, _ = network.apply(
+            params, jnp.asarray(ids[None, :-1]), jnp.zeros((1, len(ids) - 1), jnp.int32)
+        )
+        log_p = np.asarray(jax.nn.log_softmax(hidden[0] @ unembedding))
+        for place in range(first, len(ids)):
+            nll -= float(log_p[place - 1, ids[place]])
+            count += 1
+    assert lines(run)[0]["train/loss"] == pytest.approx(nll / count, rel=1e-5)
+
+
+def test_answers_become_likely_and_calibration_is_measured_along_the_way(
+    folder: Path, cache: Path
+) -> None:
+    run = folder / "sft"
+    outcome = finetune(resolve(settings(folder, "sft")), run, cache=cache)
+    found = lines(run)
+    measured = [line for line in found if "eval/answers/nll" in line]
+    assert len(measured) == 2
+    assert measured[-1]["eval/answers/nll"] < measured[0]["eval/answers/nll"]
+    assert {"eval/answers/ece", "eval/ece", "eval/bits_per_byte"} <= measured[0].keys()
+    answers = outcome.results["answers-validation"]
+    assert answers["bytes"] == 6 * len(ANSWER)  # a tenth of 60, held out
+    assert answers["intervals"]
+    assert json.loads((run / "run.json").read_text())["status"] == "done"
+    assert evaluate_run(run, limit=1_000, cache=cache).results["nll"] > 0
+    base = evaluate_run(folder / "base", limit=1_000, cache=cache).results
+    assert evaluate_run(run, limit=1_000, cache=cache).results["nll"] > base["nll"]
+
+
+def test_preference_starts_at_log_2_and_is_learned(folder: Path, cache: Path) -> None:
+    run = folder / "dpo"
+    path = settings(folder, "dpo", log_every=1)
+    finetune(resolve(path), run, cache=cache)
+    losses = [line["train/loss"] for line in lines(run) if "train/loss" in line]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)  # the model is its own reference
+    assert losses[-1] < 0.5
+    last = [line for line in lines(run) if "eval/preference/accuracy" in line][-1]
+    assert last["eval/preference/accuracy"] == 1.0
+    assert last["eval/preference/loss"] < math.log(2)
+
+
+def test_dpo_equals_its_formula() -> None:
+    rng = np.random.default_rng(0)
+    nll = rng.gamma(2.0, size=(6, 5)).astype(np.float32)
+    weights = (rng.random((6, 5)) < 0.6).astype(np.float32)
+    reference = -rng.gamma(4.0, size=6).astype(np.float32)
+
+    def ours(nll: Any) -> Any:
+        stats = TokenStats(nll=nll, extra={REFERENCE: jnp.asarray(reference)})
+        return DPO(beta=0.3)(stats, jnp.asarray(weights))
+
+    def formula(nll: Any) -> Any:
+        total = 0.0
+        for pair in range(3):
+            chosen, rejected = 2 * pair, 2 * pair + 1
+            log_ratio = [
+                -sum(nll[row, t] * weights[row, t] for t in range(5)) - reference[row]
+                for row in (chosen, rejected)
+            ]
+            total -= jnp.log(jax.nn.sigmoid(0.3 * (log_ratio[0] - log_ratio[1]))) / 3
+        return total
+
+    value, gradient = jax.value_and_grad(ours)(jnp.asarray(nll))
+    expected, expected_gradient = jax.value_and_grad(formula)(jnp.asarray(nll))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_micro_batches_change_no_preference(folder: Path, cache: Path) -> None:
+    figures = []
+    for accumulate in (1, 2):
+        run = folder / f"accumulated {accumulate}"
+        batch = {"rows": 8, "accumulate": accumulate}
+        path = settings(folder, "dpo", batch=batch, log_every=1)
+        finetune(resolve(path, ["budget.steps=3"]), run, cache=cache)
+        figures.append([line["train/loss"] for line in lines(run) if "train/loss" in line])
+    np.testing.assert_allclose(*figures, rtol=1e-5)
+
+
+def test_adapters_change_nothing_else_and_nothing_at_first(folder: Path, cache: Path) -> None:
+    run = folder / "lora"
+    config = resolve(settings(folder, "sft", finetune={"lora": {"rank": 2}}))
+    finetune(config, run, cache=cache)
+    _, before = load_params(RunFolder(folder / "base"))
+    _, after = load_params(RunFolder(run))
+    adapters = after.pop(ADAPTER)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert sum(leaf.size for leaf in jax.tree.leaves(adapters)) < sum(
+        leaf.size for leaf in jax.tree.leaves(before)
+    )
+    network = network_of(config, 290)
+    fresh = {**before, ADAPTER: network.init(jax.random.key(0))[ADAPTER]}
+    plain = network_of(tiny(), 290)
+    tokens = jnp.arange(12)[None] % 290
+    segments = jnp.zeros_like(tokens)
+    at_first = network.apply(fresh, tokens, segments)[0]
+    np.testing.assert_array_equal(at_first, plain.apply(before, tokens, segments)[0])
+    trained = network.apply({**after, ADAPTER: adapters}, tokens, segments)[0]
+    assert np.abs(np.asarray(trained) - np.asarray(at_first)).max() > 1e-4
+    # as the start of another fine-tuning they are a part of the model
+    merged = starting_params(RunFolder(run))
+    np.testing.assert_allclose(plain.apply(merged, tokens, segments)[0], trained, atol=1e-6)
+    assert [line for line in lines(run) if "eval/answers/nll" in line]
+
+
+def test_stopped_it_goes_on_to_the_same_end(folder: Path, cache: Path) -> None:
+    """Its later checkpoints and lines are taken away, as if it had been killed before them."""
+    path = settings(folder, "dpo", finetune={"lora": {"rank": 2}}, seed=3)
+    whole, again = folder / "whole", folder / "again"
+    finetune(resolve(path), whole, cache=cache)
+    finetune(resolve(path), again, cache=cache)
+    assert_same(again, whole)
+    import shutil
+
+    checkpoints = sorted((again / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    assert len(checkpoints) == 4
+    for late in checkpoints[2:]:
+        shutil.rmtree(late)
+    summary = json.loads((again / "run.json").read_text())
+    (again / "run.json").write_text(json.dumps({**summary, "status": "stopped"}))
+    outcome = finetune(resolve(path), again, cache=cache)
+    assert outcome.status == "done"
+    assert_same(again, whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "overrides", "said"),
+    [
+        ({"model": {"width": 32}}, (), "model: comes from the run"),
+        ({}, ("finetune.run=/nowhere",), "is no run folder"),
+        ({}, ("finetune.objective=dpo",), "has no field 'chosen'"),
+        ({}, ("finetune.context=8",), "does not fit into a context of 8"),
+        ({}, ("finetune.context=4096",), "more than the model's context"),
+        ({}, ("budget.bytes=1000",), "takes finetune.epochs"),
+        ({}, ("finetune.lora.maps=[qury]",), "qury given"),
+        ({}, ("train.replicas=2",), "run one by one"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    folder: Path, cache: Path, changes: Any, overrides: tuple[str, ...], said: str
+) -> None:
+    run = folder / "refused"
+    with pytest.raises(UserError, match=said) as refusal:
+        finetune(resolve(settings(folder, "sft", **changes), overrides), run, cache=cache)
+    assert "\n" not in str(refusal.value)
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("not json\n", "line 1: not valid JSON"),
+        ('{"prompt": "a"}\n', "has no field 'response'"),
+        ('{"prompt": "a", "response": 3}\n', "'response' must be a string"),
+        ('{"prompt": "a", "response": ""}\n', "'response' is empty"),
+        ("\n", "hold no example"),
+        ('{"prompt": "a", "response": "b"}\n', "one prompt only"),
+    ],
+)
+def test_examples_that_are_none_are_named(
+    folder: Path, tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_text(text)
+    with pytest.raises(UserError, match=said):
+        resolve(settings(folder, "sft"), [f"finetune.paths=[{file}]"])
+
+
+def test_the_command_line_does_it_all(folder: Path) -> None:
+    run = folder / "by command"
+    done = call("finetune", settings(folder, "sft"), "budget.steps=4", "--run", run, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["status"] == "done"
+    assert "answers-validation" in found["evaluations"]
+    assert call("report", run).returncode == 0
+    scratch = folder / "scratch.yaml"
+    scratch.write_text(to_yaml(tiny()))
+    refused = call("finetune", scratch, "--run", folder / "none")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
