@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calibtrain.commands.temperature import temperature_app
 from calibtrain.errors import UserError
 from calibtrain.interruption import Interrupted, interruptible, leaving
 from calibtrain.launch.command_line import launch_app
@@ -35,6 +36,7 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(config_app, name="config")
 app.add_typer(launch_app, name="launch")
+app.add_typer(temperature_app, name="temperature")
 
 
 class ProgressKind(StrEnum):
@@ -232,6 +234,10 @@ def evaluate(
             min=0.0, max=1.0, help="None followed below this share of the best; default 0.05."
         ),
     ] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(help="Name of a head that was fitted to the run (temperature fit)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
@@ -249,6 +255,11 @@ def evaluate(
             "--beam, --ratio: are for --events byte or word; leave them out, or name one"
         )
     if corpus and len(corpus) > 1:
+        if temperature is not None:
+            raise UserError(
+                f"--temperature: {temperature!r} takes one --corpus, and {len(corpus)} are named; "
+                "several, with every head: calibtrain temperature compare"
+            )
         if not by_tokens:
             raise UserError(
                 f"--corpus: {len(corpus)} are named; --events {events.value} takes one at a time"
@@ -263,6 +274,7 @@ def evaluate(
         "corpus": corpus[0] if corpus else None,
         "split": split,
         "limit": limit,
+        "temperature": temperature,
     }
     if by_tokens:
         evaluation = evaluate_run(place(run), **asked)

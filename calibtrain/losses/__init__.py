@@ -1,5 +1,6 @@
 """Losses: small pure functions of `TokenStats`. Each declares the fields that it reads."""
 
 from calibtrain.losses.cross_entropy import CrossEntropy
+from calibtrain.losses.selective import SelectiveSmoothing
 
-__all__ = ["CrossEntropy"]
+__all__ = ["CrossEntropy", "SelectiveSmoothing"]

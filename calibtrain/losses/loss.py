@@ -1,0 +1,97 @@
+"""What a loss is: which statistics it reads, and what it makes of them.
+
+There are two kinds. A token loss is a number a token, and its value over a batch is their weighted
+mean: it adds up over chunks, micro-batches and devices. A batch loss couples tokens (it compares
+mean confidence with mean accuracy, say): its value over two halves says nothing about the whole, so
+it declares over which tokens of a batch it is computed, and is computed over those at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import jax.numpy as jnp
+from jax import Array
+
+from calibtrain.readout import Functional, Reduction, TokenStats
+
+if TYPE_CHECKING:  # benchmarks run without it
+    from jaxtyping import Float
+
+
+class TokenLoss:
+    """Base of the losses that are a number a token, in nats unless said.
+
+    Attributes:
+        fields: of `TokenStats` that it reads.
+    """
+
+    fields: ClassVar[tuple[str, ...]]
+
+    @property
+    def functionals(self) -> Mapping[str, Functional]:
+        """Functionals of the logits that it reads from `TokenStats.extra`, by name."""
+        return {}
+
+    def per_token(self, stats: TokenStats) -> Float[Array, "*tokens"]:
+        """The loss of each token."""
+        raise NotImplementedError
+
+    def __call__(self, stats: TokenStats, weights: Float[Array, "*tokens"]) -> Float[Array, ""]:
+        """Weighted mean over the tokens."""
+        return weighted_mean(self.per_token(stats), weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchLoss:
+    """Base of the losses that couple tokens.
+
+    Attributes:
+        fields: of `TokenStats` that it reads.
+        tokens: about how many tokens of a batch it is computed over, evenly spaced in every row
+            and moving from step to step; none: all.
+    """
+
+    fields: ClassVar[tuple[str, ...]]
+    tokens: int | None = dataclasses.field(default=2048, kw_only=True)
+
+    @property
+    def functionals(self) -> Mapping[str, Functional]:
+        """Functionals of the logits that it reads from `TokenStats.extra`, by name."""
+        return {}
+
+    @property
+    def reductions(self) -> Mapping[str, Reduction]:
+        """Sums over tokens that it reads from `TokenStats.sums`, by name."""
+        return {}
+
+    def __call__(self, stats: TokenStats, weights: Float[Array, "*tokens"]) -> Float[Array, ""]:
+        """The loss of these tokens together."""
+        raise NotImplementedError
+
+
+def weighted_mean(
+    values: Float[Array, "*tokens"], weights: Float[Array, "*tokens"]
+) -> Float[Array, ""]:
+    """sum w x / sum w."""
+    return jnp.sum(values * weights) / jnp.sum(weights)
+
+
+def one_minus_exp(log_probability: Float[Array, "*tokens"]) -> Float[Array, "*tokens"]:
+    """1 - p without cancellation, for p near 1."""
+    return -jnp.expm1(log_probability)
+
+
+def safe_root(square: Float[Array, "*shape"], power: float = 0.5) -> Float[Array, "*shape"]:
+    """square ** power for square >= 0, with gradient 0 instead of infinity at 0.
+
+    What rounding makes of a 0 (a tiny number of either sign) counts as 0.
+    """
+    positive = square > TINY
+    return jnp.where(positive, jnp.where(positive, square, 1.0) ** power, 0.0)
+
+
+TINY = 1e-12
+"""Squares of calibration errors below it are rounding."""
