@@ -105,6 +105,109 @@ def list_(run: RunFolderPath, as_json: AsJson = False) -> None:
         _print_heads(heads)
 
 
+@temperature_app.command()
+def compare(
+    run: RunFolderPath,
+    heads: Annotated[
+        str | None, typer.Option(help="Kinds: global,linear; default all that the model can have.")
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(help="Whose test split is measured; may be given again; default the run's."),
+    ] = None,
+    limit: Limit = None,
+    steps: Steps = 500,
+    leave_one_group_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-group-out",
+            help="A Thermometer for each group of documents, fitted to the others.",
+        ),
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option(help="Keep the model's hidden states in the cache, if they fit.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Fit every head on validation text and measure it on test text, beside no head.
+
+    Brackets are 95 % intervals of the difference to no head, on the same documents.
+
+    Example: calibtrain temperature compare runs/tiny --corpus kjv --corpus pydoc
+    """
+    from calibtrain.terminal import show_counting
+
+    chosen = None if heads is None else [kind.strip() for kind in heads.split(",")]
+    if leave_one_group_out:
+        if chosen is not None or len(corpus or ()) > 1:
+            raise UserError("--leave-one-group-out: takes one --corpus and no --heads")
+        from calibtrain.posthoc.leave_one_out import leave_one_group_out as leave_out
+
+        with show_counting("working") as progress:
+            found = leave_out(
+                place(run),
+                corpus=corpus[0] if corpus else None,
+                limit=limit,
+                keep=keep,
+                say=_say,
+                progress=progress,
+            )
+        tables = [(group["group"], group["rows"]) for group in found["groups"]]
+    else:
+        from calibtrain.posthoc.compare import compare_heads
+        from calibtrain.temperature.fit_head import Recipe
+
+        with show_counting("working") as progress:
+            found = compare_heads(
+                place(run),
+                heads=chosen,
+                corpora=corpus or (),
+                limit=limit,
+                recipe=Recipe(steps=steps),
+                keep=keep,
+                say=_say,
+                progress=progress,
+            )
+        tables = [(f"{each['corpus']}-{each['split']}", each["rows"]) for each in found["corpora"]]
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    for title, rows in tables:
+        _print_comparison(title, rows)
+
+
+_FIGURES = (
+    ("nll", "nll, nats/token", ".4f"),
+    ("bits_per_byte", "bits/byte", ".4f"),
+    ("ece", "ECE", ".4f"),
+    ("smooth_calibration_error", "SmoothECE", ".4f"),
+    ("signed_gap", "signed gap", "+.4f"),
+)
+
+
+def _print_comparison(title: str, rows: list[dict[str, Any]]) -> None:
+    """A row a head; behind each figure the interval of its difference to no head."""
+    from rich.table import Table
+
+    from calibtrain.terminal import print_table
+
+    table = Table(show_edge=False, title=title, title_justify="left")
+    table.add_column("head")
+    facts = [key for key in ("temperature", "parameters", "seconds") if key in rows[0]]
+    for heading in (*(heading for _, heading, _ in _FIGURES), *facts):
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        cells = []
+        for key, _, form in _FIGURES:
+            cell, away = format(row[key], form), row.get("differences", {}).get(key)
+            if away:
+                cell += f" [{away['lower']:+.4f}, {away['upper']:+.4f}]"
+            cells.append(cell)
+        shown = {"temperature": ".4f", "parameters": ",", "seconds": ".1f"}
+        table.add_row(row["head"], *cells, *(format(row[key], shown[key]) for key in facts))
+    print_table(table)
+
+
 def _settings(pairs: list[str]) -> dict[str, Any]:
     """key=value, values read as YAML."""
     from calibtrain.config import apply_overrides
