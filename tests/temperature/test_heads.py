@@ -38,8 +38,9 @@ def test_a_head_changes_nothing_before_it_is_trained(kind: str) -> None:
         np.testing.assert_array_equal(got.nll, want.nll)
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "model"), [*((kind, "transformer") for kind in KINDS), ("adaptive", "lstm")]
+)
 def test_decoding_equals_the_forward_pass(kind: str, model: str) -> None:
     """Row by row of packed documents; and again from a prefix that is read at once."""
     network = with_head(kind, model)
@@ -74,7 +75,7 @@ def test_decoding_equals_the_forward_pass(kind: str, model: str) -> None:
 
 
 @pytest.mark.parametrize("kind", BY_TOKEN)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_temperatures_stay_within_their_limits(kind: str, data: st.DataObject) -> None:
     """Whatever a layer lets out: zeros, the largest float32, infinities."""
