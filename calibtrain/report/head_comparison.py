@@ -114,9 +114,9 @@ def heads_section(found: HeadComparison) -> str:
     """The tables, as HTML."""
     text = (
         f"Fitted on {found.fitted_on} to the frozen model of step {found.step:,}. Brackets are "
-        "95 % intervals of the difference to no head, over the same documents: where one holds 0, the "
-        "text does not tell them apart. A head that lowers the ECE and raises the NLL has made the "
-        "predictions worse."
+        "95 % intervals of the difference to no head, over the same documents: where one holds 0, "
+        "the text does not tell them apart. A head that lowers the ECE and raises the NLL has made "
+        "the predictions worse."
     )
     return "".join(_table(each) for each in found.corpora) + note(text)
 

@@ -11,10 +11,11 @@ from heads import KINDS, head_config, stirred
 from scipy.optimize import minimize
 from synthetic import MODEL, VOCAB, make, nll
 
+from calibtrain.config import ModelConfig
 from calibtrain.losses import CrossEntropy
 from calibtrain.temperature import make_head
 from calibtrain.temperature.fit_global import fit_global
-from calibtrain.temperature.fit_head import Recipe, fit_head, make_step
+from calibtrain.temperature.fit_head import Recipe, fit_head, hold_out, make_step
 from calibtrain.temperature.frozen import Frozen, mean_over
 from calibtrain.temperature.states import States
 
@@ -59,7 +60,7 @@ def test_a_temperature_out_of_reach_is_the_nearest_one() -> None:
     assert fit_global(frozen, states, lowest=0.1, highest=10.0).temperature == pytest.approx(10.0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["vector", "linear"])
 def test_the_nll_of_the_text_never_rises_and_the_best_token_stays(kind: str) -> None:
     """Even with a learning rate that makes everything worse."""
     states, frozen, _ = make(12, 16, constant(1.0), seed=1)
@@ -85,8 +86,7 @@ def test_gradients_equal_those_of_whole_logits_in_float64(kind: str) -> None:
     counted = np.random.default_rng(0).random(states.counted.shape) < 0.6
     states = dataclasses.replace(states, counted=counted)
     head = head_of(kind)
-    params = jax.jit(head.init)(jax.random.key(0))
-    params = stirred({"temperature": params})["temperature"]
+    params = stirred({"temperature": head.init(jax.random.key(0))})["temperature"]
     block = states.block(np.arange(3))
     sgd = optax.sgd(1.0)
     step = make_step(head, frozen, CrossEntropy(), sgd)
@@ -185,3 +185,23 @@ def test_blocks_hold_every_token_that_counts_once() -> None:
         found.append(block.hidden.reshape(-1)[block.index[block.weights > 0]])
     want = hidden[..., 0][counted]
     np.testing.assert_array_equal(np.sort(np.concatenate(found)), np.sort(want))
+
+
+def test_nothing_is_sent_back_through_the_logits() -> None:
+    """By the compiler's count a step has the product with the unembedding once, not three times."""
+    width, vocab, rows, time = 32, 512, 4, 64
+    model = ModelConfig(width=width, depth=1, heads=1)
+    head = make_head(head_config("linear"), model, vocab)
+    assert head is not None
+    zeros = np.zeros((rows, time), np.int32)
+    hidden = np.zeros((rows, time, width), np.float32)
+    states = States(hidden, zeros, zeros, zeros == 0, zeros)
+    frozen = Frozen(np.zeros((width, vocab), np.float32), vocab)
+    params = jax.eval_shape(head.init, jax.random.key(0))
+    sgd = optax.sgd(1.0)
+    step = make_step(head, frozen, CrossEntropy(), sgd)
+    carry = (params, jax.eval_shape(sgd.init, params))
+    lowered = step.lower(carry, frozen.unembedding, states.block(np.arange(rows)))
+    flops = lowered.compile().cost_analysis()["flops"]
+    product = 2 * rows * time * width * vocab
+    assert product < flops < 2 * product
