@@ -21,6 +21,7 @@ from calibtrain.training.optimizer import decay_mask
 from calibtrain.training.run import RunFolder
 
 CONFIG = tiny(
+    corpus={"markov": {"words": 24, "successors": 4, "bytes": 60_000, "mean_document_words": 30.0}},
     temperature={"kind": "adaptive"},
     tokenizer={"kind": "byte", "vocab_size": 258},
     batch={"rows": 8, "accumulate": 2},
