@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.measure import in_rounds, report
+from benchmarks.measure import CLOCKS, in_rounds, report
 from calibtrain.config import HEADS, ModelConfig
 from calibtrain.losses import CrossEntropy
 from calibtrain.temperature import make_head
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, nargs="+", default=[512, 4096])
     parser.add_argument("--heads", nargs="+", default=["global", "linear", "mlp"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
     given = parser.parse_args()
     model = ModelConfig(width=given.width, depth=1, heads=4 if given.width % 8 == 0 else 1)
     for vocab in given.vocab:
@@ -60,7 +61,7 @@ def main() -> None:
                 assert head is not None
                 found.append(fit_head(head, frozen, states, CrossEntropy()))  # noqa: B023
 
-            seconds = in_rounds({kind: fit}, given.repeats, warm_up=0)[kind]
+            seconds = in_rounds({kind: fit}, given.repeats, given.clock, warm_up=0)[kind]
             last = found[-1]
             passes = {"passes": last.passes} if kind == "global" else {"steps": last.steps}
             report(
@@ -70,6 +71,7 @@ def main() -> None:
                 tokens=states.tokens,
                 vocab=vocab,
                 width=given.width,
+                clock=given.clock,
                 nll_before=round(last.nll_before, 6),
                 nll_after=round(last.nll_after, 6),
                 **passes,
