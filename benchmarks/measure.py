@@ -18,19 +18,22 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def in_rounds(
-    functions: Mapping[str, Callable[[], Any]], repeats: int, clock: str = "wall"
+    functions: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    clock: str = "wall",
+    warm_up: int = 2,
 ) -> dict[str, list[float]]:
-    """Seconds of each function, called in turn, round after round, after two rounds to warm up.
+    """Seconds of each function, called in turn, round after round, after some rounds to warm up.
 
     What disturbs the machine for a while then disturbs all of them.
     """
     now = CLOCKS[clock]
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for round_ in range(repeats + 2):
+    for round_ in range(repeats + warm_up):
         for name, function in functions.items():
             began = now()
             function()
-            if round_ >= 2:
+            if round_ >= warm_up:
                 seconds[name].append(now() - began)
     return seconds
 

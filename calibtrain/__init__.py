@@ -19,8 +19,10 @@ _PARTS = (
     "metrics",
     "models",
     "parallel",
+    "posthoc",
     "readout",
     "report",
+    "temperature",
     "training",
 )
 

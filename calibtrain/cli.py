@@ -19,6 +19,7 @@ import typer
 
 from calibtrain.commands import models
 from calibtrain.commands.finetune import finetune
+from calibtrain.commands.temperature import temperature_app
 from calibtrain.errors import UserError
 from calibtrain.interruption import Interrupted, interruptible, leaving
 from calibtrain.launch.command_line import launch_app
@@ -39,6 +40,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(launch_app, name="launch")
 models.register(app)
 app.command()(finetune)
+app.add_typer(temperature_app, name="temperature")
 
 
 class ProgressKind(StrEnum):
@@ -236,6 +238,10 @@ def evaluate(
             min=0.0, max=1.0, help="None followed below this share of the best; default 0.05."
         ),
     ] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(help="Name of a head that was fitted to the run (temperature fit)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
@@ -253,6 +259,11 @@ def evaluate(
             "--beam, --ratio: are for --events byte or word; leave them out, or name one"
         )
     if corpus and len(corpus) > 1:
+        if temperature is not None:
+            raise UserError(
+                f"--temperature: {temperature!r} takes one --corpus, and {len(corpus)} are named; "
+                "several, with every head: calibtrain temperature compare"
+            )
         if not by_tokens:
             raise UserError(
                 f"--corpus: {len(corpus)} are named; --events {events.value} takes one at a time"
@@ -267,6 +278,7 @@ def evaluate(
         "corpus": corpus[0] if corpus else None,
         "split": split,
         "limit": limit,
+        "temperature": temperature,
     }
     if by_tokens:
         evaluation = evaluate_run(place(run), **asked)

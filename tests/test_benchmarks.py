@@ -174,3 +174,15 @@ def test_replicas_are_measured_beside_one() -> None:
     ]
     assert lines[0]["times_one"] == 1.0
     assert lines[2]["flops"] == 4 * lines[0]["flops"]
+
+
+def test_heads_are_fitted_to_states_on_a_bare_machine() -> None:
+    lines = bare(
+        "benchmarks.heads",
+        *("--tokens", "3000", "--context", "50", "--width", "8", "--vocab", "32"),
+        *("--heads", "global", "linear", "--repeats", "1"),
+    )
+    assert [line["name"] for line in lines] == ["global", "linear"]
+    for line in lines:
+        assert line["tokens_per_second"] > 0
+        assert line["nll_after"] < line["nll_before"]  # the model is over-confident by a factor

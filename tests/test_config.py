@@ -281,7 +281,11 @@ def test_remat_may_be_written_as_a_switch(written: bool | str, meant: str) -> No
     assert validate(ModelConfig, {"remat": written}).remat == meant
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted(CONFIGS.glob("*.yaml")), *sorted(CONFIGS.glob("temperature/*.yaml"))],
+    ids=lambda path: path.name,
+)
 def test_shipped_configurations_are_valid(path: Path) -> None:
     load = load_study if "grid:" in path.read_text() else load_config
     assert load(path)

@@ -11,6 +11,7 @@ from calibtrain.report.display import text_bytes
 from calibtrain.report.figures import Figure, Key, Panel
 from calibtrain.report.findings import Findings, run_findings, study_findings
 from calibtrain.report.grouping import Comparison, compare
+from calibtrain.report.head_comparison import heads_section
 from calibtrain.report.reading import results_of_run
 from calibtrain.report.results import Evaluation, Run, Study
 from calibtrain.report.run_figures import run_figures
@@ -72,6 +73,7 @@ def run_page(run: Run) -> str:
             _run_results(run),
             _run_events(run),
             _suite(_run_suite(run)),
+            _heads(run),
             *_figures(run_figures(run)),
             _section("size", "Size and budget", tables.size_table(run)),
             _signatures(_by_owner(run)),
@@ -353,6 +355,13 @@ def _run_events(run: Run) -> str:
         for event, found in run.by_event.items()
     )
     return _section("events", "Results by other events than the token", content) if content else ""
+
+
+def _heads(run: Run) -> str:
+    """Temperature heads that were fitted to the run, side by side."""
+    if run.heads is None:
+        return ""
+    return _section("temperature-heads", "Temperature heads", heads_section(run.heads))
 
 
 def _run_suite(run: Run) -> str:

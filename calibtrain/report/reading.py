@@ -8,6 +8,7 @@ from typing import Any
 
 from calibtrain.errors import UserError
 from calibtrain.report.evaluation_file import event_of, read_evaluation
+from calibtrain.report.head_comparison import read_heads
 from calibtrain.report.json_record import Record, contents, parse
 from calibtrain.report.results import (
     Arm,
@@ -89,6 +90,7 @@ def read_run(folder: Path) -> Run:
         measured=measured,
         evaluations=tuple(read_evaluation(file) for file in files),
         raw=record.data,
+        heads=read_heads(folder),
     )
 
 
@@ -297,4 +299,6 @@ def _main(names: tuple[str, ...]) -> str:
 
 def results_of_run(run: Run) -> Mapping[str, Any]:
     """run.json and every evaluation, as they were read: what the page of a run carries along."""
-    return {"run": run.raw, "evaluations": [evaluation.raw for evaluation in run.evaluations]}
+    heads = {} if run.heads is None else {"heads": run.heads.raw}
+    found = [evaluation.raw for evaluation in run.evaluations]
+    return {"run": run.raw, "evaluations": found, **heads}

@@ -1,8 +1,13 @@
 """What a report is made from: the files of a run or a study as small frozen dataclasses."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calibtrain.report.head_comparison import HeadComparison
 
 Settings = Mapping[str, Any]
 STRATA = ("frequency_deciles", "positions", "entropy_bands", "groups")
@@ -169,6 +174,8 @@ class Run:
     measured: tuple[Measured, ...]
     evaluations: tuple[Evaluation, ...]
     raw: Mapping[str, Any]
+    heads: HeadComparison | None = None
+    """Temperature heads side by side, where they were compared."""
 
     @property
     def main(self) -> Evaluation | None:

@@ -8,6 +8,7 @@ from calibtrain.report.calibration_plots import Line, ece_by_bin, reliability_pa
 from calibtrain.report.curve_figures import curves
 from calibtrain.report.display import memory_bytes, number, shown, text_bytes
 from calibtrain.report.figures import Figure, Key, Panel, memory_ticks, plot
+from calibtrain.report.head_comparison import heads_figure
 from calibtrain.report.results import Evaluation, Run
 from calibtrain.report.strata_figures import strata_figures
 
@@ -26,6 +27,8 @@ def run_figures(run: Run) -> list[Figure]:
         figures.append(_reliability(run, run.main))
         figures += [figure for figure in (curves(lines),) if figure is not None]
         figures += strata_figures(lines)
+    if run.heads is not None and (heads := heads_figure(run.heads)) is not None:
+        figures.append(heads)
     if any((run.memory.parameters, run.memory.optimizer, run.memory.peak_temporary)):
         figures.append(_memory(run))
     return figures

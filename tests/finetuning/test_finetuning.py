@@ -24,7 +24,6 @@ from calibtrain.readout import TokenStats
 from calibtrain.training.networks import network_of
 from calibtrain.training.run import RunFolder
 
-
 ANSWER = "ab ab ab ab"
 
 

@@ -1,5 +1,6 @@
 """Heads of every kind for a small model, with parameters away from those they begin with."""
 
+import functools
 from typing import Any
 
 import jax
@@ -33,3 +34,15 @@ def stirred(params: Params, scale: float = 0.3, seed: int = 5) -> Params:
     rng = np.random.default_rng(seed)
     moved = jax.tree.map(lambda x: x + scale * rng.normal(size=x.shape), params[TEMPERATURE])
     return {**params, TEMPERATURE: jax.tree.map(lambda x: x.astype(np.float32), moved)}
+
+
+@functools.cache
+def body(model: str = "transformer") -> Params:
+    """Parameters of the model without a head."""
+    return build(MODELS[model], VOCAB).init(jax.random.key(0))
+
+
+def params_of(network: Network, model: str = "transformer") -> Params:
+    """The same with those a head begins with."""
+    assert network.head is not None
+    return {**body(model), TEMPERATURE: network.head.init(jax.random.key(1))}

@@ -1,0 +1,246 @@
+"""`calibtrain temperature fit | list | compare`: heads on a run that is done."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from calibtrain.errors import UserError
+from calibtrain.places import place
+
+temperature_app = typer.Typer(
+    no_args_is_help=True,
+    help="Heads that divide the logits of a run, fitted afterwards; its own parameters stay.",
+)
+
+RunFolderPath = Annotated[str, typer.Argument(help="A run folder, or gs://BUCKET/PATH.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--bytes", min=1, help="About so many bytes of each text; default all."),
+]
+Steps = Annotated[int, typer.Option(min=1, help="Steps of AdamW (a global one is exact).")]
+
+
+@temperature_app.command()
+def fit(
+    run: RunFolderPath,
+    head: Annotated[
+        str,
+        typer.Option(help="global, vector, position, linear, mlp, adaptive or thermometer."),
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="Settings of the head: limit=20 hidden=64")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="By which it will be known; default kind, loss, corpus.")
+    ] = None,
+    corpus: Annotated[str | None, typer.Option(help="Text to fit on; default the run's.")] = None,
+    split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
+    limit: Limit = None,
+    loss: Annotated[str, typer.Option(help="nll or selective_smoothing.")] = "nll",
+    alpha: Annotated[float, typer.Option(help="Of selective smoothing.")] = 0.5,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Right and wrong tokens weigh half each.")
+    ] = False,
+    steps: Steps = 500,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-9, max=10.0, help="Peak; default by kind.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of parameters and order.")] = 0,
+    keep: Annotated[
+        bool, typer.Option(help="Keep the model's hidden states in the cache, if they fit.")
+    ] = True,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of a head of that name.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a head to a run's latest checkpoint, whose own parameters stay as they are.
+
+    Example: calibtrain temperature fit runs/tiny --head linear
+    """
+    from calibtrain.posthoc import fit_temperature_head
+    from calibtrain.temperature.fit_head import Recipe
+    from calibtrain.terminal import show_counting
+
+    with show_counting("fitting") as progress:
+        fitted = fit_temperature_head(
+            place(run),
+            head,
+            name=name,
+            corpus=corpus,
+            split=split,
+            limit=limit,
+            loss=loss,
+            alpha=alpha,
+            balanced=balanced,
+            settings=_settings(settings or []),
+            recipe=Recipe(steps=steps, learning_rate=learning_rate, seed=seed),
+            keep=keep,
+            replace=replace,
+            say=_say,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(fitted.about, indent=1, ensure_ascii=False))
+        return
+    _print_heads([fitted.about])
+    _say(f"measure it: calibtrain evaluate {run} --temperature {fitted.name}")
+
+
+@temperature_app.command("list")
+def list_(run: RunFolderPath, as_json: AsJson = False) -> None:
+    """The heads that were fitted to a run."""
+    from calibtrain.temperature.saved_head import list_heads
+    from calibtrain.training.run import RunFolder
+
+    folder = RunFolder(place(run))
+    folder.read_config()
+    heads = [dict(head.about) for head in list_heads(folder.heads)]
+    if as_json:
+        print(json.dumps({"heads": heads}, indent=1, ensure_ascii=False))
+    else:
+        _print_heads(heads)
+
+
+@temperature_app.command()
+def compare(
+    run: RunFolderPath,
+    heads: Annotated[
+        str | None, typer.Option(help="Kinds: global,linear; default all that the model can have.")
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(help="Whose test split is measured; may be given again; default the run's."),
+    ] = None,
+    limit: Limit = None,
+    steps: Steps = 500,
+    leave_one_group_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-group-out",
+            help="A Thermometer for each group of documents, fitted to the others.",
+        ),
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option(help="Keep the model's hidden states in the cache, if they fit.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Fit every head on validation text and measure it on test text, beside no head.
+
+    Brackets are 95 % intervals of the difference to no head, on the same documents.
+
+    Example: calibtrain temperature compare runs/tiny --corpus kjv --corpus pydoc
+    """
+    from calibtrain.terminal import show_counting
+
+    chosen = None if heads is None else [kind.strip() for kind in heads.split(",")]
+    if leave_one_group_out:
+        if chosen is not None or len(corpus or ()) > 1:
+            raise UserError("--leave-one-group-out: takes one --corpus and no --heads")
+        from calibtrain.posthoc.leave_one_out import leave_one_group_out as leave_out
+
+        with show_counting("working") as progress:
+            found = leave_out(
+                place(run),
+                corpus=corpus[0] if corpus else None,
+                limit=limit,
+                keep=keep,
+                say=_say,
+                progress=progress,
+            )
+        tables = [(group["group"], group["rows"]) for group in found["groups"]]
+    else:
+        from calibtrain.posthoc.compare import compare_heads
+        from calibtrain.temperature.fit_head import Recipe
+
+        with show_counting("working") as progress:
+            found = compare_heads(
+                place(run),
+                heads=chosen,
+                corpora=corpus or (),
+                limit=limit,
+                recipe=Recipe(steps=steps),
+                keep=keep,
+                say=_say,
+                progress=progress,
+            )
+        tables = [(f"{each['corpus']}-{each['split']}", each["rows"]) for each in found["corpora"]]
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    for title, rows in tables:
+        _print_comparison(title, rows)
+
+
+_FIGURES = (
+    ("nll", "nll, nats/token", ".4f"),
+    ("bits_per_byte", "bits/byte", ".4f"),
+    ("ece", "ECE", ".4f"),
+    ("smooth_calibration_error", "SmoothECE", ".4f"),
+    ("signed_gap", "signed gap", "+.4f"),
+)
+
+
+def _print_comparison(title: str, rows: list[dict[str, Any]]) -> None:
+    """A row a head; behind each figure the interval of its difference to no head."""
+    from rich.table import Table
+
+    from calibtrain.terminal import print_table
+
+    table = Table(show_edge=False, title=title, title_justify="left")
+    table.add_column("head")
+    facts = [key for key in ("temperature", "parameters", "seconds") if key in rows[0]]
+    for heading in (*(heading for _, heading, _ in _FIGURES), *facts):
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        cells = []
+        for key, _, form in _FIGURES:
+            cell, away = format(row[key], form), row.get("differences", {}).get(key)
+            if away:
+                cell += f" [{away['lower']:+.4f}, {away['upper']:+.4f}]"
+            cells.append(cell)
+        shown = {"temperature": ".4f", "parameters": ",", "seconds": ".1f"}
+        table.add_row(row["head"], *cells, *(format(row[key], shown[key]) for key in facts))
+    print_table(table)
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """key=value, values read as YAML."""
+    from calibtrain.config import apply_overrides
+
+    found = apply_overrides({}, pairs)
+    if "kind" in found:
+        raise UserError("kind: is said by --head; leave it out")
+    return found
+
+
+def _print_heads(heads: list[dict[str, Any]] | list[Any]) -> None:
+    from rich.table import Table
+
+    from calibtrain.terminal import print_table
+
+    table = Table(show_edge=False)
+    table.add_column("head")
+    table.add_column("fitted on")
+    for title in ("step", "parameters", "nll before", "nll after", "seconds"):
+        table.add_column(title, justify="right")
+    for head in heads:
+        on = head["fitted_on"]
+        table.add_row(
+            head["name"],
+            f"{on['corpus']}-{on['split']}",
+            str(head["checkpoint"]["step"]),
+            f"{head['parameters']:,}",
+            f"{head['nll_before']:.5f}",
+            f"{head['nll_after']:.5f}",
+            f"{head['seconds']:.2f}",
+        )
+    print_table(table)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

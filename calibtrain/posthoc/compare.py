@@ -1,0 +1,155 @@
+"""Every head fitted on the validation split, and measured on test splits, in domain and out.
+
+What is compared is the model with a head and without, on the same documents: the interval is that
+of the difference. A head may lower the ECE and raise the nll, so both are always told.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import calibtrain
+from calibtrain.config import HEADS
+from calibtrain.data.disk import make_folder, write_whole
+from calibtrain.errors import UserError
+from calibtrain.evaluation.saved_run import SavedRun, opened
+from calibtrain.losses import CrossEntropy
+from calibtrain.posthoc.fit import (
+    checkpoint_of,
+    describe_text,
+    fit_on,
+    fits,
+    fitted_on,
+    head_settings,
+    require_headless,
+)
+from calibtrain.posthoc.hidden import Progress, read_text
+from calibtrain.posthoc.scoring import row, score_text
+from calibtrain.temperature import make_head
+from calibtrain.temperature.fit_head import FittedHead, Recipe
+
+FILE = "comparison.json"
+
+
+def compare_heads(
+    path: Path,
+    *,
+    heads: Sequence[str] | None = None,
+    corpora: Sequence[str] = (),
+    limit: int | None = None,
+    recipe: Recipe | None = None,
+    keep: bool = True,
+    cache: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Fit heads on the validation split of a run's corpus and measure them on test splits.
+
+    Writes RUN/temperature/comparison.json, which the run's report shows.
+
+    Args:
+        path: the run folder.
+        heads: their kinds; none: all that the model can have.
+        corpora: whose test splits are read; none: the run's own.
+        limit: bytes of each text, about; none: all.
+        recipe: how heads are fitted, where that is not exact.
+        keep: keep hidden states in the cache.
+        cache: where prepared data is kept.
+        say: told in words what is done.
+        progress: told of batches and steps.
+
+    Returns:
+        `fitted_on`, `checkpoint`, and for each of `corpora` its `rows`: one for no head, then one
+        a head, with figures, their intervals, and `differences` to no head with theirs.
+
+    Raises:
+        UserError: as `fit.fit_temperature_head` does.
+    """
+    if len(set(corpora)) < len(corpora):
+        twice = next(name for name in corpora if list(corpora).count(name) > 1)
+        raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
+    with opened(path, cache) as saved:
+        require_headless(saved)
+        chosen = _kinds(saved, heads)
+        names: list[str | None] = list(corpora) or [None]
+        for name in names:
+            saved.store(name, "test")  # what cannot be had is told before anything is computed
+        text = read_text(saved, None, "validation", limit, keep=keep, progress=progress)
+        say(describe_text(text))
+        fitted: dict[str, FittedHead] = {}
+        for kind in chosen:
+            config = head_settings(kind, {})
+            fitted[kind] = fit_on(text, config, saved, CrossEntropy(), recipe, True, progress)
+            say(
+                f"{kind}: nll {fitted[kind].nll_before:.5f} -> {fitted[kind].nll_after:.5f} in "
+                f"{fitted[kind].seconds:.1f} s"
+            )
+        found = {
+            "format": 1,
+            "version": calibtrain.__version__,
+            "device": jax.devices()[0].device_kind,
+            "fitted_on": fitted_on(saved, None, "validation", limit, text),
+            "checkpoint": checkpoint_of(saved),
+            "corpora": [
+                _on_corpus(saved, name, limit, fitted, keep, progress, say) for name in names
+            ],
+        }
+        make_folder(saved.run.heads)
+        text_of = json.dumps(found, indent=1, allow_nan=False)
+        write_whole(saved.run.heads / FILE, text_of + "\n")
+        return found
+
+
+def _kinds(saved: SavedRun, heads: Sequence[str] | None) -> list[str]:
+    if heads is not None:
+        for kind in heads:
+            fits(head_settings(kind, {}), saved)
+        return list(dict.fromkeys(heads))
+    possible = []
+    for kind in HEADS:
+        try:
+            fits(head_settings(kind, {}), saved)
+        except UserError:
+            continue  # as vector scaling, where there is a soft cap
+        possible.append(kind)
+    return possible
+
+
+def _on_corpus(
+    saved: SavedRun,
+    corpus: str | None,
+    limit: int | None,
+    fitted: dict[str, FittedHead],
+    keep: bool,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    text = read_text(saved, corpus, "test", limit, keep=keep, progress=progress)
+    bins = saved.config.evaluation.bins
+    plain = score_text(text, None, None, bins)
+    rows = [row("none", plain, None, parameters=0, seconds=0.0)]
+    for kind, head in fitted.items():
+        began = time.monotonic()
+        model, vocab = saved.config.model, saved.tokenizer.vocab_size
+        scored = score_text(
+            text, make_head(head_settings(kind, {}), model, vocab), head.params, bins
+        )
+        count = sum(np.size(leaf) for leaf in jax.tree.leaves(head.params))
+        rows.append(row(kind, scored, plain, parameters=count, seconds=head.seconds))
+        say(f"{kind}: measured in {time.monotonic() - began:.1f} s")
+    provenance = saved.corpus(corpus).provenance
+    return {
+        "corpus": provenance.name,
+        "corpus_hash": provenance.content_hash,
+        "in_domain": provenance.content_hash == saved.corpus(None).provenance.content_hash,
+        "split": "test",
+        "documents": len(text.documents),
+        "limit": limit,
+        "bins": bins,
+        "rows": rows,
+    }

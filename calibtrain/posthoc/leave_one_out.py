@@ -1,0 +1,144 @@
+"""Thermometer on groups of documents: each in turn is the task of which no labels are known.
+
+For a group, a Thermometer is fitted to the validation text of the others and reads the group's test
+text, without its labels, for one temperature. Beside it: no temperature, the one fitted to the
+others together, and the one fitted to the group's own validation text, which does know labels.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+import calibtrain
+from calibtrain.errors import UserError
+from calibtrain.evaluation.saved_run import SavedRun, opened
+from calibtrain.posthoc.fit import checkpoint_of, describe_text, fitted_on, require_headless
+from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
+from calibtrain.posthoc.scoring import row, score_text
+from calibtrain.temperature.bounded import raw_of
+from calibtrain.temperature.fit_global import fit_global
+from calibtrain.temperature.fit_thermometer import (
+    ThermometerRecipe,
+    fit_thermometer,
+    task_temperature,
+)
+from calibtrain.temperature.pointwise import Global, Pointwise
+from calibtrain.temperature.thermometer import Thermometer
+from calibtrain.temperature.token_head import TokenHead
+
+LIMIT = 10.0
+LEAST_DOCUMENTS = 2
+"""Of each split, that a group must have."""
+
+
+def leave_one_group_out(
+    path: Path,
+    *,
+    corpus: str | None = None,
+    limit: int | None = None,
+    recipe: ThermometerRecipe | None = None,
+    keep: bool = True,
+    cache: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """What a Thermometer gains on each group of a corpus, of which it has seen no label.
+
+    Args:
+        path: the run folder.
+        corpus: with groups (`corpus.group`; kjv has them); none: the run's own.
+        limit: bytes of each split, about; none: all.
+        recipe: of the Thermometers.
+        keep: keep hidden states in the cache.
+        cache: where prepared data is kept.
+        say: told in words what is done.
+        progress: told of batches.
+
+    Returns:
+        `groups`: for each its `rows`, of `none`, `thermometer`, `others` and `own`: temperature,
+        figures and their differences to none.
+
+    Raises:
+        UserError: for a corpus with fewer than three groups that are in both splits; and as
+            `fit.fit_temperature_head` does.
+    """
+    with opened(path, cache) as saved:
+        require_headless(saved)
+        labelled = read_text(saved, corpus, "validation", limit, keep=keep, progress=progress)
+        text = read_text(saved, corpus, "test", limit, keep=keep, progress=progress)
+        say(describe_text(labelled))
+        known = _by_group(saved, corpus, "validation", labelled)
+        tested = _by_group(saved, corpus, "test", text)
+        names = sorted(known.keys() & tested.keys())
+        if len(names) < 3:
+            raise UserError(
+                f"--leave-one-group-out: {saved.corpus(corpus).provenance.name} has {len(names)} "
+                f"groups with {LEAST_DOCUMENTS} documents in validation and test; at least 3 are "
+                "needed (corpus.group names the field of a document's group)"
+            )
+        groups = []
+        for name in names:
+            others = [known[other] for other in names if other != name]
+            groups.append(
+                _group(saved, name, others, known[name], tested[name], labelled, text, recipe)
+            )
+            temperatures = {each["head"]: each["temperature"] for each in groups[-1]["rows"]}
+            say(f"{name}: " + ", ".join(f"{k} T {v:.4f}" for k, v in temperatures.items()))
+        return {
+            "format": 1,
+            "version": calibtrain.__version__,
+            "fitted_on": fitted_on(saved, corpus, "validation", limit, labelled),
+            "checkpoint": checkpoint_of(saved),
+            "groups": groups,
+        }
+
+
+def _by_group(
+    saved: SavedRun, corpus: str | None, split: str, text: HiddenText
+) -> dict[str, Int[np.ndarray, " documents"]]:
+    """Documents of a text by group, of those that have enough."""
+    groups = np.array(saved.corpus(corpus).groups(split))[text.documents]
+    found = {name: text.documents[groups == name] for name in np.unique(groups) if name}
+    return {
+        str(name): documents
+        for name, documents in found.items()
+        if len(documents) >= LEAST_DOCUMENTS
+    }
+
+
+def _group(
+    saved: SavedRun,
+    name: str,
+    others: list[Int[np.ndarray, " documents"]],
+    own: Int[np.ndarray, " documents"],
+    tested: Int[np.ndarray, " documents"],
+    labelled: HiddenText,
+    text: HiddenText,
+    recipe: ThermometerRecipe | None,
+) -> dict[str, Any]:
+    width = saved.config.model.width
+    source = Thermometer(width, width, LIMIT)
+    params = fit_thermometer(source, labelled.frozen, labelled.states, others, recipe)
+
+    def fitted(documents: Int[np.ndarray, " some"]) -> float:
+        states = labelled.states.only(documents)
+        found = fit_global(labelled.frozen, states, lowest=1 / LIMIT, highest=LIMIT)
+        return found.temperature
+
+    temperatures = {
+        "thermometer": task_temperature(source, params, text.states.only(tested)),
+        "others": fitted(np.concatenate(others)),
+        "own": fitted(own),
+    }
+    head = TokenHead("global", Pointwise(Global(LIMIT)))
+    bins = saved.config.evaluation.bins
+    plain = score_text(text, None, None, bins, tested)
+    rows = [row("none", plain, None, temperature=1.0)]
+    for kind, temperature in temperatures.items():
+        raw = {"raw": np.float32(raw_of(temperature, LIMIT))}
+        scored = score_text(text, head, raw, bins, tested)
+        rows.append(row(kind, scored, plain, temperature=temperature))
+    return {"group": name, "documents": len(tested), "rows": rows}

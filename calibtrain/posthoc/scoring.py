@@ -1,0 +1,137 @@
+"""A text's states under a head as the sums that figures and paired intervals are read from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from calibtrain.evaluation.figure_intervals import (
+    FEWER_RESAMPLES,
+    RESAMPLES,
+    plain_figures,
+    shown,
+)
+from calibtrain.evaluation.reading import read_results
+from calibtrain.evaluation.tally import Sums, Tally
+from calibtrain.evaluation.tokens import FIELDS
+from calibtrain.metrics.ece_intervals import calibration_error_difference
+from calibtrain.metrics.intervals import Interval, bootstrap, bootstrap_difference
+from calibtrain.metrics.smooth import mean_absolute, residual_density, smooth_error
+from calibtrain.models import Head, Params
+from calibtrain.posthoc.hidden import HiddenText
+from calibtrain.readout import TokenStats
+from calibtrain.training.finite import require_finite
+
+FIGURES = (
+    "nll",
+    "bits_per_byte",
+    "ece",
+    "smooth_calibration_error",
+    "signed_gap",
+    "accuracy",
+    "mean_confidence",
+    "entropy_rate",
+)
+"""What is told of each head; the nll stands beside every error of calibration."""
+COMPARED = ("nll", "bits_per_byte", "ece", "smooth_calibration_error", "signed_gap")
+"""Figures whose difference to no head has an interval."""
+
+Scored = tuple[Sums, Int[np.ndarray, " blocks"]]
+"""Sums over a text, and the bytes of each block of its documents."""
+
+
+def score_text(
+    text: HiddenText,
+    head: Head | None,
+    params: Params | None,
+    bins: int,
+    documents: Int[np.ndarray, " chosen"] | None = None,
+) -> Scored:
+    """Score a text under a head.
+
+    Args:
+        text: whose states.
+        head: none: the model as it is.
+        params: of the head.
+        bins: of the ECE.
+        documents: of the text that count; none: all of it.
+    """
+    chosen = text.documents if documents is None else documents
+    states = text.states if documents is None else text.states.only(documents)
+    score = text.frozen.scorer(head, FIELDS)
+    tally = Tally(chosen, len(text.store), [], bins)
+    for block in states.blocks():
+        counted = block.weights > 0
+        values = _columns(score(params, block))[counted]
+        require_finite({"nll": float(values[:, 0].sum())}, 0)
+        tally.add(block.documents[counted], values, {})
+    return tally.sums(), tally.of_blocks(text.store.document_bytes)
+
+
+def _columns(stats: TokenStats) -> Float[np.ndarray, "tokens columns"]:
+    """`tally.COLUMNS`."""
+    nll = np.asarray(stats.nll)
+    brier = 1 - 2 * np.exp(-nll) + np.asarray(stats.sum_squares)
+    confidence = np.exp(np.asarray(stats.log_confidence))
+    columns = [nll, stats.entropy, confidence, stats.correct, brier]
+    return np.stack([np.asarray(column) for column in columns], axis=-1)
+
+
+def figures(scored: Scored) -> dict[str, Any]:
+    """`FIGURES`, tokens and bytes, and intervals of the main ones."""
+    results = read_results(*scored, thorough=False)
+    kept = ("tokens", "bytes", *FIGURES)
+    intervals = results["intervals"]
+    return {
+        **{name: results[name] for name in kept},
+        "intervals": {name: intervals[name] for name in FIGURES if name in intervals},
+    }
+
+
+def differences(scored: Scored, plain: Scored) -> dict[str, dict[str, Any]]:
+    """`COMPARED`, of a head less those of none, on the same documents drawn together.
+
+    The difference of SmoothECE is that of the errors at each one's own bandwidth, which is kept.
+    """
+    if len(plain[0].blocks) < 2:
+        return {}
+    (sums, raw), (others, _) = scored, plain
+    blocks = [np.column_stack([each.blocks, raw]) for each in (sums, others)]
+    found: dict[str, Interval] = {
+        name: bootstrap_difference(blocks[0], blocks[1], of, resamples=RESAMPLES)
+        for name, of in plain_figures(blocks[1]).items()
+        if name in COMPARED
+    }
+    found["ece"] = calibration_error_difference(
+        sums.tables, others.tables, resamples=FEWER_RESAMPLES
+    )
+    found["smooth_calibration_error"] = _smooth_difference(sums, others)
+    return {
+        name: {"difference": found[name].estimate, **shown(found[name])}
+        for name in COMPARED
+        if name in found
+    }
+
+
+def _smooth_difference(sums: Sums, others: Sums) -> Interval:
+    cells = [sums.coarse, others.coarse]
+    sigmas = [float(smooth_error(each.sum(0))[1]) for each in cells]
+    cut = cells[0].shape[-1]
+
+    def difference(drawn: Any) -> Any:
+        parts = drawn[..., :cut], drawn[..., cut:]
+        mine, theirs = (
+            mean_absolute(residual_density(part, sigma))
+            for part, sigma in zip(parts, sigmas, strict=True)
+        )
+        return mine - theirs
+
+    both = np.concatenate(cells, axis=-1)
+    return bootstrap(both, difference, resamples=FEWER_RESAMPLES, method="basic")
+
+
+def row(name: str, scored: Scored, plain: Scored | None, **facts: Any) -> Mapping[str, Any]:
+    """A head's row of a comparison; `plain` is none for the model as it is."""
+    found = {"head": name, **facts, **figures(scored)}
+    return found if plain is None else {**found, "differences": differences(scored, plain)}

@@ -1,0 +1,165 @@
+"""Heads fitted to a run that is done: files, refusals, and figures that two ways agree on."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import tiny
+from heads import head_config
+from synthetic import MODEL, make
+
+from calibtrain.errors import UserError
+from calibtrain.evaluation import evaluate_run, train_run
+from calibtrain.losses import SelectiveSmoothing
+from calibtrain.posthoc import fit_temperature_head
+from calibtrain.posthoc.compare import compare_heads
+from calibtrain.report import write_report
+from calibtrain.temperature import make_head
+from calibtrain.temperature.fit_global import fit_global
+from calibtrain.temperature.fit_head import Recipe, fit_head
+from calibtrain.temperature.fit_thermometer import (
+    ThermometerRecipe,
+    fit_thermometer,
+    task_temperature,
+)
+from calibtrain.temperature.saved_head import PARAMETERS, list_heads
+from calibtrain.temperature.thermometer import Thermometer
+
+QUICK = Recipe(steps=40, tokens=256, evaluations=4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    path = tmp_path_factory.mktemp("posthoc") / "run"
+    config = tiny(
+        budget={"steps": 12},
+        optimizer={"learning_rate": 0.03},
+        evaluation={"every": 12, "bytes": 300, "final_bytes": 300, "final_splits": ["test"]},
+    )
+    assert train_run(config, path).status == "done"
+    return path
+
+
+def test_what_a_fit_says_is_what_an_evaluation_finds(run: Path) -> None:
+    """The fit reads kept states, the evaluation runs the model with the head in it."""
+    fitted = fit_temperature_head(run, "linear", recipe=QUICK)
+    about = fitted.about
+    assert about["nll_after"] < about["nll_before"]
+    plain = evaluate_run(run, split="validation")
+    found = evaluate_run(run, split="validation", temperature="linear")
+    assert plain.results["nll"] == pytest.approx(about["nll_before"], rel=1e-6)
+    assert found.results["nll"] == pytest.approx(about["nll_after"], rel=1e-6)
+    assert found.results["accuracy"] == plain.results["accuracy"]
+    assert about["fitted_on"]["tokens"] == plain.results["tokens"]
+    assert about["parameters"] == 17
+    assert "|T:linear|" in found.results["signatures"]["ece"]
+    names = [path.name for path in (run / "evaluations").glob("*_T-linear.json")]
+    assert names == ["markov-validation-12_whole_T-linear.json"]
+
+
+def test_states_that_are_not_kept_give_the_same_temperature(run: Path, cache: Path) -> None:
+    said: list[str] = []
+    anew = fit_temperature_head(run, "global", name="anew", limit=900, keep=False, say=said.append)
+    assert "computed anew" in said[0]
+    kept = fit_temperature_head(run, "global", limit=900, say=said.append)
+    assert "kept in the cache" in said[1]
+    assert kept.about["value"] == pytest.approx(anew.about["value"], rel=1e-4)
+    assert list((cache / "hidden").iterdir())
+    assert {head.name for head in list_heads(run / "temperature")} >= {"anew", "global"}
+
+
+def test_another_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
+    fit_temperature_head(run, "global", name="bound", recipe=QUICK)
+    copy = shutil.copytree(run, tmp_path / "run")
+    evaluate_run(copy, limit=300, temperature="bound")  # of a copy it is the same
+    shutil.rmtree(copy / "checkpoints" / "12")
+    with pytest.raises(UserError, match=r"bound was fitted to another checkpoint \(step 12.*6"):
+        evaluate_run(copy, limit=300, temperature="bound")
+
+
+def test_a_damaged_head_is_refused(run: Path, tmp_path: Path) -> None:
+    fit_temperature_head(run, "global", name="whole")
+    copy = shutil.copytree(run, tmp_path / "run")
+    path = copy / "temperature" / "whole" / PARAMETERS
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(UserError, match=r"parameters\.npz: is damaged"):
+        evaluate_run(copy, limit=300, temperature="whole")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "warm"}, "--head: 'warm' is not allowed; allowed: global, vector"),
+        ({"split": "test"}, "--split: 'test' is not allowed"),
+        ({"loss": "ece"}, "--loss: 'ece' is not allowed; allowed: nll"),
+        ({"name": "1e5"}, "--name: '1e5' is not allowed"),
+        ({"name": "nan"}, "--name: 'nan' is not allowed"),
+        ({"name": "../x"}, "--name: '../x' is not allowed"),
+        ({"kind": "adaptive", "settings": {"heads": 5}}, r"--head: model.width \(16\)"),
+        ({"kind": "mlp", "settings": {"hidden": 0}}, "--head mlp: hidden: 0"),
+    ],
+)
+def test_what_cannot_be_fitted_is_told_and_leaves_nothing(
+    run: Path, changes: dict[str, Any], words: str
+) -> None:
+    before = {path for path in run.rglob("*") if path.name != ".lock"}
+    with pytest.raises(UserError, match=words):
+        fit_temperature_head(run, **{"kind": "global", **changes})
+    assert {path for path in run.rglob("*") if path.name != ".lock"} == before
+
+
+def test_a_name_is_not_taken_twice(run: Path) -> None:
+    first = fit_temperature_head(run, "global", name="once")
+    with pytest.raises(UserError, match="once is there already"):
+        fit_temperature_head(run, "global", name="once")
+    again = fit_temperature_head(run, "global", name="once", replace=True)
+    assert again.about["value"] == first.about["value"]
+
+
+def test_a_comparison_has_paired_differences_and_a_place_in_the_report(run: Path) -> None:
+    found = compare_heads(run, heads=["global", "linear"], recipe=QUICK)
+    none, *heads = found["corpora"][0]["rows"]
+    assert none["head"] == "none"
+    assert "differences" not in none
+    for row in heads:
+        for key, apart in row["differences"].items():
+            assert apart["difference"] == pytest.approx(row[key] - none[key], abs=1e-4), key
+            assert apart["lower"] <= apart["upper"]
+        assert row["accuracy"] == none["accuracy"]
+    assert json.loads((run / "temperature" / "comparison.json").read_text()) == found
+    page = write_report(run).read_text()
+    assert "Temperature heads" in page
+    assert f'data-value="{heads[1]["nll"]!r}"' in page
+    assert 'id="heads"' in page
+
+
+def test_selective_smoothing_raises_the_nll_of_a_model_that_is_calibrated() -> None:
+    """It is not proper; fitted by gradients to states whose labels are the model's own."""
+    states, frozen, _ = make(40, 16, lambda hidden: np.ones(hidden.shape[:2]), seed=1)
+    head = make_head(head_config("global"), MODEL, 12)
+    assert head is not None
+    recipe = Recipe(steps=100, tokens=640)
+    fitted = fit_head(head, frozen, states, SelectiveSmoothing(0.5), recipe, proper=False)
+    assert fitted.nll_after > fitted.nll_before + 0.01
+
+
+def test_a_thermometer_reads_a_task_without_labels() -> None:
+    """Tasks differ by what their logits are multiplied by, which shows in their states."""
+    factors = np.array([0.5, 0.7, 1.0, 1.9, 2.6, 1.4])  # the last one is left out
+    rows = 20
+    of_row = np.repeat(factors, rows)
+    states, frozen, _ = make(
+        len(of_row), 24, lambda hidden: np.tile(of_row[:, None], (1, hidden.shape[1])), seed=2
+    )
+    tasks = np.arange(len(of_row)).reshape(len(factors), rows)
+    source = Thermometer(MODEL.width, 16, 10.0)
+    recipe = ThermometerRecipe(steps=600, tokens=256, learning_rate=3e-3)
+    params = fit_thermometer(source, frozen, states, tasks[:-1], recipe)
+    left_out = states.only(tasks[-1])
+    found = task_temperature(source, params, left_out)
+    own = fit_global(frozen, left_out).temperature
+    assert own == pytest.approx(1.4, rel=0.15)
+    assert abs(np.log(found / own)) < 0.5 * abs(np.log(own))
