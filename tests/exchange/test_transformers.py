@@ -73,7 +73,7 @@ def text_tokens(tokenizer: Any) -> np.ndarray:
 
 def their_logits(model: Any, tokens: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return model.float().eval()(torch.tensor(tokens)).logits.numpy()
+        return model.eval()(torch.tensor(tokens)).logits.numpy()
 
 
 def assert_agree(ours: np.ndarray, theirs: np.ndarray) -> None:
