@@ -57,7 +57,7 @@ def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
     Raises:
         UserError: where its tokenizer is of another kind, or split in a way that is not known.
     """
-    model, splitting = metadata.get(f"{_KEY}model"), metadata.get(f"{_KEY}pre")
+    model, splitting = metadata.get(f"{_KEY}model"), str(metadata.get(f"{_KEY}pre"))
     if model != "gpt2":
         raise UserError(
             f"{source}: its tokenizer is {model!r}; only byte-level BPE ('gpt2') can be used: "

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -207,7 +207,7 @@ def _one_table(tensors: SafetensorsFolder, width: int) -> Tensors | None:
 class _OneTable:
     """Tensors whose embedding is the unembedding."""
 
-    naming: ClassVar[Literal["huggingface"]] = "huggingface"
+    naming: Literal["huggingface", "gguf"] = "huggingface"
 
     def __init__(self, tensors: SafetensorsFolder):
         self._tensors, self.source = tensors, tensors.source

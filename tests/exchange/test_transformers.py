@@ -5,12 +5,22 @@ These need transformers and torch (`make test-peers`).
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from foreign import SPECIALS, VOCAB, WORDS, corpus, logits, random_model, tokenizer_json, write_folder
+from foreign import (
+    SPECIALS,
+    VOCAB,
+    WORDS,
+    corpus,
+    logits,
+    random_model,
+    tokenizer_json,
+    write_folder,
+)
 from test_round_trip import loaded
 
 from calibtrain.exchange import export_run, import_model
@@ -159,6 +169,8 @@ def test_a_real_model_computes_what_transformers_computes_of_the_same_file(tmp_p
     assert tokens.shape == (1, TOKENS)
     assert_agree(logits(network, params, tokens), their_logits(model, tokens))
     theirs = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    for sample in (text[:2000], "  1234 don't\n\n\tnaïve 你好"):
+    # without digits: transformers reads every GGUF tokenizer as GPT-2's, which joins them; the
+    # file says smollm, which splits each off (as llama.cpp and the model's own tokenizer.json do)
+    for sample in (re.sub(r"\d", "", text[:4000]), " don't\n\n\tnaïve 你好  "):
         want = theirs.encode(sample, add_special_tokens=False)
         assert tokenizer.encode(sample).tolist() == want
