@@ -71,6 +71,11 @@ def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
     if absent:
         raise UserError(f"{source}: its metadata lack {_KEY}{f', {_KEY}'.join(absent)}")
     tokens, types = metadata[f"{_KEY}tokens"], metadata[f"{_KEY}token_type"]
+    if len(tokens) != len(types):
+        raise UserError(
+            f"{source}: its metadata hold {len(tokens):,} tokens and types of {len(types):,}; "
+            "it is damaged"
+        )
     added = [
         {
             "id": index,

@@ -3,12 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from calibtrain.data.byte_level_bpe import BYTE_LEVEL
 from calibtrain.data.gguf_tokenizer import tokenizer_json
 from calibtrain.errors import UserError
 from calibtrain.exchange.foreign_tokenizer import ForeignTokenizer, Marks, find_tokenizer
@@ -123,6 +125,10 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
         end=end or _one_end(tree, named),
     )
     tokenizer, files = find_tokenizer(folder, architecture.vocab_size, marks)
+    if (start or end) and tokenizer.tokenizer.manifest.kind != BYTE_LEVEL:
+        raise UserError(
+            f"--start, --end: {files[0]} says itself what frames a document; leave them out"
+        )
     ours = None if architecture.model.tied else _one_table(tensors, architecture.model.width)
     if ours is not None:
         model = architecture.model.model_copy(update={"tied": True, "embedding_scale": True})
@@ -197,7 +203,8 @@ def _one_table(tensors: SafetensorsFolder, width: int) -> Tensors | None:
 
     Our own tied models are exported so. Where it holds to the bit, the parameters are as before.
     """
-    if any(name not in tensors.shapes for name in (_EMBEDDING, _UNEMBEDDING)):
+    shapes = [tensors.shapes.get(name) for name in (_EMBEDDING, _UNEMBEDDING)]
+    if shapes[0] is None or shapes[0] != shapes[1] or not math.prod(shapes[0]):
         return None
     if not np.array_equal(tensors.read(_EMBEDDING), scaled(tensors.read(_UNEMBEDDING), width)):
         return None
