@@ -174,8 +174,13 @@ def _spell(
 
 def _build(tree: Mapping[str, Any], vocabulary: Mapping[str, int]) -> Any:
     """The encoder: without added tokens, normalisation, padding, truncation or frame."""
-    from tokenizers import Tokenizer
-
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise UserError(
+            f"{JSON_FILE} needs the package tokenizers; install it with: "
+            "pip install 'calibtrain[hf]'"
+        ) from None
     plain = {
         "version": tree.get("version", "1.0"),
         "truncation": None,

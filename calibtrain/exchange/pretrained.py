@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -28,8 +29,8 @@ from calibtrain.models.huggingface.safetensors_folder import SafetensorsFolder
 
 CONFIG = "config.json"
 _EMBEDDING, _UNEMBEDDING = EMBEDDING.huggingface, UNEMBEDDING.huggingface
-SPARE = {"gguf": (ROPE_FACTORS,), "huggingface": ()}
-"""Tensors that repeat what the architecture says."""
+_SPARE = (ROPE_FACTORS, "rotary_emb.inv_freq")
+"""Ends of names of tensors that repeat what the architecture says: rotary frequencies."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +57,7 @@ class Pretrained:
 
     def parameters(self, network: Network) -> Params:
         """Its parameters; see `models.huggingface.parameters.read_parameters`."""
-        spare = set(SPARE[self.tensors.naming])
-        if self.tensors.naming == "huggingface":
-            # older files of transformers hold the rotary frequencies, which follow from the base
-            spare |= {name for name in self.tensors.shapes if name.endswith("rotary_emb.inv_freq")}
+        spare = {name for name in self.tensors.shapes if name.endswith(_SPARE)}
         return read_parameters(network, self.tensors, spare)
 
     def checksums(self) -> dict[str, str]:
@@ -98,13 +96,10 @@ def open_pretrained(path: Path, *, start: str | None = None, end: str | None = N
 
 
 def require_packages() -> None:
-    import importlib.util
-
-    absent = [
-        name
-        for name in ("safetensors", "gguf", "tokenizers")
-        if importlib.util.find_spec(name) is None
-    ]
+    """Raise a UserError that names the packages of the extra `hf` that are not installed."""
+    specs = {name: importlib.util.find_spec(name) for name in ("safetensors", "gguf", "tokenizers")}
+    # a folder of that name in the working directory has a spec too, without an origin
+    absent = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if absent:
         raise UserError(
             f"models of others need the packages {', '.join(absent)}; install them with: "
