@@ -23,6 +23,7 @@ from foreign import (
 )
 from test_round_trip import loaded
 
+from calibtrain.data.gguf_tokenizer import SPLITTING
 from calibtrain.exchange import export_run, import_model
 
 pytestmark = [pytest.mark.peers]
@@ -145,6 +146,17 @@ def test_bfloat16_and_shards_as_they_save_them(tmp_path: Path) -> None:
     # loaded anew: of the model itself the rotary frequencies have been rounded, too
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert_agree(logits(network, params, tokens), their_logits(model, tokens))
+
+
+def test_text_is_split_by_their_expressions() -> None:
+    import inspect
+
+    from transformers.convert_slow_tokenizer import TikTokenConverter  # of Llama 3
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+    assert SPLITTING["qwen2"][0]["pattern"]["Regex"] == PRETOKENIZE_REGEX
+    llama = inspect.signature(TikTokenConverter.__init__).parameters["pattern"].default
+    assert SPLITTING["llama-bpe"][0]["pattern"]["Regex"] == llama
 
 
 def real_file() -> Path | None:
