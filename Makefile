@@ -16,8 +16,8 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-# Comparisons with transformers, which brings PyTorch along.
-test-peers: $(VENV)/installed-peers
+# Comparisons with transformers (which brings PyTorch along), of a real model too: two minutes or so.
+test-peers: $(VENV)/installed-peers $(VENV)/installed-real-model
 	$(BIN)/python -m pytest -n 0 -m peers tests/exchange
 
 check: $(VENV)/installed-dev

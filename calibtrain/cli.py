@@ -410,7 +410,7 @@ def config_show(config: ConfigPath, overrides: Overrides = None) -> None:
 
 def show_tokenizer(tokenizer: Any, as_json: bool) -> None:
     """Print a tokenizer's description."""
-    from calibtrain.data.tokenizer import describe
+    from calibtrain.data.tokenizer_facts import describe
 
     facts = describe(tokenizer)
     if as_json:

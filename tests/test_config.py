@@ -299,3 +299,36 @@ def test_shipped_schemas_are_those_of_the_code() -> None:
 def test_every_key_is_documented() -> None:
     undocumented = [key for key, field in leaves(Config) if not field.description]
     assert undocumented == []
+
+
+def test_keys_that_were_added_later_leave_earlier_hashes_as_they_were() -> None:
+    """A run made before there were such keys goes on: new ones belong into ADDED_LATER."""
+    assert config_hash(Config()) == "9d70e28279293cc2"  # before models could be imported
+    said = with_value(Config(), {"model.embedding_scale": True, "model.rope_scaling.factor": 1.0})
+    assert config_hash(said) == config_hash(Config())
+    hashes = {
+        config_hash(with_value(Config(), {f"model.{key}": value}))
+        for key, value in (
+            ("head_size", 48),
+            ("feed_forward_width", 100),
+            ("qkv_bias", True),
+            ("embedding_scale", False),
+            ("rope_scaling.kind", "linear"),
+        )
+    }
+    assert len(hashes | {config_hash(Config())}) == 6
+
+
+def test_sizes_that_are_given_are_taken_as_they_are() -> None:
+    model = with_value(Config(), {"model": {"width": 36, "heads": 8, "head_size": 6}}).model
+    assert (model.size_of_head, model.mlp_width) == (6, 96)
+    model = with_value(Config(), {"model.feed_forward_width": 101}).model
+    assert model.mlp_width == 101
+    with pytest.raises(UserError, match=r"feed_forward_width \(100\) or mlp_ratio \(2\), not both"):
+        with_value(Config(), {"model.feed_forward_width": 100, "model.mlp_ratio": 2.0})
+    with pytest.raises(UserError, match="low_frequency_factor"):
+        with_value(
+            Config(), {"model.rope_scaling": {"kind": "llama3", "low_frequency_factor": 9.0}}
+        )
+    with pytest.raises(UserError, match="multiple of 2"):
+        with_value(Config(), {"model.head_size": 7})

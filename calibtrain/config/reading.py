@@ -36,8 +36,8 @@ ADDED_LATER: dict[str, tuple[str, ...]] = {
     "": ("loss", "temperature", "finetune"),
     "model": ("head_size", "feed_forward_width", "qkv_bias", "embedding_scale", "rope_scaling"),
 }
-"""Keys that are no part of a run's hash where they have their default: it is then what it was
-before there were such keys, and runs made before go on."""
+"""Keys, by section ("" for the top level), that are no part of a run's hash where they have their
+default: it is then what it was before there were such keys, and runs made before go on."""
 
 
 def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
@@ -218,10 +218,10 @@ def config_hash(section: Section) -> str:
     tree = section.model_dump(mode="json", exclude=left_out)
     if isinstance(section, Config):
         for name, keys in ADDED_LATER.items():
-            own = getattr(section, name) if name else section
+            own, part = (getattr(section, name), tree[name]) if name else (section, tree)
             for key in keys:
                 if getattr(own, key) == type(own).model_fields[key].default:
-                    del (tree[name] if name else tree)[key]
+                    del part[key]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 

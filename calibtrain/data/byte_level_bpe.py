@@ -96,9 +96,13 @@ class ByteLevelBPE:
 def _parse(content: bytes) -> dict[str, Any]:
     try:
         tree = json.loads(content)
-        if isinstance(tree["model"], dict):
+        added = [(token["content"], token["id"]) for token in tree.get("added_tokens") or ()]
+        if tree["model"]["type"] != "BPE":
+            return {**tree, "added_tokens": []}
+        entries = [*tree["model"]["vocab"].items(), *added]
+        if all(type(text) is str and type(at) is int and at >= 0 for text, at in entries):
             return {**tree, "added_tokens": tree.get("added_tokens") or []}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise UserError(f"{JSON_FILE} is no tokenizer; it is damaged or cut short")
 
@@ -170,8 +174,13 @@ def _spell(
 
 def _build(tree: Mapping[str, Any], vocabulary: Mapping[str, int]) -> Any:
     """The encoder: without added tokens, normalisation, padding, truncation or frame."""
-    from tokenizers import Tokenizer
-
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise UserError(
+            f"{JSON_FILE} needs the package tokenizers; install it with: "
+            "pip install 'calibtrain[hf]'"
+        ) from None
     plain = {
         "version": tree.get("version", "1.0"),
         "truncation": None,

@@ -57,7 +57,7 @@ def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
     Raises:
         UserError: where its tokenizer is of another kind, or split in a way that is not known.
     """
-    model, splitting = metadata.get(f"{_KEY}model"), metadata.get(f"{_KEY}pre")
+    model, splitting = metadata.get(f"{_KEY}model"), str(metadata.get(f"{_KEY}pre"))
     if model != "gpt2":
         raise UserError(
             f"{source}: its tokenizer is {model!r}; only byte-level BPE ('gpt2') can be used: "
@@ -71,6 +71,11 @@ def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
     if absent:
         raise UserError(f"{source}: its metadata lack {_KEY}{f', {_KEY}'.join(absent)}")
     tokens, types = metadata[f"{_KEY}tokens"], metadata[f"{_KEY}token_type"]
+    if len(tokens) != len(types):
+        raise UserError(
+            f"{source}: its metadata hold {len(tokens):,} tokens and types of {len(types):,}; "
+            "it is damaged"
+        )
     added = [
         {
             "id": index,

@@ -1,5 +1,7 @@
 """What a SentencePiece model's ids stand for: exact bytes, single bytes, specials."""
 
+from typing import Any
+
 import numpy as np
 import sentencepiece
 from jaxtyping import Int
@@ -18,6 +20,16 @@ def load_model(model: bytes) -> sentencepiece.SentencePieceProcessor:
     except RuntimeError:
         raise UserError(f"{MODEL_FILE} is no SentencePiece model") from None
     return processor
+
+
+def read_proto(model: bytes) -> Any:
+    """The bytes of a model file that `load_model` takes as the message that they are."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    messages: Any = sentencepiece_model_pb2
+    proto = messages.ModelProto()
+    proto.ParseFromString(model)
+    return proto
 
 
 def exact_pieces(

@@ -151,7 +151,8 @@ class Tokenizer:
         """Ids of several texts, on as many threads (none: all cores this process may use).
 
         Raises:
-            UserError: when a text holds a lone surrogate, which has no UTF-8 bytes.
+            UserError: when a text holds a lone surrogate, which has no UTF-8 bytes, or a byte that
+                has no piece.
         """
         processor = self._processor
         if self._byte_level is not None:
@@ -368,40 +369,6 @@ def find_published(config: TokenizerConfig, corpus_hash: str) -> Tokenizer | Non
         except UserError as error:  # it can be trained instead
             _log.warning("published tokenizer left aside: %s", error)
     return None
-
-
-def describe(tokenizer: Tokenizer, *, longest: int = 10) -> dict[str, Any]:
-    """What `calibtrain tokenizer inspect` shows: plain JSON values.
-
-    `character_pieces` stand for one character, `byte_pieces` for one byte of a character that has
-    no piece, `merged_pieces` for two characters or more.
-    """
-    manifest = tokenizer.manifest
-    pieces = dict(enumerate(tokenizer.piece_bytes))
-    for index in {*manifest.specials.values(), *tokenizer.byte_ids.tolist()}:
-        pieces.pop(index, None)
-    pieces = {index: piece for index, piece in pieces.items() if piece}
-    by_length = sorted(pieces.values(), key=lambda piece: (-len(piece), piece))
-    # a piece of byte-level BPE may be part of a character
-    characters = sum(len(piece.decode(errors="replace")) == 1 for piece in pieces.values())
-    return {
-        "kind": manifest.kind,
-        "vocab_size": tokenizer.vocab_size,
-        "bytes_per_token": manifest.bytes_per_token,
-        "specials": manifest.specials,
-        "byte_pieces": int((tokenizer.byte_ids >= 0).sum()),
-        "character_pieces": characters,
-        "merged_pieces": len(pieces) - characters,
-        "longest_pieces": [piece.decode(errors="replace") for piece in by_length[:longest]],
-        "corpus": manifest.corpus,
-        "corpus_hash": manifest.corpus_hash,
-        "training_bytes": manifest.training_bytes,
-        "training_documents": manifest.training_documents,
-        "settings": manifest.settings,
-        "trainer": manifest.trainer,
-        "model_hash": manifest.model_hash,
-        "hash": tokenizer.hash,
-    }
 
 
 # --- small parts ---------------------------------------------------------------------------------

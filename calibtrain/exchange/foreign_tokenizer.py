@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, ByteLevelBPE
-from calibtrain.data.sentencepiece_model import exact_pieces, load_model, specials_of
+from calibtrain.data.sentencepiece_model import exact_pieces, load_model, read_proto, specials_of
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.data.tokenizer_manifest import IMPORTED, MODEL_FILE, PADDED_TO, Manifest
 from calibtrain.errors import UserError
@@ -165,12 +165,8 @@ def _require_lossless(tokenizer: Tokenizer, more: str, source: str) -> None:
 
 
 def _sentencepiece_kind(content: bytes, source: str) -> str:
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(content)
     kinds = {1: "unigram", 2: "bpe"}
-    kind = proto.trainer_spec.model_type
+    kind = read_proto(content).trainer_spec.model_type
     if kind not in kinds:
         raise UserError(f"{source}: is a SentencePiece model of words or characters, not pieces")
     return kinds[kind]

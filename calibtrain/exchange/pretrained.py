@@ -2,13 +2,16 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from calibtrain.data.byte_level_bpe import BYTE_LEVEL
 from calibtrain.data.gguf_tokenizer import tokenizer_json
 from calibtrain.errors import UserError
 from calibtrain.exchange.foreign_tokenizer import ForeignTokenizer, Marks, find_tokenizer
@@ -26,8 +29,8 @@ from calibtrain.models.huggingface.safetensors_folder import SafetensorsFolder
 
 CONFIG = "config.json"
 _EMBEDDING, _UNEMBEDDING = EMBEDDING.huggingface, UNEMBEDDING.huggingface
-SPARE = {"gguf": (ROPE_FACTORS,), "huggingface": ()}
-"""Tensors that repeat what the architecture says."""
+_SPARE = (ROPE_FACTORS, "rotary_emb.inv_freq")
+"""Ends of names of tensors that repeat what the architecture says: rotary frequencies."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +57,7 @@ class Pretrained:
 
     def parameters(self, network: Network) -> Params:
         """Its parameters; see `models.huggingface.parameters.read_parameters`."""
-        spare = set(SPARE[self.tensors.naming])
-        if self.tensors.naming == "huggingface":
-            # older files of transformers hold the rotary frequencies, which follow from the base
-            spare |= {name for name in self.tensors.shapes if name.endswith("rotary_emb.inv_freq")}
+        spare = {name for name in self.tensors.shapes if name.endswith(_SPARE)}
         return read_parameters(network, self.tensors, spare)
 
     def checksums(self) -> dict[str, str]:
@@ -96,13 +96,10 @@ def open_pretrained(path: Path, *, start: str | None = None, end: str | None = N
 
 
 def require_packages() -> None:
-    import importlib.util
-
-    absent = [
-        name
-        for name in ("safetensors", "gguf", "tokenizers")
-        if importlib.util.find_spec(name) is None
-    ]
+    """Raise a UserError that names the packages of the extra `hf` that are not installed."""
+    specs = {name: importlib.util.find_spec(name) for name in ("safetensors", "gguf", "tokenizers")}
+    # a folder of that name in the working directory has a spec too, without an origin
+    absent = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if absent:
         raise UserError(
             f"models of others need the packages {', '.join(absent)}; install them with: "
@@ -123,6 +120,10 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
         end=end or _one_end(tree, named),
     )
     tokenizer, files = find_tokenizer(folder, architecture.vocab_size, marks)
+    if (start or end) and tokenizer.tokenizer.manifest.kind != BYTE_LEVEL:
+        raise UserError(
+            f"--start, --end: {files[0]} says itself what frames a document; leave them out"
+        )
     ours = None if architecture.model.tied else _one_table(tensors, architecture.model.width)
     if ours is not None:
         model = architecture.model.model_copy(update={"tied": True, "embedding_scale": True})
@@ -197,7 +198,8 @@ def _one_table(tensors: SafetensorsFolder, width: int) -> Tensors | None:
 
     Our own tied models are exported so. Where it holds to the bit, the parameters are as before.
     """
-    if any(name not in tensors.shapes for name in (_EMBEDDING, _UNEMBEDDING)):
+    shapes = [tensors.shapes.get(name) for name in (_EMBEDDING, _UNEMBEDDING)]
+    if shapes[0] is None or shapes[0] != shapes[1] or not math.prod(shapes[0]):
         return None
     if not np.array_equal(tensors.read(_EMBEDDING), scaled(tensors.read(_UNEMBEDDING), width)):
         return None
@@ -207,7 +209,7 @@ def _one_table(tensors: SafetensorsFolder, width: int) -> Tensors | None:
 class _OneTable:
     """Tensors whose embedding is the unembedding."""
 
-    naming: ClassVar[Literal["huggingface"]] = "huggingface"
+    naming: Literal["huggingface", "gguf"] = "huggingface"
 
     def __init__(self, tensors: SafetensorsFolder):
         self._tensors, self.source = tensors, tensors.source

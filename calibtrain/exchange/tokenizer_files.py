@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, byte_alphabet
+from calibtrain.data.sentencepiece_model import read_proto
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.data.tokenizer_manifest import MODEL_FILE
 
@@ -89,11 +90,8 @@ def _bytes_alone() -> dict[str, Any]:
 
 def _sentencepiece(model: bytes) -> dict[str, Any]:
     """A SentencePiece model that was trained here: identity, byte fallback, no space put before."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(model)
-    kind = sentencepiece_model_pb2.ModelProto.SentencePiece
+    proto = read_proto(model)
+    kind = type(proto).SentencePiece
     controls = {
         piece.piece: index
         for index, piece in enumerate(proto.pieces)

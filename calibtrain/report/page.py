@@ -373,11 +373,26 @@ def _run_suite(run: Run) -> str:
     return content + "".join(folded(_called(e), run_suite(e, "")) for e in others)
 
 
+def _imported(run: Run) -> list[tuple[str, str]]:
+    """Where an imported model comes from."""
+    about = run.raw.get("imported")
+    if not isinstance(about, Mapping):
+        return []
+    sums = about.get("sha256", {})
+    files = ", ".join(f"{name} (SHA-256 {found[:16]})" for name, found in sums.items())
+    return [("Imported from", escape(f"{about.get('from')}, {about.get('format')}: {files}"))]
+
+
 def _run_provenance(run: Run) -> str:
     return _section(
         "provenance",
         "Provenance",
-        _software([run], run.version, ("Configuration hash", escape(run.config_hash[:16]))),
+        _software(
+            [run],
+            run.version,
+            ("Configuration hash", escape(run.config_hash[:16])),
+            *_imported(run),
+        ),
         provenance_tables.corpus_table([run]),
         provenance_tables.tokenizer_table([run]),
     )

@@ -25,11 +25,11 @@ from calibtrain.data.sentencepiece_training import train_sentencepiece, training
 from calibtrain.data.tokenizer import (
     Manifest,
     Tokenizer,
-    describe,
     obtain_tokenizer,
     published_folders,
     train_tokenizer,
 )
+from calibtrain.data.tokenizer_facts import describe
 from calibtrain.errors import UserError
 
 KINDS = ("unigram", "bpe", "byte")

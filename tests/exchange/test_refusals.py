@@ -51,6 +51,8 @@ def refused(folder: Path, tmp_path: Path, **options: Any) -> str:
         ({"quantization_config": {"bits": 4}}, ["quantization_config"]),
         ({"auto_map": {"AutoModel": "x.py"}}, ["auto_map"]),
         ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor"]),
+        ({"rope_scaling": "yarn"}, ["rope_scaling", "'yarn'"]),
+        ({"rms_norm_eps": "small"}, ["norm_epsilon", "small"]),
         ({"hidden_size": "absent"}, ["hidden_size", "missing"]),
         ({"hidden_size": -3}, ["hidden_size", "-3"]),
         ({"num_attention_heads": 3}, ["heads"]),
@@ -164,6 +166,21 @@ def test_a_tokenizer_that_loses_text(parts: Any, words: list[str], tmp_path: Pat
     message = refused(folder, tmp_path)
     for word in words:
         assert word in message, message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[]",
+        b'{"model": 3}',
+        b'{"model": {"type": "BPE", "vocab": ["a"], "merges": []}}',
+        b'{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}',
+        b'{"model": {"type": "BPE", "vocab": {}}, "added_tokens": [{"id": 1}]}',
+    ],
+)
+def test_what_is_no_tokenizer(content: bytes, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder", *random_model(), tokenizer=content)
+    assert "tokenizer.json is no tokenizer" in refused(folder, tmp_path)
 
 
 def test_sentencepiece_that_puts_a_space_before_a_text_is_refused(tmp_path: Path) -> None:

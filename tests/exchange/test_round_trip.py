@@ -166,7 +166,9 @@ def test_every_command_takes_an_imported_run_and_train_refuses_it(
     assert status == 0, err
     status, out, err = said("report", run)
     assert status == 0, err
-    assert "imported, not trained here" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "imported, not trained here" in page
+    assert f"SHA-256 {summary['imported']['sha256']['model.safetensors'][:16]}" in page
     before = {
         path: path.read_bytes()
         for path in run.rglob("*")

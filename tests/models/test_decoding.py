@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from calibtrain.config import ModelConfig
+from calibtrain.config import ModelConfig, RopeScalingConfig
 from calibtrain.models import Network, Params, build
 
 KINDS = [
@@ -15,15 +15,31 @@ KINDS = [
     ModelConfig(kind="transformer", width=32, depth=2, heads=4, mlp="gelu", qk_norm=False),
     ModelConfig(kind="transformer", width=24, depth=2, heads=3, tied=False, rope_base=100.0),
     ModelConfig(kind="lstm", width=32, depth=2),
+    ModelConfig(
+        width=24,
+        depth=2,
+        heads=2,
+        kv_heads=1,
+        head_size=16,
+        qkv_bias=True,
+        embedding_scale=False,
+        feed_forward_width=20,
+        rope_scaling=RopeScalingConfig(kind="llama3", factor=8.0, original_context=16),
+    ),
 ]
-NAMES = ["grouped-swiglu", "gelu", "untied", "lstm"]
+NAMES = ["grouped-swiglu", "gelu", "untied", "lstm", "head-size-bias-llama3"]
 VOCAB = 50
 
 
 @functools.cache
 def make(config: ModelConfig) -> tuple[Network, Params]:
     network = build(config, VOCAB)
-    return network, jax.jit(network.init)(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
+    # biases and norms begin as zeros and ones, which would hide them
+    rng = np.random.default_rng(5)
+    return network, jax.tree.map(
+        lambda x: x + 0.3 * rng.normal(size=x.shape).astype(np.float32) * (x.ndim == 1), params
+    )
 
 
 @functools.cache

@@ -57,7 +57,7 @@ def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
             f"allowed: {FAMILY[kind]}"
         )
     _refuse_what_we_lack(kind, tree, source)
-    rope = {**(tree.get("rope_scaling") or {}), **(tree.get("rope_parameters") or {})}
+    rope = _rope(tree, source)
     width, heads = _whole(tree, "hidden_size", source), _whole(tree, "num_attention_heads", source)
     kv_heads = tree.get("num_key_value_heads")
     if kv_heads is None and kind != "llama":  # elsewhere its default is a number of its own
@@ -76,9 +76,9 @@ def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
         "qk_norm": kind == "qwen3",
         "tied": bool(tree.get("tie_word_embeddings", False)),
         "embedding_scale": False,
-        "rope_base": float(rope.get("rope_theta", tree.get("rope_theta", 10_000.0))),
+        "rope_base": rope.get("rope_theta", tree.get("rope_theta", 10_000.0)),
         "rope_scaling": _rope_scaling(rope, source),
-        "norm_epsilon": float(tree.get("rms_norm_eps", 1e-6)),
+        "norm_epsilon": tree.get("rms_norm_eps", 1e-6),
     }
     return Architecture(
         name=FAMILY[kind],
@@ -98,20 +98,18 @@ def _whole(tree: Mapping[str, Any], key: str, source: str) -> int:
 
 def _refuse_what_we_lack(kind: str, tree: Mapping[str, Any], source: str) -> None:
     """What transformers would compute otherwise than we do, by key."""
-    absent_is_4096 = kind == "mistral"
     slides = tree.get("use_sliding_window") if kind.startswith("qwen") else None
     if kind == "mistral":
-        slides = tree.get("sliding_window", 4096 if absent_is_4096 else None)
-    layers = {*(tree.get("layer_types") or [])} - {"full_attention"}
-    rope = {**(tree.get("rope_scaling") or {}), **(tree.get("rope_parameters") or {})}
-    partial = rope.get("partial_rotary_factor", tree.get("partial_rotary_factor"))
+        slides = tree.get("sliding_window", 4096)  # transformers' default
+    layers = {*map(str, tree.get("layer_types") or ())} - {"full_attention"}
+    partial = _rope(tree, source).get("partial_rotary_factor", tree.get("partial_rotary_factor"))
     lacking = {
         "auto_map: code of its own": tree.get("auto_map"),
         "quantization_config: quantised weights (a GGUF file may have them)": tree.get(
             "quantization_config"
         ),
         "sliding_window: attention to the last tokens only": slides,
-        f"layer_types: {', '.join(map(str, sorted(layers)))}": layers,
+        f"layer_types: {', '.join(sorted(layers))}": layers,
         "attention_bias: biases in all of attention": tree.get("attention_bias"),
         "mlp_bias: biases in the feed-forward layers": tree.get("mlp_bias"),
         f"hidden_act: {tree.get('hidden_act')} (allowed: silu)": (
@@ -121,6 +119,17 @@ def _refuse_what_we_lack(kind: str, tree: Mapping[str, Any], source: str) -> Non
     }
     if found := [what for what, asked in lacking.items() if asked]:
         raise UserError(f"{source}: asks for what calibtrain does not have: {'; '.join(found)}")
+
+
+def _rope(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What is said of rotary positions: `rope_scaling`, or since version 5 `rope_parameters`."""
+    found: dict[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        part = tree.get(key) or {}
+        if not isinstance(part, Mapping):
+            raise UserError(f"{source}: {key} is {part!r}; it must be an object")
+        found |= part
+    return found
 
 
 def _rope_scaling(rope: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ in transformers. That is undone. Other archs keep the order of transformers.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class GGUFFile:
         quantisation: how many tensors are of each type.
     """
 
-    naming: ClassVar[Literal["gguf"]] = "gguf"
+    naming: Literal["huggingface", "gguf"] = "gguf"
 
     def __init__(self, path: Path):
         """Args:

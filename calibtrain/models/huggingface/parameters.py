@@ -22,10 +22,12 @@ class Tensors(Protocol):
         shapes: of all of them, as they lie in the file.
     """
 
-    source: str
-    naming: Literal["huggingface", "gguf"]
-    shapes: Mapping[str, tuple[int, ...]]
-
+    @property
+    def source(self) -> str: ...
+    @property
+    def naming(self) -> Literal["huggingface", "gguf"]: ...
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
     def read(self, name: str) -> np.ndarray:
         """One of them, float32."""
 

@@ -6,7 +6,7 @@ Pickled weights (`pytorch_model.bin`, `.pt`) run code when they are read, and so
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -28,7 +28,7 @@ class SafetensorsFolder:
         files: that hold them.
     """
 
-    naming: ClassVar[Literal["huggingface"]] = "huggingface"
+    naming: Literal["huggingface", "gguf"] = "huggingface"
 
     def __init__(self, folder: Path):
         """Args:
