@@ -74,6 +74,7 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
         for name, content in contents.items():
             (inside / name).write_bytes(content)
         save_file(tensors, inside / WEIGHTS, metadata={"format": "pt"})
+        (inside / WEIGHTS).chmod(0o644)  # the library lets nobody else read it
 
     _make(path, fill)
     return {
