@@ -22,6 +22,7 @@ from calibtrain.token_stats import (
     Functional,
     TokenStats,
     is_entry,
+    kept_on_cpus,
     statistics,
 )
 
@@ -299,9 +300,13 @@ def _inverse(temperature: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _logits(product: Array, soft_cap: float | None, inverse: Any) -> Array:
+    if soft_cap is None and inverse is None:
+        return product
     if soft_cap is not None:
         product = soft_cap * jnp.tanh(product / soft_cap)
-    return product if inverse is None else product * inverse[:, None]
+    if inverse is not None:
+        product = product * inverse[:, None]
+    return kept_on_cpus(product)  # so that every reader sees the same rounding of a logit
 
 
 @dataclasses.dataclass(frozen=True)

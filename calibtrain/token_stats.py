@@ -83,7 +83,7 @@ def statistics(
     shifted = logits - shift[:, None]
     exponential = jnp.exp(shifted)
     if "entropy" in fields or "sum_squares" in fields:
-        exponential = _kept_on_cpus(exponential)
+        exponential = kept_on_cpus(exponential)
     normalizer = jnp.sum(exponential, axis=-1)
     log_normalizer = jnp.log(normalizer)
     label_logit = _at_label(shifted, labels)
@@ -94,7 +94,8 @@ def statistics(
         # never above 0, even where rounding makes the logits of two passes differ
         found["log_confidence"] = jnp.minimum((top - shift) - log_normalizer, 0.0)
     if "correct" in fields:
-        found["correct"] = jax.lax.stop_gradient(find_correct(label_logit == top - shift))
+        leads = _at_label(logits, labels) == top  # not shifted: that may be fused, and rounded
+        found["correct"] = jax.lax.stop_gradient(find_correct(leads))
     if "entropy" in fields:
         found["entropy"] = log_normalizer - jnp.sum(exponential * shifted, axis=-1) / normalizer
     if "sum_squares" in fields:
@@ -140,7 +141,7 @@ _BLOCK = 64
 """Logits of a block at most; the largest number that divides the vocabulary is taken."""
 
 
-def _kept_on_cpus(x: Array) -> Array:
+def kept_on_cpus(x: Array) -> Array:
     """The same; a CPU keeps it, where XLA would compute it again for each of its readers."""
     return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
 

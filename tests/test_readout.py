@@ -298,3 +298,31 @@ def test_no_array_of_tokens_by_vocabulary_appears_in_a_training_step() -> None:
                         yield from sizes(inner)
 
     assert max(sizes(jax.make_jaxpr(step)(state, batch).jaxpr)) < tokens * vocab / 4
+
+
+@pytest.mark.parametrize("soft_cap", [None, 5.0])
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 3.0])
+def test_the_most_probable_entry_is_correct_at_any_temperature(
+    soft_cap: float | None, temperature: float
+) -> None:
+    """Labels are what an argmax of the logits says; dividing or capping them changes none."""
+    rng = np.random.default_rng(0)
+    hidden = jnp.asarray(rng.normal(size=(3000, 16)), jnp.float32)
+    unembedding = jnp.asarray(rng.normal(size=(16, 512)), jnp.float32)
+    labels = jnp.argmax(hidden @ unembedding, axis=-1)
+
+    @jax.jit
+    def correct(labels: Any) -> Any:
+        stats = readout(
+            hidden,
+            unembedding,
+            labels,
+            temperature=jnp.full(labels.shape, temperature),
+            soft_cap=soft_cap,
+            fields=("nll", "log_confidence", "correct", "entropy"),
+        )
+        return stats.correct
+
+    assert float(correct(labels).mean()) == 1.0
+    assert float(correct((labels + 1) % 512).mean()) == 0.0
+    assert float(correct(jnp.zeros_like(labels)).mean()) == float((labels == 0).mean())
