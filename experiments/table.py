@@ -1,0 +1,75 @@
+"""A study as a Markdown table: each arm beside a base arm, differences paired by seed.
+
+python experiments/table.py runs/losses-kjv --key loss --split test
+"""
+
+import argparse
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from calibtrain.report.display import setting_value
+
+FIGURES = (
+    ("bits_per_byte", "bits/byte", ".4f"),
+    ("ece", "ECE", ".4f"),
+    ("smooth_calibration_error", "SmoothECE", ".4f"),
+    ("signed_gap", "signed gap", "+.4f"),
+    ("multiclass_brier", "Brier", ".4f"),
+    ("area_under_roc", "AUROC", ".4f"),
+)
+
+
+def half_width(values: list[float]) -> float:
+    """Half of the 95 % interval of a mean, by Student's t."""
+    if len(values) < 2:
+        return math.nan
+    spread = statistics.stdev(values) / math.sqrt(len(values))
+    return float(stats.t.ppf(0.975, len(values) - 1)) * spread
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--key", required=True, help="the setting whose first value is the base")
+    parser.add_argument("--split", default="test")
+    given = parser.parse_args()
+    study = json.loads((given.study / "ablation.json").read_text())
+    key = next(name for name in study["grid"] if name.rpartition(".")[2] == given.key)
+    by_vocabulary: dict[int, dict[str, dict[int, Any]]] = {}
+    for arm in study["arms"]:
+        if arm["status"] != "done":
+            print(f"not done: {arm['name']}: {arm['error']}")
+            continue
+        found = next(
+            value for name, value in arm["evaluations"].items() if name.endswith(f"-{given.split}")
+        )
+        values = by_vocabulary.setdefault(arm["vocab_size"], {})
+        seed = arm["settings"].get("seed", 0)
+        values.setdefault(setting_value(arm["settings"][key]), {})[seed] = found
+    for vocab, rows in by_vocabulary.items():
+        base = next(iter(rows.values()))
+        print(f"\nV = {vocab:,}\n")
+        print(f"| {given.key} | seeds | " + " | ".join(title for _, title, _ in FIGURES) + " |")
+        print("|---" * (2 + len(FIGURES)) + "|")
+        for name, seeds in rows.items():
+            cells = []
+            for figure, _, form in FIGURES:
+                own = [each[figure] for each in seeds.values()]
+                text = f"{statistics.fmean(own):{form}}"
+                if seeds is not base:
+                    gap = [each[figure] - base[seed][figure] for seed, each in seeds.items()]
+                    half = half_width(gap)
+                    mark = "" if abs(statistics.fmean(gap)) <= half else " **"
+                    end = "" if not mark else "**"
+                    text += f"{mark} ({statistics.fmean(gap):+.4f} ±{half:.4f}){end}"
+                cells.append(text)
+            print(f"| {name} | {len(seeds)} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
