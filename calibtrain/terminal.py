@@ -197,9 +197,10 @@ def describe(event: Mapping[str, Any]) -> str:
     kind = event["event"]
     if kind == "start":
         parameters, memory = event["parameters"], event["memory"]
+        row = event.get("row_tokens", event["context_tokens"])
         resumed = f", resumed from step {event['resumed_from']}" if event["resumed_from"] else ""
         return (
-            f"{event['steps']} steps of {event['context_tokens']}-token rows on {event['device']}"
+            f"{event['steps']} steps of {row}-token rows on {event['device']}"
             f"{resumed}; parameters: {parameters['embedding']:,} embedding + "
             f"{parameters['unembedding']:,} unembedding + {parameters['body']:,} body; memory: "
             f"{human_bytes(memory['parameters'])} parameters, {human_bytes(memory['optimizer'])} "

@@ -43,6 +43,8 @@ def resolve(path: Path, overrides: Iterable[str] = ()) -> Config:
     with_budget = {"budget": {"steps": 1}, **tree}
     settings = validate(Config, with_budget, str(path), overrides).finetune
     assert settings is not None
+    if settings.objective == "dpo" and "loss" in tree:
+        raise UserError(f"{path}: loss: is for finetune.objective: sft; dpo has its own, remove it")
     base = RunFolder(place(settings.run))
     own = base.read_config()
     allowed = WAYS_TO_COMPUTE["model"]

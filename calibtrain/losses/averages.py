@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from calibtrain.losses.loss import BatchLoss, one_minus_exp, weighted_mean
+from calibtrain.losses.loss import BatchLoss, one_minus_exp, positive, weighted_mean
 from calibtrain.readout import Reduction, TokenStats
 
 if TYPE_CHECKING:  # benchmarks run without it
@@ -46,7 +46,7 @@ class MDCA(BatchLoss):
 
     def __call__(self, stats: TokenStats, weights: Float[Array, "*tokens"]) -> Float[Array, ""]:
         """No unit."""
-        return jnp.sum(jnp.abs(stats.sums[_GAPS])) / jnp.sum(weights)
+        return jnp.sum(jnp.abs(stats.sums[_GAPS])) / positive(jnp.sum(weights))
 
 
 _GAPS = "probability minus frequency, by entry"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import jax.numpy as jnp
 from jax import Array
 
-from calibtrain.losses.loss import BatchLoss, safe_root
+from calibtrain.losses.loss import BatchLoss, positive, safe_root
 from calibtrain.readout import TokenStats
 
 if TYPE_CHECKING:  # benchmarks run without it
@@ -50,5 +50,4 @@ class MMCE(BatchLoss):
 
 
 def _share(weights: Float[Array, " tokens"]) -> Float[Array, " tokens"]:
-    total = jnp.sum(weights)
-    return weights / jnp.where(total > 0, total, 1.0)
+    return weights / positive(jnp.sum(weights))

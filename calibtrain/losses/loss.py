@@ -75,8 +75,13 @@ class BatchLoss:
 def weighted_mean(
     values: Float[Array, "*tokens"], weights: Float[Array, "*tokens"]
 ) -> Float[Array, ""]:
-    """sum w x / sum w."""
-    return jnp.sum(values * weights) / jnp.sum(weights)
+    """sum w x / sum w; 0 of nothing."""
+    return jnp.sum(values * weights) / positive(jnp.sum(weights))
+
+
+def positive(total: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """A denominator: 1 in the place of 0, over which there is nothing to divide."""
+    return jnp.where(total > 0, total, 1.0)
 
 
 def one_minus_exp(log_probability: Float[Array, "*tokens"]) -> Float[Array, "*tokens"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import jax.numpy as jnp
 from jax import Array
 
-from calibtrain.losses.loss import BatchLoss, TokenLoss
+from calibtrain.losses.loss import BatchLoss, TokenLoss, positive
 from calibtrain.readout import TokenStats
 
 if TYPE_CHECKING:  # benchmarks run without it
@@ -55,8 +55,7 @@ class BalancedSelectiveSmoothing(BatchLoss):
         each = _selective(stats, self.alpha) * weights
         total = jnp.zeros(())
         for members in (stats.correct, 1 - stats.correct):
-            count = jnp.sum(members * weights)
-            total += jnp.sum(each * members) / jnp.where(count > 0, count, 1.0)
+            total += jnp.sum(each * members) / positive(jnp.sum(members * weights))
         return total
 
 

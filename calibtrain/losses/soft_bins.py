@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from calibtrain.losses.loss import BatchLoss, safe_root
+from calibtrain.losses.loss import BatchLoss, positive, safe_root
 from calibtrain.readout import Functional, TokenStats, is_entry
 
 if TYPE_CHECKING:  # benchmarks run without it
@@ -106,4 +106,4 @@ def _gaps(
     size = jnp.sum(members, axis=0)
     inhabited = size > _LEAST
     gap = (accuracy - confidence) @ members / jnp.where(inhabited, size, 1.0)
-    return jnp.where(inhabited, gap, 0.0), size / jnp.sum(weights)
+    return jnp.where(inhabited, gap, 0.0), size / positive(jnp.sum(weights))

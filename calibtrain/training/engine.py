@@ -309,10 +309,9 @@ def _initialiser(
     if plan.start is None:
         return jax.jit(make, out_shardings=places)
     start = plan.start
-    begin = jax.jit(
-        lambda seed, params: make(seed, params=params), out_shardings=places, donate_argnums=1
-    )
-    return lambda seed: begin(seed, start())
+    begin = jax.jit(lambda seed, params: make(seed, params=params), out_shardings=places)
+    # as arrays of the host, which belong to no device yet
+    return lambda seed: begin(seed, jax.tree.map(np.asarray, start()))
 
 
 def _flags(layout: Layout, stop: bool) -> tuple[Array, ...]:

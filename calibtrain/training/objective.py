@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -183,8 +184,7 @@ class Coupled:
         each = context if self.tokens is None else max(1, self.tokens // rows)
         if each >= context:
             return None
-        stride = context // each
-        return step % stride + jnp.arange(each) * stride
+        return (step + jnp.arange(each) * context // each) % context
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -206,7 +206,11 @@ class Coupled:
 
 
 def make_objective(
-    terms: Sequence[AnyTerm], *, vocab_size: int, steps_per_epoch: float = 1.0
+    terms: Sequence[AnyTerm],
+    *,
+    vocab_size: int,
+    steps_per_epoch: float = 1.0,
+    steps: float = math.inf,
 ) -> Objective:
     """The objective of a configuration.
 
@@ -214,13 +218,15 @@ def make_objective(
         terms: `loss` of a configuration.
         vocab_size: of the model.
         steps_per_epoch: how many steps one pass over the training text takes.
+        steps: of the run; one that is shorter than an epoch counts as one.
     """
     kinds = [term.kind for term in terms]
     made: list[Term] = []
     for index, term in enumerate(terms):
         twice = kinds.count(term.kind) > 1
         name = f"{term.kind}_{kinds[:index].count(term.kind) + 1}" if twice else term.kind
-        loss = _make(term.kind, term.model_dump(exclude=_SCHEDULE), vocab_size, steps_per_epoch)
+        options = term.model_dump(exclude=_SCHEDULE)
+        loss = _make(term.kind, options, vocab_size, min(steps_per_epoch, steps))
         made.append(Term(name, loss, term.weight, term.from_step, term.ramp_steps))
     return Objective(
         tuple(term for term in made if isinstance(term.loss, TokenLoss)),
@@ -228,14 +234,28 @@ def make_objective(
     )
 
 
-def objective_of(config: Config, vocab_size: int, *, steps_per_epoch: float = 1.0) -> Objective:
+def objective_of(
+    config: Config, vocab_size: int, *, steps_per_epoch: float = 1.0, steps: float = math.inf
+) -> Objective:
     """What a run minimises: the terms of its loss, or pairs' preferences."""
     if config.finetune is not None and config.finetune.objective == "dpo":
         return Objective((), (Term("dpo", losses.DPO(beta=config.finetune.beta)),))
-    return make_objective(config.loss, vocab_size=vocab_size, steps_per_epoch=steps_per_epoch)
+    objective = make_objective(
+        config.loss, vocab_size=vocab_size, steps_per_epoch=steps_per_epoch, steps=steps
+    )
+    if config.finetune is None:
+        return objective
+    # answers are a small part of their rows: evenly spaced slots would miss them
+    everywhere = tuple(
+        term
+        if isinstance(term.loss, losses.MMCE)
+        else dataclasses.replace(term, loss=dataclasses.replace(term.loss, tokens=None))
+        for term in objective.batch_terms
+    )
+    return dataclasses.replace(objective, batch_terms=everywhere)
 
 
-def _make(kind: str, options: Mapping[str, Any], vocab_size: int, steps_per_epoch: float) -> Any:
+def _make(kind: str, options: Mapping[str, Any], vocab_size: int, epoch: float) -> Any:
     options = dict(options)
     if kind == "selective_smoothing" and options.pop("balanced"):
         return losses.BalancedSelectiveSmoothing(**options, tokens=None)
@@ -243,7 +263,7 @@ def _make(kind: str, options: Mapping[str, Any], vocab_size: int, steps_per_epoc
         options["vocab_size"] = vocab_size
     if kind == "poscal":
         refreshes = options.pop("refreshes_per_epoch")
-        options["refresh_every"] = max(1, round(steps_per_epoch / refreshes))
+        options["refresh_every"] = max(1, round(epoch / refreshes))
     return _KINDS[kind](**options)
 
 

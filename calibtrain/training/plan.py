@@ -71,7 +71,10 @@ class Plan:
     def objective(self) -> Objective:
         """What is minimised."""
         return objective_of(
-            self.config, self.tokenizer.vocab_size, steps_per_epoch=self.batches.steps_per_epoch
+            self.config,
+            self.tokenizer.vocab_size,
+            steps_per_epoch=self.batches.steps_per_epoch,
+            steps=self.budget.steps,
         )
 
     def is_due(self, step: int, times: int, every: int | None) -> bool:
@@ -114,6 +117,11 @@ def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = igno
         UserError: for a corpus, tokenizer or budget that cannot be had.
     """
     config = configs[0]
+    if config.finetune is not None:
+        raise UserError(
+            f"finetune: starts from {config.finetune.run}, not from scratch; its command is "
+            "calibtrain finetune CONFIG"
+        )
     corpus = open_corpus(config.corpus, cache)
     tokenizer = obtain_tokenizer(config.tokenizer, corpus, cache)
     told: list[Mapping[str, Any]] = []  # later: where the plan fails, its error is all that is said

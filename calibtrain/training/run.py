@@ -130,8 +130,8 @@ class RunFolder:
         except (OSError, ValueError) as error:
             reason = str(error)
         raise UserError(
-            f"{path}: cannot be read ({reason}); this restores it: "
-            f"calibtrain train {self.path}/config.yaml --run {self.path}"
+            f"{path}: cannot be read ({reason}); the command that trained the run restores it, "
+            f"for example calibtrain train {self.path}/config.yaml --run {self.path}"
         )
 
     def create(self, config: Config, fill: Callable[[Path], None]) -> None:
@@ -333,7 +333,7 @@ class RunFolder:
         except (ValueError, TypeError, AttributeError):
             pass
         raise UserError(
-            f"{path}: is no JSON object as calibtrain writes it; remove it, and calibtrain train "
+            f"{path}: is no JSON object as calibtrain writes it; remove it, and the command that "
             "writes it anew"
         )
 

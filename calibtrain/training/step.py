@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from calibtrain.data.batches import Batch
 from calibtrain.losses.preference import REFERENCE
-from calibtrain.models import Network, Params
+from calibtrain.models import ADAPTER, Network, Params
 from calibtrain.parallel.mesh import ROWS, Layout, gather, sum_and_scatter
 from calibtrain.readout import TokenStats, accumulate, additive_loss
 from calibtrain.training.objective import Coupled, LossState, Objective
@@ -93,7 +93,8 @@ def make_train_step(
         running = {name: jnp.where(fresh, 0.0, state.running[name]) + sums[name] for name in sums}
         metrics = {
             "loss": sums["loss"] / sums["weight"],
-            "gradient_norm": optax.tree.norm(grads),
+            # of what is trained: adapters alone, where a network has some
+            "gradient_norm": optax.tree.norm(grads[ADAPTER] if network.adapter else grads),
         }
         memory = objective.advanced(state.loss_state, counts, state.step)
         return TrainState(state.step + 1, params, opt_state, running, memory), metrics

@@ -44,6 +44,7 @@ def describe_run(
             "bytes_per_token": plan.store.bytes_per_token,
         },
         "context_tokens": plan.context,
+        **({} if plan.config.finetune is None else {"row_tokens": plan.batches.context}),
         "parameters": {**dataclasses.asdict(parameters), "total": parameters.total},
         **_head(plan),
         "budget": dataclasses.asdict(plan.budget),

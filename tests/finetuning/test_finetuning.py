@@ -267,3 +267,41 @@ def test_the_command_line_does_it_all(folder: Path) -> None:
     refused = call("finetune", scratch, "--run", folder / "none")
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
+
+
+def test_fine_tunings_are_the_same_on_two_devices(folder: Path) -> None:
+    path = settings(
+        folder,
+        "dpo",
+        finetune={"lora": {"rank": 2}},
+        batch={"rows": 8, "accumulate": 2},
+        log_every=1,
+    )
+    figures = []
+    for devices in (1, 2):
+        run = folder / f"on {devices}"
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        done = call(
+            "finetune",
+            path,
+            "budget.steps=3",
+            f"mesh.fsdp={devices}",
+            "--run",
+            run,
+            environment=flags,
+        )
+        assert done.returncode == 0, done.stderr
+        figures.append([line["train/loss"] for line in lines(run) if "train/loss" in line])
+    np.testing.assert_allclose(*figures, rtol=1e-5)
+
+
+def test_training_from_scratch_is_not_what_a_fine_tuning_is(folder: Path, cache: Path) -> None:
+    config = resolve(settings(folder, "sft"))
+    path = folder / "resolved.yaml"
+    path.write_text(to_yaml(config))
+    refused = call("train", path, "--run", folder / "from scratch")
+    assert refused.returncode == 2
+    assert "calibtrain finetune" in refused.stderr
+    assert not (folder / "from scratch").exists()
+    with pytest.raises(UserError, match="dpo has its own"):
+        resolve(settings(folder, "dpo", loss=[{"kind": "brier"}]))

@@ -222,3 +222,44 @@ def test_a_loss_that_cannot_be_is_refused_in_one_line(loss: Any, said: str) -> N
         validate(Config, {"loss": loss})
     assert "\n" not in str(refusal.value)
     print(refusal.value)
+
+
+@pytest.mark.parametrize(("tokens", "rows", "context"), [(64, 4, 23), (2048, 16, 179), (8, 16, 7)])
+def test_every_place_of_a_row_has_its_turn(tokens: int, rows: int, context: int) -> None:
+    objective = make_objective(
+        terms({"kind": "cross_entropy"}, {"kind": "dca", "tokens": tokens}), vocab_size=40
+    )
+    (part,) = objective.coupled
+    seen: set[int] = set()
+    for step in range(context):
+        columns = np.asarray(part.columns(jnp.asarray(step), rows, context))
+        assert len(set(columns.tolist())) == len(columns) == max(1, tokens // rows)
+        assert np.diff(np.sort(columns)).min(initial=1) >= 1
+        seen.update(columns.tolist())
+    assert seen == set(range(context))
+
+
+def test_tokens_without_weight_are_no_loss_and_no_accident() -> None:
+    """A batch loss of nothing is 0, with finite gradients: fine-tunings have such rows."""
+    vocab, config = 40, tiny()
+    network = build(config.model, vocab)
+    loss = [{**term, "from_step": 0} for term in EVERY_BATCH_LOSS]
+    objective = make_objective(terms(*loss), vocab_size=vocab)
+    state = initial_state(network, optax.sgd(1.0), 0, objective)
+    rng = np.random.default_rng(0)
+    tokens, labels = rng.integers(0, vocab, (2, 8, 16))
+    weights = np.zeros((8, 16), np.float32)
+    weights[:, -1] = 1.0  # seldom among those that are looked at
+    batch = Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights)))
+    step = jax.jit(make_train_step(network, optax.sgd(1.0), objective=objective))
+    for _ in range(3):
+        state, metrics = step(state, batch)
+        assert np.isfinite(float(metrics["loss"]))
+        assert np.isfinite(float(metrics["gradient_norm"]))
+
+
+def test_a_short_run_has_posteriors_too() -> None:
+    (term,) = make_objective(
+        terms({"kind": "poscal"}), vocab_size=40, steps_per_epoch=600, steps=100
+    ).token_terms
+    assert term.loss.refresh_every == 20
