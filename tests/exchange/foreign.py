@@ -107,7 +107,7 @@ def logits(network: Network, params: Params, tokens: np.ndarray) -> np.ndarray:
     """Next-token logits [batch, time, vocab], float32."""
 
     def run(params: Params, tokens: Any) -> Any:
-        hidden, unembedding = network.apply(params, tokens, jax.numpy.zeros_like(tokens))
+        hidden, unembedding, _ = network.apply(params, tokens, jax.numpy.zeros_like(tokens))
         return hidden @ unembedding
 
     return np.asarray(jax.jit(run)(params, tokens))
