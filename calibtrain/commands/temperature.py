@@ -1,13 +1,12 @@
 """`calibtrain temperature fit | list | compare`: heads on a run that is done."""
 
-import json
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from calibtrain.errors import UserError
 from calibtrain.places import place
+from calibtrain.terminal import print_json, say
 
 temperature_app = typer.Typer(
     no_args_is_help=True,
@@ -80,14 +79,14 @@ def fit(
             recipe=Recipe(steps=steps, learning_rate=learning_rate, seed=seed),
             keep=keep,
             replace=replace,
-            say=_say,
+            say=say,
             progress=progress,
         )
     if as_json:
-        print(json.dumps(fitted.about, indent=1, ensure_ascii=False))
+        print_json(fitted.about)
         return
     _print_heads([fitted.about])
-    _say(f"measure it: calibtrain evaluate {run} --temperature {fitted.name}")
+    say(f"measure it: calibtrain evaluate {run} --temperature {fitted.name}")
 
 
 @temperature_app.command("list")
@@ -100,7 +99,7 @@ def list_(run: RunFolderPath, as_json: AsJson = False) -> None:
     folder.read_config()
     heads = [dict(head.about) for head in list_heads(folder.heads)]
     if as_json:
-        print(json.dumps({"heads": heads}, indent=1, ensure_ascii=False))
+        print_json({"heads": heads})
     else:
         _print_heads(heads)
 
@@ -149,7 +148,7 @@ def compare(
                 corpus=corpus[0] if corpus else None,
                 limit=limit,
                 keep=keep,
-                say=_say,
+                say=say,
                 progress=progress,
             )
         tables = [(group["group"], group["rows"]) for group in found["groups"]]
@@ -165,12 +164,12 @@ def compare(
                 limit=limit,
                 recipe=Recipe(steps=steps),
                 keep=keep,
-                say=_say,
+                say=say,
                 progress=progress,
             )
         tables = [(f"{each['corpus']}-{each['split']}", each["rows"]) for each in found["corpora"]]
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print_json(found)
         return
     for title, rows in tables:
         _print_comparison(title, rows)
@@ -240,7 +239,3 @@ def _print_heads(heads: list[dict[str, Any]] | list[Any]) -> None:
             f"{head['seconds']:.2f}",
         )
     print_table(table)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
