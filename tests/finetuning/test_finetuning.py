@@ -241,6 +241,11 @@ def test_mistakes_end_in_one_line(
         ('{"prompt": "a"}\n', "has no field 'response'"),
         ('{"prompt": "a", "response": 3}\n', "'response' must be a string"),
         ('{"prompt": "a", "response": ""}\n', "'response' is empty"),
+        (
+            '{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d\\ud800"}\n',
+            r"bad\.jsonl, line 2: field 'response' holds U\+D800 at character 1",
+        ),
+        ('{"prompt": "\\udc00", "response": "b"}\n', r"line 1: field 'prompt' holds U\+DC00"),
         ("\n", "hold no example"),
         ('{"prompt": "a", "response": "b"}\n', "one prompt only"),
     ],
