@@ -16,6 +16,7 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.saved_run import load_params
 from calibtrain.finetuning import finetune, resolve
+from calibtrain.finetuning.evaluation import preference_figures
 from calibtrain.finetuning.plan import make_finetuning_plans, starting_params
 from calibtrain.losses import DPO
 from calibtrain.losses.preference import REFERENCE
@@ -124,6 +125,15 @@ def test_preference_starts_at_log_2_and_is_learned(folder: Path, cache: Path) ->
     last = [line for line in lines(run) if "eval/preference/accuracy" in line][-1]
     assert last["eval/preference/accuracy"] == 1.0
     assert last["eval/preference/loss"] < math.log(2)
+
+
+def test_a_model_that_is_its_own_reference_prefers_nothing_and_knows_it() -> None:
+    found = preference_figures(np.zeros(7))
+    assert found["preference/accuracy"] == 0.5
+    assert found["preference/ece"] == 0.0
+    assert found["preference/loss"] == pytest.approx(math.log(2))
+    mixed = preference_figures(np.array([2.0, -1.0, 0.0, 0.5]))
+    assert mixed["preference/accuracy"] == (1 + 0 + 0.5 + 1) / 4
 
 
 def test_dpo_equals_its_formula() -> None:
