@@ -62,7 +62,12 @@ def refused(folder: Path, tmp_path: Path, **options: Any) -> str:
         ({"intermediate_size": 48}, ["gate_proj", "[40, 32]", "[48, 32]"]),
         ({"num_hidden_layers": 1}, ["model.layers.1."]),
         ({"num_hidden_layers": 3}, ["lacks", "model.layers.2."]),
-        ({"vocab_size": 300}, ["300"]),
+        ({"vocab_size": 300}, ["300", "384 rows"]),
+        ({"vocab_size": 10**13}, ["vocab_size", "384 rows"]),
+        ({"model_type": ["llama"]}, ["model_type ['llama']", "llama, mistral"]),
+        ({"architectures": 3}, ["architectures is 3", "list of names"]),
+        ({"layer_types": 3}, ["layer_types is 3", "list of names"]),
+        ({"head_dim": {"of": 8}}, ["head_dim", "{'of': 8}"]),
     ],
 )
 def test_a_configuration_that_asks_for_something_else(
@@ -158,6 +163,11 @@ def test_a_context_beyond_the_model_and_a_run_that_is_there(tmp_path: Path) -> N
         ),
         ({"model": {"type": "WordPiece", "vocab": {}}}, ["WordPiece"]),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}, ["no piece for"]),
+        ({"pre_tokenizer": "ByteLevel"}, ['pre_tokenizer holds "ByteLevel"', "pretokenizers"]),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": 3}}, ['"pretokenizers": 3']),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": ["x"]}}, ['holds "x"']),
+        ({"normalizer": "NFC"}, ['normalizer holds "NFC"', "normalizers"]),
+        ({"normalizer": {"type": "Sequence"}}, ["normalizer holds", "Sequence"]),
     ],
 )
 def test_a_tokenizer_that_loses_text(parts: Any, words: list[str], tmp_path: Path) -> None:
