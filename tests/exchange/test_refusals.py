@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import call
+from conftest import call, tiny
 from foreign import VOCAB, corpus, random_model, tokenizer_json, write_folder
 
 from calibtrain.config import ModelConfig
 from calibtrain.errors import UserError
-from calibtrain.exchange import import_model
+from calibtrain.exchange import export_run, import_model
 from calibtrain.exchange.exported import exported_tensors
 from calibtrain.models.huggingface.architecture import write_architecture
+from calibtrain.training.run import RunFolder
 
 pytest.importorskip("safetensors")
 
@@ -227,6 +228,14 @@ def test_what_an_export_cannot_say_is_refused(settings: dict[str, Any], words: s
     model = ModelConfig.model_validate({"width": 16, "heads": 2, "depth": 1, **settings})
     with pytest.raises(UserError, match=words):
         write_architecture(model, 300, 64, bos=1, eos=2)
+
+
+def test_a_run_with_a_head_of_its_own_is_not_exported(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    RunFolder(run).create(tiny(temperature={"kind": "linear"}), lambda inside: None)
+    with pytest.raises(UserError, match=r"run: was trained with .*\(temperature.kind: linear\)"):
+        export_run(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line_says_one_line_and_exits_with_2(tmp_path: Path) -> None:
