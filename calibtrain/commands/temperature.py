@@ -115,7 +115,10 @@ def compare(
         typer.Option(help="Whose test split is measured; may be given again; default the run's."),
     ] = None,
     limit: Limit = None,
-    steps: Steps = 500,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of AdamW; default 500, of left out groups 1000."),
+    ] = None,
     leave_one_group_out: Annotated[
         bool,
         typer.Option(
@@ -141,12 +144,14 @@ def compare(
         if chosen is not None or len(corpus or ()) > 1:
             raise UserError("--leave-one-group-out: takes one --corpus and no --heads")
         from calibtrain.posthoc.leave_one_out import leave_one_group_out as leave_out
+        from calibtrain.temperature.fit_thermometer import ThermometerRecipe
 
         with show_counting("working") as progress:
             found = leave_out(
                 place(run),
                 corpus=corpus[0] if corpus else None,
                 limit=limit,
+                recipe=ThermometerRecipe() if steps is None else ThermometerRecipe(steps=steps),
                 keep=keep,
                 say=say,
                 progress=progress,
@@ -162,7 +167,7 @@ def compare(
                 heads=chosen,
                 corpora=corpus or (),
                 limit=limit,
-                recipe=Recipe(steps=steps),
+                recipe=Recipe() if steps is None else Recipe(steps=steps),
                 keep=keep,
                 say=say,
                 progress=progress,

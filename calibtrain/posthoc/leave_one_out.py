@@ -58,13 +58,14 @@ def leave_one_group_out(
         progress: told of batches.
 
     Returns:
-        `groups`: for each its `rows`, of `none`, `thermometer`, `others` and `own`: temperature,
-        figures and their differences to none.
+        `steps` of the Thermometers, and `groups`: for each its `rows`, of `none`, `thermometer`,
+        `others` and `own`: temperature, figures and their differences to none.
 
     Raises:
         UserError: for a corpus with fewer than three groups that are in both splits; and as
             `fit.fit_temperature_head` does.
     """
+    recipe = recipe or ThermometerRecipe()
     with opened(path, cache) as saved:
         require_headless(saved)
         labelled = read_text(saved, corpus, "validation", limit, keep=keep, progress=progress)
@@ -92,6 +93,7 @@ def leave_one_group_out(
             "version": calibtrain.__version__,
             "fitted_on": fitted_on(saved, corpus, "validation", limit, labelled),
             "checkpoint": checkpoint_of(saved),
+            "steps": recipe.steps,
             "groups": groups,
         }
 
@@ -117,7 +119,7 @@ def _group(
     tested: Int[np.ndarray, " documents"],
     labelled: HiddenText,
     text: HiddenText,
-    recipe: ThermometerRecipe | None,
+    recipe: ThermometerRecipe,
 ) -> dict[str, Any]:
     width = saved.config.model.width
     source = Thermometer(width, width, LIMIT)
