@@ -14,6 +14,7 @@ from calibtrain import cli
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.saved_run import opened
+from calibtrain.metrics.signature import parse_signature
 from calibtrain.posthoc import leave_one_out
 from calibtrain.temperature.fit_thermometer import ThermometerRecipe
 
@@ -77,6 +78,8 @@ def test_the_group_itself_is_left_out_and_all_the_text_is_measured(
         for row in rows[1:]:
             apart = row["differences"]["nll"]
             assert apart["difference"] == pytest.approx(row["nll"] - rows[0]["nll"], abs=1e-6)
+            made = parse_signature(row["signatures"]["ece"])
+            assert made.temperature == row["temperature"]
     plain = [group["rows"][0] for group in found["groups"]]
     whole = evaluate_run(run).results
     assert sum(row["tokens"] for row in plain) == whole["tokens"]

@@ -15,6 +15,7 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.saved_run import opened
 from calibtrain.losses import SelectiveSmoothing
+from calibtrain.metrics.signature import differences, parse_signature
 from calibtrain.posthoc import fit_temperature_head
 from calibtrain.posthoc.balance import share_right
 from calibtrain.posthoc.compare import compare_heads
@@ -166,11 +167,20 @@ def test_a_comparison_has_paired_differences_and_a_place_in_the_report(run: Path
             assert apart["difference"] == pytest.approx(row[key] - none[key], abs=1e-4), key
             assert apart["lower"] <= apart["upper"]
         assert row["accuracy"] == none["accuracy"]
+    evaluated = evaluate_run(run).results
+    for key, signature in none["signatures"].items():
+        assert none[key] == pytest.approx(evaluated[key], rel=1e-5), key
+        assert signature == evaluated["signatures"][key]
+    assert {"nll", "ece", "smooth_calibration_error"} <= none["signatures"].keys()
+    for row in heads:
+        apart = differences(*(parse_signature(each["signatures"]["ece"]) for each in (none, row)))
+        assert apart == {"T": ("1", row["head"])}
     assert json.loads((run / "temperature" / "comparison.json").read_text()) == found
     page = write_report(run).read_text()
     assert "Temperature heads" in page
     assert f'data-value="{heads[1]["nll"]!r}"' in page
     assert 'id="heads"' in page
+    assert f"<code>{heads[1]['signatures']['ece']}</code>" in page.replace("<wbr>", "")
 
 
 def test_selective_smoothing_raises_the_nll_of_a_model_that_is_calibrated() -> None:
