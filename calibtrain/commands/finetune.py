@@ -1,7 +1,6 @@
 """The command `finetune`."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 
 from calibtrain.interruption import leaving
 from calibtrain.places import place
+from calibtrain.terminal import print_json, say
 
 
 def finetune(
@@ -48,11 +48,9 @@ def finetune(
     if not hosts.is_primary():
         return
     if outcome.status == "stopped":
-        print(describe_stop(outcome.step), file=sys.stderr)
+        say(describe_stop(outcome.step))
     if as_json:
-        from calibtrain.cli import print_json
-
         print_json({**outcome.summary, "evaluations": outcome.results})
     elif outcome.status == "done":
         print_table(results_table(list(outcome.results.items()), "evaluation"))
-        print(f"run: {path}    report: calibtrain report {shlex.quote(str(path))}", file=sys.stderr)
+        say(f"run: {path}    report: calibtrain report {shlex.quote(str(path))}")

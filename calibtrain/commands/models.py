@@ -1,14 +1,13 @@
 """The commands `import` and `export`: models of others as runs, and runs as models of others."""
 
-import json
 import shlex
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from calibtrain.places import place
+from calibtrain.terminal import print_json, say
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
 
@@ -44,11 +43,9 @@ def import_(
     """
     from calibtrain.exchange import import_model
 
-    summary = import_model(
-        path, run, corpus=corpus, context=context, start=start, end=end, say=_say
-    )
+    summary = import_model(path, run, corpus=corpus, context=context, start=start, end=end, say=say)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
     about = summary["imported"]
     print(
@@ -56,8 +53,8 @@ def import_(
         f"{summary['tokenizer']['vocab_size']:,}, context {summary['context_tokens']:,} tokens"
     )
     for note in about["notes"]:
-        _say(f"note: {note}")
-    _say(f"run: {run}    measure it: calibtrain evaluate {shlex.quote(str(run))}")
+        say(f"note: {note}")
+    say(f"run: {run}    measure it: calibtrain evaluate {shlex.quote(str(run))}")
 
 
 def export(
@@ -73,22 +70,14 @@ def export(
 
     found = export_run(place(run), path)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     print(f"{found['architecture']} of step {found['step']:,}: {path}")
     for note in found["notes"]:
-        _say(f"note: {note}")
+        say(f"note: {note}")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("import")(import_)
     app.command("export")(export)
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=1, ensure_ascii=False))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

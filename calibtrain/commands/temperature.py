@@ -1,13 +1,12 @@
 """`calibtrain temperature fit | list | compare`: heads on a run that is done."""
 
-import json
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from calibtrain.errors import UserError
 from calibtrain.places import place
+from calibtrain.terminal import print_json, say
 
 temperature_app = typer.Typer(
     no_args_is_help=True,
@@ -80,14 +79,14 @@ def fit(
             recipe=Recipe(steps=steps, learning_rate=learning_rate, seed=seed),
             keep=keep,
             replace=replace,
-            say=_say,
+            say=say,
             progress=progress,
         )
     if as_json:
-        print(json.dumps(fitted.about, indent=1, ensure_ascii=False))
+        print_json(fitted.about)
         return
     _print_heads([fitted.about])
-    _say(f"measure it: calibtrain evaluate {run} --temperature {fitted.name}")
+    say(f"measure it: calibtrain evaluate {run} --temperature {fitted.name}")
 
 
 @temperature_app.command("list")
@@ -100,7 +99,7 @@ def list_(run: RunFolderPath, as_json: AsJson = False) -> None:
     folder.read_config()
     heads = [dict(head.about) for head in list_heads(folder.heads)]
     if as_json:
-        print(json.dumps({"heads": heads}, indent=1, ensure_ascii=False))
+        print_json({"heads": heads})
     else:
         _print_heads(heads)
 
@@ -116,7 +115,10 @@ def compare(
         typer.Option(help="Whose test split is measured; may be given again; default the run's."),
     ] = None,
     limit: Limit = None,
-    steps: Steps = 500,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of AdamW; default 500, of left out groups 1000."),
+    ] = None,
     leave_one_group_out: Annotated[
         bool,
         typer.Option(
@@ -142,14 +144,16 @@ def compare(
         if chosen is not None or len(corpus or ()) > 1:
             raise UserError("--leave-one-group-out: takes one --corpus and no --heads")
         from calibtrain.posthoc.leave_one_out import leave_one_group_out as leave_out
+        from calibtrain.temperature.fit_thermometer import ThermometerRecipe
 
         with show_counting("working") as progress:
             found = leave_out(
                 place(run),
                 corpus=corpus[0] if corpus else None,
                 limit=limit,
+                recipe=ThermometerRecipe() if steps is None else ThermometerRecipe(steps=steps),
                 keep=keep,
-                say=_say,
+                say=say,
                 progress=progress,
             )
         tables = [(group["group"], group["rows"]) for group in found["groups"]]
@@ -163,14 +167,14 @@ def compare(
                 heads=chosen,
                 corpora=corpus or (),
                 limit=limit,
-                recipe=Recipe(steps=steps),
+                recipe=Recipe() if steps is None else Recipe(steps=steps),
                 keep=keep,
-                say=_say,
+                say=say,
                 progress=progress,
             )
         tables = [(f"{each['corpus']}-{each['split']}", each["rows"]) for each in found["corpora"]]
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print_json(found)
         return
     for title, rows in tables:
         _print_comparison(title, rows)
@@ -240,7 +244,3 @@ def _print_heads(heads: list[dict[str, Any]] | list[Any]) -> None:
             f"{head['seconds']:.2f}",
         )
     print_table(table)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -93,8 +93,8 @@ def validate(cls: type[T], tree: Any, source: str = "", overrides: Iterable[str]
         lines: list[str] = []
         blamed = ""
         for item in error.errors(include_url=False)[:3]:
-            fields, path = _fields_along(cls, [str(part) for part in item["loc"]])
-            line = _explain(fields, path, item)
+            fields, path, kinds = _fields_along(cls, [str(part) for part in item["loc"]])
+            line = _explain(fields, path, kinds, item)
             origin = _origin(path, source, keys)
             if origin != blamed:
                 line, blamed = f"{origin}: {line}", origin
@@ -113,7 +113,7 @@ def _origin(path: Sequence[str], source: str, keys: Sequence[str]) -> str:
     return source
 
 
-def _explain(fields: Sequence[str], path: Sequence[str], item: Any) -> str:
+def _explain(fields: Sequence[str], path: Sequence[str], kinds: Sequence[str], item: Any) -> str:
     key = ".".join(part or "''" for part in path)
     if item["type"] == "extra_forbidden":
         name = path[-1]
@@ -122,6 +122,8 @@ def _explain(fields: Sequence[str], path: Sequence[str], item: Any) -> str:
         known = f"did you mean {'.'.join([*path[:-1], near[0]])}? " if near else ""
         where = prefix or "the top level"
         return f"{key}: unknown key; {known}allowed in {where}: {', '.join(fields)}"
+    if item["type"].startswith("union_tag_"):
+        return _explain_kind(key, kinds, item["input"])
     message = item["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if item["type"] == "value_error":
@@ -133,8 +135,20 @@ def _explain(fields: Sequence[str], path: Sequence[str], item: Any) -> str:
     return f"{key}: {shown[:80]} is not allowed: {message}"
 
 
-def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Field names of the innermost section on the way, and the location without union tags."""
+def _explain_kind(key: str, kinds: Sequence[str], section: Any) -> str:
+    """What is wrong with the `kind` of a section that may be of several."""
+    allowed = f"allowed: {', '.join(kinds)}"
+    if "kind" not in section:
+        return f"{key}: has no kind; {allowed}"
+    kind = section["kind"]
+    near = difflib.get_close_matches(str(kind), kinds, n=1, cutoff=0.5)
+    known = f"did you mean {near[0]}? " if near else ""
+    return f"{key}.kind: {str(kind)[:80]!r} is not allowed; {known}{allowed}"
+
+
+def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Fields of the innermost section on the way, the location without union tags, and the kinds
+    that what lies there may be of."""
     path: list[str] = []
     kinds: dict[str, Any] = {}
     fields = list(cls.model_fields)
@@ -155,7 +169,7 @@ def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[st
             fields = list(cls.model_fields)
         elif cls is not None or part.isdigit():
             path.append(part)
-    return fields, path
+    return fields, path, list(kinds)
 
 
 def _kinds(annotation: Any) -> dict[str, type[Section]]:

@@ -107,17 +107,28 @@ def _parse(content: bytes) -> dict[str, Any]:
     raise UserError(f"{JSON_FILE} is no tokenizer; it is damaged or cut short")
 
 
-def _steps(part: Any, inside: str) -> list[Mapping[str, Any]]:
-    """A normalizer or pre-tokenizer as the list of its steps."""
-    if part is None:
-        return []
-    if part.get("type") == "Sequence":
-        return [step for one in part.get(inside, []) for step in _steps(one, inside)]
-    return [part]
+def _steps(tree: Mapping[str, Any], name: str, inside: str) -> list[Mapping[str, Any]]:
+    """A normalizer or pre-tokenizer as the list of its steps; `inside` holds those of a sequence.
+
+    Raises:
+        UserError: where it is something else.
+    """
+
+    def steps(part: Any) -> list[Mapping[str, Any]]:
+        if isinstance(part, dict) and part.get("type") != "Sequence":
+            return [part]
+        if isinstance(part, dict) and isinstance(part.get(inside), list):
+            return [step for one in part[inside] for step in steps(one)]
+        raise UserError(
+            f"{JSON_FILE}: {name} holds {json.dumps(part)[:80]}; it must be an object with a type, "
+            f"or one of type Sequence with a list of such objects, {inside}"
+        )
+
+    return [] if tree.get(name) is None else steps(tree[name])
 
 
 def _normalizers(tree: Mapping[str, Any]) -> list[str]:
-    return [str(step.get("type")) for step in _steps(tree.get("normalizer"), "normalizers")]
+    return [str(step.get("type")) for step in _steps(tree, "normalizer", "normalizers")]
 
 
 def _require_byte_level(tree: Mapping[str, Any]) -> None:
@@ -127,7 +138,7 @@ def _require_byte_level(tree: Mapping[str, Any]) -> None:
     are composed, nearly all, get the ids they would have; the others are encoded as they are.
     """
     model = tree["model"]
-    steps = _steps(tree.get("pre_tokenizer"), "pretokenizers")
+    steps = _steps(tree, "pre_tokenizer", "pretokenizers")
     kinds = [str(step.get("type")) for step in steps]
     if model.get("type") != "BPE" or "ByteLevel" not in kinds:
         raise UserError(

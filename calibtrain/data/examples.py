@@ -117,6 +117,14 @@ def _texts(line: bytes, fields: Sequence[str], place: str) -> list[str]:
             raise UserError(f"{place}: field {field!r} must be a string")
         if field != "prompt" and not record[field]:
             raise UserError(f"{place}: field {field!r} is empty; an answer has some text")
+        try:
+            record[field].encode()
+        except UnicodeEncodeError as error:  # JSON can spell half of a pair of UTF-16
+            half = f"U+{ord(error.object[error.start]):04X}"
+            raise UserError(
+                f"{place}: field {field!r} holds {half} at character {error.start}, half of a "
+                "surrogate pair, which is no text"
+            ) from None
     return [record[field] for field in fields]
 
 

@@ -18,7 +18,7 @@ from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, T
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
-from calibtrain.models import TEMPERATURE, Network, Params
+from calibtrain.models import ADAPTER, TEMPERATURE, Network, Params
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.places import place
 from calibtrain.temperature import FittedTemperature, fit_temperature, tempered
@@ -360,6 +360,22 @@ def load_params(run: RunFolder, layout: Layout | None = None) -> tuple[int, Para
     """
     step, state = _load(run, layout, part=True)
     return step, state.params
+
+
+def load_merged_params(run: RunFolder) -> tuple[int, Params]:
+    """As `load_params` on one device, with the adapters of a fine-tuning merged into its matrices.
+
+    They are then the parameters of the model alone, as another fine-tuning or an export takes it.
+
+    Raises:
+        UserError: as `load_state` does.
+    """
+    step, params = load_params(run)
+    adapter = network_of(run.read_config(), run.read_tokenizer().vocab_size).adapter
+    if adapter is None:
+        return step, params
+    body = {name: part for name, part in params.items() if name != ADAPTER}
+    return step, adapter.merged(body, params[ADAPTER])
 
 
 def _load(run: RunFolder, layout: Layout | None, *, part: bool) -> tuple[int, TrainState]:

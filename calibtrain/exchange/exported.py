@@ -11,7 +11,7 @@ import numpy as np
 from calibtrain.config import ModelConfig
 from calibtrain.data.disk import disk_errors, make_folder
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import load_params
+from calibtrain.evaluation.saved_run import load_merged_params
 from calibtrain.exchange.pretrained import CONFIG, require_packages, scaled
 from calibtrain.exchange.tokenizer_files import tokenizer_files
 from calibtrain.models import Params
@@ -31,6 +31,8 @@ from calibtrain.training.run import RunFolder
 def export_run(run: Path, path: Path) -> dict[str, Any]:
     """Write the latest checkpoint of a run as a Hugging Face folder, whole or not at all.
 
+    Low-rank adapters of a fine-tuning are merged into the matrices that they adapt.
+
     Args:
         run: the run folder.
         path: folder to make; it must not be there, or be empty.
@@ -39,12 +41,18 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
         Where it is, its architecture, its files, and notes on what they cannot say.
 
     Raises:
-        UserError: where the run has no checkpoint, its model cannot be said in that format, or
-            the folder cannot be made.
+        UserError: where the run has no checkpoint or a temperature head of its own, its model
+            cannot be said in that format, or the folder cannot be made.
     """
     require_packages()
     folder = RunFolder(place(run))
     config = folder.read_config()
+    if config.temperature.kind != "none":
+        raise UserError(
+            f"{run}: was trained with a temperature head (temperature.kind: "
+            f"{config.temperature.kind}), and transformers has none; what can be written: a run "
+            "without one"
+        )
     with folder.locked():
         tokenizer = folder.read_tokenizer()
         summary = folder.read_summary()
@@ -58,7 +66,7 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
             bos=tokenizer.bos_id,
             eos=tokenizer.eos_id,
         )
-        step, params = load_params(folder)
+        step, params = load_merged_params(folder)
     files, notes = tokenizer_files(tokenizer, context)
     if tree["model_type"] == "qwen2":
         notes.append(

@@ -113,6 +113,12 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
         raise UserError(f"{folder}: has no {CONFIG}, so it is no folder of a Hugging Face model")
     architecture = read_architecture(tree, str(folder / CONFIG))
     tensors = SafetensorsFolder(folder)
+    shape = tensors.shapes.get(_EMBEDDING)
+    if shape and shape[0] != architecture.vocab_size:  # before anything is made of that size
+        raise UserError(
+            f"{folder / CONFIG}: vocab_size is {architecture.vocab_size:,}, but {_EMBEDDING} has "
+            f"{shape[0]:,} rows"
+        )
     named = _read_json(folder / TOKENIZER_CONFIG) or {}
     first = _ids(tree.get("bos_token_id"))
     marks = Marks(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from calibtrain.config import config_hash
 from calibtrain.data.store import frequency_deciles, ignore
@@ -98,15 +99,20 @@ class FinetuningEvaluation:
         settings = self.plan.config.finetune
         assert settings is not None
         gained = self._scorer.score(params, self.held_out.answers) - reference
-        margin = settings.beta * (gained[0::2] - gained[1::2]).astype(np.float64)
-        right = margin > 0
-        # of the two answers the likelier one is the guess
-        confidence = 1 / (1 + np.exp(-np.abs(margin)))
-        return {
-            "preference/loss": float(np.logaddexp(0, -margin).mean()),
-            "preference/accuracy": float(right.mean()),
-            "preference/mean_margin": float(margin.mean()),
-            "preference/ece": float(
-                expected_calibration_error(confidence, right.astype(np.float64), bins=10)
-            ),
-        }
+        return preference_figures(settings.beta * (gained[0::2] - gained[1::2]).astype(np.float64))
+
+
+def preference_figures(margin: Float[np.ndarray, " pairs"]) -> dict[str, float]:
+    """How pairs are judged by what the chosen answer gained more than the rejected one, in nats.
+
+    Of the two answers the likelier one is the guess; its confidence is the sigmoid of the distance.
+    Where both gained the same, as before the first step, the guess is a coin's: right by a half.
+    """
+    right = np.where(margin == 0, 0.5, margin > 0)
+    confidence = 1 / (1 + np.exp(-np.abs(margin)))
+    return {
+        "preference/loss": float(np.logaddexp(0, -margin).mean()),
+        "preference/accuracy": float(right.mean()),
+        "preference/mean_margin": float(margin.mean()),
+        "preference/ece": float(expected_calibration_error(confidence, right, bins=10)),
+    }

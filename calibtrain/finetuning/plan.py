@@ -27,8 +27,8 @@ from calibtrain.data.examples import (
 )
 from calibtrain.data.store import Observer, ignore, open_store
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import load_params
-from calibtrain.models import ADAPTER, Network, Params, count_parameters
+from calibtrain.evaluation.saved_run import load_merged_params
+from calibtrain.models import Network, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
 from calibtrain.places import place
 from calibtrain.readout import readout
@@ -95,7 +95,7 @@ def make_finetuning_plans(
     training, held_out = answers[:count], answers[count:]
 
     def start() -> Params:
-        return starting_params(base)
+        return load_merged_params(base)[1]
 
     references: list[Any] = [None, None]
     if pairs:
@@ -138,16 +138,6 @@ def make_finetuning_plans(
             held_out=HeldOut(parts[1], held_out, references[1], windows),
         )
     ]
-
-
-def starting_params(base: RunFolder) -> Params:
-    """The parameters of a run's latest checkpoint; adapters that it has are made part of it."""
-    _, params = load_params(base)
-    network = network_of(base.read_config(), base.read_tokenizer().vocab_size)
-    if network.adapter is None:
-        return params
-    adapters = params[ADAPTER]
-    return network.adapter.merged({k: v for k, v in params.items() if k != ADAPTER}, adapters)
 
 
 class AnswerScorer:

@@ -29,7 +29,7 @@ from calibtrain.posthoc.fit import (
     require_headless,
 )
 from calibtrain.posthoc.hidden import Progress, read_text
-from calibtrain.posthoc.scoring import row, score_text
+from calibtrain.posthoc.scoring import row, score_text, signature_of
 from calibtrain.temperature import make_head
 from calibtrain.temperature.fit_head import FittedHead, Recipe
 
@@ -65,7 +65,8 @@ def compare_heads(
 
     Returns:
         `fitted_on`, `checkpoint`, and for each of `corpora` its `rows`: one for no head, then one
-        a head, with figures, their intervals, and `differences` to no head with theirs.
+        a head, with figures, their intervals and signatures, and `differences` to no head with
+        their intervals.
 
     Raises:
         UserError: as `fit.fit_temperature_head` does.
@@ -132,7 +133,7 @@ def _on_corpus(
     text = read_text(saved, corpus, "test", limit, keep=keep, progress=progress)
     bins = saved.config.evaluation.bins
     plain = score_text(text, None, None, bins)
-    rows = [row("none", plain, None, parameters=0, seconds=0.0)]
+    rows = [row("none", plain, None, signature_of(saved, corpus, bins), parameters=0, seconds=0.0)]
     for kind, head in fitted.items():
         began = time.monotonic()
         model, vocab = saved.config.model, saved.tokenizer.vocab_size
@@ -140,7 +141,8 @@ def _on_corpus(
             text, make_head(head_settings(kind, {}), model, vocab), head.params, bins
         )
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(head.params))
-        rows.append(row(kind, scored, plain, parameters=count, seconds=head.seconds))
+        about = signature_of(saved, corpus, bins, kind)
+        rows.append(row(kind, scored, plain, about, parameters=count, seconds=head.seconds))
         say(f"{kind}: measured in {time.monotonic() - began:.1f} s")
     provenance = saved.corpus(corpus).provenance
     return {

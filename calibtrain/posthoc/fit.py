@@ -69,6 +69,11 @@ def fit_temperature_head(
         UserError: for what does not fit together, a test split, and as `evaluate_run` does.
     """
     check_request(split, loss, alpha)
+    if balanced and kind == "vector":
+        raise UserError(
+            "--balanced: is not allowed with --head vector, which changes what is right and wrong; "
+            "allowed with heads that give a temperature"
+        )
     config = head_settings(kind, settings or {})
     name = check_name(name or default_name(kind, loss, balanced, corpus))
     with opened(path, cache) as saved:
@@ -79,7 +84,8 @@ def fit_temperature_head(
         text = read_text(saved, corpus, split, limit, keep=keep, progress=progress)
         say(describe_text(text))
         objective = _objective(loss, alpha, balanced, text)
-        fitted = fit_on(text, config, saved, objective, recipe, loss == "nll", progress)
+        proper = loss == "nll" and not balanced
+        fitted = fit_on(text, config, saved, objective, recipe, proper, progress)
         about = {
             "fitted_on": fitted_on(saved, corpus, split, limit, text),
             "checkpoint": checkpoint_of(saved),
@@ -105,7 +111,10 @@ def fit_on(
     proper: bool = True,
     progress: Progress = lambda done, total: None,
 ) -> FittedHead:
-    """Fit a head to a text: exactly, for one temperature and the nll; else by gradients."""
+    """Fit a head to a text: exactly, for one temperature and the nll; else by gradients.
+
+    `proper` says that the loss is the nll, each token weighing the same.
+    """
     head = make_head(config, saved.config.model, saved.tokenizer.vocab_size)
     assert head is not None
     if config.kind == "global" and proper:

@@ -17,7 +17,7 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.posthoc.fit import checkpoint_of, describe_text, fitted_on, require_headless
 from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
-from calibtrain.posthoc.scoring import row, score_text
+from calibtrain.posthoc.scoring import row, score_text, signature_of
 from calibtrain.temperature.bounded import raw_of
 from calibtrain.temperature.fit_global import fit_global
 from calibtrain.temperature.fit_thermometer import (
@@ -58,13 +58,15 @@ def leave_one_group_out(
         progress: told of batches.
 
     Returns:
-        `groups`: for each its `rows`, of `none`, `thermometer`, `others` and `own`: temperature,
-        figures and their differences to none.
+        `steps` of the Thermometers, and `groups`: for each its `rows`, of `none`, `thermometer`,
+        `others` and `own`: temperature, figures with their
+        signatures, and their differences to none.
 
     Raises:
         UserError: for a corpus with fewer than three groups that are in both splits; and as
             `fit.fit_temperature_head` does.
     """
+    recipe = recipe or ThermometerRecipe()
     with opened(path, cache) as saved:
         require_headless(saved)
         labelled = read_text(saved, corpus, "validation", limit, keep=keep, progress=progress)
@@ -83,7 +85,9 @@ def leave_one_group_out(
         for name in names:
             others = [known[other] for other in names if other != name]
             groups.append(
-                _group(saved, name, others, known[name], tested[name], labelled, text, recipe)
+                _group(
+                    saved, corpus, name, others, known[name], tested[name], labelled, text, recipe
+                )
             )
             temperatures = {each["head"]: each["temperature"] for each in groups[-1]["rows"]}
             say(f"{name}: " + ", ".join(f"{k} T {v:.4f}" for k, v in temperatures.items()))
@@ -92,6 +96,7 @@ def leave_one_group_out(
             "version": calibtrain.__version__,
             "fitted_on": fitted_on(saved, corpus, "validation", limit, labelled),
             "checkpoint": checkpoint_of(saved),
+            "steps": recipe.steps,
             "groups": groups,
         }
 
@@ -111,13 +116,14 @@ def _by_group(
 
 def _group(
     saved: SavedRun,
+    corpus: str | None,
     name: str,
     others: list[Int[np.ndarray, " documents"]],
     own: Int[np.ndarray, " documents"],
     tested: Int[np.ndarray, " documents"],
     labelled: HiddenText,
     text: HiddenText,
-    recipe: ThermometerRecipe | None,
+    recipe: ThermometerRecipe,
 ) -> dict[str, Any]:
     width = saved.config.model.width
     source = Thermometer(width, width, LIMIT)
@@ -136,9 +142,10 @@ def _group(
     head = TokenHead("global", Pointwise(Global(LIMIT)))
     bins = saved.config.evaluation.bins
     plain = score_text(text, None, None, bins, tested)
-    rows = [row("none", plain, None, temperature=1.0)]
+    rows = [row("none", plain, None, signature_of(saved, corpus, bins), temperature=1.0)]
     for kind, temperature in temperatures.items():
         raw = {"raw": np.float32(raw_of(temperature, LIMIT))}
         scored = score_text(text, head, raw, bins, tested)
-        rows.append(row(kind, scored, plain, temperature=temperature))
+        about = signature_of(saved, corpus, bins, temperature)
+        rows.append(row(kind, scored, plain, about, temperature=temperature))
     return {"group": name, "documents": len(tested), "rows": rows}

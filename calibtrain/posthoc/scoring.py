@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+import calibtrain
 from calibtrain.evaluation.figure_intervals import (
     FEWER_RESAMPLES,
     RESAMPLES,
@@ -13,10 +14,13 @@ from calibtrain.evaluation.figure_intervals import (
     shown,
 )
 from calibtrain.evaluation.reading import read_results
+from calibtrain.evaluation.saved_run import SavedRun
+from calibtrain.evaluation.signatures import signatures
 from calibtrain.evaluation.tally import Sums, Tally
 from calibtrain.evaluation.tokens import FIELDS
 from calibtrain.metrics.ece_intervals import calibration_error_difference
 from calibtrain.metrics.intervals import Interval, bootstrap, bootstrap_difference
+from calibtrain.metrics.signature import Signature
 from calibtrain.metrics.smooth import mean_absolute, residual_density, smooth_error
 from calibtrain.models import Head, Params
 from calibtrain.posthoc.hidden import HiddenText
@@ -131,7 +135,31 @@ def _smooth_difference(sums: Sums, others: Sums) -> Interval:
     return bootstrap(both, difference, resamples=FEWER_RESAMPLES, method="basic")
 
 
-def row(name: str, scored: Scored, plain: Scored | None, **facts: Any) -> Mapping[str, Any]:
-    """A head's row of a comparison; `plain` is none for the model as it is."""
-    found = {"head": name, **facts, **figures(scored)}
+def signature_of(
+    saved: SavedRun, corpus: str | None, bins: int, temperature: float | str = 1.0
+) -> Signature:
+    """How figures of a run's tokens are made on a text under a temperature, or a head's name."""
+    return Signature(
+        corpus=saved.corpus(corpus).provenance.content_hash,
+        tokenizer=saved.tokenizer.hash,
+        version=calibtrain.__version__,
+        bins=bins,
+        temperature=temperature,
+    )
+
+
+def row(
+    name: str, scored: Scored, plain: Scored | None, about: Signature, **facts: Any
+) -> Mapping[str, Any]:
+    """A head's row of a comparison, each figure with its signature.
+
+    Args:
+        name: of the head.
+        scored: the text under it.
+        plain: under none; None for the model as it is, which differs from nothing.
+        about: of a figure of equal-width bins.
+        facts: what else there is to say of the head.
+    """
+    own = figures(scored)
+    found = {"head": name, **facts, **own, "signatures": signatures(own, about)}
     return found if plain is None else {**found, "differences": differences(scored, plain)}

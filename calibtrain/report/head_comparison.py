@@ -12,6 +12,7 @@ from calibtrain.report.cells import note, num, row_head, table, th
 from calibtrain.report.display import count, duration, number
 from calibtrain.report.figures import SOFT, Figure, Panel, interval_bars, plot, zero
 from calibtrain.report.json_record import Record, contents, parse
+from calibtrain.report.signatures import table_of
 
 FIGURES = (
     ("nll", "NLL", "nats/token", 4, False),
@@ -34,13 +35,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class HeadRow:
-    """A head on a corpus; `none` is the model as it is, which differs from nothing."""
+    """A head on a corpus; `none` is the model as it is, which differs from nothing.
+
+    Files of earlier versions have no signatures.
+    """
 
     head: str
     parameters: int
     seconds: float
     values: dict[str, float]
     differences: dict[str, Difference]
+    signatures: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def read_heads(folder: Path) -> HeadComparison | None:
 
 
 def _row(record: Record) -> HeadRow:
-    found = record.maybe_record("differences")
+    found, made = record.maybe_record("differences"), record.maybe_record("signatures")
     apart = {name: found.record(name) for name in found.data}
     return HeadRow(
         head=record.text("head"),
@@ -107,6 +112,7 @@ def _row(record: Record) -> HeadRow:
             name: Difference(one.number("difference"), one.number("lower"), one.number("upper"))
             for name, one in apart.items()
         },
+        signatures={name: made.text(name) for name in made.data},
     )
 
 
@@ -118,7 +124,16 @@ def heads_section(found: HeadComparison) -> str:
         "the text does not tell them apart. A head that lowers the ECE and raises the NLL has made "
         "the predictions worse."
     )
-    return "".join(_table(each) for each in found.corpora) + note(text)
+    signatures = {
+        f"{corpus.name}: {row.head}": [row.signatures]
+        for corpus in found.corpora
+        for row in corpus.rows
+    }
+    absent = (
+        "The comparison is of a version of calibtrain that wrote no signatures beside its figures."
+    )
+    tables = "".join(_table(each) for each in found.corpora)
+    return tables + note(text) + table_of(signatures, absent)
 
 
 def _table(found: HeadTable) -> str:

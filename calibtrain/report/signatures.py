@@ -125,18 +125,29 @@ def signature_table(owners: Mapping[str, Sequence[Evaluation]]) -> str:
     Args:
         owners: evaluations by what they are called: a combination of settings, or an evaluation.
     """
+    return table_of(
+        {owner: [one.signatures for one in found] for owner, found in owners.items()},
+        "The evaluations are of a version of calibtrain that wrote no signatures beside its "
+        "figures.",
+    )
+
+
+def table_of(owners: Mapping[str, Sequence[Mapping[str, str]]], absent: str) -> str:
+    """The same of signatures by figure.
+
+    Args:
+        owners: sets of signatures by what their figures are called together.
+        absent: what is said where there are none.
+    """
     figures: dict[str, dict[str, None]] = {}
     whose: dict[str, dict[str, None]] = {}
-    for owner, evaluations in owners.items():
-        for evaluation in evaluations:
-            for key, signature in evaluation.signatures.items():
+    for owner, sets in owners.items():
+        for each in sets:
+            for key, signature in each.items():
                 figures.setdefault(signature, {})[metric_name(key)] = None
                 whose.setdefault(signature, {})[owner] = None
     if not figures:
-        return note(
-            "The evaluations are of a version of calibtrain that wrote no signatures beside its "
-            "figures."
-        )
+        return note(absent)
     rows = [
         [
             prose(", ".join(figures[signature])),

@@ -114,7 +114,8 @@ def fit_head(
         states: of the text.
         loss: what is minimised.
         recipe: how.
-        proper: whether the loss is the nll: then what would raise it on the text is not kept.
+        proper: whether the loss is the nll, each token weighing the same: then what would raise
+            it on the text is not kept.
         progress: told steps taken, and of how many.
     """
     began = time.monotonic()

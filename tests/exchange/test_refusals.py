@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import call
+from conftest import call, tiny
 from foreign import VOCAB, corpus, random_model, tokenizer_json, write_folder
 
 from calibtrain.config import ModelConfig
 from calibtrain.errors import UserError
-from calibtrain.exchange import import_model
+from calibtrain.exchange import export_run, import_model
 from calibtrain.exchange.exported import exported_tensors
 from calibtrain.models.huggingface.architecture import write_architecture
+from calibtrain.training.run import RunFolder
 
 pytest.importorskip("safetensors")
 
@@ -62,7 +63,12 @@ def refused(folder: Path, tmp_path: Path, **options: Any) -> str:
         ({"intermediate_size": 48}, ["gate_proj", "[40, 32]", "[48, 32]"]),
         ({"num_hidden_layers": 1}, ["model.layers.1."]),
         ({"num_hidden_layers": 3}, ["lacks", "model.layers.2."]),
-        ({"vocab_size": 300}, ["300"]),
+        ({"vocab_size": 300}, ["300", "384 rows"]),
+        ({"vocab_size": 10**13}, ["vocab_size", "384 rows"]),
+        ({"model_type": ["llama"]}, ["model_type ['llama']", "llama, mistral"]),
+        ({"architectures": 3}, ["architectures is 3", "list of names"]),
+        ({"layer_types": 3}, ["layer_types is 3", "list of names"]),
+        ({"head_dim": {"of": 8}}, ["head_dim", "{'of': 8}"]),
     ],
 )
 def test_a_configuration_that_asks_for_something_else(
@@ -158,6 +164,11 @@ def test_a_context_beyond_the_model_and_a_run_that_is_there(tmp_path: Path) -> N
         ),
         ({"model": {"type": "WordPiece", "vocab": {}}}, ["WordPiece"]),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}, ["no piece for"]),
+        ({"pre_tokenizer": "ByteLevel"}, ['pre_tokenizer holds "ByteLevel"', "pretokenizers"]),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": 3}}, ['"pretokenizers": 3']),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": ["x"]}}, ['holds "x"']),
+        ({"normalizer": "NFC"}, ['normalizer holds "NFC"', "normalizers"]),
+        ({"normalizer": {"type": "Sequence"}}, ["normalizer holds", "Sequence"]),
     ],
 )
 def test_a_tokenizer_that_loses_text(parts: Any, words: list[str], tmp_path: Path) -> None:
@@ -217,6 +228,14 @@ def test_what_an_export_cannot_say_is_refused(settings: dict[str, Any], words: s
     model = ModelConfig.model_validate({"width": 16, "heads": 2, "depth": 1, **settings})
     with pytest.raises(UserError, match=words):
         write_architecture(model, 300, 64, bos=1, eos=2)
+
+
+def test_a_run_with_a_head_of_its_own_is_not_exported(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    RunFolder(run).create(tiny(temperature={"kind": "linear"}), lambda inside: None)
+    with pytest.raises(UserError, match=r"run: was trained with .*\(temperature.kind: linear\)"):
+        export_run(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line_says_one_line_and_exits_with_2(tmp_path: Path) -> None:

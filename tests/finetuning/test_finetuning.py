@@ -14,9 +14,11 @@ from conftest import assert_same, call, tiny
 from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
-from calibtrain.evaluation.saved_run import load_params
+from calibtrain.evaluation.saved_run import load_merged_params, load_params
+from calibtrain.exchange import export_run, import_model
 from calibtrain.finetuning import finetune, resolve
-from calibtrain.finetuning.plan import make_finetuning_plans, starting_params
+from calibtrain.finetuning.evaluation import preference_figures
+from calibtrain.finetuning.plan import make_finetuning_plans
 from calibtrain.losses import DPO
 from calibtrain.losses.preference import REFERENCE
 from calibtrain.models import ADAPTER
@@ -75,7 +77,7 @@ def test_only_answers_are_learned(folder: Path, cache: Path) -> None:
     (plan,) = make_finetuning_plans([config], cache)
     base = RunFolder(folder / "base")
     tokenizer = base.read_tokenizer()
-    params = starting_params(base)
+    _, params = load_merged_params(base)
     network = network_of(base.read_config(), tokenizer.vocab_size)
     order = plan.batches.rows_of(0)
     nll, count = 0.0, 0
@@ -124,6 +126,15 @@ def test_preference_starts_at_log_2_and_is_learned(folder: Path, cache: Path) ->
     last = [line for line in lines(run) if "eval/preference/accuracy" in line][-1]
     assert last["eval/preference/accuracy"] == 1.0
     assert last["eval/preference/loss"] < math.log(2)
+
+
+def test_a_model_that_is_its_own_reference_prefers_nothing_and_knows_it() -> None:
+    found = preference_figures(np.zeros(7))
+    assert found["preference/accuracy"] == 0.5
+    assert found["preference/ece"] == 0.0
+    assert found["preference/loss"] == pytest.approx(math.log(2))
+    mixed = preference_figures(np.array([2.0, -1.0, 0.0, 0.5]))
+    assert mixed["preference/accuracy"] == (1 + 0 + 0.5 + 1) / 4
 
 
 def test_dpo_equals_its_formula() -> None:
@@ -186,9 +197,32 @@ def test_adapters_change_nothing_else_and_nothing_at_first(folder: Path, cache: 
     trained = network.apply({**after, ADAPTER: adapters}, tokens, segments)[0]
     assert np.abs(np.asarray(trained) - np.asarray(at_first)).max() > 1e-4
     # as the start of another fine-tuning they are a part of the model
-    merged = starting_params(RunFolder(run))
+    _, merged = load_merged_params(RunFolder(run))
     np.testing.assert_allclose(plain.apply(merged, tokens, segments)[0], trained, atol=1e-6)
     assert [line for line in lines(run) if "eval/answers/nll" in line]
+
+
+def test_adapters_are_part_of_what_is_exported(folder: Path, cache: Path) -> None:
+    """What comes back from the exported folder computes what the run with adapters does."""
+    pytest.importorskip("safetensors")
+    run = folder / "lora to export"
+    config = resolve(settings(folder, "sft", finetune={"lora": {"rank": 2}}), ["budget.steps=2"])
+    finetune(config, run, cache=cache)
+    found = export_run(run, folder / "exported")
+    assert found["step"] == 2
+    text = "".join(json.dumps({"text": f"the text number {n}"}) + "\n" for n in range(40))
+    (folder / "texts.jsonl").write_text(text)
+    back = folder / "back"
+    import_model(folder / "exported", back, corpus=f"files:{folder / 'texts.jsonl'}", cache=cache)
+    tokens = jnp.arange(12)[None]
+    hidden = []
+    for path in (run, back):
+        own = RunFolder(path)
+        network = network_of(own.read_config(), own.read_tokenizer().vocab_size)
+        _, params = load_params(own)
+        assert (ADAPTER in params) == (path == run)
+        hidden.append(network.apply(params, tokens, jnp.zeros_like(tokens))[0])
+    np.testing.assert_allclose(*hidden, atol=1e-5)
 
 
 def test_stopped_it_goes_on_to_the_same_end(folder: Path, cache: Path) -> None:
@@ -241,6 +275,11 @@ def test_mistakes_end_in_one_line(
         ('{"prompt": "a"}\n', "has no field 'response'"),
         ('{"prompt": "a", "response": 3}\n', "'response' must be a string"),
         ('{"prompt": "a", "response": ""}\n', "'response' is empty"),
+        (
+            '{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d\\ud800"}\n',
+            r"bad\.jsonl, line 2: field 'response' holds U\+D800 at character 1",
+        ),
+        ('{"prompt": "\\udc00", "response": "b"}\n', r"line 1: field 'prompt' holds U\+DC00"),
         ("\n", "hold no example"),
         ('{"prompt": "a", "response": "b"}\n', "one prompt only"),
     ],

@@ -13,11 +13,16 @@ from synthetic import MODEL, make
 
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
+from calibtrain.evaluation.saved_run import opened
 from calibtrain.losses import SelectiveSmoothing
+from calibtrain.metrics.signature import differences, parse_signature
 from calibtrain.posthoc import fit_temperature_head
+from calibtrain.posthoc.balance import share_right
 from calibtrain.posthoc.compare import compare_heads
+from calibtrain.posthoc.hidden import read_text
 from calibtrain.report import write_report
 from calibtrain.temperature import make_head
+from calibtrain.temperature.bounded import raw_of
 from calibtrain.temperature.fit_global import fit_global
 from calibtrain.temperature.fit_head import Recipe, fit_head
 from calibtrain.temperature.fit_thermometer import (
@@ -25,6 +30,7 @@ from calibtrain.temperature.fit_thermometer import (
     fit_thermometer,
     task_temperature,
 )
+from calibtrain.temperature.frozen import mean_over
 from calibtrain.temperature.saved_head import PARAMETERS, list_heads
 from calibtrain.temperature.thermometer import Thermometer
 
@@ -100,6 +106,7 @@ def test_a_damaged_head_is_refused(run: Path, tmp_path: Path) -> None:
         ({"name": "../x"}, "--name: '../x' is not allowed"),
         ({"kind": "adaptive", "settings": {"heads": 5}}, r"--head: model.width \(16\)"),
         ({"kind": "mlp", "settings": {"hidden": 0}}, "--head mlp: hidden: 0"),
+        ({"kind": "vector", "balanced": True}, "--balanced: is not allowed with --head vector"),
     ],
 )
 def test_what_cannot_be_fitted_is_told_and_leaves_nothing(
@@ -119,6 +126,37 @@ def test_a_name_is_not_taken_twice(run: Path) -> None:
     assert again.about["value"] == first.about["value"]
 
 
+def test_a_balanced_temperature_is_the_lowest_of_the_balanced_nll(run: Path) -> None:
+    """Not that of the nll; and of temperatures about it none is better."""
+    recipe = Recipe(steps=150, tokens=1024, learning_rate=0.03, held_out=0.0)
+    plain = fit_temperature_head(run, "global", name="plain", limit=2_000).about
+    fitted = fit_temperature_head(
+        run, "global", name="even", limit=2_000, balanced=True, recipe=recipe
+    ).about
+    head = make_head(head_config("global"), tiny().model, 290)
+    with opened(run) as saved:
+        text = read_text(saved, None, "validation", 2_000)
+        share = share_right(text)
+        assert 0.0 < share < 0.5  # so that right tokens weigh more, and T falls
+        score = text.frozen.scorer(head, ("nll", "correct"))
+
+        def balanced(temperature: float) -> float:
+            def loss(stats: Any) -> Any:
+                weight = np.where(stats.correct > 0, 0.5 / share, 0.5 / (1 - share))
+                return stats.nll * weight
+
+            raw = {"raw": np.float32(raw_of(temperature, 10.0))}
+            return mean_over(score, raw, text.states, loss)
+
+        found = fitted["value"]
+        assert found < 0.97 * plain["value"]
+        lowest = balanced(found)
+        assert lowest < balanced(plain["value"])
+        for factor in (0.9, 0.95, 1.05, 1.1):
+            assert lowest < balanced(found * factor)
+    assert fitted["nll_after"] > plain["nll_after"]
+
+
 def test_a_comparison_has_paired_differences_and_a_place_in_the_report(run: Path) -> None:
     found = compare_heads(run, heads=["global", "linear"], recipe=QUICK)
     none, *heads = found["corpora"][0]["rows"]
@@ -129,11 +167,20 @@ def test_a_comparison_has_paired_differences_and_a_place_in_the_report(run: Path
             assert apart["difference"] == pytest.approx(row[key] - none[key], abs=1e-4), key
             assert apart["lower"] <= apart["upper"]
         assert row["accuracy"] == none["accuracy"]
+    evaluated = evaluate_run(run).results
+    for key, signature in none["signatures"].items():
+        assert none[key] == pytest.approx(evaluated[key], rel=1e-5), key
+        assert signature == evaluated["signatures"][key]
+    assert {"nll", "ece", "smooth_calibration_error"} <= none["signatures"].keys()
+    for row in heads:
+        apart = differences(*(parse_signature(each["signatures"]["ece"]) for each in (none, row)))
+        assert apart == {"T": ("1", row["head"])}
     assert json.loads((run / "temperature" / "comparison.json").read_text()) == found
     page = write_report(run).read_text()
     assert "Temperature heads" in page
     assert f'data-value="{heads[1]["nll"]!r}"' in page
     assert 'id="heads"' in page
+    assert f"<code>{heads[1]['signatures']['ece']}</code>" in page.replace("<wbr>", "")
 
 
 def test_selective_smoothing_raises_the_nll_of_a_model_that_is_calibrated() -> None:

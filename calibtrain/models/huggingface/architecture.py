@@ -48,9 +48,9 @@ def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
         UserError: naming what is unknown, missing, or asked for and not to be had here.
     """
     kind = tree.get("model_type")
-    if kind not in FAMILY:
+    if not isinstance(kind, str) or kind not in FAMILY:
         raise UserError(f"{source}: model_type {kind!r} is not known; allowed: {', '.join(FAMILY)}")
-    classes = tree.get("architectures") or [FAMILY[kind]]
+    classes = _names(tree, "architectures", source) or [FAMILY[kind]]
     if FAMILY[kind] not in classes:
         raise UserError(
             f"{source}: architectures {classes} is no language model of type {kind}; "
@@ -62,7 +62,7 @@ def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
     kv_heads = tree.get("num_key_value_heads")
     if kv_heads is None and kind != "llama":  # elsewhere its default is a number of its own
         raise UserError(f"{source}: has no num_key_value_heads")
-    size = tree.get("head_dim")
+    size = None if tree.get("head_dim") is None else _whole(tree, "head_dim", source)
     if size is None and kind == "qwen3":
         raise UserError(f"{source}: has no head_dim")
     model = {
@@ -96,12 +96,22 @@ def _whole(tree: Mapping[str, Any], key: str, source: str) -> int:
     return value
 
 
+def _names(tree: Mapping[str, Any], key: str, source: str) -> list[str]:
+    """A list of names; empty where there is none."""
+    value = tree.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{source}: {key} is {value!r}; it must be a list of names")
+    return value
+
+
 def _refuse_what_we_lack(kind: str, tree: Mapping[str, Any], source: str) -> None:
     """What transformers would compute otherwise than we do, by key."""
     slides = tree.get("use_sliding_window") if kind.startswith("qwen") else None
     if kind == "mistral":
         slides = tree.get("sliding_window", 4096)  # transformers' default
-    layers = {*map(str, tree.get("layer_types") or ())} - {"full_attention"}
+    layers = {*_names(tree, "layer_types", source)} - {"full_attention"}
     partial = _rope(tree, source).get("partial_rotary_factor", tree.get("partial_rotary_factor"))
     lacking = {
         "auto_map: code of its own": tree.get("auto_map"),
