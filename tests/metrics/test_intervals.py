@@ -202,3 +202,15 @@ def test_a_figure_that_some_resample_does_not_have_has_no_interval() -> None:
         },
     )
     assert set(found) == {"share"}
+
+
+@pytest.mark.parametrize("documents", [2, 3, 4, 6])
+def test_few_unequal_documents_have_intervals_around_their_estimate(documents: int) -> None:
+    """However far out the quantiles lie: the ends are in order, and the estimate between them."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        events = np.round(rng.gamma(0.4, 500, documents) + 1)
+        sums = np.stack([events, events * rng.gamma(20, 0.15, documents)], axis=-1)
+        found = bootstrap(sums, lambda s: s[..., 1] / s[..., 0], method="expanded bca")
+        assert found.lower <= found.estimate <= found.upper
+        assert found.lower < found.upper
