@@ -250,7 +250,7 @@ def _bca_levels(
     skew = (away**3).sum() / (6 * spread) if spread > 0 and np.isfinite(spread) else 0.0
     ends = by * norm.ppf([(1 - level) / 2, (1 + level) / 2]) + bias
     slope = 1 - skew * ends
-    # a few unequal documents bring the pole of the correction into reach: beyond it lies no quantile
+    # few unequal documents bring the correction's pole into reach: beyond it lies no quantile
     corrected = np.where(slope > 0, ends / np.where(slope > 0, slope, 1.0), np.inf * np.sign(ends))
     low, high = norm.cdf(bias + corrected)
     return float(low), float(high)
