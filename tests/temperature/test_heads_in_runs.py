@@ -127,7 +127,7 @@ def test_runs_without_a_head_keep_the_hash_they_had() -> None:
     [
         ({"temperature": {"kind": "mlp", "hiden": 3}}, "temperature.hiden.*temperature.hidden"),
         ({"temperature": {"kind": "linear", "limit": 1.0}}, r"temperature.limit: 1\.0"),
-        ({"temperature": {"kind": "warm"}}, "temperature: .*warm.*'linear'"),
+        ({"temperature": {"kind": "warm"}}, "temperature.kind: 'warm' is not allowed; .*linear"),
         (
             {"temperature": {"kind": "vector"}, "model": {"logit_soft_cap": 30.0}},
             r"temperature.kind vector .*logit_soft_cap \(30\.0\)",
