@@ -48,7 +48,8 @@ def main() -> None:
                 text = f"{statistics.fmean(each[figure] for each in seeds):{form}}"
                 if seeds is not plain:
                     gap = [a[figure] - b[figure] for a, b in zip(seeds, plain, strict=True)]
-                    text += f" ({statistics.fmean(gap):+.4f} ±{half_width(gap):.4f})"
+                    half = f" ±{half_width(gap):.4f}" if len(gap) > 1 else ""
+                    text += f" ({statistics.fmean(gap):+.4f}{half})"
                 cells.append(text)
             print(f"| {head} | {seeds[0]['parameters']:,} | " + " | ".join(cells) + " |")
 
