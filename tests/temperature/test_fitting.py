@@ -51,7 +51,7 @@ def test_a_known_temperature_is_recovered(factor: float) -> None:
     p = np.exp(at - at.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     entropy = float(-(p * np.log(p)).sum(-1).mean())
-    # a Newton step that gains less than 1e-8 nats is not taken: (nll - entropy)^2 / 2 of that, about
+    # a Newton step that gains less than 1e-8 nats, about (nll - entropy)^2 / 2, is not taken
     assert nll(at, states.labels) == pytest.approx(entropy, abs=2e-4)
     assert alone.nll_after == pytest.approx(nll(at, states.labels), abs=1e-6)
 
