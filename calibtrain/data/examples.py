@@ -6,10 +6,8 @@ has a row of its own. Prompt and answer are tokenised apart, so that neither dep
 
 import dataclasses
 import functools
-import gzip
-import json
-import zlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,18 @@ from jaxtyping import Float, Int
 
 from calibtrain.data.batches import Batch, document_order
 from calibtrain.data.splits import SPLITS, assign_splits, text_key
-from calibtrain.data.text_files import digest_files, file_names, find_files
+from calibtrain.data.text_files import (
+    digest_files,
+    file_names,
+    find_files,
+    json_lines,
+)
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.data.windows import WindowBatch
 from calibtrain.errors import UserError
 
-SFT_FIELDS = ("prompt", "response")
-DPO_FIELDS = ("prompt", "chosen", "rejected")
+FIELDS = {"sft": ("prompt", "response"), "dpo": ("prompt", "chosen", "rejected")}
+"""Of an example, by what is minimised: its prompt and its answers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,29 +86,12 @@ def read_examples(patterns: Sequence[str], fields: Sequence[str]) -> tuple[list[
 
 
 def _read(path: Path, name: str, fields: Sequence[str]) -> Iterator[Example]:
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opener(path, "rb") as handle:
-            for number, line in enumerate(handle, start=1):
-                if line.strip():
-                    place = f"{path}, line {number}"
-                    prompt, *answers = _texts(line, fields, place)
-                    yield Example(f"{name}:{number}", prompt, tuple(answers))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: is not a whole gzip file: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    for number, place, record in json_lines(path):
+        prompt, *answers = _texts(record, fields, place)
+        yield Example(f"{name}:{number}", prompt, tuple(answers))
 
 
-def _texts(line: bytes, fields: Sequence[str], place: str) -> list[str]:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{place}: not valid UTF-8 at byte {error.start}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not valid JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{place}: must be a JSON object with {', '.join(fields)}")
+def _texts(record: Mapping[str, Any], fields: Sequence[str], place: str) -> list[str]:
     for field in fields:
         if field not in record:
             there = ", ".join(record) or "none"
@@ -284,15 +270,9 @@ class ExampleBatches:
             return batch
         return batch._replace(reference=self.reference[chosen].astype(np.float32))
 
-    def __len__(self) -> int:
-        return 2**31 - 1  # passes follow one another for as long as a run asks
-
     def iterate(self, start: int) -> Any:
-        """Iterator over the batches from step `start` on."""
-        step = start
-        while True:
-            yield self[step]
-            step += 1
+        """Iterator over the batches from step `start` on; passes follow one another without end."""
+        return map(self.__getitem__, itertools.count(start))
 
 
 class AnswerWindows:

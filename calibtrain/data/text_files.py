@@ -11,6 +11,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,20 +84,28 @@ def read_files(
     """
     for path, name in zip(paths, names, strict=True):
         prefix = f"{name}:" if len(paths) > 1 else ""
-        try:
+        with _readable(path):
             match Path(name.lower().removesuffix(".gz")).suffix:
                 case ".txt":
                     yield name, _decode(path.read_bytes(), str(path)), ""
                 case ".jsonl":
-                    for identifier, text, member in _read_lines(path, field, group):
+                    for number, place, record in json_lines(path):
+                        identifier, text, member = _record(record, field, group, number, place)
                         yield prefix + identifier, text, member
                 case ".parquet":
                     for identifier, text, member in _read_rows(path, field, group):
                         yield prefix + identifier, text, member
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(f"{path}: is not a whole gzip file: {error}") from None
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What keeps a file from being read, in one line."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: is not a whole gzip file: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _decode(data: bytes, place: str) -> str:
@@ -109,9 +118,14 @@ def _decode(data: bytes, place: str) -> str:
         ) from None
 
 
-def _read_lines(path: Path, field: str, group: str | None) -> Iterator[tuple[str, str, str]]:
+def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Number, place in words, and object of every line of a .jsonl(.gz) that is not empty.
+
+    Raises:
+        UserError: for a file that cannot be read, or a line that is no JSON object.
+    """
     opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rb") as handle:
+    with _readable(path), opener(path, "rb") as handle:
         for number, line in enumerate(handle, start=1):
             place = f"{path}, line {number}"
             if not line.strip():
@@ -129,7 +143,7 @@ def _read_lines(path: Path, field: str, group: str | None) -> Iterator[tuple[str
                 raise UserError(f"{place}: not valid JSON: {error}") from None
             if not isinstance(record, dict):
                 raise UserError(f"{place}: must be a JSON object, not {_kind(record)}")
-            yield _record(record, field, group, number, place)
+            yield number, place, record
 
 
 def _read_rows(path: Path, field: str, group: str | None) -> Iterator[tuple[str, str, str]]:

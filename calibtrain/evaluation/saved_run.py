@@ -28,7 +28,7 @@ from calibtrain.training.finite import ADVICE, NonFiniteError
 from calibtrain.training.networks import network_of
 from calibtrain.training.objective import objective_of
 from calibtrain.training.optimizer import optimizer_of
-from calibtrain.training.plan import context_tokens
+from calibtrain.training.plan import context_seen
 from calibtrain.training.run import RunFolder
 from calibtrain.training.state import TrainState, initial_state
 
@@ -262,9 +262,7 @@ class SavedRun:
     @property
     def context(self) -> int:
         """Tokens that the model sees back."""
-        counts = self._counts
-        bytes_per_token = float(counts @ self.tokenizer.byte_lengths) / float(counts.sum())
-        return context_tokens(self.config, bytes_per_token)
+        return context_seen(self.config, self._counts, self.tokenizer.byte_lengths)
 
     def fit_temperature(self, split: str, limit: int | None) -> FittedTemperature:
         """The temperature of the lowest nll on a split of the run's own corpus."""

@@ -53,13 +53,13 @@ def train_together(members: Sequence[Member], *, cache: Path | None = None) -> l
 
     def evaluator(plan: Plan, run: RunFolder, observer: Observer) -> EvaluationWhileTraining:
         if not shared:
-            shared.append(_token_evaluator(plan))
+            shared.append(token_evaluator(plan))
         return EvaluationWhileTraining(plan, run, folder, shared[0], observer)
 
     return train(members, cache=folder, evaluator=evaluator)
 
 
-def _token_evaluator(plan: Plan) -> TokenEvaluator:
+def token_evaluator(plan: Plan) -> TokenEvaluator:
     """The evaluation of a plan's network, on all devices there are."""
     settings = plan.config.evaluation
     devices = plan.config.mesh.model_copy(update={"replica": 1, "data": None})
@@ -71,6 +71,16 @@ def _token_evaluator(plan: Plan) -> TokenEvaluator:
         bins=settings.bins,
         layout=make_layout(devices, len(jax.devices())),
     )
+
+
+def giving_up(stop: Callable[[], bool]) -> Callable[[], None]:
+    """What an evaluation calls between batches: raises `Stopped` once `stop` says so."""
+
+    def check() -> None:
+        if stop():
+            raise Stopped
+
+    return check
 
 
 class EvaluationWhileTraining:
@@ -120,7 +130,7 @@ class EvaluationWhileTraining:
 
     def _done(self, split: str, step: int) -> dict[str, Any] | None:
         """The final evaluation of a split, if it is there and is what would be made now."""
-        wanted = {**self._about(split, step), "limit": self.settings.final_bytes}
+        wanted = {**self.about(split, step), "limit": self.settings.final_bytes}
         path = self.run.evaluations / f"{evaluation_name(wanted)}.json"
         found = read_evaluation(path) if path.is_file() else {}
         fits = all(found.get(key, "missing") == value for key, value in wanted.items())
@@ -132,7 +142,8 @@ class EvaluationWhileTraining:
         corpus_hash = self.plan.corpus.provenance.content_hash
         evaluation.write(self.run.evaluations, corpus_hash, self.settings.final_bytes)
 
-    def _about(self, split: str, step: int) -> dict[str, Any]:
+    def about(self, split: str, step: int) -> dict[str, Any]:
+        """What the results of a split belong to."""
         identity = self.plan.identity
         return {
             "corpus": self.plan.corpus.provenance.name,
@@ -153,16 +164,12 @@ class EvaluationWhileTraining:
         stop: Callable[[], bool],
         thorough: bool,
     ) -> Evaluation:
-        def check() -> None:
-            if stop():
-                raise Stopped
-
         return self.evaluator.evaluate(
             params,
             self.stores[split],
-            self._about(split, step),
+            self.about(split, step),
             limit=limit,
             groups=self.groups[split],
             thorough=thorough,
-            check=check,
+            check=giving_up(stop),
         )

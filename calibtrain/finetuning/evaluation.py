@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from calibtrain.config import config_hash
-from calibtrain.data.store import frequency_deciles, ignore
+from calibtrain.config import FinetuningConfig
+from calibtrain.data.store import ignore
 from calibtrain.evaluation.result import Evaluation
-from calibtrain.evaluation.tokens import TokenEvaluator
-from calibtrain.evaluation.while_training import EvaluationWhileTraining
+from calibtrain.evaluation.while_training import (
+    EvaluationWhileTraining,
+    giving_up,
+    token_evaluator,
+)
 from calibtrain.finetuning.plan import AnswerScorer, FinetuningPlan
 from calibtrain.metrics import expected_calibration_error
 from calibtrain.models import Params
-from calibtrain.parallel.mesh import make_layout
-from calibtrain.training.loop import Stopped
 from calibtrain.training.record import Observer
 from calibtrain.training.run import RunFolder
 
@@ -31,18 +32,8 @@ class FinetuningEvaluation:
     ):
         assert plan.held_out is not None
         self.plan, self.run, self.held_out = plan, run, plan.held_out
-        settings = plan.config.evaluation
-        devices = plan.config.mesh.model_copy(update={"replica": 1, "data": None})
-        evaluator = TokenEvaluator(
-            plan.network,
-            frequency_deciles(plan.store.counts),
-            rows=settings.rows,
-            context=plan.context,
-            bins=settings.bins,
-            layout=make_layout(devices, settings.rows),
-        )
-        self._evaluator = evaluator
-        self._corpus = EvaluationWhileTraining(plan, run, cache, evaluator, observer)
+        self._evaluator = token_evaluator(plan)
+        self._corpus = EvaluationWhileTraining(plan, run, cache, self._evaluator, observer)
         self._scorer = AnswerScorer(
             plan.network, rows=plan.config.batch.rows, context=plan.batches.context
         )
@@ -72,34 +63,29 @@ class FinetuningEvaluation:
     def _answers(
         self, params: Params, step: int, stop: Callable[[], bool], *, thorough: bool
     ) -> Evaluation:
-        def check() -> None:
-            if stop():
-                raise Stopped
-
-        settings = self.plan.config.finetune
-        assert settings is not None
         about = {
+            **self._corpus.about("validation", step),
             "corpus": ANSWERS,
-            "split": "validation",
-            "step": step,
-            "corpus_hash": settings.examples,
-            "tokenizer_hash": self.plan.tokenizer.hash,
-            "config_hash": config_hash(self.plan.config),
-            "vocab_size": self.plan.tokenizer.vocab_size,
+            "corpus_hash": self._settings.examples,
         }
         return self._evaluator.evaluate(
-            params, self.held_out.windows, about, thorough=thorough, check=check
+            params, self.held_out.windows, about, thorough=thorough, check=giving_up(stop)
         )
+
+    @property
+    def _settings(self) -> FinetuningConfig:
+        settings = self.plan.config.finetune
+        assert settings is not None
+        return settings
 
     def _preferences(self, params: Params) -> dict[str, float]:
         """How held-out pairs are judged: by the difference of what the answers gained."""
         reference = self.held_out.reference
         if reference is None:
             return {}
-        settings = self.plan.config.finetune
-        assert settings is not None
         gained = self._scorer.score(params, self.held_out.answers) - reference
-        return preference_figures(settings.beta * (gained[0::2] - gained[1::2]).astype(np.float64))
+        margin = self._settings.beta * (gained[0::2] - gained[1::2]).astype(np.float64)
+        return preference_figures(margin)
 
 
 def preference_figures(margin: Float[np.ndarray, " pairs"]) -> dict[str, float]:

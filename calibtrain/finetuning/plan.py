@@ -13,11 +13,9 @@ from calibtrain.config import Config
 from calibtrain.data.batches import Batch
 from calibtrain.data.corpus import open_corpus
 from calibtrain.data.examples import (
-    DPO_FIELDS,
-    SFT_FIELDS,
+    FIELDS,
     Answer,
     AnswerWindows,
-    Example,
     ExampleBatches,
     lay_out,
     pad_rows,
@@ -33,7 +31,7 @@ from calibtrain.parallel.flops import training_flops
 from calibtrain.places import place
 from calibtrain.readout import readout
 from calibtrain.training.networks import network_of
-from calibtrain.training.plan import Budget, Plan, context_tokens
+from calibtrain.training.plan import Budget, Plan, context_seen
 from calibtrain.training.run import RunFolder
 
 
@@ -42,13 +40,11 @@ class HeldOut:
     """Examples that are not trained on.
 
     Attributes:
-        examples: with their names.
         answers: all of them, an example's side by side.
-        batches: the same in rows, with the reference's log-probabilities (dpo).
+        reference: log-probability of each under the model before, in nats (dpo).
         windows: the answers whose calibration is measured: the responses, or the chosen.
     """
 
-    examples: list[Example]
     answers: list[Answer]
     reference: Float[np.ndarray, " answers"] | None
     windows: AnswerWindows
@@ -83,9 +79,8 @@ def make_finetuning_plans(
     tokenizer = base.read_tokenizer()
     store = open_store(corpus, "train", tokenizer, cache, observer)
     store = dataclasses.replace(store, counts=base.read_target_counts(tokenizer.vocab_size))
-    context = context_tokens(config, _bytes_per_token(store.counts, tokenizer.byte_lengths))
-    pairs = settings.objective == "dpo"
-    fields = DPO_FIELDS if pairs else SFT_FIELDS
+    context = context_seen(config, store.counts, tokenizer.byte_lengths)
+    fields = FIELDS[settings.objective]
     each = len(fields) - 1
     examples, _ = read_examples(settings.paths, fields)
     parts = split_examples(examples, settings.validation_fraction)
@@ -98,7 +93,7 @@ def make_finetuning_plans(
         return load_merged_params(base)[1]
 
     references: list[Any] = [None, None]
-    if pairs:
+    if settings.objective == "dpo":
         model = network_of(config.model_copy(update={"finetune": None}), tokenizer.vocab_size)
         scorer = AnswerScorer(model, rows=config.batch.rows, context=inner)
         params = start()
@@ -135,7 +130,7 @@ def make_finetuning_plans(
             parameters=count_parameters(config.model, tokenizer.vocab_size),
             budget=Budget(steps=steps, tokens=tokens, bytes=raw, flops=cost * slots),
             start=start,
-            held_out=HeldOut(parts[1], held_out, references[1], windows),
+            held_out=HeldOut(held_out, references[1], windows),
         )
     ]
 
@@ -169,7 +164,3 @@ class AnswerScorer:
             batch = pad_rows(lay_out(own, self.context), self.rows)
             found.append(np.asarray(self._score(params, batch))[: len(own)])
         return np.concatenate(found)
-
-
-def _bytes_per_token(counts: np.ndarray, lengths: np.ndarray) -> float:
-    return float(counts @ lengths) / float(counts.sum())

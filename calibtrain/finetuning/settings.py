@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from calibtrain.config import WAYS_TO_COMPUTE, Config, apply_overrides, read_tree, validate
-from calibtrain.data.examples import DPO_FIELDS, SFT_FIELDS, read_examples, split_examples
+from calibtrain.data.examples import FIELDS, read_examples, split_examples
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import latest_step
 from calibtrain.places import place
@@ -41,7 +41,8 @@ def resolve(path: Path, overrides: Iterable[str] = ()) -> Config:
             raise UserError(f"{path}: finetune.{name}: is filled in, not given; remove it")
     # what is wrong with it is said before anything is looked for
     with_budget = {"budget": {"steps": 1}, **tree}
-    settings = validate(Config, with_budget, str(path), overrides).finetune
+    asked = validate(Config, with_budget, str(path), overrides)
+    settings, rows = asked.finetune, asked.batch.rows
     assert settings is not None
     if settings.objective == "dpo" and "loss" in tree:
         raise UserError(f"{path}: loss: is for finetune.objective: sft; dpo has its own, remove it")
@@ -56,10 +57,9 @@ def resolve(path: Path, overrides: Iterable[str] = ()) -> Config:
             )
     inherited = {name: own.model_dump(mode="json")[name] for name in INHERITED}
     inherited["model"] = {**inherited["model"], **tree.get("model", {})}
-    fields = DPO_FIELDS if settings.objective == "dpo" else SFT_FIELDS
+    fields = FIELDS[settings.objective]
     examples, digest = read_examples(settings.paths, fields)
     training, _ = split_examples(examples, settings.validation_fraction)
-    rows = validate(Config, with_budget, str(path), overrides).batch.rows
     each = len(fields) - 1
     if rows % each:
         raise UserError(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from calibtrain.config import Config, config_hash
 from calibtrain.data.batches import TextStream, TrainingBatches
 from calibtrain.data.corpus import Corpus, open_corpus
@@ -99,6 +101,11 @@ def context_tokens(config: Config, bytes_per_token: float) -> int:
         return config.context.tokens
     assert config.context.bytes is not None
     return max(8, round(config.context.bytes / bytes_per_token))
+
+
+def context_seen(config: Config, counts: np.ndarray, byte_lengths: np.ndarray) -> int:
+    """The same, from how often each entry is a target in the text and the bytes it stands for."""
+    return context_tokens(config, float(counts @ byte_lengths) / float(counts.sum()))
 
 
 def make_plan(config: Config, cache: Path, observer: Observer = ignore) -> Plan:
