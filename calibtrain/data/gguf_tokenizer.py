@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from calibtrain.data.tokenizer_json import added_token, byte_level, tokenizer_tree
 from calibtrain.errors import UserError
 
 _NORMAL = 1  # tokenizer.ggml.token_type of pieces that text is made of
@@ -23,22 +24,13 @@ def _split(digits: str) -> list[dict[str, Any]]:
     pattern = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}|{_REST}"
     return [
         {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
-        _byte_level(use_regex=False),
+        byte_level(use_regex=False),
     ]
 
 
-def _byte_level(*, use_regex: bool) -> dict[str, Any]:
-    return {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": False,
-        "use_regex": use_regex,
-    }
-
-
 SPLITTING: Mapping[str, Sequence[Mapping[str, Any]]] = {
-    "gpt-2": [_byte_level(use_regex=True)],
-    "smollm": [{"type": "Digits", "individual_digits": True}, _byte_level(use_regex=True)],
+    "gpt-2": [byte_level(use_regex=True)],
+    "smollm": [{"type": "Digits", "individual_digits": True}, byte_level(use_regex=True)],
     "qwen2": _split(r"\p{N}"),
     "llama-bpe": _split(r"\p{N}{1,3}"),
 }
@@ -57,10 +49,10 @@ def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
     Raises:
         UserError: where its tokenizer is of another kind, or split in a way that is not known.
     """
-    model, splitting = metadata.get(f"{_KEY}model"), str(metadata.get(f"{_KEY}pre"))
-    if model != "gpt2":
+    family, splitting = metadata.get(f"{_KEY}model"), str(metadata.get(f"{_KEY}pre"))
+    if family != "gpt2":
         raise UserError(
-            f"{source}: its tokenizer is {model!r}; only byte-level BPE ('gpt2') can be used: "
+            f"{source}: its tokenizer is {family!r}; only byte-level BPE ('gpt2') can be used: "
             "others, such as 'llama', add a space before a text, which does not come back"
         )
     if splitting not in SPLITTING:
@@ -77,39 +69,27 @@ def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
             "it is damaged"
         )
     added = [
-        {
-            "id": index,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
+        added_token(index, token)
         for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind != _NORMAL
     ]
     beside = {token["content"] for token in added}
-    tree = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": SPLITTING[splitting]},
-        "post_processor": None,
-        "decoder": _byte_level(use_regex=True),
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": splitting in _WHOLE_WORDS,
-            "vocab": {token: i for i, token in enumerate(tokens) if token not in beside},
-            "merges": [merge.split(" ", 1) for merge in metadata[f"{_KEY}merges"]],
-        },
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": splitting in _WHOLE_WORDS,
+        "vocab": {token: i for i, token in enumerate(tokens) if token not in beside},
+        "merges": [merge.split(" ", 1) for merge in metadata[f"{_KEY}merges"]],
     }
+    tree = tokenizer_tree(
+        model,
+        added,
+        pre_tokenizer={"type": "Sequence", "pretokenizers": SPLITTING[splitting]},
+        decoder=byte_level(use_regex=True),
+    )
     return json.dumps(tree, ensure_ascii=False).encode()

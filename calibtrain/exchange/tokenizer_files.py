@@ -5,12 +5,13 @@ one that gives other ids than ours is left out, and that is said.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, byte_alphabet
 from calibtrain.data.sentencepiece_model import read_proto
 from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.data.tokenizer_json import added_token, byte_level, tokenizer_tree
 from calibtrain.data.tokenizer_manifest import MODEL_FILE
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -78,31 +79,28 @@ def _agrees(content: bytes, tokenizer: Tokenizer) -> bool:
 def _bytes_alone() -> dict[str, Any]:
     """The tokenizer of kind `byte`: byte-level BPE without a merge."""
     vocabulary = {letter: value for value, letter in enumerate(byte_alphabet())}
-    level = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": False,
-        "use_regex": False,
-    }
+    level = byte_level(use_regex=False)
     model = {"type": "BPE", "vocab": vocabulary, "merges": []}
-    return _tree(model, _added({"<s>": 256, "</s>": 257}), pre_tokenizer=level, decoder=level)
+    added = [added_token(256, "<s>"), added_token(257, "</s>")]
+    return tokenizer_tree(model, added, pre_tokenizer=level, decoder=level)
 
 
 def _sentencepiece(model: bytes) -> dict[str, Any]:
     """A SentencePiece model that was trained here: identity, byte fallback, no space put before."""
     proto = read_proto(model)
     kind = type(proto).SentencePiece
-    controls = {
-        piece.piece: index
-        for index, piece in enumerate(proto.pieces)
+    numbered = list(enumerate(proto.pieces))
+    controls = [
+        added_token(index, piece.piece)
+        for index, piece in numbered
         if piece.type in (kind.CONTROL, kind.UNKNOWN)
-    }
-    own = {
-        piece.piece: index
-        for index, piece in enumerate(proto.pieces)
+    ]
+    own = [
+        added_token(index, piece.piece, special=False)
+        for index, piece in numbered
         if piece.type == kind.USER_DEFINED
-    }
-    added = [*_added(controls), *_added(own, special=False)]
+    ]
+    added = [*controls, *own]
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     unknown = proto.trainer_spec.unk_id
     tree: dict[str, Any]
@@ -124,7 +122,7 @@ def _sentencepiece(model: bytes) -> dict[str, Any]:
                 [(piece.piece, piece.score) for piece in proto.pieces if piece.type == kind.NORMAL]
             ),
         }
-    return _tree(
+    return tokenizer_tree(
         tree,
         added,
         normalizer={"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
@@ -150,33 +148,3 @@ def _merges(pieces: Sequence[tuple[str, float]]) -> list[list[str]]:
     ]
     found.sort(key=lambda merge: merge[0])
     return [[left, right] for _, left, right in found]
-
-
-def _added(tokens: Mapping[str, int], *, special: bool = True) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": index,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": special,
-        }
-        for token, index in tokens.items()
-    ]
-
-
-def _tree(model: Mapping[str, Any], added: Sequence[Any], **parts: Any) -> dict[str, Any]:
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": list(added),
-        "normalizer": None,
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": None,
-        **parts,
-        "model": dict(model),
-    }
