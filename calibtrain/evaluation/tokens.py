@@ -26,14 +26,21 @@ from calibtrain.evaluation.strata import (
     position_band,
 )
 from calibtrain.evaluation.tally import COLUMNS, Tally
+from calibtrain.losses import Brier
 from calibtrain.metrics.signature import Signature
 from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import ROWS, Layout
-from calibtrain.readout import readout
+from calibtrain.readout import TokenStats, readout
 from calibtrain.training.finite import NonFiniteError, require_finite
 
 FIELDS = ("nll", "log_confidence", "correct", "entropy", "sum_squares")
 """What is asked of `readout`."""
+
+
+def event_columns(stats: TokenStats) -> Float[Array, "*tokens columns"]:
+    """`tally.COLUMNS` of tokens, from statistics with `FIELDS`."""
+    brier = Brier().per_token(stats)
+    return jnp.stack([stats.nll, stats.entropy, stats.confidence, stats.correct, brier], axis=-1)
 
 
 class TokenEvaluator:
@@ -75,19 +82,18 @@ class TokenEvaluator:
             hidden, unembedding, own = network.apply(params, batch.tokens, batch.segments)
             if own is not None:  # the network's own, and what else divides the logits
                 temperature = own if temperature is None else own * temperature
-            stats = readout(
-                hidden,
-                unembedding,
-                batch.labels,
-                temperature=temperature,
-                vocab_size=network.vocab_size,
-                soft_cap=network.config.logit_soft_cap,
-                fields=FIELDS,
-                chunk=chunk,
+            return event_columns(
+                readout(
+                    hidden,
+                    unembedding,
+                    batch.labels,
+                    temperature=temperature,
+                    vocab_size=network.vocab_size,
+                    soft_cap=network.config.logit_soft_cap,
+                    fields=FIELDS,
+                    chunk=chunk,
+                )
             )
-            brier = 1 - 2 * jnp.exp(-stats.nll) + stats.sum_squares
-            columns = [stats.nll, stats.entropy, stats.confidence, stats.correct, brier]
-            return jnp.stack(columns, axis=-1)
 
         self._score: Any = _shared(score, self._layout) if self._layout else jax.jit(score)
 

@@ -17,7 +17,7 @@ from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.posthoc.balance import Balanced, share_right
 from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
 from calibtrain.temperature import make_head
-from calibtrain.temperature.bounded import raw_of
+from calibtrain.temperature.bounded import bounded_log_temperature, raw_of
 from calibtrain.temperature.fit_global import fit_global
 from calibtrain.temperature.fit_head import FittedHead, Recipe, TokenLoss, fit_head
 from calibtrain.temperature.saved_head import SavedHead, check_name, require_free, write_head
@@ -228,8 +228,6 @@ def _global_facts(config: TemperatureConfig, fitted: FittedHead) -> dict[str, An
     """The number itself, where there is one."""
     if config.kind != "global":
         return {}
-    from calibtrain.temperature.bounded import bounded_log_temperature
-
     log_temperature = float(bounded_log_temperature(fitted.params["raw"], config.limit))
     at_limit = abs(log_temperature) > 0.999 * float(np.log(config.limit))
     return {"value": float(np.exp(log_temperature)), "at_limit": at_limit}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 import calibtrain
 from calibtrain.evaluation.figure_intervals import (
@@ -17,14 +17,13 @@ from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.saved_run import SavedRun
 from calibtrain.evaluation.signatures import signatures
 from calibtrain.evaluation.tally import Sums, Tally
-from calibtrain.evaluation.tokens import FIELDS
+from calibtrain.evaluation.tokens import FIELDS, event_columns
 from calibtrain.metrics.ece_intervals import calibration_error_difference
 from calibtrain.metrics.intervals import Interval, bootstrap, bootstrap_difference
 from calibtrain.metrics.signature import Signature
 from calibtrain.metrics.smooth import mean_absolute, residual_density, smooth_error
 from calibtrain.models import Head, Params
 from calibtrain.posthoc.hidden import HiddenText
-from calibtrain.readout import TokenStats
 from calibtrain.training.finite import require_finite
 
 FIGURES = (
@@ -67,19 +66,10 @@ def score_text(
     tally = Tally(chosen, len(text.store), [], bins)
     for block in states.blocks():
         counted = block.weights > 0
-        values = _columns(score(params, block))[counted]
+        values = np.asarray(event_columns(score(params, block)))[counted]
         require_finite({"nll": float(values[:, 0].sum())}, 0)
         tally.add(block.documents[counted], values, {})
     return tally.sums(), tally.of_blocks(text.store.document_bytes)
-
-
-def _columns(stats: TokenStats) -> Float[np.ndarray, "tokens columns"]:
-    """`tally.COLUMNS`."""
-    nll = np.asarray(stats.nll)
-    brier = 1 - 2 * np.exp(-nll) + np.asarray(stats.sum_squares)
-    confidence = np.exp(np.asarray(stats.log_confidence))
-    columns = [nll, stats.entropy, confidence, stats.correct, brier]
-    return np.stack([np.asarray(column) for column in columns], axis=-1)
 
 
 def figures(scored: Scored) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from jax import Array
 
 from calibtrain.models import Head, Params
 from calibtrain.readout import TokenStats, additive_loss
+from calibtrain.temperature.descent import adamw, make_step
 from calibtrain.temperature.frozen import Frozen, at_tokens, mean_over
 from calibtrain.temperature.states import Block, States
 
@@ -128,8 +129,9 @@ def fit_head(
     def of_held_out(params: Params) -> float:
         return 0.0 if held is None else mean_over(score, params, held, loss.per_token, rows)
 
-    step = make_step(head, frozen, loss, optimizer(head.name, recipe))
-    carry = (start, optimizer(head.name, recipe).init(start))
+    optimizer = make_optimizer(head.name, recipe)
+    step = make_step(mean_loss(head, frozen, loss), optimizer)
+    carry = (start, optimizer.init(start))
     best, least, worse, taken = start, of_held_out(start), 0, 0
     due = max(1, recipe.steps // recipe.evaluations)
     for number, block in enumerate(_batches(training, recipe), 1):
@@ -153,25 +155,21 @@ def fit_head(
     return FittedHead(best, before, after, taken, held_out, time.monotonic() - began)
 
 
-def optimizer(kind: str, recipe: Recipe) -> optax.GradientTransformation:
+def make_optimizer(kind: str, recipe: Recipe) -> optax.GradientTransformation:
     """AdamW with a short warm-up and a cosine to 0."""
     peak = recipe.learning_rate or LEARNING_RATES[kind]
     warm_up = max(1, recipe.steps // 20)
     schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warm_up, max(2, recipe.steps))
-    return optax.adamw(
-        schedule,
-        weight_decay=recipe.weight_decay,
-        mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params),
-    )
+    return adamw(schedule, recipe.weight_decay)
 
 
-def make_step(
-    head: Head, frozen: Frozen, loss: TokenLoss, adamw: optax.GradientTransformation
-) -> Callable[[Any, Array, Block], Any]:
-    """Compiled: ((parameters, optimizer's state), unembedding, block) -> the same after a step."""
+def mean_loss(
+    head: Head, frozen: Frozen, loss: TokenLoss
+) -> Callable[[Params, Array, Block], Array]:
+    """(parameters, unembedding, block) -> the mean loss of the block's tokens."""
     fields = tuple(dict.fromkeys(("nll", *loss.fields)))
 
-    def mean_loss(params: Params, unembedding: Array, block: Block) -> Array:
+    def of_block(params: Params, unembedding: Array, block: Block) -> Array:
         hidden, columns, temperature = at_tokens(head, params, unembedding, block)
         total, _ = additive_loss(
             hidden,
@@ -187,13 +185,7 @@ def make_step(
         )
         return total / jnp.sum(block.weights)
 
-    def step(carry: Any, unembedding: Array, block: Block) -> Any:
-        params, state = carry
-        gradient = jax.grad(mean_loss)(params, unembedding, block)
-        updates, state = adamw.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return jax.jit(step)
+    return of_block
 
 
 def hold_out(states: States, recipe: Recipe) -> tuple[States, States | None]:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from calibtrain.models import Params
 from calibtrain.readout import additive_loss
+from calibtrain.temperature.descent import adamw, make_step
 from calibtrain.temperature.frozen import Frozen
 from calibtrain.temperature.states import Block, States
 from calibtrain.temperature.thermometer import Thermometer
@@ -67,14 +67,10 @@ def fit_thermometer(
         recipe: how.
     """
     recipe = recipe or ThermometerRecipe()
-    adamw = optax.adamw(
-        recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params),
-    )
+    optimizer = adamw(recipe.learning_rate, recipe.weight_decay)
     params = jax.jit(source.init)(jax.random.key(recipe.seed))
-    carry = (params, adamw.init(params))
-    step = _make_step(source, frozen, adamw, recipe.prior)
+    carry = (params, optimizer.init(params))
+    step = make_step(_loss(source, frozen, recipe.prior), optimizer)
     of_tasks = [states.only(documents) for documents in tasks]
     rows = [np.flatnonzero(task.counted.any(axis=1)) for task in of_tasks]
     # of all tasks the same number of rows, so that there is one program
@@ -89,10 +85,10 @@ def fit_thermometer(
     return carry[0]
 
 
-def _make_step(
-    source: Thermometer, frozen: Frozen, adamw: optax.GradientTransformation, prior: float
-) -> Callable[[Any, Array, Block], Any]:
-    def loss(params: Params, unembedding: Array, block: Block) -> Array:
+def _loss(
+    source: Thermometer, frozen: Frozen, prior: float
+) -> Callable[[Params, Array, Block], Array]:
+    def of_block(params: Params, unembedding: Array, block: Block) -> Array:
         hidden = block.hidden.reshape(-1, block.hidden.shape[-1])[block.index]
         weights = jnp.asarray(block.weights)
         log_temperature = source.task_log_temperature(params, hidden, weights)
@@ -110,13 +106,7 @@ def _make_step(
         log_density = -(SHAPE - 1) * log_temperature - jnp.exp(-log_temperature) / SCALE
         return total / jnp.sum(weights) - prior * log_density
 
-    def step(carry: Any, unembedding: Array, block: Block) -> Any:
-        params, state = carry
-        gradient = jax.grad(loss)(params, unembedding, block)
-        updates, state = adamw.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return jax.jit(step)
+    return of_block
 
 
 def task_temperature(source: Thermometer, params: Params, states: States) -> float:

@@ -14,8 +14,9 @@ from synthetic import MODEL, VOCAB, make, nll
 from calibtrain.config import ModelConfig
 from calibtrain.losses import CrossEntropy
 from calibtrain.temperature import make_head
+from calibtrain.temperature.descent import make_step
 from calibtrain.temperature.fit_global import fit_global
-from calibtrain.temperature.fit_head import Recipe, fit_head, hold_out, make_step
+from calibtrain.temperature.fit_head import Recipe, fit_head, hold_out, mean_loss
 from calibtrain.temperature.frozen import Frozen, mean_over
 from calibtrain.temperature.states import States
 
@@ -90,7 +91,7 @@ def test_gradients_equal_those_of_whole_logits_in_float64(kind: str) -> None:
     params = stirred({"temperature": head.init(jax.random.key(0))})["temperature"]
     block = states.block(np.arange(3))
     sgd = optax.sgd(1.0)
-    step = make_step(head, frozen, CrossEntropy(), sgd)
+    step = make_step(mean_loss(head, frozen, CrossEntropy()), sgd)
     after, _ = step((params, sgd.init(params)), frozen.unembedding, block)
     got = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, after)
 
@@ -200,7 +201,7 @@ def test_nothing_is_sent_back_through_the_logits() -> None:
     frozen = Frozen(np.zeros((width, vocab), np.float32), vocab)
     params = jax.eval_shape(head.init, jax.random.key(0))
     sgd = optax.sgd(1.0)
-    step = make_step(head, frozen, CrossEntropy(), sgd)
+    step = make_step(mean_loss(head, frozen, CrossEntropy()), sgd)
     carry = (params, jax.eval_shape(sgd.init, params))
     lowered = step.lower(carry, frozen.unembedding, states.block(np.arange(rows)))
     flops = lowered.compile().cost_analysis()["flops"]
