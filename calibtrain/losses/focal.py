@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import jax.numpy as jnp
 from jax import Array
 
-from calibtrain.losses.loss import TokenLoss, one_minus_exp
+from calibtrain.losses.loss import TokenLoss, one_minus_exp, safe_power
 from calibtrain.readout import TokenStats
 
 if TYPE_CHECKING:  # benchmarks run without it
@@ -32,7 +32,7 @@ class Focal(TokenLoss):
 
     def per_token(self, stats: TokenStats) -> Float[Array, "*tokens"]:
         """Of each token."""
-        return _power(one_minus_exp(-stats.nll), self.gamma) * stats.nll
+        return safe_power(one_minus_exp(-stats.nll), self.gamma) * stats.nll
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,9 @@ class SampleDependentFocal(TokenLoss):
         """Of each token; which power holds is no function that is differentiated."""
         rest = one_minus_exp(-stats.nll)
         is_below = jnp.exp(-stats.nll) < self.threshold
-        factor = jnp.where(is_below, _power(rest, self.gamma_below), _power(rest, self.gamma_above))
+        factor = jnp.where(
+            is_below, safe_power(rest, self.gamma_below), safe_power(rest, self.gamma_above)
+        )
         return factor * stats.nll
 
 
@@ -71,12 +73,4 @@ class DualFocal(TokenLoss):
 
     def per_token(self, stats: TokenStats) -> Float[Array, "*tokens"]:
         """Of each token; 1 - p_y alone where no entry is less probable than the target."""
-        return _power(one_minus_exp(-stats.nll) + stats.runner_up, self.gamma) * stats.nll
-
-
-def _power(base: Float[Array, "*tokens"], exponent: float) -> Float[Array, "*tokens"]:
-    """base ** exponent with finite gradients at base 0; what is raised to 0 is 1."""
-    if exponent == 0:
-        return jnp.ones_like(base)
-    positive = base > 0
-    return jnp.where(positive, jnp.where(positive, base, 1.0) ** exponent, 0.0)
+        return safe_power(one_minus_exp(-stats.nll) + stats.runner_up, self.gamma) * stats.nll

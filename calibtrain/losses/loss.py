@@ -8,6 +8,7 @@ it declares over which tokens of a batch it is computed, and is computed over th
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Float
 
 
-class TokenLoss:
+class TokenLoss(abc.ABC):
     """Base of the losses that are a number a token, in nats unless said.
 
     Attributes:
@@ -35,9 +36,9 @@ class TokenLoss:
         """Functionals of the logits that it reads from `TokenStats.extra`, by name."""
         return {}
 
+    @abc.abstractmethod
     def per_token(self, stats: TokenStats) -> Float[Array, "*tokens"]:
         """The loss of each token."""
-        raise NotImplementedError
 
     def __call__(self, stats: TokenStats, weights: Float[Array, "*tokens"]) -> Float[Array, ""]:
         """Weighted mean over the tokens."""
@@ -45,7 +46,7 @@ class TokenLoss:
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchLoss:
+class BatchLoss(abc.ABC):
     """Base of the losses that couple tokens.
 
     Attributes:
@@ -67,9 +68,9 @@ class BatchLoss:
         """Sums over tokens that it reads from `TokenStats.sums`, by name."""
         return {}
 
+    @abc.abstractmethod
     def __call__(self, stats: TokenStats, weights: Float[Array, "*tokens"]) -> Float[Array, ""]:
         """The loss of these tokens together."""
-        raise NotImplementedError
 
 
 def weighted_mean(
@@ -89,13 +90,25 @@ def one_minus_exp(log_probability: Float[Array, "*tokens"]) -> Float[Array, "*to
     return -jnp.expm1(log_probability)
 
 
-def safe_root(square: Float[Array, "*shape"], power: float = 0.5) -> Float[Array, "*shape"]:
-    """square ** power for square >= 0, with gradient 0 instead of infinity at 0.
+def safe_power(
+    base: Float[Array, "*shape"], exponent: float, least: float = 0.0
+) -> Float[Array, "*shape"]:
+    """base ** exponent for base >= 0, with gradient 0 instead of infinity at 0.
 
-    What rounding makes of a 0 (a tiny number of either sign) counts as 0.
+    Args:
+        base: what is raised; what is no more than `least` counts as 0.
+        exponent: of at least 0; to the power of 0 all is 1.
+        least: what rounding may make of a 0.
     """
-    positive = square > TINY
-    return jnp.where(positive, jnp.where(positive, square, 1.0) ** power, 0.0)
+    if exponent == 0:
+        return jnp.ones_like(base)
+    above = base > least
+    return jnp.where(above, jnp.where(above, base, 1.0) ** exponent, 0.0)
+
+
+def safe_root(square: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The root of a square of calibration errors, of which rounding leaves a tiny number for 0."""
+    return safe_power(square, 0.5, TINY)
 
 
 TINY = 1e-12

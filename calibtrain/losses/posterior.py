@@ -46,9 +46,9 @@ class PosCal(TokenLoss):
         """Of each token."""
         if self.posterior is None:
             return stats.nll
-        q = jnp.zeros_like(stats.nll)
+        q, bins = jnp.zeros_like(stats.nll), self._bin(stats)
         for number in range(self.bins):  # a select a bin: a gather would not do on every mesh
-            q = jnp.where(self._bin(stats) == number, self.posterior[number], q)
+            q = jnp.where(bins == number, self.posterior[number], q)
         right = jnp.maximum(stats.confidence, _LEAST)
         wrong = jnp.maximum(one_minus_exp(stats.log_confidence), _LEAST)
         inside = jnp.clip(q, _LEAST, 1 - _LEAST)
