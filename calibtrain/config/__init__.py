@@ -1,5 +1,6 @@
 """The configuration tree: sections, reading, overrides, hash and JSON schema."""
 
+from calibtrain.config.corpus import CorpusConfig, MarkovConfig
 from calibtrain.config.finetuning import FinetuningConfig, LoRAConfig
 from calibtrain.config.losses import AnyTerm
 from calibtrain.config.reading import (
@@ -21,18 +22,15 @@ from calibtrain.config.sections import (
     CheckpointConfig,
     Config,
     ContextConfig,
-    ControlsConfig,
-    CorpusConfig,
     EvaluationConfig,
-    MarkovConfig,
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
     RopeScalingConfig,
-    StudyConfig,
     TokenizerConfig,
     TrainConfig,
 )
+from calibtrain.config.study import ControlsConfig, StudyConfig
 from calibtrain.config.temperature import HEADS, TemperatureConfig
 from calibtrain.config.yaml_text import parse_yaml, read_tree
 

@@ -145,24 +145,25 @@ class MMCETerm(BatchTerm):
     """About how many tokens of a batch it is computed over; pairs of them are compared."""
 
 
-class SoftBinnedECETerm(BatchTerm):
+class SoftBinsTerm(BatchTerm):
+    """What errors over soft bins have in common."""
+
+    bins: Bins = 15
+    """Bins of the confidence."""
+    decay: Annotated[float, Field(gt=1.0, le=1e6)] = 2.0
+    """At a bin's centre, its membership over the next bin's."""
+
+
+class SoftBinnedECETerm(SoftBinsTerm):
     """ECE over soft bins; beside cross entropy."""
 
     kind: Literal["soft_binned_ece"]
-    bins: Bins = 15
-    """Bins of the confidence."""
-    decay: Annotated[float, Field(gt=1.0, le=1e6)] = 2.0
-    """At a bin's centre, its membership over the next bin's."""
 
 
-class DECETerm(BatchTerm):
+class DECETerm(SoftBinsTerm):
     """ECE over soft bins with a differentiable accuracy; beside cross entropy."""
 
     kind: Literal["dece"]
-    bins: Bins = 15
-    """Bins of the confidence."""
-    decay: Annotated[float, Field(gt=1.0, le=1e6)] = 2.0
-    """At a bin's centre, its membership over the next bin's."""
     rank_temperature: Positive = 0.1
     """Softness of the target's rank, in units of logits."""
 

@@ -15,7 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 from calibtrain.config.section import Section
-from calibtrain.config.sections import Config, StudyConfig
+from calibtrain.config.sections import Config
+from calibtrain.config.study import StudyConfig
 from calibtrain.config.yaml_text import parse_yaml, read_tree
 from calibtrain.errors import UserError
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from calibtrain.config.corpus import CorpusConfig
 from calibtrain.config.finetuning import FinetuningConfig
 from calibtrain.config.losses import CROSS_ENTROPY, AnyTerm, BatchTerm
 from calibtrain.config.section import Section
@@ -22,70 +23,6 @@ def _exactly_one(section: Section) -> Any:
         said = " and ".join(given) if given else "none of them"
         raise ValueError(f"give exactly one of {', '.join(names)}; {said} given")
     return section
-
-
-class MarkovConfig(Section):
-    """A word-level Markov source with a Zipfian vocabulary, whose entropy rate is known exactly."""
-
-    words: Annotated[int, Field(ge=2, le=100_000)] = 64
-    """Number of distinct words."""
-    successors: Annotated[int, Field(ge=1, le=100_000)] = 8
-    """How many words may follow a word."""
-    zipf: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
-    """Exponent of the Zipf law behind the transition probabilities."""
-    letters: Annotated[int, Field(ge=2, le=26)] = 12
-    """Size of the alphabet in which words are spelled."""
-    mean_document_words: Annotated[float, Field(gt=1.0, le=1e9)] = 200.0
-    """Expected words a document (lengths are geometric)."""
-    bytes: Annotated[int, Field(ge=1_000, le=10**12)] = 2_000_000
-    """Bytes of text to draw, about."""
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    """Seed of the source and of the text drawn from it."""
-
-    @model_validator(mode="after")
-    def _successors_exist(self) -> Self:
-        if self.successors > self.words:
-            raise ValueError(f"successors ({self.successors}) must not exceed words ({self.words})")
-        return self
-
-
-class CorpusConfig(Section):
-    """Which text, and how its documents are split."""
-
-    name: Annotated[str, Field(min_length=1)] = "kjv"
-    """kjv, pydoc, markov, files, files:GLOB, or tfds:NAME[/CONFIG]."""
-    paths: tuple[str, ...] = ()
-    """For `files`: .txt, .jsonl, .jsonl.gz or .parquet files; globs allowed."""
-    field: Annotated[str, Field(min_length=1)] = "text"
-    """The field that holds the text, for .jsonl, .parquet and TFDS data sets."""
-    group: Annotated[str, Field(min_length=1)] | None = None
-    """The field that names a document's group, for the same; results are also given by group.
-    kjv has groups of its own: the sections of the Bible."""
-    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
-    """Share of the documents held out for validation."""
-    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
-    """Share of the documents held out for testing."""
-    markov: MarkovConfig = MarkovConfig()
-    """Settings of the `markov` source."""
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        kind, _, rest = name.partition(":")
-        if name in ("kjv", "pydoc", "markov", "files") or (kind in ("tfds", "files") and rest):
-            return name
-        raise ValueError(
-            f"{name!r} is no corpus; allowed: kjv, pydoc, markov, files, files:GLOB, "
-            "tfds:NAME[/CONFIG]"
-        )
-
-    @model_validator(mode="after")
-    def _paths_fit(self) -> Self:
-        if self.paths and self.name != "files":
-            raise ValueError(f"paths are only used with name: files, not with {self.name}")
-        if self.name == "files" and not self.paths:
-            raise ValueError("name: files needs paths, for example paths: [texts/*.txt]")
-        return self
 
 
 class TokenizerConfig(Section):
@@ -399,40 +336,3 @@ class Config(Section):
     def _temperature_fits(self) -> Self:
         check_fits(self.temperature, self.model)
         return self
-
-
-class ControlsConfig(Section):
-    """What an ablation holds fixed while its grid varies."""
-
-    budget: Literal["as_given", "bytes", "tokens", "flops"] = "bytes"
-    """Every arm gets the same amount of this; as_given: each arm uses its own configuration."""
-    parameters: Literal["as_given", "body", "total"] = "body"
-    """Match the body (all but embedding and unembedding) or the total to the base's."""
-    solve_for: Literal["width", "depth"] = "width"
-    """Which dimension is solved for to match the parameters."""
-    context: Literal["as_given", "tokens", "bytes"] = "as_given"
-    """Every arm sees back the same number of tokens, or the same bytes of text."""
-
-
-class StudyConfig(Section):
-    """An ablation: a base configuration times a grid, under controls."""
-
-    title: Annotated[str, Field(min_length=1, max_length=200)] = "Vocabulary-size ablation"
-    """Heading of the report."""
-    base: Config = Config()
-    """The configuration that every arm starts from."""
-    grid: dict[str, list[Any]]
-    """Dotted paths into the base, each with its values; an arm is one combination."""
-    controls: ControlsConfig = ControlsConfig()
-
-    @field_validator("grid")
-    @classmethod
-    def _grid_fits(cls, grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        if not grid:
-            raise ValueError("must name at least one key, e.g. tokenizer.vocab_size")
-        for key, values in grid.items():
-            if not all(key.split(".")):
-                raise ValueError(f"key {key!r} names no setting; write it as key.path")
-            if not values:
-                raise ValueError(f"key {key} has no values")
-        return grid

@@ -1,0 +1,45 @@
+"""An ablation: a base configuration times a grid, and what is held fixed."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from calibtrain.config.section import Section
+from calibtrain.config.sections import Config
+
+
+class ControlsConfig(Section):
+    """What an ablation holds fixed while its grid varies."""
+
+    budget: Literal["as_given", "bytes", "tokens", "flops"] = "bytes"
+    """Every arm gets the same amount of this; as_given: each arm uses its own configuration."""
+    parameters: Literal["as_given", "body", "total"] = "body"
+    """Match the body (all but embedding and unembedding) or the total to the base's."""
+    solve_for: Literal["width", "depth"] = "width"
+    """Which dimension is solved for to match the parameters."""
+    context: Literal["as_given", "tokens", "bytes"] = "as_given"
+    """Every arm sees back the same number of tokens, or the same bytes of text."""
+
+
+class StudyConfig(Section):
+    """An ablation: a base configuration times a grid, under controls."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200)] = "Vocabulary-size ablation"
+    """Heading of the report."""
+    base: Config = Config()
+    """The configuration that every arm starts from."""
+    grid: dict[str, list[Any]]
+    """Dotted paths into the base, each with its values; an arm is one combination."""
+    controls: ControlsConfig = ControlsConfig()
+
+    @field_validator("grid")
+    @classmethod
+    def _grid_fits(cls, grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if not grid:
+            raise ValueError("must name at least one key, e.g. tokenizer.vocab_size")
+        for key, values in grid.items():
+            if not all(key.split(".")):
+                raise ValueError(f"key {key!r} names no setting; write it as key.path")
+            if not values:
+                raise ValueError(f"key {key} has no values")
+        return grid
