@@ -7,11 +7,10 @@ import argparse
 import statistics
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from benchmarks.measure import CLOCKS, REPEATS, in_rounds, report
-from benchmarks.step import example, make
+from benchmarks.step import add_shape, example, make
 from calibtrain.config import Config, ModelConfig, validate
 from calibtrain.training.objective import Objective, make_objective
 
@@ -39,13 +38,8 @@ def objective(kind: str, vocab: int) -> Objective:
 
 
 def main() -> None:
-    on_cpu = jax.default_backend() == "cpu"
     parser = argparse.ArgumentParser(prog="python -m benchmarks.losses", description=__doc__)
-    parser.add_argument("--width", type=int, default=256 if on_cpu else 768)
-    parser.add_argument("--depth", type=int, default=6 if on_cpu else 12)
-    parser.add_argument("--heads", type=int, default=4 if on_cpu else 12)
-    parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--context", type=int, default=256 if on_cpu else 1024)
+    add_shape(parser)
     parser.add_argument("--vocab", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")

@@ -74,14 +74,20 @@ def make(
     return run, compiled.memory_analysis().temp_size_in_bytes
 
 
-def main() -> None:
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Arguments for the model and batch of a step: a small one on a CPU, GPT-2 small elsewhere."""
     on_cpu = jax.default_backend() == "cpu"
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     parser.add_argument("--width", type=int, default=256 if on_cpu else 768)
     parser.add_argument("--depth", type=int, default=6 if on_cpu else 12)
     parser.add_argument("--heads", type=int, default=4 if on_cpu else 12)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--context", type=int, default=256 if on_cpu else 1024)
+
+
+def main() -> None:
+    on_cpu = jax.default_backend() == "cpu"
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    add_shape(parser)
     parser.add_argument("--vocab", type=int, nargs="+", default=[8192, 1024] if on_cpu else [32768])
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--no-torch", action="store_true")

@@ -5,13 +5,11 @@ python experiments/table.py runs/losses-kjv --key loss --split test
 
 import argparse
 import json
-import math
 import statistics
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
+from calibtrain.metrics.intervals import student_half_width
 from calibtrain.report.display import setting_value
 
 FIGURES = (
@@ -22,14 +20,6 @@ FIGURES = (
     ("multiclass_brier", "Brier", ".4f"),
     ("area_under_roc", "AUROC", ".4f"),
 )
-
-
-def half_width(values: list[float]) -> float:
-    """Half of the 95 % interval of a mean, by Student's t."""
-    if len(values) < 2:
-        return math.nan
-    spread = statistics.stdev(values) / math.sqrt(len(values))
-    return float(stats.t.ppf(0.975, len(values) - 1)) * spread
 
 
 def main() -> None:
@@ -63,10 +53,10 @@ def main() -> None:
                 text = f"{statistics.fmean(own):{form}}"
                 if seeds is not base:
                     gap = [each[figure] - base[seed][figure] for seed, each in seeds.items()]
-                    half = half_width(gap)
-                    mark = "" if abs(statistics.fmean(gap)) <= half else " **"
-                    end = "" if not mark else "**"
-                    text += f"{mark} ({statistics.fmean(gap):+.4f} ±{half:.4f}){end}"
+                    mean, half = statistics.fmean(gap), student_half_width(gap)
+                    beside = f"({mean:+.4f}" + (")" if half is None else f" ±{half:.4f})")
+                    is_clear = half is not None and abs(mean) > half
+                    text += f" **{beside}**" if is_clear else f" {beside}"
                 cells.append(text)
             print(f"| {name} | {len(seeds)} | " + " | ".join(cells) + " |")
 

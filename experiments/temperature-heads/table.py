@@ -4,13 +4,12 @@ python experiments/temperature-heads/table.py runs/temperature-heads
 """
 
 import json
-import math
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
+from calibtrain.metrics.intervals import student_half_width
 
 FIGURES = (
     ("nll", "nll", ".4f"),
@@ -19,14 +18,6 @@ FIGURES = (
     ("smooth_calibration_error", "SmoothECE", ".4f"),
     ("signed_gap", "signed gap", "+.4f"),
 )
-
-
-def half_width(values: list[float]) -> float:
-    """Half of the 95 % interval of a mean, by Student's t."""
-    if len(values) < 2:
-        return math.nan
-    spread = statistics.stdev(values) / math.sqrt(len(values))
-    return float(stats.t.ppf(0.975, len(values) - 1)) * spread
 
 
 def main() -> None:
@@ -48,8 +39,9 @@ def main() -> None:
                 text = f"{statistics.fmean(each[figure] for each in seeds):{form}}"
                 if seeds is not plain:
                     gap = [a[figure] - b[figure] for a, b in zip(seeds, plain, strict=True)]
-                    half = f" ±{half_width(gap):.4f}" if len(gap) > 1 else ""
-                    text += f" ({statistics.fmean(gap):+.4f}{half})"
+                    half = student_half_width(gap)
+                    text += f" ({statistics.fmean(gap):+.4f}"
+                    text += ")" if half is None else f" ±{half:.4f})"
                 cells.append(text)
             print(f"| {head} | {seeds[0]['parameters']:,} | " + " | ".join(cells) + " |")
 
