@@ -1,4 +1,4 @@
-"""What a command shows: results on standard output, live progress and lines on standard error."""
+"""What a command shows: tables on standard output, live progress on standard error."""
 
 import json
 import sys
@@ -29,16 +29,6 @@ RESULT_COLUMNS = (
     ("entropy_bits_per_byte", "entropy, bits/byte", ".4f"),
     ("bytes", "bytes", ",.0f"),
 )
-
-
-def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(document, indent=1, ensure_ascii=False))
-
-
-def say(text: str) -> None:
-    """A line on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def human_bytes(count: float) -> str:

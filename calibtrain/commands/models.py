@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
+from calibtrain.commands.options import AsJson, RunOrBucket
+from calibtrain.output import print_json, say
 from calibtrain.places import place
-from calibtrain.terminal import print_json, say
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
 
 
 def import_(
@@ -58,7 +57,7 @@ def import_(
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="A run folder, or gs://BUCKET/PATH.")],
+    run: RunOrBucket,
     path: Annotated[Path, typer.Argument(help="Folder to make.")],
     as_json: AsJson = False,
 ) -> None:
@@ -75,9 +74,3 @@ def export(
     print(f"{found['architecture']} of step {found['step']:,}: {path}")
     for note in found["notes"]:
         say(f"note: {note}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("import")(import_)
-    app.command("export")(export)

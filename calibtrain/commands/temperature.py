@@ -4,27 +4,29 @@ from typing import Annotated, Any
 
 import typer
 
+from calibtrain.commands.options import AsJson, RunOrBucket
 from calibtrain.errors import UserError
+from calibtrain.output import print_json, say
 from calibtrain.places import place
-from calibtrain.terminal import print_json, say
 
 temperature_app = typer.Typer(
     no_args_is_help=True,
     help="Heads that divide the logits of a run, fitted afterwards; its own parameters stay.",
 )
 
-RunFolderPath = Annotated[str, typer.Argument(help="A run folder, or gs://BUCKET/PATH.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
 Limit = Annotated[
     int | None,
     typer.Option("--bytes", min=1, help="About so many bytes of each text; default all."),
+]
+Keep = Annotated[
+    bool, typer.Option(help="Keep the model's hidden states in the cache, if they fit.")
 ]
 Steps = Annotated[int, typer.Option(min=1, help="Steps of AdamW (a global one is exact).")]
 
 
 @temperature_app.command()
 def fit(
-    run: RunFolderPath,
+    run: RunOrBucket,
     head: Annotated[
         str,
         typer.Option(help="global, vector, position, linear, mlp, adaptive or thermometer."),
@@ -48,9 +50,7 @@ def fit(
         float | None, typer.Option(min=1e-9, max=10.0, help="Peak; default by kind.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of parameters and order.")] = 0,
-    keep: Annotated[
-        bool, typer.Option(help="Keep the model's hidden states in the cache, if they fit.")
-    ] = True,
+    keep: Keep = True,
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of a head of that name.")
     ] = False,
@@ -90,7 +90,7 @@ def fit(
 
 
 @temperature_app.command("list")
-def list_(run: RunFolderPath, as_json: AsJson = False) -> None:
+def list_(run: RunOrBucket, as_json: AsJson = False) -> None:
     """The heads that were fitted to a run."""
     from calibtrain.temperature.saved_head import list_heads
     from calibtrain.training.run import RunFolder
@@ -106,7 +106,7 @@ def list_(run: RunFolderPath, as_json: AsJson = False) -> None:
 
 @temperature_app.command()
 def compare(
-    run: RunFolderPath,
+    run: RunOrBucket,
     heads: Annotated[
         str | None, typer.Option(help="Kinds: global,linear; default all that the model can have.")
     ] = None,
@@ -126,9 +126,7 @@ def compare(
             help="A Thermometer for each group of documents, fitted to the others.",
         ),
     ] = False,
-    keep: Annotated[
-        bool, typer.Option(help="Keep the model's hidden states in the cache, if they fit.")
-    ] = True,
+    keep: Keep = True,
     as_json: AsJson = False,
 ) -> None:
     """Fit every head on validation text and measure it on test text, beside no head.

@@ -17,9 +17,9 @@ from conftest import TINY, tiny
 from pydantic import BaseModel, ConfigDict, Field
 from typer.testing import CliRunner
 
+from calibtrain.commands.launching import launch_app
 from calibtrain.config import load_config
 from calibtrain.errors import UserError
-from calibtrain.launch.command_line import launch_app
 from calibtrain.launch.gke import apply, check_folder
 from calibtrain.launch.jobset import ClusterOptions, job_name, manifest, to_documents
 from calibtrain.launch.worker import STOPPED, train_command, watch

@@ -1,33 +1,28 @@
 """`calibtrain launch slurm | gke`: parse, call, print."""
 
-import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from calibtrain.commands.options import AsJson, Overrides
 from calibtrain.errors import UserError
+from calibtrain.output import print_json, say
 from calibtrain.places import in_bucket, place
 
 launch_app = typer.Typer(
     no_args_is_help=True, help="Run on an engine: a Slurm cluster, or Cloud TPUs under GKE."
 )
 
-ConfigPath = Annotated[Path, typer.Argument(help="YAML file of a run or an ablation.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Settings that replace the file's: model.width=256 budget.steps=100"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
+Described = Annotated[Path, typer.Argument(help="YAML file of a run or an ablation.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted.")]
 
 
 @launch_app.command()
 def slurm(
-    config: ConfigPath,
+    config: Described,
     overrides: Overrides = None,
     run: Annotated[
         Path | None, typer.Option(help="Run or study folder on a shared disk; default runs/NAME.")
@@ -90,22 +85,22 @@ def slurm(
             for kind, tasks in work.items()
         }
         if as_json:
-            _print_json({"options": asked, "skipped": skipped, **commands})
+            print_json({"options": asked, "skipped": skipped, **commands})
             return
         print("\n".join(_flags(asked)))
         print("\n".join(commands["train"] + [f"then: {line}" for line in commands["gather"]]))
         return
     result = launch(assignment, resources)
     if as_json:
-        _print_json(result)
+        print_json(result)
     for name in result["skipped"]:
-        _say(f"done already: {name or folder}")
-    _say(f"jobs: {' '.join(result['jobs']) or 'none'}    logs: {result['logs']}")
+        say(f"done already: {name or folder}")
+    say(f"jobs: {' '.join(result['jobs']) or 'none'}    logs: {result['logs']}")
 
 
 @launch_app.command()
 def gke(
-    config: ConfigPath,
+    config: Described,
     overrides: Overrides = None,
     tpu: Annotated[str, typer.Option(help="Slice: v5e-16, v6e-32, v5p-64 (64 cores), v4-32.")] = "",
     run: Annotated[str, typer.Option(help="Run or study folder: gs://BUCKET/PATH.")] = "",
@@ -171,12 +166,12 @@ def gke(
     if as_json:
         jobs = {job: entry.folder for job, entry in names(assignment, name).items()}
         result = {"jobs": jobs, "manifest": documents, "xpk": commands}
-        _print_json(result if said is None else {**result, "applied": said})
+        print_json(result if said is None else {**result, "applied": said})
         return
     print(documents if said is None else said, end="")
-    _say(f"node pools: {slices} of {chips.machine}, topology {chips.topology}, {chips.hosts} nodes")
+    say(f"node pools: {slices} of {chips.machine}, topology {chips.topology}, {chips.hosts} nodes")
     for command in commands:
-        _say(f"with XPK: {command}")
+        say(f"with XPK: {command}")
 
 
 def _pair(item: str) -> tuple[str, str]:
@@ -194,16 +189,8 @@ def _flags(asked: dict[str, Any]) -> list[str]:
 
 def _warn(impossible: Sequence[tuple[str, str]]) -> None:
     for name, error in impossible:
-        _say(f"left out: arm {name}: {error}")
+        say(f"left out: arm {name}: {error}")
 
 
 def _tell(arm: str) -> None:
-    _say(f"preparing {arm}")
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=1, ensure_ascii=False))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say(f"preparing {arm}")

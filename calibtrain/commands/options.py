@@ -1,0 +1,27 @@
+"""Arguments and options that several commands take."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class ProgressKind(StrEnum):
+    """How progress is shown."""
+
+    auto = "auto"
+    rich = "rich"
+    plain = "plain"
+    json = "json"
+    none = "none"
+
+
+ConfigPath = Annotated[Path, typer.Argument(help="YAML file; configs/ has some to start from.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings that replace the file's: model.width=256 budget.steps=100"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
+Progress = Annotated[ProgressKind, typer.Option(help="How to show progress (on standard error).")]
+RunOrBucket = Annotated[str, typer.Argument(help="A run folder, or gs://BUCKET/PATH.")]
