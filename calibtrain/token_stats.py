@@ -78,7 +78,7 @@ def statistics(
     is_real: Bool[Array, " vocab"] = column < vocab_size
     if vocab_size != logits.shape[-1]:
         logits = jnp.where(is_real, logits, MASKED)
-    top, find_correct = _largest(logits, labels)
+    top, leader = first_largest(logits)
     shift = jax.lax.stop_gradient(top)
     shifted = logits - shift[:, None]
     exponential = jnp.exp(shifted)
@@ -94,8 +94,7 @@ def statistics(
         # never above 0, even where rounding makes the logits of two passes differ
         found["log_confidence"] = jnp.minimum((top - shift) - log_normalizer, 0.0)
     if "correct" in fields:
-        leads = _at_label(logits, labels) == top  # not shifted: that may be fused, and rounded
-        found["correct"] = jax.lax.stop_gradient(find_correct(leads))
+        found["correct"] = (leader == labels).astype(jnp.float32)
     if "entropy" in fields:
         found["entropy"] = log_normalizer - jnp.sum(exponential * shifted, axis=-1) / normalizer
     if "sum_squares" in fields:
@@ -112,12 +111,12 @@ def statistics(
     return TokenStats(**found, extra=extra)
 
 
-def _largest(
-    logits: Float[Array, "tokens vocab"], labels: Int[Array, " tokens"]
-) -> tuple[Float[Array, " tokens"], Callable[[Array], Array]]:
-    """The largest logit of each token; and, from whether the target has it, whether it comes first.
+def first_largest(
+    logits: Float[Array, "tokens vocab"],
+) -> tuple[Float[Array, " tokens"], Int[Array, " tokens"]]:
+    """The largest logit of each token and the first column that holds it.
 
-    By maxima of blocks, so that a tie is looked for among those and in the target's own block: an
+    By maxima of blocks, so that the column is looked for among those and in one block alone: an
     argmax takes a CPU ten times as long as a maximum.
     """
     vocab = logits.shape[-1]
@@ -125,16 +124,15 @@ def _largest(
     blocks = logits.reshape(-1, vocab // size, size)
     maxima = jnp.max(blocks, axis=-1)
     top = jnp.max(maxima, axis=-1)
+    block = _first(maxima, top)
+    own = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    return top, block * size + _first(own, top)
 
-    def find_correct(leads: Bool[Array, " tokens"]) -> Float[Array, " tokens"]:
-        block, place = labels // size, labels % size
-        own = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-        before = jnp.arange(vocab // size) < block[:, None]
-        earlier = jnp.max(jnp.where(before, maxima, -jnp.inf), axis=-1)
-        beside = jnp.max(jnp.where(jnp.arange(size) < place[:, None], own, -jnp.inf), axis=-1)
-        return (leads & (earlier < top) & (beside < top)).astype(jnp.float32)
 
-    return top, find_correct
+def _first(rows: Float[Array, "tokens some"], value: Float[Array, " tokens"]) -> Array:
+    """The first place of each row that holds a value; past the end if none does."""
+    places = jnp.arange(rows.shape[-1])
+    return jnp.min(jnp.where(rows == value[:, None], places, rows.shape[-1]), axis=-1)
 
 
 _BLOCK = 64

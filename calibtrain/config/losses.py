@@ -31,7 +31,7 @@ class LossTerm(Section):
 class BatchTerm(LossTerm):
     """What every loss that couples tokens has besides."""
 
-    tokens: Tokens | None = 2048
+    tokens: Tokens | None = 1024
     """About how many tokens of a batch it is computed over, evenly spaced; none: all."""
 
 

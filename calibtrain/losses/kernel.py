@@ -28,13 +28,11 @@ class MMCE(BatchLoss):
     Attributes:
         weighted: whether right and wrong tokens are averaged apart.
         width: of the kernel.
-        tokens: as for every batch loss.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("log_confidence", "correct")
     weighted: bool = False
     width: float = 0.4
-    tokens: int | None = dataclasses.field(default=1024, kw_only=True)
 
     def __call__(self, stats: TokenStats, weights: Float[Array, "*tokens"]) -> Float[Array, ""]:
         """No unit."""

@@ -56,7 +56,7 @@ class BatchLoss(abc.ABC):
     """
 
     fields: ClassVar[tuple[str, ...]]
-    tokens: int | None = dataclasses.field(default=2048, kw_only=True)
+    tokens: int | None = dataclasses.field(default=1024, kw_only=True)
 
     @property
     def functionals(self) -> Mapping[str, Functional]:

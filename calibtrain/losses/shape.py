@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from calibtrain.losses.loss import TokenLoss
-from calibtrain.readout import Functional, TokenStats, is_entry
+from calibtrain.readout import Functional, TokenStats, first_largest, is_entry
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Float, Int
@@ -78,9 +79,31 @@ class MarginSmoothing(TokenLoss):
     def _excess(
         self, logits: Float[Array, "tokens vocab"], labels: Int[Array, " tokens"]
     ) -> Float[Array, " tokens"]:
-        real = is_entry(logits)
-        below = jnp.max(logits, axis=-1, keepdims=True) - logits - self.margin
-        return jnp.sum(jnp.where(real, jax.nn.relu(below), 0.0), -1) / jnp.sum(real, -1)
+        return _below(self.margin, logits) / jnp.sum(is_entry(logits[:1]))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _below(margin: float, logits: Float[Array, "tokens vocab"]) -> Float[Array, " tokens"]:
+    """sum_v relu(max z - z_v - m) over the entries."""
+    top, _ = first_largest(logits)
+    below = jax.nn.relu(top[:, None] - logits - margin)
+    return _sum(jnp.where(is_entry(logits[:1]), below, 0.0))
+
+
+@_below.defjvp
+def _(margin: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # in one pass over the logits; what is derived from the maximum and relu takes several
+    (logits,), (tangent,) = primals, tangents
+    top, leader = first_largest(logits)
+    leads = jnp.arange(logits.shape[-1]) == leader[:, None]
+    pays = (is_entry(logits[:1]) & (top[:, None] - logits > margin)).astype(logits.dtype)
+    slope = jnp.where(leads, _sum(pays)[:, None], -pays)
+    return _below(margin, logits), jnp.sum(slope * tangent, axis=-1)
+
+
+def _sum(rows: Float[Array, "tokens vocab"]) -> Float[Array, " tokens"]:
+    """Sums of rows, as a product: on a CPU it takes half as long as a reduction."""
+    return rows @ jnp.ones(rows.shape[-1], rows.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
