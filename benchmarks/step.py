@@ -22,7 +22,7 @@ from calibtrain.readout import FIELDS
 from calibtrain.training.objective import Objective
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import TrainState, initial_state
-from calibtrain.training.step import make_train_step
+from calibtrain.training.step import default_micro_batches, make_train_step
 
 PEER = "torch eager"
 
@@ -42,15 +42,24 @@ def lower(
     batch: Batch,
     fields: tuple[str, ...] = (),
     objective: Objective | None = None,
+    pieces: int | None = None,
 ) -> tuple[Any, Callable[[], TrainState]]:
-    """Our step for such batches, ready to be compiled; and what makes its first state."""
+    """Our step for such batches, ready to be compiled; and what makes its first state.
+
+    Pieces are micro-batches: as many as a run would take, if none are given.
+    """
     network = build(config, vocab)
     optimizer = make_optimizer(OptimizerConfig(), 1000)
 
     def initial() -> TrainState:
         return initial_state(network, optimizer, 0, objective)
 
-    step = make_train_step(network, optimizer, fields=fields, objective=objective)
+    if pieces is None:
+        platform = jax.default_backend()
+        pieces = default_micro_batches(*batch.labels.shape, platform, objective or Objective())
+    step = make_train_step(
+        network, optimizer, fields=fields, objective=objective, accumulate=pieces
+    )
     jitted = jax.jit(step, donate_argnums=0)
     return jitted.lower(jax.eval_shape(initial), batch), jax.jit(initial)
 
@@ -61,9 +70,10 @@ def make(
     batch: Batch,
     fields: tuple[str, ...] = (),
     objective: Objective | None = None,
+    pieces: int | None = None,
 ) -> tuple[Callable[[], float], int]:
     """A function that takes one of our steps, and the bytes of its temporaries."""
-    lowered, initial = lower(config, vocab, batch, fields, objective)
+    lowered, initial = lower(config, vocab, batch, fields, objective, pieces)
     compiled = lowered.compile()
     held = [initial()]
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # benchmarks run without it
 __all__ = [
     "FIELDS",
     "Functional",
+    "Pull",
     "Reduction",
     "TokenStats",
     "accumulate",
@@ -57,6 +58,38 @@ LEAST_CHUNK = 128
 Reduction = Callable[[Array, Array, Array], Any]
 """Reduces a chunk: (logits [tokens, vocab], labels [tokens], weights [tokens]) -> arrays that add
 up over chunks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pull:
+    """The derivatives of a loss that couples tokens by what it reads of them.
+
+    Attributes:
+        stats: by each statistic of each token (0 where it reads none), and by each of the sums.
+        weights: of the tokens in the sums.
+        reduction: what makes the sums of a chunk's logits; none where it reads none.
+    """
+
+    stats: TokenStats
+    weights: Float[Array, "*tokens"]
+    reduction: Reduction | None = None
+
+    @property
+    def by_token(self) -> TokenStats:
+        """Those by a token's statistics."""
+        return dataclasses.replace(self.stats, sums={})
+
+    def of(self, slopes: tuple[TokenStats, Array], stats: TokenStats, *chunk: Array) -> Array:
+        """sum of derivative times statistic over a chunk: (logits, labels) and its own slopes."""
+        (by_token, weights), (logits, labels) = slopes, chunk
+        pairs = [(slope, stats.extra[name]) for name, slope in by_token.extra.items()]
+        for field in FIELDS:
+            if getattr(by_token, field) is not None:
+                pairs.append((getattr(by_token, field), getattr(stats, field)))
+        if self.reduction is not None:
+            sums = self.reduction(logits, labels, weights)
+            pairs.extend((slope, sums[name]) for name, slope in self.stats.sums.items())
+        return sum((jnp.sum(slope * value) for slope, value in pairs), start=jnp.zeros(()))
 
 
 def default_chunk(vocab: int, platform: str) -> int:
@@ -147,12 +180,14 @@ def additive_loss(
     chunk: int | None = None,
     fields: Sequence[str] = ("nll",),
     functionals: Mapping[str, Functional] | None = None,
+    pulls: Sequence[Pull] = (),
 ) -> tuple[Float[Array, ""], TokenStats]:
     """sum_t weights_t * per_token(stats)_t, and the statistics, from one product with the logits.
 
     Because the loss is a sum over tokens, a chunk's gradient is known as soon as its logits are:
     it is computed in the forward pass and kept, so that nothing is multiplied twice (`readout`
-    multiplies each chunk once more on the way back). Losses that couple tokens need `readout`.
+    multiplies each chunk once more on the way back). A loss that couples tokens is no such sum, but
+    its gradient is that of one: of its statistics times its derivatives by them, its `pulls`.
 
     Args:
         hidden: as for `readout`, as are the arguments not named here.
@@ -161,7 +196,9 @@ def additive_loss(
         weights: of the tokens in the sum; no gradient flows to them.
         per_token: the loss of each token, from the statistics of a chunk; it (as `functionals`)
             must not close over what is differentiated.
-        fields: the statistics wanted; those that `per_token` reads must be among them.
+        fields: the statistics wanted; those that `per_token` and `pulls` read must be among them.
+        functionals: likewise.
+        pulls: what is added to the gradient, not to the sum.
 
     Returns:
         The sum, differentiable with respect to hidden states, unembedding and temperature; and
@@ -174,11 +211,18 @@ def additive_loss(
     tokens = _Tokens.of(hidden, unembedding, labels, vocab_size, chunk)
     split_labels = tokens.split(labels)
     split_weights = tokens.split(jax.lax.stop_gradient(weights))
+    split_slopes = [jax.tree.map(tokens.split, (pull.by_token, pull.weights)) for pull in pulls]
 
     def chunk_loss(product: Array, inverse: Any, labels: Array, weights: Array) -> Any:
         logits = _logits(product, soft_cap, inverse)
         stats = statistics(logits, labels, tokens.vocab_size, fields, functionals)
-        return jnp.sum(per_token(stats) * weights), stats
+        return jnp.sum(per_token(stats) * weights), stats, logits
+
+    def pulled(product: Array, inverse: Any, labels: Array, weights: Array, slopes: Any) -> Any:
+        loss, stats, logits = chunk_loss(product, inverse, labels, weights)
+        real = tokens.masked(logits)
+        drawn = (pull.of(s, stats, real, labels) for pull, s in zip(pulls, slopes, strict=True))
+        return sum(drawn, start=loss), (loss, stats)
 
     def value(hidden: Array, unembedding: Array, inverse: Any) -> Any:
         columns = unembedding.astype(hidden.dtype)
@@ -186,7 +230,7 @@ def additive_loss(
         def add(total: Array, x: Any) -> Any:
             hidden, inverse, labels, weights = x
             product = jnp.matmul(hidden, columns, preferred_element_type=jnp.float32)
-            loss, stats = chunk_loss(product, inverse, labels, weights)
+            loss, stats, _ = chunk_loss(product, inverse, labels, weights)
             return total + loss, stats
 
         inputs = (tokens.split(hidden), tokens.split(inverse), split_labels, split_weights)
@@ -197,22 +241,23 @@ def additive_loss(
         columns = unembedding.astype(hidden.dtype)
 
         def add(total: Any, x: Any) -> Any:
-            hidden, inverse, labels, weights = x
+            hidden, inverse, labels, weights, slopes = x
             product = jnp.matmul(hidden, columns, preferred_element_type=jnp.float32)
-            loss, pull, stats = jax.vjp(
-                lambda product, inverse: chunk_loss(product, inverse, labels, weights),
+            _, pull_back, (loss, stats) = jax.vjp(
+                lambda product, inverse: pulled(product, inverse, labels, weights, slopes),
                 product,
                 inverse,
                 has_aux=True,
             )
-            to_product, to_inverse = pull(jnp.ones_like(loss))
+            to_product, to_inverse = pull_back(jnp.ones_like(loss))
             to_product = to_product.astype(hidden.dtype)
             to_hidden = jnp.matmul(to_product, columns.T)
             to_columns = jnp.matmul(hidden.T, to_product, preferred_element_type=jnp.float32)
             return (total[0] + loss, total[1] + to_columns), (stats, to_hidden, to_inverse)
 
         start = (jnp.zeros((), jnp.float32), jnp.zeros(unembedding.shape, jnp.float32))
-        inputs = (tokens.split(hidden), tokens.split(inverse), split_labels, split_weights)
+        split = tokens.split
+        inputs = (split(hidden), split(inverse), split_labels, split_weights, split_slopes)
         (loss, to_unembedding), (stats, to_hidden, to_inverse) = tokens.scan(add, start, inputs)
         gradients = (
             tokens.join(to_hidden),
@@ -274,8 +319,7 @@ def accumulate(
         product = jnp.matmul(hidden, columns, preferred_element_type=jnp.float32)
         logits = _logits(product, soft_cap, inverse)
         stats = statistics(logits, labels, tokens.vocab_size, fields, functionals)
-        is_real = jnp.arange(logits.shape[-1]) < tokens.vocab_size
-        return reduction(jnp.where(is_real, logits, MASKED), labels, weights), stats
+        return reduction(tokens.masked(logits), labels, weights), stats
 
     def add(total: Any, x: Any) -> Any:
         part, stats = reduce_chunk(columns, x)
@@ -339,6 +383,12 @@ class _Tokens:
             chunk = default_chunk(padded_vocab, jax.default_backend())
         chunk = max(1, min(chunk, labels.size))
         return cls(shape, labels.size, chunk, -(-labels.size // chunk), vocab_size)
+
+    def masked(self, logits: Array) -> Array:
+        """The same, with what only pads the vocabulary out of the way."""
+        if self.vocab_size == logits.shape[-1]:
+            return logits
+        return jnp.where(jnp.arange(logits.shape[-1]) < self.vocab_size, logits, MASKED)
 
     def split(self, array: Any) -> Any:
         """[*tokens, ...] -> [chunks, chunk, ...]; None stays None."""

@@ -286,7 +286,7 @@ def test_a_resolved_configuration_reads_back_as_itself() -> None:
 def test_ways_to_compute_are_not_part_of_what_a_run_is(tmp_path: Path) -> None:
     config = Config()
     ways = {"model.layers": "scanned", "model.remat": "dots", "model.attention": "xla"}
-    other = with_value(config, {**ways, "mesh.fsdp": 2})
+    other = with_value(config, {**ways, "mesh.fsdp": 2, "batch.accumulate": 4})
     assert config_hash(other) == config_hash(config)
     run = RunFolder(tmp_path / "run")
     run.create(config, lambda folder: None)

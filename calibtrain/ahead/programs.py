@@ -39,7 +39,7 @@ def compile_ahead(plan: Plan, target: Target) -> dict[str, Any]:
     config, vocab = plan.config, plan.tokenizer.vocab_size
     replicas = config.train.replicas
     layout = make_layout(
-        config.mesh, config.batch.rows, config.batch.accumulate, target.devices(), replicas=replicas
+        config.mesh, config.batch.rows, config.batch.cuts, target.devices(), replicas=replicas
     )
     model = resolve(config.model, plan.context, target)
     network = network_of(config.model_copy(update={"model": model}), vocab)

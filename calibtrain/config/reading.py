@@ -28,6 +28,7 @@ EXCLUSIVE = ("budget", "context")
 WAYS_TO_COMPUTE: Any = {
     "mesh": True,
     "train": True,
+    "batch": {"accumulate"},
     "model": {"attention", "layers", "remat"},
     "corpus": {"group"},  # by what results are also given
 }
@@ -232,6 +233,7 @@ def config_hash(section: Section) -> str:
     left_out: Any = WAYS_TO_COMPUTE if isinstance(section, Config) else None
     tree = section.model_dump(mode="json", exclude=left_out)
     if isinstance(section, Config):
+        tree["batch"]["accumulate"] = 1  # it counted once: hashes from then stay as they are
         for name, keys in ADDED_LATER.items():
             own, part = (getattr(section, name), tree[name]) if name else (section, tree)
             for key in keys:

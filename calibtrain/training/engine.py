@@ -27,7 +27,7 @@ from calibtrain.training import checkpoint
 from calibtrain.training.objective import Objective
 from calibtrain.training.plan import Plan
 from calibtrain.training.state import TrainState, initial_state
-from calibtrain.training.step import StepResult, make_train_step
+from calibtrain.training.step import StepResult, default_micro_batches, make_train_step
 
 Figures = list[dict[str, float]]
 """Numbers by name, a mapping a replica."""
@@ -74,7 +74,7 @@ def make_engine(plans: Sequence[Plan], optimizer: optax.GradientTransformation) 
     mesh = config.mesh
     if mesh.replica is not None:  # at most: a group may be smaller than was asked for
         mesh = mesh.model_copy(update={"replica": math.gcd(mesh.replica, replicas)})
-    layout = make_layout(mesh, config.batch.rows, config.batch.accumulate, replicas=replicas)
+    layout = make_layout(mesh, config.batch.rows, config.batch.cuts, replicas=replicas)
     on_cpu = layout.mesh.devices.flat[0].platform == "cpu"
     # A CPU's cores are busy with one replica; and alone, each is what it is by itself, to the bit.
     if replicas == 1 or (on_cpu and layout.replica_shares == 1):
@@ -230,7 +230,7 @@ def lower_step(
         network,
         optimizer,
         objective=plan.objective,
-        accumulate=config.batch.accumulate,
+        accumulate=_micro_batches(plan, layout),
         log_every=config.log_every,
         layout=layout,
         chunk=chunk,
@@ -334,6 +334,16 @@ def _to_host(array: Array) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def _micro_batches(plan: Plan, layout: Layout) -> int:
+    """How many pieces a device's rows are cut into."""
+    asked = plan.config.batch.accumulate
+    if asked != "auto":
+        return asked
+    rows = plan.config.batch.rows // layout.row_shares
+    platform = layout.mesh.devices.flat[0].platform
+    return default_micro_batches(rows, plan.batches.context, platform, plan.objective)
 
 
 def _memory(plan: Plan, layout: Layout, shapes: TrainState, compiled: Any) -> dict[str, int]:

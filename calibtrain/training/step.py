@@ -22,7 +22,7 @@ from calibtrain.data.batches import Batch
 from calibtrain.losses.preference import REFERENCE
 from calibtrain.models import ADAPTER, Network, Params
 from calibtrain.parallel.mesh import ROWS, Layout, gather, sum_and_scatter
-from calibtrain.readout import TokenStats, accumulate, additive_loss
+from calibtrain.readout import Pull, TokenStats, accumulate, additive_loss
 from calibtrain.training.objective import Coupled, LossState, Objective
 from calibtrain.training.state import TrainState
 
@@ -33,8 +33,28 @@ StepResult = tuple[TrainState, dict[str, Array]]
 Sums = dict[str, Any]
 """What adds up over micro-batches and devices, beside the gradient."""
 
+Outlook = tuple[Any, Any, Any]
+"""What a network says of a batch: hidden states, unembedding, temperature."""
+
 Seen = list[tuple[TokenStats, Array]]
 """Statistics and weights of the tokens that batch terms look at, one for each `Coupled`."""
+
+
+LEAST_MICRO_BATCH = {"cpu": 640}
+"""Tokens of a micro-batch, at least, where cutting a batch pays: a CPU then finds more of its
+temporaries in its caches, and the kernel has fewer new pages to clear."""
+
+
+def default_micro_batches(rows: int, context: int, platform: str, objective: Objective) -> int:
+    """Pieces that rows of one device are cut into on a platform when a caller does not say."""
+    if platform not in LEAST_MICRO_BATCH or objective.batch_terms:  # they would take a pass more
+        return 1
+    least = LEAST_MICRO_BATCH[platform]
+    return max(
+        pieces
+        for pieces in range(1, rows + 1)
+        if rows % pieces == 0 and (pieces == 1 or rows // pieces * context >= least)
+    )
 
 
 def make_train_step(
@@ -132,36 +152,43 @@ class _Loss:
         if self.micro_batches == 1:
 
             def at_once(params: Params) -> tuple[Array, Sums]:
-                total, sums, seen = self._read(params, batch, step, memory)
-                coupled, more = self._coupled(seen, weight, step)
-                return total + coupled, self._with(sums, coupled, more)
+                outlook = self._outlook(params, batch)
+                slopes, coupled, more = self._slopes(self._seen(outlook, batch, step), weight, step)
+                total, sums = self._read(outlook, batch, step, memory, slopes)
+                return total, self._with(sums, coupled, more)
 
             return jax.grad(at_once, has_aux=True)(params)
         micro = jax.tree.map(lambda x: x.reshape(self.micro_batches, -1, *x.shape[1:]), batch)
-        # what the loss of the whole batch is moved by, a statistic of a token of each micro-batch
-        pulls, coupled, more = self._pulls(params, micro, weight, step)
+        slopes, coupled, more = self._slopes(self._seen_in(params, micro, step), weight, step)
 
         def one(params: Params, part: tuple[Batch, Seen]) -> tuple[Array, Sums]:
-            total, sums, seen = self._read(params, part[0], step, memory)
-            return total + _product(part[1], seen), sums
+            return self._read(self._outlook(params, part[0]), part[0], step, memory, part[1])
 
         gradient = jax.grad(one, has_aux=True)
 
         def add(total: Any, part: tuple[Batch, Seen]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, gradient(params, part)), None
 
-        first = gradient(params, jax.tree.map(lambda x: x[0], (micro, pulls)))
-        rest = jax.tree.map(lambda x: x[1:], (micro, pulls))
-        grads, sums = jax.lax.scan(add, first, rest)[0]
+        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], (micro, slopes)))
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        grads, sums = jax.lax.scan(add, nothing, (micro, slopes))[0]
         return grads, self._with(sums, coupled, more)
 
+    def _outlook(self, params: Params, batch: Batch) -> Outlook:
+        return self.network.apply(params, batch.tokens, batch.segments)
+
     def _read(
-        self, params: Params, batch: Batch, step: Array, memory: LossState
-    ) -> tuple[Array, Sums, Seen]:
-        """Token terms, summed; sums; and what the batch terms look at."""
-        outlook = self.network.apply(params, batch.tokens, batch.segments)
+        self, outlook: Outlook, batch: Batch, step: Array, memory: LossState, slopes: Seen
+    ) -> tuple[Array, Sums]:
+        """Token terms, summed, with the gradient of the batch terms besides; and sums."""
         hidden, unembedding, temperature = outlook
         bound = self.objective.bound(memory)
+        coupled = self.objective.coupled
+        pulls = [self._pull(*part, batch, step) for part in zip(coupled, slopes, strict=True)]
+        fields = [field for part in coupled for field in part.fields]
+        functionals = bound.functionals
+        for part in coupled:
+            functionals |= part.functionals
         total, stats = additive_loss(
             hidden,
             unembedding,
@@ -171,9 +198,10 @@ class _Loss:
             temperature=temperature,
             vocab_size=self.network.vocab_size,
             soft_cap=self.network.config.logit_soft_cap,
-            fields=tuple(dict.fromkeys((*FIELDS, *self.fields, *bound.fields))),
-            functionals=bound.functionals,
+            fields=tuple(dict.fromkeys((*FIELDS, *self.fields, *bound.fields, *fields))),
+            functionals=functionals,
             chunk=self.chunk,
+            pulls=pulls,
         )
         sums = {
             "weight": jnp.sum(batch.weights),
@@ -188,16 +216,33 @@ class _Loss:
             for term in bound.token_terms:
                 value = term.loss.per_token(stats)
                 sums[f"loss/{term.name}"] = jnp.sum(value * batch.weights)
-        seen = [self._look(part, outlook, batch, step) for part in self.objective.coupled]
-        return total, sums, seen
+        return total, sums
+
+    def _columns(self, part: Coupled, batch: Batch, step: Array) -> Array | None:
+        """The places of every row that some batch terms look at; none: all."""
+        rows, context = batch.labels.shape
+        return part.columns(step, rows * self.shares * self.micro_batches, context)
+
+    def _seen(self, outlook: Outlook, batch: Batch, step: Array) -> Seen:
+        """Statistics of the tokens that batch terms are computed over; no gradient."""
+        outlook = jax.lax.stop_gradient(outlook)
+        return [self._look(part, outlook, batch, step) for part in self.objective.coupled]
+
+    def _seen_in(self, params: Params, micro: Batch, step: Array) -> Seen:
+        """The same of each micro-batch."""
+        if not self.objective.batch_terms:
+            return []
+
+        def look(_: None, batch: Batch) -> tuple[None, Seen]:
+            return None, self._seen(self._outlook(params, batch), batch, step)
+
+        return jax.lax.scan(look, None, micro)[1]
 
     def _look(
-        self, part: Coupled, outlook: tuple[Any, Any, Any], batch: Batch, step: Array
+        self, part: Coupled, outlook: Outlook, batch: Batch, step: Array
     ) -> tuple[TokenStats, Array]:
-        """Statistics of the tokens that some batch terms are computed over."""
         hidden, unembedding, temperature = outlook
-        rows, context = batch.labels.shape
-        columns = part.columns(step, rows * self.shares * self.micro_batches, context)
+        columns = self._columns(part, batch, step)
         labels, weights = batch.labels, batch.weights
         if columns is not None:
             hidden, labels, weights, temperature = jax.tree.map(
@@ -221,6 +266,20 @@ class _Loss:
             extra = {**extra, REFERENCE: batch.reference}
         return dataclasses.replace(stats, sums=sums, extra=extra), weights
 
+    def _pull(
+        self, part: Coupled, slopes: tuple[TokenStats, Array], batch: Batch, step: Array
+    ) -> Pull:
+        """The same as of all tokens: 0 of those that are not looked at."""
+        stats, _ = slopes
+        extra = {name: stats.extra[name] for name in part.functionals}
+        stats, sums = dataclasses.replace(stats, extra=extra, sums={}), stats.sums
+        columns, weights = self._columns(part, batch, step), batch.weights
+        if columns is not None:
+            stats = jax.tree.map(lambda x: jnp.zeros_like(weights).at[:, columns].set(x), stats)
+            weights = jnp.zeros_like(weights).at[:, columns].set(weights[:, columns])
+        reduction = part.reduction if sums else None
+        return Pull(dataclasses.replace(stats, sums=sums), weights, reduction)
+
     def _coupled(self, seen: Seen, weight: Array, step: Array) -> tuple[Array, Sums]:
         """This device's share of the batch terms (times the batch's weight): weighted sum, each."""
         total: Any = 0.0
@@ -233,24 +292,18 @@ class _Loss:
                 each[f"loss/{term.name}"] = value
         return total, each if self.objective.names else {}
 
-    def _pulls(
-        self, params: Params, micro: Batch, weight: Array, step: Array
-    ) -> tuple[Seen, Array, Sums]:
-        """Derivatives of the batch terms by what is seen in each micro-batch; and their values."""
+    def _slopes(self, seen: Seen, weight: Array, step: Array) -> tuple[Seen, Array, Sums]:
+        """Derivatives of the batch terms by what is seen; and their values."""
         if not self.objective.batch_terms:
             return [], jnp.zeros(()), {}
 
-        def look(_: None, batch: Batch) -> tuple[None, Seen]:
-            outlook = self.network.apply(params, batch.tokens, batch.segments)
-            return None, [self._look(p, outlook, batch, step) for p in self.objective.coupled]
-
-        seen = jax.lax.scan(look, None, micro)[1]
-
         def together(seen: Seen) -> tuple[Array, Sums]:
-            return self._coupled([_whole(*part) for part in seen], weight, step)
+            if self.micro_batches > 1:
+                seen = [_whole(*part) for part in seen]
+            return self._coupled(seen, weight, step)
 
-        (value, more), pulls = jax.value_and_grad(together, has_aux=True)(seen)
-        return pulls, value, more
+        (value, more), slopes = jax.value_and_grad(together, has_aux=True)(seen)
+        return slopes, value, more
 
     def _gathered(self, stats: TokenStats, weights: Array) -> tuple[TokenStats, Array]:
         """The same of all devices, in the order of the rows."""
@@ -275,8 +328,3 @@ def _whole(stats: TokenStats, weights: Array) -> tuple[TokenStats, Array]:
     )
     sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), stats.sums)
     return dataclasses.replace(rows[0], sums=sums), rows[1]
-
-
-def _product(pulls: Seen, seen: Seen) -> Any:
-    """sum of pull * statistic: its gradient is the batch terms' own."""
-    return sum(jax.tree.leaves(jax.tree.map(lambda p, x: jnp.sum(p * x), pulls, seen)), start=0.0)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import TINY, call, tiny
 
+from calibtrain import losses
 from calibtrain.config import OptimizerConfig, load_config, to_yaml
 from calibtrain.data.batches import Batch
 from calibtrain.errors import UserError
@@ -21,11 +22,12 @@ from calibtrain.models import build
 from calibtrain.parallel.flops import training_flops
 from calibtrain.training.checkpoint import Identity, remove_unfinished, save, steps_saved
 from calibtrain.training.finite import NonFiniteError
+from calibtrain.training.objective import Objective, Term
 from calibtrain.training.optimizer import decay_mask, learning_rate_schedule, make_optimizer
 from calibtrain.training.plan import make_plan
 from calibtrain.training.run import RunFolder
 from calibtrain.training.state import initial_state
-from calibtrain.training.step import make_train_step
+from calibtrain.training.step import LEAST_MICRO_BATCH, default_micro_batches, make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,33 @@ def test_gradient_accumulation_changes_nothing() -> None:
     np.testing.assert_allclose(metrics["gradient_norm"], others["gradient_norm"], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one.running), jax.tree.leaves(four.running), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 6, 7, 16, 64])
+@pytest.mark.parametrize("context", [8, 180, 256, 4096])
+def test_a_cpu_cuts_a_batch_into_equal_pieces_that_are_not_small(rows: int, context: int) -> None:
+    plain = Objective()
+    pieces = default_micro_batches(rows, context, "cpu", plain)
+    assert rows % pieces == 0
+    assert pieces == 1 or rows // pieces * context >= LEAST_MICRO_BATCH["cpu"]
+    assert default_micro_batches(rows, context, "tpu", plain) == 1
+    coupled = Objective(plain.token_terms, (Term("dca", losses.DCA()),))
+    assert default_micro_batches(rows, context, "cpu", coupled) == 1
+
+
+def test_pieces_of_a_batch_need_less_memory() -> None:
+    """Each is read, and its gradient taken, before the next."""
+    config = tiny()
+    network, optimizer = build(config.model, 40), make_optimizer(config.optimizer, 10)
+    state = jax.eval_shape(lambda: initial_state(network, optimizer, 0))
+    shapes = [jax.ShapeDtypeStruct((16, 256), kind) for kind in 3 * [jnp.int32] + [jnp.float32]]
+    needed = []
+    for pieces in (1, 2, 4):
+        step = jax.jit(make_train_step(network, optimizer, accumulate=pieces))
+        compiled: Any = step.lower(state, Batch(*shapes)).compile()
+        needed.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert needed[1] < 0.65 * needed[0]
+    assert needed[2] < 0.4 * needed[0]
 
 
 def test_norms_biases_and_embeddings_are_not_decayed() -> None:
