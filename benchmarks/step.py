@@ -113,6 +113,10 @@ def main() -> None:
         temporary: dict[str, int | None] = {}
         for name, fields in (("calibtrain", ()), ("calibtrain, all statistics", FIELDS)):
             runs[name], temporary[name] = make(config, vocab, batch, fields)
+        pieces = default_micro_batches(*batch.labels.shape, jax.default_backend(), Objective())
+        if pieces > 1:
+            name = "calibtrain, the batch whole"
+            runs[name], temporary[name] = make(config, vocab, batch, pieces=1)
         if not given.no_flax:
             name = "flax, whole logits"
             runs[name], temporary[name] = flax_peer.make(config, vocab, tokens, dtype)
@@ -120,11 +124,14 @@ def main() -> None:
             from benchmarks import torch_peer
 
             half = dtype == jnp.bfloat16
-            for name, compiled in (("torch eager", False), ("torch compiled", True)):
-                if compiled and not given.torch_compile:
-                    continue
+            peers = [(PEER, False, 1)]
+            if pieces > 1:
+                peers.append((f"{PEER}, in pieces", False, pieces))
+            if given.torch_compile:
+                peers.append(("torch compiled", True, 1))
+            for name, compiled, cut in peers:
                 runs[name] = torch_peer.make(
-                    config, vocab, tokens, compiled=compiled, bfloat16=half
+                    config, vocab, tokens, compiled=compiled, bfloat16=half, pieces=cut
                 )
         seconds = in_rounds(runs, given.repeats)
         facts: dict[str, Any] = {

@@ -61,9 +61,15 @@ class _Model(nn.Module):
 
 
 def make(
-    config: ModelConfig, vocab: int, tokens: np.ndarray, *, compiled: bool, bfloat16: bool
+    config: ModelConfig,
+    vocab: int,
+    tokens: np.ndarray,
+    *,
+    compiled: bool,
+    bfloat16: bool,
+    pieces: int = 1,
 ) -> Callable[[], float]:
-    """A function that takes one step."""
+    """A function that takes one step, of so many micro-batches."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _Model(config, vocab, tokens.shape[1] - 1).to(device)
     forward = torch.compile(model) if compiled else model
@@ -71,15 +77,20 @@ def make(
     ids = torch.tensor(tokens, dtype=torch.long, device=device)
     inputs, labels = ids[:, :-1].contiguous(), ids[:, 1:].reshape(-1)
 
+    parts = list(zip(inputs.chunk(pieces), labels.chunk(pieces), strict=True))
+
     def run() -> float:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16):
-            logits = forward(inputs).view(-1, vocab)
-        loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()
+        total = 0.0
+        for some, targets in parts:
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16):
+                logits = forward(some).view(-1, vocab)
+            loss = F.cross_entropy(logits.float(), targets) / pieces
+            loss.backward()
+            total += float(loss.detach())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return float(loss.detach())
+        return total
 
     return run
 
