@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import flax_peer
-from benchmarks.measure import REPEATS, in_rounds, report
+from benchmarks.measure import CLOCKS, REPEATS, in_rounds, report
 from calibtrain.config import ModelConfig, OptimizerConfig
 from calibtrain.data.batches import Batch
 from calibtrain.models import build, compute_dtype
@@ -100,6 +100,7 @@ def main() -> None:
     add_shape(parser)
     parser.add_argument("--vocab", type=int, nargs="+", default=[8192, 1024] if on_cpu else [32768])
     parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--no-flax", action="store_true")
     parser.add_argument("--torch-compile", action="store_true", help="also PyTorch, compiled")
@@ -133,7 +134,7 @@ def main() -> None:
                 runs[name] = torch_peer.make(
                     config, vocab, tokens, compiled=compiled, bfloat16=half, pieces=cut
                 )
-        seconds = in_rounds(runs, given.repeats)
+        seconds = in_rounds(runs, given.repeats, given.clock)
         facts: dict[str, Any] = {
             "width": given.width,
             "depth": given.depth,
@@ -142,6 +143,7 @@ def main() -> None:
             "context": given.context,
             "vocab": vocab,
             "compute": str(dtype),
+            "clock": given.clock,
         }
         slots = given.rows * given.context
         for name, times in seconds.items():

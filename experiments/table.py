@@ -1,6 +1,8 @@
-"""A study as a Markdown table: each arm beside a base arm, differences paired by seed.
+"""Studies as a Markdown table: each arm beside a base arm, differences paired by seed.
 
 python experiments/table.py runs/losses-kjv --key loss --split test
+
+Of several folders, which must differ in their arms alone, a later one adds to an earlier one's.
 """
 
 import argparse
@@ -13,6 +15,7 @@ from calibtrain.metrics.intervals import student_half_width
 from calibtrain.report.display import setting_value
 
 FIGURES = (
+    ("nll", "nll", ".4f"),
     ("bits_per_byte", "bits/byte", ".4f"),
     ("ece", "ECE", ".4f"),
     ("smooth_calibration_error", "SmoothECE", ".4f"),
@@ -24,14 +27,14 @@ FIGURES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study", type=Path)
+    parser.add_argument("study", type=Path, nargs="+")
     parser.add_argument("--key", required=True, help="the setting whose first value is the base")
     parser.add_argument("--split", default="test")
     given = parser.parse_args()
-    study = json.loads((given.study / "ablation.json").read_text())
-    key = next(name for name in study["grid"] if name.rpartition(".")[2] == given.key)
+    studies = [json.loads((folder / "ablation.json").read_text()) for folder in given.study]
+    key = next(name for name in studies[0]["grid"] if name.rpartition(".")[2] == given.key)
     by_vocabulary: dict[int, dict[str, dict[int, Any]]] = {}
-    for arm in study["arms"]:
+    for arm in (arm for study in studies for arm in study["arms"]):
         if arm["status"] != "done":
             print(f"not done: {arm['name']}: {arm['error']}")
             continue
@@ -40,7 +43,7 @@ def main() -> None:
         )
         values = by_vocabulary.setdefault(arm["vocab_size"], {})
         seed = arm["settings"].get("seed", 0)
-        values.setdefault(setting_value(arm["settings"][key]), {})[seed] = found
+        values.setdefault(setting_value(arm["settings"][key]), {}).setdefault(seed, found)
     for vocab, rows in by_vocabulary.items():
         base = next(iter(rows.values()))
         print(f"\nV = {vocab:,}\n")
