@@ -36,6 +36,12 @@ def example(rng: np.random.Generator, vocab: int, rows: int, context: int) -> Ba
     return jax.tree.map(jnp.asarray, batch)
 
 
+def pieces_of(batch: Batch, objective: Objective | None = None) -> int:
+    """Micro-batches that a run takes such a batch in here."""
+    platform = jax.default_backend()
+    return default_micro_batches(*batch.labels.shape, platform, objective or Objective())
+
+
 def lower(
     config: ModelConfig,
     vocab: int,
@@ -54,9 +60,7 @@ def lower(
     def initial() -> TrainState:
         return initial_state(network, optimizer, 0, objective)
 
-    if pieces is None:
-        platform = jax.default_backend()
-        pieces = default_micro_batches(*batch.labels.shape, platform, objective or Objective())
+    pieces = pieces or pieces_of(batch, objective)
     step = make_train_step(
         network, optimizer, fields=fields, objective=objective, accumulate=pieces
     )
@@ -114,7 +118,7 @@ def main() -> None:
         temporary: dict[str, int | None] = {}
         for name, fields in (("calibtrain", ()), ("calibtrain, all statistics", FIELDS)):
             runs[name], temporary[name] = make(config, vocab, batch, fields)
-        pieces = default_micro_batches(*batch.labels.shape, jax.default_backend(), Objective())
+        pieces = pieces_of(batch)
         if pieces > 1:
             name = "calibtrain, the batch whole"
             runs[name], temporary[name] = make(config, vocab, batch, pieces=1)

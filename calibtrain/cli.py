@@ -7,7 +7,6 @@ exit status 2. Heavy imports happen inside the commands, so that `--help` is qui
 import importlib.metadata
 import importlib.util
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from calibtrain.commands.configurations import config_app
 from calibtrain.commands.evaluating import evaluate, report
 from calibtrain.commands.launching import launch_app
 from calibtrain.commands.models import export, import_
+from calibtrain.commands.options import as_typed
 from calibtrain.commands.temperature import temperature_app
 from calibtrain.commands.tokenizers import tokenizer_app
 from calibtrain.commands.training import ablate, finetune, train
@@ -93,8 +93,7 @@ def main() -> None:
         code = 2
     except typer.exceptions.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        typed = shlex.join(["calibtrain", *sys.argv[1:]])
-        say(f"calibtrain: {' '.join(message.split())} In: {typed} (see --help)")
+        say(f"calibtrain: {' '.join(message.split())} In: {as_typed()} (see --help)")
         code = error.exit_code
     except typer.Abort:
         code = 130

@@ -79,9 +79,10 @@ class Pull:
         """Those by a token's statistics."""
         return dataclasses.replace(self.stats, sums={})
 
-    def of(self, slopes: tuple[TokenStats, Array], stats: TokenStats, *chunk: Array) -> Array:
-        """sum of derivative times statistic over a chunk: (logits, labels) and its own slopes."""
-        (by_token, weights), (logits, labels) = slopes, chunk
+    def over(
+        self, by_token: TokenStats, weights: Array, stats: TokenStats, logits: Array, labels: Array
+    ) -> Array:
+        """The sum of derivative times statistic over a chunk."""
         pairs = [(slope, stats.extra[name]) for name, slope in by_token.extra.items()]
         for field in FIELDS:
             if getattr(by_token, field) is not None:
@@ -221,8 +222,10 @@ def additive_loss(
     def pulled(product: Array, inverse: Any, labels: Array, weights: Array, slopes: Any) -> Any:
         loss, stats, logits = chunk_loss(product, inverse, labels, weights)
         real = tokens.masked(logits)
-        drawn = (pull.of(s, stats, real, labels) for pull, s in zip(pulls, slopes, strict=True))
-        return sum(drawn, start=loss), (loss, stats)
+        total = loss
+        for pull, (by_token, own) in zip(pulls, slopes, strict=True):
+            total += pull.over(by_token, own, stats, real, labels)
+        return total, (loss, stats)
 
     def value(hidden: Array, unembedding: Array, inverse: Any) -> Any:
         columns = unembedding.astype(hidden.dtype)

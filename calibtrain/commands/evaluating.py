@@ -1,7 +1,6 @@
 """The commands `evaluate` and `report`."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -113,15 +112,10 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write report.html, one self-contained page, from the files of a run or a study."""
+    from calibtrain.report import write_report
+
     path = write_report(place(folder))
     if as_json:
         print_json({"report": str(path)})
     else:
         print(path)
-
-
-def write_report(folder: Path) -> Path:
-    """The report of a run or a study."""
-    from calibtrain.report import write_report as write
-
-    return write(folder)

@@ -56,7 +56,6 @@ def slurm(
 
     Example: calibtrain launch slurm configs/kjv-ablation.yaml --run runs/kjv --time 4:00:00
     """
-    from calibtrain.launch.assignment import resolve
     from calibtrain.launch.slurm import Resources, launch, options, plan
 
     resources = Resources(
@@ -76,8 +75,7 @@ def slurm(
         raise UserError(f"--run: {given}: a Slurm job's folder is on a disk that its nodes share")
     asked = options(resources)  # a mistake in them is told before any data is prepared
     folder = str(run or Path("runs") / config.stem)
-    assignment = resolve(config, overrides or (), folder, observer=_tell)
-    _warn(assignment.impossible)
+    assignment = _assign(config, overrides, folder)
     if dry_run:
         work, skipped = plan(assignment)
         commands = {
@@ -146,10 +144,7 @@ def gke(
     folder = check_folder(run)
     if name:
         check_name(name)
-    from calibtrain.launch.assignment import resolve
-
-    assignment = resolve(config, overrides or (), folder, observer=_tell)
-    _warn(assignment.impossible)
+    assignment = _assign(config, overrides, folder)
     options = ClusterOptions(
         image=image,
         slices=slices,
@@ -187,10 +182,13 @@ def _flags(asked: dict[str, Any]) -> list[str]:
     ]
 
 
-def _warn(impossible: Sequence[tuple[str, str]]) -> None:
-    for name, error in impossible:
+def _assign(config: Path, overrides: Sequence[str] | None, folder: str) -> Any:
+    """The runs that a configuration asks for; tells what it prepares, and what it leaves out."""
+    from calibtrain.launch.assignment import resolve
+
+    assignment = resolve(
+        config, overrides or (), folder, observer=lambda arm: say(f"preparing {arm}")
+    )
+    for name, error in assignment.impossible:
         say(f"left out: arm {name}: {error}")
-
-
-def _tell(arm: str) -> None:
-    say(f"preparing {arm}")
+    return assignment

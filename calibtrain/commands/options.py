@@ -1,5 +1,7 @@
 """Arguments and options that several commands take."""
 
+import shlex
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -25,3 +27,8 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
 Progress = Annotated[ProgressKind, typer.Option(help="How to show progress (on standard error).")]
 RunOrBucket = Annotated[str, typer.Argument(help="A run folder, or gs://BUCKET/PATH.")]
+
+
+def as_typed() -> str:
+    """The command that runs, as a shell takes it."""
+    return shlex.join(["calibtrain", *sys.argv[1:]])

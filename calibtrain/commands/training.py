@@ -1,14 +1,19 @@
 """The commands `train`, `ablate` and `finetune`."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from calibtrain.commands.evaluating import write_report
-from calibtrain.commands.options import AsJson, ConfigPath, Overrides, Progress, ProgressKind
+from calibtrain.commands.options import (
+    AsJson,
+    ConfigPath,
+    Overrides,
+    Progress,
+    ProgressKind,
+    as_typed,
+)
 from calibtrain.interruption import leaving
 from calibtrain.output import print_json, say
 from calibtrain.places import place
@@ -78,9 +83,8 @@ def train_seeds(settings: Any, path: Path, progress: ProgressKind, as_json: bool
     from calibtrain.parallel import hosts
     from calibtrain.terminal import make_view
 
-    command = shlex.join(["calibtrain", *sys.argv[1:]])
     with make_view(progress.value) as view:
-        result = train_replicas(settings, path, command=command, observer=view)
+        result = train_replicas(settings, path, command=as_typed(), observer=view)
     if hosts.is_primary():  # one host speaks for all
         show_study(result, path, as_json)
 
@@ -126,14 +130,14 @@ def ablate(
         from calibtrain.ablation import run_study
         from calibtrain.terminal import make_view
 
-        command = shlex.join(["calibtrain", *sys.argv[1:]])
         with make_view(progress.value) as view:
-            result = run_study(study, path, jobs=jobs, command=command, observer=view)
+            result = run_study(study, path, jobs=jobs, command=as_typed(), observer=view)
     show_study(result, path, as_json)
 
 
 def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
     """Write a study's report; print its results, and what went wrong."""
+    from calibtrain.report import write_report
     from calibtrain.terminal import print_table, study_table
 
     statuses = [arm["status"] for arm in result["arms"]]

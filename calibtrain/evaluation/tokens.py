@@ -88,8 +88,7 @@ class TokenEvaluator:
                     unembedding,
                     batch.labels,
                     temperature=temperature,
-                    vocab_size=network.vocab_size,
-                    soft_cap=network.config.logit_soft_cap,
+                    **network.reading,
                     fields=FIELDS,
                     chunk=chunk,
                 )

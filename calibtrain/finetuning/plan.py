@@ -148,8 +148,7 @@ class AnswerScorer:
                 unembedding,
                 batch.labels,
                 temperature=temperature,
-                vocab_size=network.vocab_size,
-                soft_cap=network.config.logit_soft_cap,
+                **network.reading,
                 fields=("nll",),
             )
             return -(stats.nll * batch.weights).sum(axis=-1)

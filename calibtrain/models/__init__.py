@@ -111,6 +111,11 @@ class Network:
     head: Head | None = None
     adapter: LowRank | None = None
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What `readout` and its kin must know of the model to read what `apply` returns."""
+        return {"vocab_size": self.vocab_size, "soft_cap": self.config.logit_soft_cap}
+
     def init(self, key: Array) -> Params:
         """Fresh float32 parameters. Those of the model are the same with a head and without."""
         module = _module(self.config, self.vocab_size, nnx.Rngs(key))
