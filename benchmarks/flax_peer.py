@@ -58,9 +58,9 @@ class _Model(nnx.Module):
 
 
 def make(
-    config: ModelConfig, vocab: int, tokens: np.ndarray, dtype: jnp.dtype
+    config: ModelConfig, vocab: int, tokens: np.ndarray, dtype: jnp.dtype, steps: int = 1
 ) -> tuple[Callable[[], float], int]:
-    """A function that takes one step, and the bytes of its temporaries."""
+    """A function that takes some steps, and the bytes of their temporaries."""
     graph, params = nnx.split(_Model(config, vocab, dtype, nnx.Rngs(0)), nnx.Param)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
     inputs, labels = jnp.asarray(tokens[:, :-1]), jnp.asarray(tokens[:, 1:])
@@ -79,7 +79,8 @@ def make(
     held = [params, state]
 
     def run() -> float:
-        held[0], held[1], value = compiled(*held)
+        for _ in range(steps):
+            held[0], held[1], value = compiled(*held)
         return float(value)
 
     return run, compiled.memory_analysis().temp_size_in_bytes

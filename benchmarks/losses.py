@@ -60,11 +60,17 @@ def main() -> None:
     temporary: dict[str, int] = {}
     for kind in ("cross_entropy", *given.losses):
         runs[kind], temporary[kind] = make(
-            config, given.vocab, batch, objective=objective(kind, given.vocab)
+            config,
+            given.vocab,
+            batch,
+            objective=objective(kind, given.vocab),
+            steps=given.steps,
         )
     plain = objective("cross_entropy", given.vocab)
-    runs[WHOLE], temporary[WHOLE] = make(config, given.vocab, batch, objective=plain, pieces=1)
-    seconds = in_rounds(runs, given.repeats, given.clock)
+    runs[WHOLE], temporary[WHOLE] = make(
+        config, given.vocab, batch, objective=plain, pieces=1, steps=given.steps
+    )
+    seconds = in_rounds(runs, given.repeats, given.clock, steps=given.steps)
     for kind, times in seconds.items():
         report(
             "losses",

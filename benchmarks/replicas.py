@@ -25,9 +25,9 @@ from calibtrain.training.step import make_train_step
 
 
 def stacked(
-    config: ModelConfig, vocab: int, batches: list[Batch]
+    config: ModelConfig, vocab: int, batches: list[Batch], steps: int
 ) -> tuple[Callable[[], float], int]:
-    """A function that takes a step of all replicas at once, and the bytes of its temporaries."""
+    """A function that takes some steps of all replicas at once; bytes of their temporaries."""
     network = build(config, vocab)
     optimizer = make_optimizer(OptimizerConfig(), 1000)
     # as the training engine does: the logits held at once are shared among the replicas
@@ -40,14 +40,15 @@ def stacked(
     held = [states]
 
     def run() -> float:
-        held[0], metrics = compiled(held[0], batch)
+        for _ in range(steps):
+            held[0], metrics = compiled(held[0], batch)
         return float(metrics["loss"].sum())
 
     return run, compiled.memory_analysis().temp_size_in_bytes
 
 
 def looped(
-    config: ModelConfig, vocab: int, batches: list[Batch]
+    config: ModelConfig, vocab: int, batches: list[Batch], steps: int
 ) -> tuple[Callable[[], float], int]:
     """The same, one replica after the other."""
     lowered, initial = lower(config, vocab, batches[0])
@@ -55,10 +56,11 @@ def looped(
     held = [initial() for _ in batches]
 
     def run() -> float:
-        losses = []
-        for index, batch in enumerate(batches):
-            held[index], metrics = compiled(held[index], batch)
-            losses.append(metrics["loss"])
+        for _ in range(steps):
+            losses = []
+            for index, batch in enumerate(batches):
+                held[index], metrics = compiled(held[index], batch)
+                losses.append(metrics["loss"])
         return float(sum(losses))
 
     return run, compiled.memory_analysis().temp_size_in_bytes
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=128 if on_cpu else 256)
     parser.add_argument("--vocab", type=int, nargs="+", default=[1024])
     parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--steps", type=int, default=1 if on_cpu else 10, help="of a turn")
     given = parser.parse_args()
     config = ModelConfig(width=given.width, depth=given.depth, heads=given.heads)
     for vocab in given.vocab:
@@ -83,10 +86,10 @@ def main() -> None:
         runs: dict[str, Callable[[], float]] = {}
         temporary: dict[str, int] = {}
         counts = {"one": 1, "looped": given.replicas, "stacked": given.replicas}
-        runs["one"], temporary["one"] = make(config, vocab, batches[0])
-        runs["looped"], temporary["looped"] = looped(config, vocab, batches)
-        runs["stacked"], temporary["stacked"] = stacked(config, vocab, batches)
-        seconds = in_rounds(runs, given.repeats)
+        runs["one"], temporary["one"] = make(config, vocab, batches[0], steps=given.steps)
+        runs["looped"], temporary["looped"] = looped(config, vocab, batches, given.steps)
+        runs["stacked"], temporary["stacked"] = stacked(config, vocab, batches, given.steps)
+        seconds = in_rounds(runs, given.repeats, steps=given.steps)
         one = statistics.median(seconds["one"])
         slots = given.rows * given.context
         facts: dict[str, Any] = {

@@ -57,15 +57,16 @@ def lower(
     network = build(config, vocab)
     optimizer = make_optimizer(OptimizerConfig(), 1000)
 
-    def initial() -> TrainState:
-        return initial_state(network, optimizer, 0, objective)
+    def initial(seed: Any = 0) -> TrainState:
+        return initial_state(network, optimizer, seed, objective)
 
     pieces = pieces or pieces_of(batch, objective)
     step = make_train_step(
         network, optimizer, fields=fields, objective=objective, accumulate=pieces
     )
     jitted = jax.jit(step, donate_argnums=0)
-    return jitted.lower(jax.eval_shape(initial), batch), jax.jit(initial)
+    # a constant seed would let the compiler draw the parameters: minutes, for a GPU
+    return jitted.lower(jax.eval_shape(initial), batch), lambda: jax.jit(initial)(0)
 
 
 def make(
@@ -75,14 +76,16 @@ def make(
     fields: tuple[str, ...] = (),
     objective: Objective | None = None,
     pieces: int | None = None,
+    steps: int = 1,
 ) -> tuple[Callable[[], float], int]:
-    """A function that takes one of our steps, and the bytes of its temporaries."""
+    """A function that takes some of our steps, and the bytes of their temporaries."""
     lowered, initial = lower(config, vocab, batch, fields, objective, pieces)
     compiled = lowered.compile()
     held = [initial()]
 
     def run() -> float:
-        held[0], metrics = compiled(held[0], batch)
+        for _ in range(steps):
+            held[0], metrics = compiled(held[0], batch)
         return float(metrics["loss"])
 
     return run, compiled.memory_analysis().temp_size_in_bytes
@@ -96,6 +99,8 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=int, default=4 if on_cpu else 12)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--context", type=int, default=256 if on_cpu else 1024)
+    steps = "steps of a turn, at whose end the device is waited for"
+    parser.add_argument("--steps", type=int, default=1 if on_cpu else 10, help=steps)
 
 
 def main() -> None:
@@ -117,14 +122,14 @@ def main() -> None:
         runs: dict[str, Callable[[], float]] = {}
         temporary: dict[str, int | None] = {}
         for name, fields in (("calibtrain", ()), ("calibtrain, all statistics", FIELDS)):
-            runs[name], temporary[name] = make(config, vocab, batch, fields)
+            runs[name], temporary[name] = make(config, vocab, batch, fields, steps=given.steps)
         pieces = pieces_of(batch)
         if pieces > 1:
             name = "calibtrain, the batch whole"
-            runs[name], temporary[name] = make(config, vocab, batch, pieces=1)
+            runs[name], temporary[name] = make(config, vocab, batch, pieces=1, steps=given.steps)
         if not given.no_flax:
             name = "flax, whole logits"
-            runs[name], temporary[name] = flax_peer.make(config, vocab, tokens, dtype)
+            runs[name], temporary[name] = flax_peer.make(config, vocab, tokens, dtype, given.steps)
         if not given.no_torch and importlib.util.find_spec("torch"):
             from benchmarks import torch_peer
 
@@ -136,9 +141,15 @@ def main() -> None:
                 peers.append(("torch compiled", True, 1))
             for name, compiled, cut in peers:
                 runs[name] = torch_peer.make(
-                    config, vocab, tokens, compiled=compiled, bfloat16=half, pieces=cut
+                    config,
+                    vocab,
+                    tokens,
+                    compiled=compiled,
+                    bfloat16=half,
+                    pieces=cut,
+                    steps=given.steps,
                 )
-        seconds = in_rounds(runs, given.repeats, given.clock)
+        seconds = in_rounds(runs, given.repeats, given.clock, steps=given.steps)
         facts: dict[str, Any] = {
             "width": given.width,
             "depth": given.depth,
@@ -148,6 +159,7 @@ def main() -> None:
             "vocab": vocab,
             "compute": str(dtype),
             "clock": given.clock,
+            "steps": given.steps,
         }
         slots = given.rows * given.context
         for name, times in seconds.items():

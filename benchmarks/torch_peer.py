@@ -68,8 +68,9 @@ def make(
     compiled: bool,
     bfloat16: bool,
     pieces: int = 1,
+    steps: int = 1,
 ) -> Callable[[], float]:
-    """A function that takes one step, of so many micro-batches."""
+    """A function that takes some steps, of so many micro-batches each."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _Model(config, vocab, tokens.shape[1] - 1).to(device)
     forward = torch.compile(model) if compiled else model
@@ -79,18 +80,25 @@ def make(
 
     parts = list(zip(inputs.chunk(pieces), labels.chunk(pieces), strict=True))
 
-    def run() -> float:
+    def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total = torch.zeros((), device=device)
         for some, targets in parts:
             with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16):
                 logits = forward(some).view(-1, vocab)
             loss = F.cross_entropy(logits.float(), targets) / pieces
             loss.backward()
-            total += float(loss.detach())
+            total += loss.detach()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         return total
+
+    def run() -> float:
+        for _ in range(steps):
+            total = step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return float(total)
 
     return run
 
