@@ -21,7 +21,7 @@ from calibtrain.parallel.flops import training_flops
 from calibtrain.readout import default_chunk
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import initial_state
-from calibtrain.training.step import make_train_step
+from calibtrain.training.step import for_replicas, make_train_step
 
 
 def stacked(
@@ -32,7 +32,7 @@ def stacked(
     optimizer = make_optimizer(OptimizerConfig(), 1000)
     # as the training engine does: the logits held at once are shared among the replicas
     chunk = max(1, default_chunk(vocab, jax.default_backend()) // len(batches))
-    step = jax.vmap(make_train_step(network, optimizer, chunk=chunk))
+    step = for_replicas(make_train_step(network, optimizer, chunk=chunk))
     seeds = jnp.arange(len(batches))
     states = jax.jit(jax.vmap(lambda seed: initial_state(network, optimizer, seed)))(seeds)
     batch = jax.tree.map(lambda *parts: jnp.stack(parts), *batches)

@@ -8,8 +8,10 @@ block can see are skipped.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -48,11 +50,29 @@ def attend(
     if implementation == "splash":
         return _splash(query, key, value, segments)
     together = (segments[:, :, None] == segments[:, None, :])[:, None]
+    if _OVER_REPLICAS.get():
+        together = jnp.broadcast_to(together, (len(query), query.shape[2], *together.shape[2:]))
     library: Any = implementation
     # told that it is causal, cuDNN leaves out what lies above the diagonal
     return jax.nn.dot_product_attention(
         query, key, value, mask=together, is_causal=True, implementation=library
     )
+
+
+@contextlib.contextmanager
+def over_replicas() -> Iterator[None]:
+    """Around the tracing of what is mapped over replicas (`jax.vmap`).
+
+    JAX's rule for cuDNN then wants a mask of each head; otherwise one serves all heads.
+    """
+    before = _OVER_REPLICAS.set(True)
+    try:
+        yield
+    finally:
+        _OVER_REPLICAS.reset(before)
+
+
+_OVER_REPLICAS = contextvars.ContextVar("over_replicas", default=False)
 
 
 def attend_to_cache(

@@ -27,7 +27,12 @@ from calibtrain.training import checkpoint
 from calibtrain.training.objective import Objective
 from calibtrain.training.plan import Plan
 from calibtrain.training.state import TrainState, initial_state
-from calibtrain.training.step import StepResult, default_micro_batches, make_train_step
+from calibtrain.training.step import (
+    StepResult,
+    default_micro_batches,
+    for_replicas,
+    make_train_step,
+)
 
 Figures = list[dict[str, float]]
 """Numbers by name, a mapping a replica."""
@@ -239,7 +244,7 @@ def lower_step(
     rows: tuple[int, ...] = (config.batch.rows, plan.batches.context)
     place: Any = layout.rows
     if replicas is not None:
-        step = jax.vmap(step, spmd_axis_name="replica" if layout.devices > 1 else None)
+        step = for_replicas(step, "replica" if layout.devices > 1 else None)
         rows, place = (replicas, *rows), layout.replicated_rows
 
     def step_with_stop(state: TrainState, batch: Batch, flags: Array) -> StepResult:

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from calibtrain.data.batches import Batch
 from calibtrain.losses.preference import REFERENCE
 from calibtrain.models import ADAPTER, Network, Params
+from calibtrain.models.attention import over_replicas
 from calibtrain.parallel.mesh import ROWS, Layout, gather, sum_and_scatter
 from calibtrain.readout import Pull, TokenStats, accumulate, additive_loss
 from calibtrain.training.objective import Coupled, LossState, Objective
@@ -120,6 +121,24 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, running, memory), metrics
 
     return step
+
+
+def for_replicas(
+    step: Callable[[TrainState, Batch], StepResult], axis: str | None = None
+) -> Callable[[TrainState, Batch], StepResult]:
+    """A step of several replicas at once, whose states and batches have a leading axis.
+
+    Args:
+        step: of one.
+        axis: of the mesh, which shares out the replicas, if there is one.
+    """
+    mapped = jax.vmap(step, spmd_axis_name=axis)
+
+    def together(states: TrainState, batches: Batch) -> StepResult:
+        with over_replicas():
+            return mapped(states, batches)
+
+    return together
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from calibtrain.config import ModelConfig
 from calibtrain.models import build, compute_dtype, count_parameters
-from calibtrain.models.attention import attend, causal_mask
+from calibtrain.models.attention import attend, causal_mask, over_replicas
 from calibtrain.models.layers import RMSNorm, rotary_angles, rotary_frequencies, rotate
 from calibtrain.models.lstm import LSTMLayer
 from calibtrain.parallel.flops import forward_flops
@@ -84,6 +84,33 @@ def test_attention_and_its_gradients_equal_those_of_jax(time: int, implementatio
     np.testing.assert_allclose(got, want, atol=2e-5)
     for mine, theirs in zip(ours(out), back(out), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=5e-5)
+
+
+@pytest.mark.parametrize("replicas", [None, 3])
+def test_cudnn_is_asked_what_it_answers(
+    replicas: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JAX's rules for it, of shapes and of `vmap`, are there without a GPU; its version is not."""
+    version = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
+    monkeypatch.setattr(version, lambda: 91000)
+
+    def loss(query: jax.Array, segments: jax.Array) -> jax.Array:
+        return jnp.sum(attend(query, query, query, segments, "cudnn").astype(jnp.float32) ** 2)
+
+    shape = (2, 16, 4, 8)
+    query = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+    segments = jax.ShapeDtypeStruct(shape[:2], jnp.int32)
+    gradient = jax.grad(loss)
+    if replicas is not None:
+        query, segments = (
+            jax.ShapeDtypeStruct((replicas, *x.shape), x.dtype) for x in (query, segments)
+        )
+        with pytest.raises(TypeError, match="reshape"):  # one mask for all heads does not do
+            jax.eval_shape(jax.vmap(gradient), query, segments)
+        with over_replicas():
+            assert jax.eval_shape(jax.vmap(gradient), query, segments) == query
+    else:
+        assert jax.eval_shape(gradient, query, segments) == query
 
 
 def test_the_norm_and_its_gradients_equal_a_direct_float64_computation() -> None:
