@@ -1,24 +1,31 @@
 """A step with each loss beside one with cross entropy, in the same rounds.
 
-A loss over a batch takes it whole; a CPU takes others in pieces, which is faster. So such a loss is
-also put beside cross entropy that takes the batch whole.
-
 python -m benchmarks.losses [--vocab 8192] [--clock cpu] ...
+
+--alone times the readout of each token loss instead, beside a whole step of cross entropy: what a
+loss costs more than cross entropy lies there, and the rest of a step only adds its noise.
 """
 
 import argparse
 import statistics
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import CLOCKS, REPEATS, in_rounds, report
 from benchmarks.step import add_shape, example, make
 from calibtrain.config import Config, ModelConfig, validate
+from calibtrain.data.batches import Batch
+from calibtrain.models import compute_dtype
+from calibtrain.readout import additive_loss
 from calibtrain.training.objective import Objective, make_objective
+from calibtrain.training.step import FIELDS as STEP_FIELDS
 
 PLAIN = {"kind": "cross_entropy"}
-WHOLE = "cross_entropy, the batch whole"
+STEP = "a step of cross entropy"
 TOKEN_LOSSES = (
     "label_smoothing",
     "focal",
@@ -41,6 +48,31 @@ def objective(kind: str, vocab: int) -> Objective:
     return make_objective(loss, vocab_size=vocab, steps_per_epoch=100)
 
 
+def readout_alone(
+    objective: Objective, vocab: int, width: int, batch: Batch, dtype: Any
+) -> Callable[[], float]:
+    """A function that takes the loss and its gradient by hidden states and unembedding."""
+    bound = objective.bound(objective.initial_state())
+    fields = tuple(dict.fromkeys((*STEP_FIELDS, *bound.fields)))
+
+    def total(hidden: jax.Array, unembedding: jax.Array) -> jax.Array:
+        return additive_loss(
+            hidden,
+            unembedding,
+            batch.labels,
+            batch.weights,
+            lambda stats: bound.per_token(stats, jnp.zeros((), jnp.int32)),
+            fields=fields,
+            functionals=bound.functionals,
+        )[0]
+
+    keys = jax.random.split(jax.random.key(0))
+    hidden = jax.random.normal(keys[0], (*batch.labels.shape, width)).astype(dtype)
+    unembedding = jax.random.normal(keys[1], (width, vocab)) * width**-0.5
+    both = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))
+    return lambda: float(jax.block_until_ready(both(hidden, unembedding))[0])
+
+
 def ratio(times: list[float], peer: list[float]) -> float:
     """Median over the rounds."""
     return round(statistics.median(own / other for own, other in zip(times, peer, strict=True)), 3)
@@ -53,11 +85,39 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--losses", nargs="+", default=[*TOKEN_LOSSES, *BATCH_LOSSES])
+    parser.add_argument("--alone", action="store_true", help="the readout of token losses alone")
     given = parser.parse_args()
     config = ModelConfig(width=given.width, depth=given.depth, heads=given.heads)
     batch = example(np.random.default_rng(0), given.vocab, given.rows, given.context)
     runs: dict[str, Callable[[], float]] = {}
     temporary: dict[str, int] = {}
+    facts = {
+        "tokens": given.rows * given.context,
+        "width": given.width,
+        "rows": given.rows,
+        "context": given.context,
+        "vocab": given.vocab,
+        "clock": given.clock,
+    }
+    if given.alone:
+        step, _ = make(config, given.vocab, batch)
+        runs[STEP] = step
+        for kind in ("cross_entropy", *(kind for kind in given.losses if kind in TOKEN_LOSSES)):
+            runs[kind] = readout_alone(
+                objective(kind, given.vocab),
+                given.vocab,
+                given.width,
+                batch,
+                compute_dtype(config),
+            )
+        seconds = in_rounds(runs, given.repeats, given.clock)
+        plain = seconds["cross_entropy"]
+        for kind, times in seconds.items():
+            more = [own - other for own, other in zip(times, plain, strict=True)]
+            share = statistics.median(more) / statistics.median(seconds[STEP])
+            share_of_step = None if kind == STEP else round(share, 4)
+            report("losses", kind, times, more_of_a_step=share_of_step, **facts)
+        return
     for kind in ("cross_entropy", *given.losses):
         runs[kind], temporary[kind] = make(
             config,
@@ -66,28 +126,16 @@ def main() -> None:
             objective=objective(kind, given.vocab),
             steps=given.steps,
         )
-    plain = objective("cross_entropy", given.vocab)
-    runs[WHOLE], temporary[WHOLE] = make(
-        config, given.vocab, batch, objective=plain, pieces=1, steps=given.steps
-    )
     seconds = in_rounds(runs, given.repeats, given.clock, steps=given.steps)
     for kind, times in seconds.items():
         report(
             "losses",
             kind,
             times,
-            tokens=given.rows * given.context,
             times_cross_entropy=ratio(times, seconds["cross_entropy"]),
-            times_cross_entropy_whole=ratio(times, seconds[WHOLE])
-            if kind in BATCH_LOSSES
-            else None,
             temporary_bytes=temporary[kind],
-            width=given.width,
             depth=given.depth,
-            rows=given.rows,
-            context=given.context,
-            vocab=given.vocab,
-            clock=given.clock,
+            **facts,
         )
 
 

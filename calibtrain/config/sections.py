@@ -199,7 +199,7 @@ class BatchConfig(Section):
     """Rows of one context each, over all devices."""
     accumulate: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = "auto"
     """Micro-batches a step (gradient accumulation); must divide rows. auto: what the platform takes
-    fastest: on a CPU, of some thousand tokens each (unless a loss couples tokens); elsewhere 1."""
+    fastest: on a CPU, of some thousand tokens each (1 where a loss looks at all); elsewhere 1."""
 
     @property
     def cuts(self) -> int:

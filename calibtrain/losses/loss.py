@@ -51,8 +51,8 @@ class BatchLoss(abc.ABC):
 
     Attributes:
         fields: of `TokenStats` that it reads.
-        tokens: about how many tokens of a batch it is computed over, evenly spaced in every row
-            and moving from step to step; none: all.
+        tokens: about how many tokens of a batch it is computed over, of a few rows, evenly spaced
+            in each and moving from step to step; none: all.
     """
 
     fields: ClassVar[tuple[str, ...]]

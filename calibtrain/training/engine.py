@@ -348,7 +348,9 @@ def _micro_batches(plan: Plan, layout: Layout) -> int:
         return asked
     rows = plan.config.batch.rows // layout.row_shares
     platform = layout.mesh.devices.flat[0].platform
-    return default_micro_batches(rows, plan.batches.context, platform, plan.objective)
+    return default_micro_batches(
+        rows, plan.batches.context, platform, plan.objective, layout.row_shares
+    )
 
 
 def _memory(plan: Plan, layout: Layout, shapes: TrainState, compiled: Any) -> dict[str, int]:

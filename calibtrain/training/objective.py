@@ -42,6 +42,9 @@ _KINDS: dict[str, Any] = {
     "z_loss": losses.ZLoss,
 }
 
+LEAST_ROWS = 4
+"""That batch terms look at: tokens of one row resemble each other."""
+
 _SCHEDULE = {"kind", "weight", "from_step", "ramp_steps"}
 
 
@@ -124,6 +127,20 @@ class Objective:
             for size in sizes
         )
 
+    def rows_looked_at(self, rows: int, context: int) -> int:
+        """Of a batch of so many rows, how many hold what the batch terms look at.
+
+        A divisor of the rows, so that those are evenly spaced. Rows rather than some places of all
+        of them, because a row's statistics take the forward pass of the whole row.
+        """
+        if not self.batch_terms:
+            return 0
+        sizes = [term.loss.tokens for term in self.batch_terms]
+        wanted = rows
+        if None not in sizes:
+            wanted = min(rows, max(LEAST_ROWS, -(-max(sizes) // context)))
+        return min(n for n in range(wanted, rows + 1) if rows % n == 0)
+
     def per_token(self, stats: TokenStats, step: Int[Array, ""]) -> Float[Array, "*tokens"]:
         """The weighted sum of the token terms."""
         if not self.token_terms:
@@ -176,11 +193,7 @@ class Coupled:
     terms: tuple[Term, ...]
 
     def columns(self, step: Int[Array, ""], rows: int, context: int) -> Int[Array, " some"] | None:
-        """Which places of every row are looked at, of a batch of so many rows; none: all.
-
-        They do not depend on the row, so that devices and micro-batches, which hold some rows each,
-        look at the same tokens as one that holds them all.
-        """
+        """Which places of each of so many rows are looked at; none: all."""
         each = context if self.tokens is None else max(1, self.tokens // rows)
         if each >= context:
             return None

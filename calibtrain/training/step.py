@@ -2,14 +2,15 @@
 
 What is a sum over tokens is taken a micro-batch and a device at a time. What couples tokens (the
 batch terms of the objective) is a function of a few statistics a token: those are gathered from all
-devices, and with several micro-batches from all of them before any gradient is taken, so that its
-value and its gradient do not depend on how a batch is cut.
+devices before any gradient is taken of them, so that its value and its gradient do not depend on
+how a batch is cut. They are those of some rows, which come first: where one micro-batch holds them,
+they take no forward pass of their own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -46,16 +47,35 @@ LEAST_MICRO_BATCH = {"cpu": 640}
 temporaries in its caches, and the kernel has fewer new pages to clear."""
 
 
-def default_micro_batches(rows: int, context: int, platform: str, objective: Objective) -> int:
-    """Pieces that rows of one device are cut into on a platform when a caller does not say."""
-    if platform not in LEAST_MICRO_BATCH or objective.batch_terms:  # they would take a pass more
+def default_micro_batches(
+    rows: int, context: int, platform: str, objective: Objective, shares: int = 1
+) -> int:
+    """Pieces that the rows of one device are cut into on a platform when a caller does not say.
+
+    The first holds all rows that batch terms look at, so that none takes another forward pass.
+
+    Args:
+        rows: of one device.
+        context: tokens of each.
+        platform: of the device.
+        objective: what is minimised.
+        shares: devices that hold as many rows each.
+    """
+    if platform not in LEAST_MICRO_BATCH:
         return 1
-    least = LEAST_MICRO_BATCH[platform]
+    looked_at = _most_of_a_device(objective.rows_looked_at(rows * shares, context), rows, shares)
+    least = max(LEAST_MICRO_BATCH[platform], looked_at * context)
     return max(
         pieces
         for pieces in range(1, rows + 1)
         if rows % pieces == 0 and (pieces == 1 or rows // pieces * context >= least)
     )
+
+
+def _most_of_a_device(looked_at: int, rows: int, shares: int) -> int:
+    """The most evenly spaced rows that one device holds, wherever the first of them lies."""
+    every = rows * shares // max(1, looked_at)
+    return min(looked_at, rows, -(-rows // every))
 
 
 def make_train_step(
@@ -168,46 +188,83 @@ class _Loss:
         weight = jnp.sum(batch.weights)
         if self.shares > 1 and self.objective.batch_terms:
             weight = jax.lax.psum(weight, ROWS)
-        if self.micro_batches == 1:
+        view = self._view(*batch.labels.shape)
+        parts = self._parts(batch, view, step)
 
-            def at_once(params: Params) -> tuple[Array, Sums]:
-                outlook = self._outlook(params, batch)
-                slopes, coupled, more = self._slopes(self._seen(outlook, batch, step), weight, step)
-                total, sums = self._read(outlook, batch, step, memory, slopes)
-                return total, self._with(sums, coupled, more)
+        def plain(params: Params, part: _Part) -> tuple[Array, Sums]:
+            return self._read(self._outlook(params, part), part, step, memory)
 
-            return jax.grad(at_once, has_aux=True)(params)
-        micro = jax.tree.map(lambda x: x.reshape(self.micro_batches, -1, *x.shape[1:]), batch)
-        slopes, coupled, more = self._slopes(self._seen_in(params, micro, step), weight, step)
+        if self.micro_batches > 1 and view.parts == 0:
+            return _summed(plain, params, parts)
+        if view.parts > 1:
+            ahead = jax.tree.map(lambda x: x[: view.parts], parts)
+            seen = self._seen_in(params, ahead, view, step)
+            slopes, coupled, more = self._slopes(seen, weight, step, parts=True)
 
-        def one(params: Params, part: tuple[Batch, Seen]) -> tuple[Array, Sums]:
-            return self._read(self._outlook(params, part[0]), part[0], step, memory, part[1])
+            def pulled(params: Params, x: tuple[_Part, Seen]) -> tuple[Array, Sums]:
+                pulls = self._pulls(x[1], x[0], view, step)
+                return self._read(self._outlook(params, x[0]), x[0], step, memory, pulls)
 
-        gradient = jax.grad(one, has_aux=True)
+            grads, sums = _summed(pulled, params, (ahead, slopes))
+        else:  # what batch terms look at is in the first micro-batch: one forward pass does
+            first = jax.tree.map(lambda x: x[0], parts)
 
-        def add(total: Any, part: tuple[Batch, Seen]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient(params, part)), None
+            def at_once(params: Params) -> tuple[Array, tuple[Sums, Array, Sums]]:
+                outlook = self._outlook(params, first)
+                seen = self._seen(outlook, first, view, step)
+                slopes, coupled, more = self._slopes(seen, weight, step)
+                pulls = self._pulls(slopes, first, view, step)
+                total, sums = self._read(outlook, first, step, memory, pulls)
+                return total, (sums, coupled, more)
 
-        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], (micro, slopes)))
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        grads, sums = jax.lax.scan(add, nothing, (micro, slopes))[0]
+            grads, (sums, coupled, more) = jax.grad(at_once, has_aux=True)(params)
+        done = max(1, view.parts)
+        if done < self.micro_batches:
+            rest = jax.tree.map(lambda x: x[done:], parts)
+            grads, sums = _summed(plain, params, rest, (grads, sums))
         return grads, self._with(sums, coupled, more)
 
-    def _outlook(self, params: Params, batch: Batch) -> Outlook:
-        return self.network.apply(params, batch.tokens, batch.segments)
+    def _view(self, rows: int, context: int) -> _View:
+        """Of a device's rows."""
+        looked_at = self.objective.rows_looked_at(rows * self.shares, context)
+        own = _most_of_a_device(looked_at, rows, self.shares)
+        size = rows // self.micro_batches
+        return _View(looked_at, min(own, size), -(-own // size))
+
+    def _parts(self, batch: Batch, view: _View, step: Array) -> _Part:
+        """The micro-batches, the rows that batch terms look at foremost: a leading axis more."""
+        rows = len(batch.labels)
+        looked_at = jnp.zeros((rows,), bool)
+        if view.looked_at:
+            every = rows * self.shares // view.looked_at
+            before = jax.lax.axis_index(ROWS) * rows if self.shares > 1 else 0
+            looked_at = (before + jnp.arange(rows)) % every == step % every
+            if every > 1:
+                order = jnp.argsort(~looked_at, stable=True)
+                batch, looked_at = jax.tree.map(lambda x: x[order], (batch, looked_at))
+        return jax.tree.map(
+            lambda x: x.reshape(self.micro_batches, -1, *x.shape[1:]), _Part(batch, looked_at)
+        )
+
+    def _outlook(self, params: Params, part: _Part) -> Outlook:
+        return self.network.apply(params, part.batch.tokens, part.batch.segments)
 
     def _read(
-        self, outlook: Outlook, batch: Batch, step: Array, memory: LossState, slopes: Seen
+        self,
+        outlook: Outlook,
+        part: _Part,
+        step: Array,
+        memory: LossState,
+        pulls: Sequence[Pull] = (),
     ) -> tuple[Array, Sums]:
         """Token terms, summed, with the gradient of the batch terms besides; and sums."""
         hidden, unembedding, temperature = outlook
-        bound = self.objective.bound(memory)
-        coupled = self.objective.coupled
-        pulls = [self._pull(*part, batch, step) for part in zip(coupled, slopes, strict=True)]
-        fields = [field for part in coupled for field in part.fields]
+        batch, bound = part.batch, self.objective.bound(memory)
+        coupled = self.objective.coupled if pulls else ()
+        fields = [field for some in coupled for field in some.fields]
         functionals = bound.functionals
-        for part in coupled:
-            functionals |= part.functionals
+        for some in coupled:
+            functionals |= some.functionals
         total, stats = additive_loss(
             hidden,
             unembedding,
@@ -236,66 +293,57 @@ class _Loss:
                 sums[f"loss/{term.name}"] = jnp.sum(value * batch.weights)
         return total, sums
 
-    def _columns(self, part: Coupled, batch: Batch, step: Array) -> Array | None:
-        """The places of every row that some batch terms look at; none: all."""
-        rows, context = batch.labels.shape
-        return part.columns(step, rows * self.shares * self.micro_batches, context)
-
-    def _seen(self, outlook: Outlook, batch: Batch, step: Array) -> Seen:
+    def _seen(self, outlook: Outlook, part: _Part, view: _View, step: Array) -> Seen:
         """Statistics of the tokens that batch terms are computed over; no gradient."""
         outlook = jax.lax.stop_gradient(outlook)
-        return [self._look(part, outlook, batch, step) for part in self.objective.coupled]
+        return [self._look(some, outlook, part, view, step) for some in self.objective.coupled]
 
-    def _seen_in(self, params: Params, micro: Batch, step: Array) -> Seen:
-        """The same of each micro-batch."""
-        if not self.objective.batch_terms:
-            return []
+    def _seen_in(self, params: Params, parts: _Part, view: _View, step: Array) -> Seen:
+        """The same of each of some micro-batches."""
 
-        def look(_: None, batch: Batch) -> tuple[None, Seen]:
-            return None, self._seen(self._outlook(params, batch), batch, step)
+        def look(_: None, part: _Part) -> tuple[None, Seen]:
+            return None, self._seen(self._outlook(params, part), part, view, step)
 
-        return jax.lax.scan(look, None, micro)[1]
+        return jax.lax.scan(look, None, parts)[1]
 
     def _look(
-        self, part: Coupled, outlook: Outlook, batch: Batch, step: Array
+        self, some: Coupled, outlook: Outlook, part: _Part, view: _View, step: Array
     ) -> tuple[TokenStats, Array]:
         hidden, unembedding, temperature = outlook
-        columns = self._columns(part, batch, step)
-        labels, weights = batch.labels, batch.weights
-        if columns is not None:
-            hidden, labels, weights, temperature = jax.tree.map(
-                lambda x: jnp.take(x, columns, axis=1), (hidden, labels, weights, temperature)
-            )
+        batch, place = part.batch, view.places(some, part, step)
+        hidden, labels, weights, temperature = jax.tree.map(
+            lambda x: x[place], (hidden, batch.labels, part.weights, temperature)
+        )
         sums, stats = accumulate(
             hidden,
             unembedding,
             labels,
             weights,
-            part.reduction,
+            some.reduction,
             temperature=temperature,
             **self.network.reading,
-            fields=part.fields,
-            functionals=part.functionals,
+            fields=some.fields,
+            functionals=some.functionals,
             chunk=self.chunk,
         )
         extra = stats.extra
         if batch.reference is not None:
-            extra = {**extra, REFERENCE: batch.reference}
+            extra = {**extra, REFERENCE: batch.reference[: view.rows]}
         return dataclasses.replace(stats, sums=sums, extra=extra), weights
 
-    def _pull(
-        self, part: Coupled, slopes: tuple[TokenStats, Array], batch: Batch, step: Array
-    ) -> Pull:
-        """The same as of all tokens: 0 of those that are not looked at."""
-        stats, _ = slopes
-        extra = {name: stats.extra[name] for name in part.functionals}
-        stats, sums = dataclasses.replace(stats, extra=extra, sums={}), stats.sums
-        columns, weights = self._columns(part, batch, step), batch.weights
-        if columns is not None:
-            stats = jax.tree.map(lambda x: jnp.zeros_like(weights).at[:, columns].set(x), stats)
-            weights = jnp.zeros_like(weights).at[:, columns].set(weights[:, columns])
-        reduction = part.reduction if sums else None
-        return Pull(dataclasses.replace(stats, sums=sums), weights, reduction)
+    def _pulls(self, slopes: Seen, part: _Part, view: _View, step: Array) -> list[Pull]:
+        """Slopes as of all tokens: 0 of those that are not looked at."""
+        nothing = jnp.zeros_like(part.weights)
+        pulls = []
+        for some, (stats, _) in zip(self.objective.coupled, slopes, strict=True):
+            place = view.places(some, part, step)
+            extra = {name: stats.extra[name] for name in some.functionals}
+            by_token = dataclasses.replace(stats, extra=extra, sums={})
+            by_token = jax.tree.map(lambda x, at=place: nothing.at[at].set(x), by_token)
+            weights = nothing.at[place].set(part.weights[place])
+            reduction = some.reduction if stats.sums else None
+            pulls.append(Pull(dataclasses.replace(by_token, sums=stats.sums), weights, reduction))
+        return pulls
 
     def _coupled(self, seen: Seen, weight: Array, step: Array) -> tuple[Array, Sums]:
         """This device's share of the batch terms (times the batch's weight): weighted sum, each."""
@@ -309,13 +357,15 @@ class _Loss:
                 each[f"loss/{term.name}"] = value
         return total, each if self.objective.names else {}
 
-    def _slopes(self, seen: Seen, weight: Array, step: Array) -> tuple[Seen, Array, Sums]:
-        """Derivatives of the batch terms by what is seen; and their values."""
+    def _slopes(
+        self, seen: Seen, weight: Array, step: Array, parts: bool = False
+    ) -> tuple[Seen, Array, Sums]:
+        """Derivatives of the batch terms by what is seen, maybe in parts; and their values."""
         if not self.objective.batch_terms:
             return [], jnp.zeros(()), {}
 
         def together(seen: Seen) -> tuple[Array, Sums]:
-            if self.micro_batches > 1:
+            if parts:
                 seen = [_whole(*part) for part in seen]
             return self._coupled(seen, weight, step)
 
@@ -336,6 +386,58 @@ class _Loss:
         if not self.objective.batch_terms:
             return sums
         return {**sums, "loss": sums["loss"] + coupled, **more}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A micro-batch.
+
+    Attributes:
+        batch: its rows.
+        looked_at: whether batch terms look at a row.
+    """
+
+    batch: Batch
+    looked_at: Array
+
+    @property
+    def weights(self) -> Array:
+        """Of the tokens that batch terms may look at; of all others 0."""
+        return self.batch.weights * self.looked_at[:, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """Where what batch terms look at lies.
+
+    Attributes:
+        looked_at: rows of the whole batch.
+        rows: foremost ones of a micro-batch, among which are all of its own.
+        parts: micro-batches of a device, from the first, that hold some.
+    """
+
+    looked_at: int
+    rows: int
+    parts: int
+
+    def places(self, some: Coupled, part: _Part, step: Array) -> Any:
+        """An index of rows and places in them."""
+        columns = some.columns(step, self.looked_at, part.batch.labels.shape[1])
+        return slice(self.rows) if columns is None else (slice(self.rows), columns)
+
+
+def _summed(function: Any, params: Params, parts: Any, total: Any = None) -> Any:
+    """Gradients and what comes with them, summed over micro-batches, and added to a total."""
+    gradient = jax.grad(function, has_aux=True)
+    if total is None:  # zeros rather than the first, of which the memory would be held as well
+        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], parts))
+        total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, gradient(params, part)), None
+
+    return jax.lax.scan(add, total, parts)[0]
 
 
 def _whole(stats: TokenStats, weights: Array) -> tuple[TokenStats, Array]:

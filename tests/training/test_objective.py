@@ -40,6 +40,15 @@ EVERY_BATCH_LOSS = [
 ]
 """Those that couple tokens, over all of them and over some; and one that remembers."""
 
+OVER_FEW = [
+    {"kind": "cross_entropy"},
+    {"kind": "mmce", "tokens": 40},
+    {"kind": "soft_binned_ece", "tokens": 24},
+    {"kind": "mdca", "weight": 0.2, "tokens": 64},
+    {"kind": "selective_smoothing", "weight": 0.1},
+]
+"""Those that look at four rows of eight."""
+
 
 def terms(*loss: Any) -> Any:
     return validate(Config, {"loss": list(loss)}).loss
@@ -61,9 +70,14 @@ def one_step(loss: Any, accumulate: int, vocab: int = 40) -> tuple[Any, Any, Bat
     return (state, *step(state, batch)), network, batch
 
 
-def test_gradient_accumulation_changes_no_loss() -> None:
-    (_, one, metrics), _, _ = one_step(EVERY_BATCH_LOSS, 1)
-    (_, four, others), _, _ = one_step(EVERY_BATCH_LOSS, 4)
+@pytest.mark.parametrize(
+    ("loss", "accumulate"),
+    [(EVERY_BATCH_LOSS, 4), (OVER_FEW, 2), (OVER_FEW, 4)],
+    ids=["all rows", "some, in the first part", "some, in two parts"],
+)
+def test_gradient_accumulation_changes_no_loss(loss: Any, accumulate: int) -> None:
+    (_, one, metrics), _, _ = one_step(loss, 1)
+    (_, four, others), _, _ = one_step(loss, accumulate)
     np.testing.assert_allclose(metrics["loss"], others["loss"], rtol=1e-6)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
@@ -100,17 +114,51 @@ def test_the_gradient_is_that_of_the_whole_sum_on_whole_logits(accumulate: int) 
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
 
 
-def test_devices_and_micro_batches_change_no_loss(tmp_path: Path) -> None:
-    """Four devices, whose rows are in two parts each, against one."""
-    config = tmp_path / "config.yaml"
-    config.write_text(
-        to_yaml(tiny(loss=EVERY_BATCH_LOSS, batch={"rows": 8}, budget={"steps": 6}, log_every=1))
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_a_batch_loss_is_that_of_the_rows_that_have_their_turn(accumulate: int) -> None:
+    """Every other row of eight, those of an even number first."""
+    vocab, network = 40, build(tiny().model, 40)
+    objective = make_objective(
+        terms({"kind": "cross_entropy"}, {"kind": "dca", "tokens": 64}), vocab_size=vocab
     )
+    standstill = optax.sgd(0.0)
+    state = initial_state(network, standstill, 0, objective)
+    rng = np.random.default_rng(0)
+    tokens, labels = rng.integers(0, vocab, (2, 8, 16))
+    weights = (rng.random((8, 16)) < 0.9).astype(np.float32)
+    batch = Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights)))
+    step = jax.jit(make_train_step(network, standstill, objective=objective, accumulate=accumulate))
+    hidden, unembedding = network.apply(state.params, batch.tokens, batch.segments)[:2]
+    p = np.asarray(jax.nn.softmax(hidden @ unembedding))
+    lead = (p.argmax(-1) == labels) - p.max(-1)
+    nll = -np.log(np.take_along_axis(p, labels[..., None], -1)[..., 0])
+    for number in range(3):
+        state, metrics = step(state, batch)
+        rows = slice(number % 2, None, 2)
+        gap = abs(np.sum(lead[rows] * weights[rows]) / weights[rows].sum())
+        whole = np.sum(nll * weights) / weights.sum() + gap
+        assert float(metrics["loss"]) == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "devices", "more"),
+    [
+        (EVERY_BATCH_LOSS, 4, ("mesh.fsdp=2", "batch.accumulate=2")),
+        (OVER_FEW, 8, ("mesh.fsdp=2", "batch.accumulate=1")),
+    ],
+    ids=["rows in two parts", "devices with nothing to look at"],
+)
+def test_devices_and_micro_batches_change_no_loss(
+    tmp_path: Path, loss: Any, devices: int, more: tuple[str, ...]
+) -> None:
+    """Several devices against one."""
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(tiny(loss=loss, batch={"rows": 8}, budget={"steps": 6}, log_every=1)))
     lines = []
-    for devices, more in ((1, ()), (4, ("mesh.fsdp=2", "batch.accumulate=2"))):
-        run = tmp_path / str(devices)
-        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        done = call("train", config, *more, "--run", run, environment=flags)
+    for count, shared_out in ((1, ()), (devices, more)):
+        run = tmp_path / str(count)
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        done = call("train", config, *shared_out, "--run", run, environment=flags)
         assert done.returncode == 0, done.stderr
         text = (run / "metrics.jsonl").read_text().splitlines()
         lines.append([json.loads(line) for line in text])

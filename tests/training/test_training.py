@@ -22,7 +22,7 @@ from calibtrain.models import build
 from calibtrain.parallel.flops import training_flops
 from calibtrain.training.checkpoint import Identity, remove_unfinished, save, steps_saved
 from calibtrain.training.finite import NonFiniteError
-from calibtrain.training.objective import Objective, Term
+from calibtrain.training.objective import LEAST_ROWS, Objective, Term
 from calibtrain.training.optimizer import decay_mask, learning_rate_schedule, make_optimizer
 from calibtrain.training.plan import make_plan
 from calibtrain.training.run import RunFolder
@@ -92,8 +92,29 @@ def test_a_cpu_cuts_a_batch_into_equal_pieces_that_are_not_small(rows: int, cont
     assert rows % pieces == 0
     assert pieces == 1 or rows // pieces * context >= LEAST_MICRO_BATCH["cpu"]
     assert default_micro_batches(rows, context, "tpu", plain) == 1
-    coupled = Objective(plain.token_terms, (Term("dca", losses.DCA()),))
-    assert default_micro_batches(rows, context, "cpu", coupled) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 6, 7, 16, 64])
+@pytest.mark.parametrize("shares", [1, 2, 8])
+@pytest.mark.parametrize("tokens", [32, 1024, None])
+def test_the_first_piece_holds_all_that_batch_terms_look_at(
+    rows: int, shares: int, tokens: int | None
+) -> None:
+    context = 180
+    coupled = Objective(batch_terms=(Term("dca", losses.DCA(tokens=tokens)),))
+    looked_at = coupled.rows_looked_at(rows * shares, context)
+    assert rows * shares % looked_at == 0
+    if tokens is None:
+        assert looked_at == rows * shares
+    else:
+        assert looked_at >= min(LEAST_ROWS, rows * shares)
+        assert looked_at * context >= min(tokens, rows * shares * context)
+    pieces = default_micro_batches(rows, context, "cpu", coupled, shares)
+    assert rows % pieces == 0
+    every = rows * shares // looked_at
+    for step in range(every):
+        own = np.arange(rows * shares).reshape(shares, rows) % every == step
+        assert own.sum(axis=1).max() <= rows // pieces
 
 
 def test_pieces_of_a_batch_need_less_memory() -> None:
