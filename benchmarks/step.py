@@ -19,10 +19,11 @@ from calibtrain.data.batches import Batch
 from calibtrain.models import build, compute_dtype
 from calibtrain.parallel.flops import training_flops
 from calibtrain.readout import FIELDS
+from calibtrain.training.gradient import default_micro_batches
 from calibtrain.training.objective import Objective
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import TrainState, initial_state
-from calibtrain.training.step import default_micro_batches, make_train_step
+from calibtrain.training.step import make_train_step
 
 PEER = "torch eager"
 

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from calibtrain.chunks import Chunks
 from calibtrain.token_stats import (
     FIELDS,
-    MASKED,
     Functional,
     TokenStats,
     first_largest,
@@ -38,7 +38,6 @@ __all__ = [
     "TokenStats",
     "accumulate",
     "additive_loss",
-    "default_chunk",
     "first_largest",
     "is_entry",
     "probabilities",
@@ -46,14 +45,6 @@ __all__ = [
     "statistics",
 ]
 
-
-CHUNK_ELEMENTS = {"cpu": 2**22}
-"""Logits held at once when no chunk is given, by platform: on a CPU what its caches nearly hold."""
-CHUNK_ELEMENTS_ELSEWHERE = 2**26
-"""The same on an accelerator, where small products leave most of the chip idle: 256 MiB."""
-
-LEAST_CHUNK = 128
-"""Tokens, however large the vocabulary: every chunk passes over the whole unembedding."""
 
 Reduction = Callable[[Array, Array, Array], Any]
 """Reduces a chunk: (logits [tokens, vocab], labels [tokens], weights [tokens]) -> arrays that add
@@ -93,12 +84,6 @@ class Pull:
         return sum((jnp.sum(slope * value) for slope, value in pairs), start=jnp.zeros(()))
 
 
-def default_chunk(vocab: int, platform: str) -> int:
-    """Tokens multiplied at once on a platform ("cpu", "gpu", "tpu") when a caller does not say."""
-    elements = CHUNK_ELEMENTS.get(platform, CHUNK_ELEMENTS_ELSEWHERE)
-    return max(LEAST_CHUNK, elements // vocab)
-
-
 def readout(
     hidden: Float[Array, "*tokens width"],
     unembedding: Float[Array, "width vocab"],
@@ -123,7 +108,7 @@ def readout(
         temperature: divides the logits; a scalar, or one a token (broadcast to the tokens' shape).
         vocab_size: columns from here on only pad the vocabulary and get probability 0.
         soft_cap: logits become soft_cap * tanh(logits / soft_cap), before the temperature.
-        chunk: tokens multiplied at once; default: `default_chunk`.
+        chunk: tokens multiplied at once; default: `chunks.default_chunk`.
         fields: the statistics wanted; the others are None and cost nothing.
         functionals: further per-token functionals of the logits, run inside the same pass.
 
@@ -134,7 +119,7 @@ def readout(
         ValueError: for an unknown field or shapes that do not fit.
     """
     _check_fields(fields)
-    tokens = _Tokens.of(hidden, unembedding, labels, vocab_size, chunk)
+    tokens = Chunks.of(hidden, unembedding, labels, vocab_size, chunk)
     inverse = _inverse(temperature, labels.shape)
 
     @jax.checkpoint  # the backward pass computes a chunk's logits again instead of keeping them
@@ -209,7 +194,7 @@ def additive_loss(
         ValueError: for an unknown field or shapes that do not fit.
     """
     _check_fields(fields)
-    tokens = _Tokens.of(hidden, unembedding, labels, vocab_size, chunk)
+    tokens = Chunks.of(hidden, unembedding, labels, vocab_size, chunk)
     split_labels = tokens.split(labels)
     split_weights = tokens.split(jax.lax.stop_gradient(weights))
     split_slopes = [jax.tree.map(tokens.split, (pull.by_token, pull.weights)) for pull in pulls]
@@ -307,7 +292,7 @@ def accumulate(
         ValueError: for an unknown field or shapes that do not fit.
     """
     _check_fields(fields)
-    tokens = _Tokens.of(hidden, unembedding, labels, vocab_size, chunk)
+    tokens = Chunks.of(hidden, unembedding, labels, vocab_size, chunk)
     columns = unembedding.astype(hidden.dtype)
     inputs = (
         tokens.split(hidden),
@@ -356,63 +341,3 @@ def _logits(product: Array, soft_cap: float | None, inverse: Any) -> Array:
     if inverse is not None:
         product = product * inverse[:, None]
     return kept_on_cpus(product)  # so that every reader sees the same rounding of a logit
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tokens:
-    """How tokens of any leading shape are cut into equal chunks, the last one padded."""
-
-    shape: tuple[int, ...]
-    count: int
-    chunk: int
-    chunks: int
-    vocab_size: int
-
-    @classmethod
-    def of(
-        cls, hidden: Array, unembedding: Array, labels: Array, vocab_size: Any, chunk: Any
-    ) -> "_Tokens":
-        width, padded_vocab = unembedding.shape
-        shape = hidden.shape[:-1]
-        if hidden.shape[-1] != width or labels.shape != shape:
-            raise ValueError(
-                f"hidden {hidden.shape}, unembedding {unembedding.shape} and labels "
-                f"{labels.shape} do not fit: wanted [*tokens, width], [width, vocab], [*tokens]"
-            )
-        vocab_size = padded_vocab if vocab_size is None else vocab_size
-        if not 0 < vocab_size <= padded_vocab:
-            raise ValueError(f"vocab_size {vocab_size} must be in 1..{padded_vocab}")
-        if chunk is None:
-            chunk = default_chunk(padded_vocab, jax.default_backend())
-        chunk = max(1, min(chunk, labels.size))
-        return cls(shape, labels.size, chunk, -(-labels.size // chunk), vocab_size)
-
-    def masked(self, logits: Array) -> Array:
-        """The same, with what only pads the vocabulary out of the way."""
-        if self.vocab_size == logits.shape[-1]:
-            return logits
-        return jnp.where(jnp.arange(logits.shape[-1]) < self.vocab_size, logits, MASKED)
-
-    def split(self, array: Any) -> Any:
-        """[*tokens, ...] -> [chunks, chunk, ...]; None stays None."""
-        if array is None:
-            return None
-        flat = array.reshape(self.count, *array.shape[len(self.shape) :])
-        padding = [(0, self.chunks * self.chunk - self.count)] + [(0, 0)] * (flat.ndim - 1)
-        return jnp.pad(flat, padding).reshape(self.chunks, self.chunk, *flat.shape[1:])
-
-    def join(self, tree: Any) -> Any:
-        """[chunks, chunk, ...] -> [*tokens, ...], for every array of a tree."""
-
-        def one(array: Array) -> Array:
-            flat = array.reshape(self.chunks * self.chunk, *array.shape[2:])[: self.count]
-            return flat.reshape(*self.shape, *array.shape[2:])
-
-        return jax.tree.map(one, tree)
-
-    def scan(self, body: Callable[[Any, Any], Any], carry: Any, inputs: Any) -> Any:
-        """`lax.scan` over the chunks; a single chunk is computed in place."""
-        if self.chunks != 1:
-            return jax.lax.scan(body, carry, inputs)
-        carry, out = body(carry, jax.tree.map(lambda array: array[0], inputs))
-        return carry, jax.tree.map(lambda array: array[None], out)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from calibtrain.ahead.target import Target
 from calibtrain.ahead.traffic import traffic
+from calibtrain.chunks import default_chunk
 from calibtrain.config import ModelConfig
 from calibtrain.data.store import frequency_deciles
 from calibtrain.errors import UserError
@@ -18,7 +19,6 @@ from calibtrain.models.attention import choose
 from calibtrain.models.stack import choose_layers
 from calibtrain.parallel.flops import forward_flops, training_flops
 from calibtrain.parallel.mesh import make_layout
-from calibtrain.readout import default_chunk
 from calibtrain.training.engine import lower_step, state_shapes
 from calibtrain.training.networks import network_of
 from calibtrain.training.optimizer import optimizer_of

@@ -18,21 +18,17 @@ import optax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
+from calibtrain.chunks import default_chunk
 from calibtrain.data.batches import Batch
 from calibtrain.models import Network
 from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import AXES, Layout, make_layout
-from calibtrain.readout import default_chunk
 from calibtrain.training import checkpoint
+from calibtrain.training.gradient import default_micro_batches
 from calibtrain.training.objective import Objective
 from calibtrain.training.plan import Plan
 from calibtrain.training.state import TrainState, initial_state
-from calibtrain.training.step import (
-    StepResult,
-    default_micro_batches,
-    for_replicas,
-    make_train_step,
-)
+from calibtrain.training.step import StepResult, for_replicas, make_train_step
 
 Figures = list[dict[str, float]]
 """Numbers by name, a mapping a replica."""

@@ -1,17 +1,8 @@
-"""One training step, top to bottom: micro-batches, loss, gradient, update, running sums.
-
-What is a sum over tokens is taken a micro-batch and a device at a time. What couples tokens (the
-batch terms of the objective) is a function of a few statistics a token: those are gathered from all
-devices before any gradient is taken of them, so that its value and its gradient do not depend on
-how a batch is cut. They are those of some rows, which come first: where one micro-batch holds them,
-they take no forward pass of their own.
-"""
+"""One training step: loss and gradient, update, running sums; of one run or of replicas."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,62 +11,14 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 
 from calibtrain.data.batches import Batch
-from calibtrain.losses.preference import REFERENCE
 from calibtrain.models import ADAPTER, Network, Params
 from calibtrain.models.attention import over_replicas
 from calibtrain.parallel.mesh import ROWS, Layout, gather, sum_and_scatter
-from calibtrain.readout import Pull, TokenStats, accumulate, additive_loss
-from calibtrain.training.objective import Coupled, LossState, Objective
+from calibtrain.training.gradient import FIELDS, LossGradient, Sums
+from calibtrain.training.objective import LossState, Objective
 from calibtrain.training.state import TrainState
 
-FIELDS = ("nll", "log_confidence", "correct")
-
 StepResult = tuple[TrainState, dict[str, Array]]
-
-Sums = dict[str, Any]
-"""What adds up over micro-batches and devices, beside the gradient."""
-
-Outlook = tuple[Any, Any, Any]
-"""What a network says of a batch: hidden states, unembedding, temperature."""
-
-Seen = list[tuple[TokenStats, Array]]
-"""Statistics and weights of the tokens that batch terms look at, one for each `Coupled`."""
-
-
-LEAST_MICRO_BATCH = {"cpu": 640}
-"""Tokens of a micro-batch, at least, where cutting a batch pays: a CPU then finds more of its
-temporaries in its caches, and the kernel has fewer new pages to clear."""
-
-
-def default_micro_batches(
-    rows: int, context: int, platform: str, objective: Objective, shares: int = 1
-) -> int:
-    """Pieces that the rows of one device are cut into on a platform when a caller does not say.
-
-    The first holds all rows that batch terms look at, so that none takes another forward pass.
-
-    Args:
-        rows: of one device.
-        context: tokens of each.
-        platform: of the device.
-        objective: what is minimised.
-        shares: devices that hold as many rows each.
-    """
-    if platform not in LEAST_MICRO_BATCH:
-        return 1
-    looked_at = _most_of_a_device(objective.rows_looked_at(rows * shares, context), rows, shares)
-    least = max(LEAST_MICRO_BATCH[platform], looked_at * context)
-    return max(
-        pieces
-        for pieces in range(1, rows + 1)
-        if rows % pieces == 0 and (pieces == 1 or rows // pieces * context >= least)
-    )
-
-
-def _most_of_a_device(looked_at: int, rows: int, shares: int) -> int:
-    """The most evenly spaced rows that one device holds, wherever the first of them lies."""
-    every = rows * shares // max(1, looked_at)
-    return min(looked_at, rows, -(-rows // every))
 
 
 def make_train_step(
@@ -106,19 +49,19 @@ def make_train_step(
     """
     objective = objective or Objective()
     shares = layout.row_shares if layout is not None and layout.devices > 1 else 1
-    loss = _Loss(network, objective, fields, chunk, shares, accumulate)
+    gradient = LossGradient(network, objective, fields, chunk, shares, accumulate)
 
     def shared_gradient(
         params: Params, batch: Batch, step: Array, memory: LossState
     ) -> tuple[Params, Sums]:
         if layout is None or layout.devices == 1:
-            return loss.gradient(params, batch, step, memory)
+            return gradient(params, batch, step, memory)
         specs = layout.state_specs(params)
 
         def on_device(
             held: Params, batch: Batch, step: Array, memory: LossState
         ) -> tuple[Params, Sums]:
-            grads, sums = loss.gradient(gather(held, specs), batch, step, memory)
+            grads, sums = gradient(gather(held, specs), batch, step, memory)
             return sum_and_scatter(grads, specs), jax.lax.psum(sums, ROWS)
 
         run = layout.on_each_device(on_device, (specs, P(ROWS), P(), P()), (specs, P()))
@@ -159,291 +102,3 @@ def for_replicas(
             return mapped(states, batches)
 
     return together
-
-
-@dataclasses.dataclass(frozen=True)
-class _Loss:
-    """The objective, and how a batch is cut.
-
-    Attributes:
-        network: the model.
-        objective: what is minimised.
-        fields: statistics computed beside those that it reads.
-        chunk: tokens whose logits are held at once.
-        shares: devices that hold a part of the batch's rows each.
-        micro_batches: that a device's rows are cut into.
-    """
-
-    network: Network
-    objective: Objective
-    fields: tuple[str, ...]
-    chunk: int | None
-    shares: int
-    micro_batches: int
-
-    def gradient(
-        self, params: Params, batch: Batch, step: Array, memory: LossState
-    ) -> tuple[Params, Sums]:
-        """Gradient of the loss times the batch's weight, and sums, over this device's rows."""
-        weight = jnp.sum(batch.weights)
-        if self.shares > 1 and self.objective.batch_terms:
-            weight = jax.lax.psum(weight, ROWS)
-        view = self._view(*batch.labels.shape)
-        parts = self._parts(batch, view, step)
-
-        def plain(params: Params, part: _Part) -> tuple[Array, Sums]:
-            return self._read(self._outlook(params, part), part, step, memory)
-
-        if self.micro_batches > 1 and view.parts == 0:
-            return _summed(plain, params, parts)
-        if view.parts > 1:
-            ahead = jax.tree.map(lambda x: x[: view.parts], parts)
-            seen = self._seen_in(params, ahead, view, step)
-            slopes, coupled, more = self._slopes(seen, weight, step, parts=True)
-
-            def pulled(params: Params, x: tuple[_Part, Seen]) -> tuple[Array, Sums]:
-                pulls = self._pulls(x[1], x[0], view, step)
-                return self._read(self._outlook(params, x[0]), x[0], step, memory, pulls)
-
-            grads, sums = _summed(pulled, params, (ahead, slopes))
-        else:  # what batch terms look at is in the first micro-batch: one forward pass does
-            first = jax.tree.map(lambda x: x[0], parts)
-
-            def at_once(params: Params) -> tuple[Array, tuple[Sums, Array, Sums]]:
-                outlook = self._outlook(params, first)
-                seen = self._seen(outlook, first, view, step)
-                slopes, coupled, more = self._slopes(seen, weight, step)
-                pulls = self._pulls(slopes, first, view, step)
-                total, sums = self._read(outlook, first, step, memory, pulls)
-                return total, (sums, coupled, more)
-
-            grads, (sums, coupled, more) = jax.grad(at_once, has_aux=True)(params)
-        done = max(1, view.parts)
-        if done < self.micro_batches:
-            rest = jax.tree.map(lambda x: x[done:], parts)
-            grads, sums = _summed(plain, params, rest, (grads, sums))
-        return grads, self._with(sums, coupled, more)
-
-    def _view(self, rows: int, context: int) -> _View:
-        """Of a device's rows."""
-        looked_at = self.objective.rows_looked_at(rows * self.shares, context)
-        own = _most_of_a_device(looked_at, rows, self.shares)
-        size = rows // self.micro_batches
-        return _View(looked_at, min(own, size), -(-own // size))
-
-    def _parts(self, batch: Batch, view: _View, step: Array) -> _Part:
-        """The micro-batches, the rows that batch terms look at foremost: a leading axis more."""
-        rows = len(batch.labels)
-        looked_at = jnp.zeros((rows,), bool)
-        if view.looked_at:
-            every = rows * self.shares // view.looked_at
-            before = jax.lax.axis_index(ROWS) * rows if self.shares > 1 else 0
-            looked_at = (before + jnp.arange(rows)) % every == step % every
-            if every > 1:
-                order = jnp.argsort(~looked_at, stable=True)
-                batch, looked_at = jax.tree.map(lambda x: x[order], (batch, looked_at))
-        return jax.tree.map(
-            lambda x: x.reshape(self.micro_batches, -1, *x.shape[1:]), _Part(batch, looked_at)
-        )
-
-    def _outlook(self, params: Params, part: _Part) -> Outlook:
-        return self.network.apply(params, part.batch.tokens, part.batch.segments)
-
-    def _read(
-        self,
-        outlook: Outlook,
-        part: _Part,
-        step: Array,
-        memory: LossState,
-        pulls: Sequence[Pull] = (),
-    ) -> tuple[Array, Sums]:
-        """Token terms, summed, with the gradient of the batch terms besides; and sums."""
-        hidden, unembedding, temperature = outlook
-        batch, bound = part.batch, self.objective.bound(memory)
-        coupled = self.objective.coupled if pulls else ()
-        fields = [field for some in coupled for field in some.fields]
-        functionals = bound.functionals
-        for some in coupled:
-            functionals |= some.functionals
-        total, stats = additive_loss(
-            hidden,
-            unembedding,
-            batch.labels,
-            batch.weights,
-            lambda stats: bound.per_token(stats, step),
-            temperature=temperature,
-            **self.network.reading,
-            fields=tuple(dict.fromkeys((*FIELDS, *self.fields, *bound.fields, *fields))),
-            functionals=functionals,
-            chunk=self.chunk,
-            pulls=pulls,
-        )
-        sums = {
-            "weight": jnp.sum(batch.weights),
-            "loss": total,
-            "confidence": jnp.sum(stats.confidence * batch.weights),
-            "correct": jnp.sum(stats.correct * batch.weights),
-            "counts": bound.counted(stats, batch.weights),
-        }
-        if not bound.is_cross_entropy:
-            sums["nll"] = jnp.sum(stats.nll * batch.weights)
-        if bound.names:
-            for term in bound.token_terms:
-                value = term.loss.per_token(stats)
-                sums[f"loss/{term.name}"] = jnp.sum(value * batch.weights)
-        return total, sums
-
-    def _seen(self, outlook: Outlook, part: _Part, view: _View, step: Array) -> Seen:
-        """Statistics of the tokens that batch terms are computed over; no gradient."""
-        outlook = jax.lax.stop_gradient(outlook)
-        return [self._look(some, outlook, part, view, step) for some in self.objective.coupled]
-
-    def _seen_in(self, params: Params, parts: _Part, view: _View, step: Array) -> Seen:
-        """The same of each of some micro-batches."""
-
-        def look(_: None, part: _Part) -> tuple[None, Seen]:
-            return None, self._seen(self._outlook(params, part), part, view, step)
-
-        return jax.lax.scan(look, None, parts)[1]
-
-    def _look(
-        self, some: Coupled, outlook: Outlook, part: _Part, view: _View, step: Array
-    ) -> tuple[TokenStats, Array]:
-        hidden, unembedding, temperature = outlook
-        batch, place = part.batch, view.places(some, part, step)
-        hidden, labels, weights, temperature = jax.tree.map(
-            lambda x: x[place], (hidden, batch.labels, part.weights, temperature)
-        )
-        sums, stats = accumulate(
-            hidden,
-            unembedding,
-            labels,
-            weights,
-            some.reduction,
-            temperature=temperature,
-            **self.network.reading,
-            fields=some.fields,
-            functionals=some.functionals,
-            chunk=self.chunk,
-        )
-        extra = stats.extra
-        if batch.reference is not None:
-            extra = {**extra, REFERENCE: batch.reference[: view.rows]}
-        return dataclasses.replace(stats, sums=sums, extra=extra), weights
-
-    def _pulls(self, slopes: Seen, part: _Part, view: _View, step: Array) -> list[Pull]:
-        """Slopes as of all tokens: 0 of those that are not looked at."""
-        nothing = jnp.zeros_like(part.weights)
-        pulls = []
-        for some, (stats, _) in zip(self.objective.coupled, slopes, strict=True):
-            place = view.places(some, part, step)
-            extra = {name: stats.extra[name] for name in some.functionals}
-            by_token = dataclasses.replace(stats, extra=extra, sums={})
-            by_token = jax.tree.map(lambda x, at=place: nothing.at[at].set(x), by_token)
-            weights = nothing.at[place].set(part.weights[place])
-            reduction = some.reduction if stats.sums else None
-            pulls.append(Pull(dataclasses.replace(by_token, sums=stats.sums), weights, reduction))
-        return pulls
-
-    def _coupled(self, seen: Seen, weight: Array, step: Array) -> tuple[Array, Sums]:
-        """This device's share of the batch terms (times the batch's weight): weighted sum, each."""
-        total: Any = 0.0
-        each = {}
-        for part, (stats, weights) in zip(self.objective.coupled, seen, strict=True):
-            stats, weights = self._gathered(stats, weights)
-            for term in part.terms:
-                value = term.loss(stats, weights) * weight / self.shares
-                total += term.weight_at(step) * value
-                each[f"loss/{term.name}"] = value
-        return total, each if self.objective.names else {}
-
-    def _slopes(
-        self, seen: Seen, weight: Array, step: Array, parts: bool = False
-    ) -> tuple[Seen, Array, Sums]:
-        """Derivatives of the batch terms by what is seen, maybe in parts; and their values."""
-        if not self.objective.batch_terms:
-            return [], jnp.zeros(()), {}
-
-        def together(seen: Seen) -> tuple[Array, Sums]:
-            if parts:
-                seen = [_whole(*part) for part in seen]
-            return self._coupled(seen, weight, step)
-
-        (value, more), slopes = jax.value_and_grad(together, has_aux=True)(seen)
-        return slopes, value, more
-
-    def _gathered(self, stats: TokenStats, weights: Array) -> tuple[TokenStats, Array]:
-        """The same of all devices, in the order of the rows."""
-        if self.shares == 1:
-            return stats, weights
-        rows = jax.tree.map(
-            lambda x: jax.lax.all_gather(x, ROWS, axis=0, tiled=True),
-            (dataclasses.replace(stats, sums={}), weights),
-        )
-        return dataclasses.replace(rows[0], sums=jax.lax.psum(stats.sums, ROWS)), rows[1]
-
-    def _with(self, sums: Sums, coupled: Array, more: Sums) -> Sums:
-        if not self.objective.batch_terms:
-            return sums
-        return {**sums, "loss": sums["loss"] + coupled, **more}
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """A micro-batch.
-
-    Attributes:
-        batch: its rows.
-        looked_at: whether batch terms look at a row.
-    """
-
-    batch: Batch
-    looked_at: Array
-
-    @property
-    def weights(self) -> Array:
-        """Of the tokens that batch terms may look at; of all others 0."""
-        return self.batch.weights * self.looked_at[:, None]
-
-
-@dataclasses.dataclass(frozen=True)
-class _View:
-    """Where what batch terms look at lies.
-
-    Attributes:
-        looked_at: rows of the whole batch.
-        rows: foremost ones of a micro-batch, among which are all of its own.
-        parts: micro-batches of a device, from the first, that hold some.
-    """
-
-    looked_at: int
-    rows: int
-    parts: int
-
-    def places(self, some: Coupled, part: _Part, step: Array) -> Any:
-        """An index of rows and places in them."""
-        columns = some.columns(step, self.looked_at, part.batch.labels.shape[1])
-        return slice(self.rows) if columns is None else (slice(self.rows), columns)
-
-
-def _summed(function: Any, params: Params, parts: Any, total: Any = None) -> Any:
-    """Gradients and what comes with them, summed over micro-batches, and added to a total."""
-    gradient = jax.grad(function, has_aux=True)
-    if total is None:  # zeros rather than the first, of which the memory would be held as well
-        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], parts))
-        total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradient(params, part)), None
-
-    return jax.lax.scan(add, total, parts)[0]
-
-
-def _whole(stats: TokenStats, weights: Array) -> tuple[TokenStats, Array]:
-    """Micro-batches' statistics as one batch's: their rows one after another, their sums added."""
-    rows = jax.tree.map(
-        lambda x: x.reshape(-1, *x.shape[2:]), (dataclasses.replace(stats, sums={}), weights)
-    )
-    sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), stats.sums)
-    return dataclasses.replace(rows[0], sums=sums), rows[1]

@@ -22,12 +22,13 @@ from calibtrain.models import build
 from calibtrain.parallel.flops import training_flops
 from calibtrain.training.checkpoint import Identity, remove_unfinished, save, steps_saved
 from calibtrain.training.finite import NonFiniteError
+from calibtrain.training.gradient import LEAST_MICRO_BATCH, default_micro_batches
 from calibtrain.training.objective import LEAST_ROWS, Objective, Term
 from calibtrain.training.optimizer import decay_mask, learning_rate_schedule, make_optimizer
 from calibtrain.training.plan import make_plan
 from calibtrain.training.run import RunFolder
 from calibtrain.training.state import initial_state
-from calibtrain.training.step import LEAST_MICRO_BATCH, default_micro_batches, make_train_step
+from calibtrain.training.step import make_train_step
 
 
 @pytest.fixture(scope="module")
