@@ -57,8 +57,8 @@ def default_micro_batches(
     """
     if platform not in LEAST_MICRO_BATCH:
         return 1
-    looked_at = _most_of_a_device(objective.rows_looked_at(rows * shares, context), rows, shares)
-    least = max(LEAST_MICRO_BATCH[platform], looked_at * context)
+    needed = _most_of_a_device(objective, rows, context, shares)
+    least = max(LEAST_MICRO_BATCH[platform], needed * context)
     return max(
         pieces
         for pieces in range(1, rows + 1)
@@ -66,10 +66,12 @@ def default_micro_batches(
     )
 
 
-def _most_of_a_device(looked_at: int, rows: int, shares: int) -> int:
-    """The most evenly spaced rows that one device holds, wherever the first of them lies."""
-    every = rows * shares // max(1, looked_at)
-    return min(looked_at, rows, -(-rows // every))
+def _most_of_a_device(objective: Objective, rows: int, context: int, shares: int) -> int:
+    """How many rows that batch terms look at a device holds at most, in whichever step."""
+    every = {rows * shares // some.rows(rows * shares, context) for some in objective.coupled}
+    # every fourth row is among every second one
+    apart = [n for n in every if not any(n % other == 0 for other in every - {n})]
+    return min(rows, sum(-(-rows // n) for n in apart))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +112,7 @@ class LossGradient:
         if view.parts > 1:
             ahead = jax.tree.map(lambda x: x[: view.parts], parts)
             seen = self._seen_in(params, ahead, view, step)
-            slopes, coupled, more = self._slopes(seen, weight, step, parts=True)
+            slopes, coupled, more = self._slopes(seen, ahead, view, weight, step)
 
             def pulled(params: Params, x: tuple[_Part, Seen]) -> tuple[Array, Sums]:
                 pulls = self._pulls(x[1], x[0], view, step)
@@ -123,7 +125,7 @@ class LossGradient:
             def at_once(params: Params) -> tuple[Array, tuple[Sums, Array, Sums]]:
                 outlook = self._outlook(params, first)
                 seen = self._seen(outlook, first, view, step)
-                slopes, coupled, more = self._slopes(seen, weight, step)
+                slopes, coupled, more = self._slopes(seen, first, view, weight, step)
                 pulls = self._pulls(slopes, first, view, step)
                 total, sums = self._read(outlook, first, step, memory, pulls)
                 return total, (sums, coupled, more)
@@ -137,25 +139,25 @@ class LossGradient:
 
     def _view(self, rows: int, context: int) -> _View:
         """Of a device's rows."""
-        looked_at = self.objective.rows_looked_at(rows * self.shares, context)
-        own = _most_of_a_device(looked_at, rows, self.shares)
+        own = _most_of_a_device(self.objective, rows, context, self.shares)
         size = rows // self.micro_batches
-        return _View(looked_at, min(own, size), -(-own // size))
+        return _View(rows * self.shares, context, min(own, size), -(-own // size))
 
     def _parts(self, batch: Batch, view: _View, step: Array) -> _Part:
         """The micro-batches, the rows that batch terms look at foremost: a leading axis more."""
-        rows = len(batch.labels)
-        looked_at = jnp.zeros((rows,), bool)
-        if view.looked_at:
-            every = rows * self.shares // view.looked_at
-            before = jax.lax.axis_index(ROWS) * rows if self.shares > 1 else 0
-            looked_at = (before + jnp.arange(rows)) % every == step % every
-            if every > 1:
-                order = jnp.argsort(~looked_at, stable=True)
-                batch, looked_at = jax.tree.map(lambda x: x[order], (batch, looked_at))
-        return jax.tree.map(
-            lambda x: x.reshape(self.micro_batches, -1, *x.shape[1:]), _Part(batch, looked_at)
-        )
+        rows, coupled = len(batch.labels), self.objective.coupled
+        chosen = jnp.zeros((rows, 0), bool)
+        if coupled:
+            turns = [some.turn(step, view.total, view.context) for some in coupled]
+            chosen = jnp.stack(turns, axis=-1)
+        if coupled and self.shares > 1:
+            before = jax.lax.axis_index(ROWS) * rows
+            chosen = jax.lax.dynamic_slice_in_dim(chosen, before, rows)
+        if any(some.rows(view.total, view.context) < view.total for some in coupled):
+            order = jnp.argsort(~jnp.any(chosen, axis=-1), stable=True)
+            batch, chosen = jax.tree.map(lambda x: x[order], (batch, chosen))
+        cut = (self.micro_batches, rows // self.micro_batches)
+        return jax.tree.map(lambda x: x.reshape(*cut, *x.shape[1:]), _Part(batch, chosen))
 
     def _outlook(self, params: Params, part: _Part) -> Outlook:
         return self.network.apply(params, part.batch.tokens, part.batch.segments)
@@ -207,7 +209,10 @@ class LossGradient:
     def _seen(self, outlook: Outlook, part: _Part, view: _View, step: Array) -> Seen:
         """Statistics of the tokens that batch terms are computed over; no gradient."""
         outlook = jax.lax.stop_gradient(outlook)
-        return [self._look(some, outlook, part, view, step) for some in self.objective.coupled]
+        return [
+            self._look(number, some, outlook, part, view, step)
+            for number, some in enumerate(self.objective.coupled)
+        ]
 
     def _seen_in(self, params: Params, parts: _Part, view: _View, step: Array) -> Seen:
         """The same of each of some micro-batches."""
@@ -218,12 +223,18 @@ class LossGradient:
         return jax.lax.scan(look, None, parts)[1]
 
     def _look(
-        self, some: Coupled, outlook: Outlook, part: _Part, view: _View, step: Array
+        self,
+        number: int,
+        some: Coupled,
+        outlook: Outlook,
+        part: _Part,
+        view: _View,
+        step: Array,
     ) -> tuple[TokenStats, Array]:
         hidden, unembedding, temperature = outlook
-        batch, place = part.batch, view.places(some, part, step)
+        batch, place = part.batch, view.places(some, step)
         hidden, labels, weights, temperature = jax.tree.map(
-            lambda x: x[place], (hidden, batch.labels, part.weights, temperature)
+            lambda x: x[place], (hidden, batch.labels, part.weights(number), temperature)
         )
         sums, stats = accumulate(
             hidden,
@@ -244,54 +255,67 @@ class LossGradient:
 
     def _pulls(self, slopes: Seen, part: _Part, view: _View, step: Array) -> list[Pull]:
         """Slopes as of all tokens: 0 of those that are not looked at."""
-        nothing = jnp.zeros_like(part.weights)
+        nothing = jnp.zeros_like(part.batch.weights)
         pulls = []
-        for some, (stats, _) in zip(self.objective.coupled, slopes, strict=True):
-            place = view.places(some, part, step)
+        for number, (some, (stats, _)) in enumerate(
+            zip(self.objective.coupled, slopes, strict=True)
+        ):
+            place = view.places(some, step)
             extra = {name: stats.extra[name] for name in some.functionals}
             by_token = dataclasses.replace(stats, extra=extra, sums={})
             by_token = jax.tree.map(lambda x, at=place: nothing.at[at].set(x), by_token)
-            weights = nothing.at[place].set(part.weights[place])
+            weights = nothing.at[place].set(part.weights(number)[place])
             reduction = some.reduction if stats.sums else None
             pulls.append(Pull(dataclasses.replace(by_token, sums=stats.sums), weights, reduction))
         return pulls
 
-    def _coupled(self, seen: Seen, weight: Array, step: Array) -> tuple[Array, Sums]:
+    def _coupled(
+        self, seen: Seen, part: _Part, view: _View, weight: Array, step: Array
+    ) -> tuple[Array, Sums]:
         """This device's share of the batch terms (times the batch's weight): weighted sum, each."""
         total: Any = 0.0
         each = {}
-        for part, (stats, weights) in zip(self.objective.coupled, seen, strict=True):
-            stats, weights = self._gathered(stats, weights)
-            for term in part.terms:
+        chosen = part.chosen[..., : view.rows, :].reshape(-1, part.chosen.shape[-1])
+        for number, (some, found) in enumerate(zip(self.objective.coupled, seen, strict=True)):
+            rows = some.rows(view.total, view.context)
+            stats, weights = self._gathered(*found, chosen[:, number], rows)
+            for term in some.terms:
                 value = term.loss(stats, weights) * weight / self.shares
                 total += term.weight_at(step) * value
                 each[f"loss/{term.name}"] = value
         return total, each if self.objective.names else {}
 
     def _slopes(
-        self, seen: Seen, weight: Array, step: Array, parts: bool = False
+        self, seen: Seen, part: _Part, view: _View, weight: Array, step: Array
     ) -> tuple[Seen, Array, Sums]:
-        """Derivatives of the batch terms by what is seen, maybe in parts; and their values."""
+        """Derivatives of the batch terms by what is seen in a micro-batch (or several of them, with
+        a leading axis more); and their values."""
         if not self.objective.batch_terms:
             return [], jnp.zeros(()), {}
 
         def together(seen: Seen) -> tuple[Array, Sums]:
-            if parts:
-                seen = [_whole(*part) for part in seen]
-            return self._coupled(seen, weight, step)
+            if part.chosen.ndim > 2:
+                seen = [_whole(*found) for found in seen]
+            return self._coupled(seen, part, view, weight, step)
 
         (value, more), slopes = jax.value_and_grad(together, has_aux=True)(seen)
         return slopes, value, more
 
-    def _gathered(self, stats: TokenStats, weights: Array) -> tuple[TokenStats, Array]:
-        """The same of all devices, in the order of the rows."""
-        if self.shares == 1:
-            return stats, weights
-        rows = jax.tree.map(
-            lambda x: jax.lax.all_gather(x, ROWS, axis=0, tiled=True),
-            (dataclasses.replace(stats, sums={}), weights),
-        )
-        return dataclasses.replace(rows[0], sums=jax.lax.psum(stats.sums, ROWS)), rows[1]
+    def _gathered(
+        self, stats: TokenStats, weights: Array, chosen: Array, count: int
+    ) -> tuple[TokenStats, Array]:
+        """The same of all devices: the rows that are looked at, in their order, and no others."""
+        sums = stats.sums
+        rows: Any = (dataclasses.replace(stats, sums={}), weights)
+        if self.shares > 1:
+            rows, chosen = jax.tree.map(
+                lambda x: jax.lax.all_gather(x, ROWS, axis=0, tiled=True), (rows, chosen)
+            )
+            sums = jax.lax.psum(sums, ROWS)
+        if len(chosen) > count:
+            order = jnp.argsort(~chosen, stable=True)[:count]
+            rows = jax.tree.map(lambda x: x[order], rows)
+        return dataclasses.replace(rows[0], sums=sums), rows[1]
 
     def _with(self, sums: Sums, coupled: Array, more: Sums) -> Sums:
         if not self.objective.batch_terms:
@@ -306,16 +330,15 @@ class _Part:
 
     Attributes:
         batch: its rows.
-        looked_at: whether batch terms look at a row.
+        chosen: whether batch terms look at a row, one column for each `Coupled`.
     """
 
     batch: Batch
-    looked_at: Array
+    chosen: Array
 
-    @property
-    def weights(self) -> Array:
-        """Of the tokens that batch terms may look at; of all others 0."""
-        return self.batch.weights * self.looked_at[:, None]
+    def weights(self, number: int) -> Array:
+        """Of the tokens in the rows that some batch terms look at; of all others 0."""
+        return self.batch.weights * self.chosen[:, number, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,18 +346,20 @@ class _View:
     """Where what batch terms look at lies.
 
     Attributes:
-        looked_at: rows of the whole batch.
-        rows: foremost ones of a micro-batch, among which are all of its own.
+        total: rows of the whole batch.
+        context: places of each.
+        rows: foremost ones of a micro-batch, among which are all that they look at there.
         parts: micro-batches of a device, from the first, that hold some.
     """
 
-    looked_at: int
+    total: int
+    context: int
     rows: int
     parts: int
 
-    def places(self, some: Coupled, part: _Part, step: Array) -> Any:
-        """An index of rows and places in them."""
-        columns = some.columns(step, self.looked_at, part.batch.labels.shape[1])
+    def places(self, some: Coupled, step: Array) -> Any:
+        """An index of rows of a micro-batch and places in them."""
+        columns = some.places(step, self.total, self.context)
         return slice(self.rows) if columns is None else (slice(self.rows), columns)
 
 

@@ -127,20 +127,6 @@ class Objective:
             for size in sizes
         )
 
-    def rows_looked_at(self, rows: int, context: int) -> int:
-        """Of a batch of so many rows, how many hold what the batch terms look at.
-
-        A divisor of the rows, so that those are evenly spaced. Rows rather than some places of all
-        of them, because a row's statistics take the forward pass of the whole row.
-        """
-        if not self.batch_terms:
-            return 0
-        sizes = [term.loss.tokens for term in self.batch_terms]
-        wanted = rows
-        if None not in sizes:
-            wanted = min(rows, max(LEAST_ROWS, -(-max(sizes) // context)))
-        return min(n for n in range(wanted, rows + 1) if rows % n == 0)
-
     def per_token(self, stats: TokenStats, step: Int[Array, ""]) -> Float[Array, "*tokens"]:
         """The weighted sum of the token terms."""
         if not self.token_terms:
@@ -192,12 +178,31 @@ class Coupled:
     tokens: int | None
     terms: tuple[Term, ...]
 
-    def columns(self, step: Int[Array, ""], rows: int, context: int) -> Int[Array, " some"] | None:
-        """Which places of each of so many rows are looked at; none: all."""
-        each = context if self.tokens is None else max(1, self.tokens // rows)
+    def rows(self, rows: int, context: int) -> int:
+        """Of a batch of so many rows, how many hold the tokens: a divisor, at least `LEAST_ROWS`.
+
+        Some rows rather than some places of all of them, because a row takes its forward pass
+        whole.
+        """
+        if self.tokens is None:
+            return rows
+        wanted = min(rows, max(LEAST_ROWS, -(-self.tokens // context)))
+        return min(n for n in range(wanted, rows + 1) if rows % n == 0)
+
+    def turn(self, step: Int[Array, ""] | int, rows: int, context: int) -> Int[Array, " rows"]:
+        """Which of the rows those are: evenly spaced ones, others from step to step."""
+        every = rows // self.rows(rows, context)
+        return jnp.arange(rows) % every == step % every
+
+    def places(
+        self, step: Int[Array, ""] | int, rows: int, context: int
+    ) -> Int[Array, " some"] | None:
+        """Which places of these rows are looked at, others after all rows; none: all."""
+        some = self.rows(rows, context)
+        each = context if self.tokens is None else max(1, self.tokens // some)
         if each >= context:
             return None
-        return (step + jnp.arange(each) * context // each) % context
+        return (step // (rows // some) + jnp.arange(each) * context // each) % context
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -20,10 +20,10 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build
 from calibtrain.readout import TokenStats, statistics
-from calibtrain.training.objective import make_objective
+from calibtrain.training.objective import LEAST_ROWS, make_objective
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import initial_state
-from calibtrain.training.step import make_train_step
+from calibtrain.training.step import for_replicas, make_train_step
 
 DRIVER = Path(__file__).parent / "interrupted.py"
 
@@ -272,19 +272,59 @@ def test_a_loss_that_cannot_be_is_refused_in_one_line(loss: Any, said: str) -> N
     print(refusal.value)
 
 
-@pytest.mark.parametrize(("tokens", "rows", "context"), [(64, 4, 23), (2048, 16, 179), (8, 16, 7)])
-def test_every_place_of_a_row_has_its_turn(tokens: int, rows: int, context: int) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "rows", "context"), [(64, 4, 23), (2048, 16, 179), (8, 16, 7), (64, 16, 64)]
+)
+def test_every_token_of_a_batch_has_its_turn(tokens: int, rows: int, context: int) -> None:
     objective = make_objective(
         terms({"kind": "cross_entropy"}, {"kind": "dca", "tokens": tokens}), vocab_size=40
     )
-    (part,) = objective.coupled
-    seen: set[int] = set()
-    for step in range(context):
-        columns = np.asarray(part.columns(jnp.asarray(step), rows, context))
-        assert len(set(columns.tolist())) == len(columns) == max(1, tokens // rows)
-        assert np.diff(np.sort(columns)).min(initial=1) >= 1
-        seen.update(columns.tolist())
-    assert seen == set(range(context))
+    (some,) = objective.coupled
+    seen = np.zeros((rows, context), bool)
+    for step in range(rows * context):
+        own = np.flatnonzero(some.turn(step, rows, context))
+        places = some.places(step, rows, context)
+        places = np.arange(context) if places is None else np.asarray(places)
+        assert len(own) == some.rows(rows, context) >= LEAST_ROWS
+        assert len(set(places.tolist())) == len(places)
+        assert len(places) == min(context, max(1, tokens // len(own)))
+        seen[np.ix_(own, places)] = True
+    assert seen.all()
+
+
+def test_what_a_term_looks_at_depends_on_no_other_term() -> None:
+    """MMCE over few tokens, beside a loss over all of them and alone."""
+    loss = [{"kind": "cross_entropy"}, {"kind": "mmce", "tokens": 40}]
+    others = [{"kind": "dca", "tokens": None}, {"kind": "mdca", "tokens": 64}]
+    (_, alone, _), _, _ = one_step(loss, 1)
+    for accumulate in (1, 4):
+        (_, beside, _), _, _ = one_step([*loss, *others], accumulate)
+        one, other = (float(state.running["loss/mmce"]) for state in (alone, beside))
+        assert other == pytest.approx(one, rel=1e-5)
+
+
+def test_replicas_are_as_if_alone() -> None:
+    """With losses that couple tokens, mapped over seeds."""
+    network = build(tiny().model, 40)
+    objective = make_objective(terms(*OVER_FEW), vocab_size=40)
+    optimizer = optax.sgd(1.0)
+    states = [initial_state(network, optimizer, seed, objective) for seed in (0, 1)]
+    rng = np.random.default_rng(0)
+    batches = []
+    for _ in states:
+        tokens, labels = rng.integers(0, 40, (2, 8, 16))
+        weights = (rng.random((8, 16)) < 0.9).astype(np.float32)
+        batches.append(Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights))))
+    step = make_train_step(network, optimizer, objective=objective, accumulate=2)
+    stacked = jax.tree.map(
+        lambda *x: jnp.stack(x), (states[0], batches[0]), (states[1], batches[1])
+    )
+    together, metrics = jax.jit(for_replicas(step))(*stacked)
+    for number, (state, batch) in enumerate(zip(states, batches, strict=True)):
+        alone, own = jax.jit(step)(state, batch)
+        assert float(metrics["loss"][number]) == pytest.approx(float(own["loss"]), rel=1e-5)
+        for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a[number], b, rtol=2e-5, atol=1e-6)
 
 
 def test_tokens_without_weight_are_no_loss_and_no_accident() -> None:

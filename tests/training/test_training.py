@@ -103,7 +103,8 @@ def test_the_first_piece_holds_all_that_batch_terms_look_at(
 ) -> None:
     context = 180
     coupled = Objective(batch_terms=(Term("dca", losses.DCA(tokens=tokens)),))
-    looked_at = coupled.rows_looked_at(rows * shares, context)
+    (some,) = coupled.coupled
+    looked_at = some.rows(rows * shares, context)
     assert rows * shares % looked_at == 0
     if tokens is None:
         assert looked_at == rows * shares
