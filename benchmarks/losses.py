@@ -84,9 +84,12 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--losses", nargs="+", default=[*TOKEN_LOSSES, *BATCH_LOSSES])
+    parser.add_argument("--losses", nargs="+", choices=[*TOKEN_LOSSES, *BATCH_LOSSES])
     parser.add_argument("--alone", action="store_true", help="the readout of token losses alone")
     given = parser.parse_args()
+    kinds = given.losses or (TOKEN_LOSSES if given.alone else (*TOKEN_LOSSES, *BATCH_LOSSES))
+    if given.alone and (coupled := set(kinds) & set(BATCH_LOSSES)):
+        parser.error(f"--alone is for token losses, not for {', '.join(sorted(coupled))}")
     config = ModelConfig(width=given.width, depth=given.depth, heads=given.heads)
     batch = example(np.random.default_rng(0), given.vocab, given.rows, given.context)
     runs: dict[str, Callable[[], float]] = {}
@@ -102,7 +105,7 @@ def main() -> None:
     if given.alone:
         step, _ = make(config, given.vocab, batch)
         runs[STEP] = step
-        for kind in ("cross_entropy", *(kind for kind in given.losses if kind in TOKEN_LOSSES)):
+        for kind in ("cross_entropy", *kinds):
             runs[kind] = readout_alone(
                 objective(kind, given.vocab),
                 given.vocab,
@@ -116,9 +119,9 @@ def main() -> None:
             more = [own - other for own, other in zip(times, plain, strict=True)]
             share = statistics.median(more) / statistics.median(seconds[STEP])
             share_of_step = None if kind == STEP else round(share, 4)
-            report("losses", kind, times, more_of_a_step=share_of_step, **facts)
+            report("losses --alone", kind, times, more_of_a_step=share_of_step, **facts)
         return
-    for kind in ("cross_entropy", *given.losses):
+    for kind in ("cross_entropy", *kinds):
         runs[kind], temporary[kind] = make(
             config,
             given.vocab,

@@ -63,7 +63,7 @@ def attend(
 def over_replicas() -> Iterator[None]:
     """Around the tracing of what is mapped over replicas (`jax.vmap`).
 
-    JAX's rule for cuDNN then wants a mask of each head; otherwise one serves all heads.
+    JAX's rule for cuDNN (to 0.12) then wants a mask of each head; otherwise one serves all heads.
     """
     before = _OVER_REPLICAS.set(True)
     try:

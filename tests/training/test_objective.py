@@ -1,5 +1,6 @@
 """What is minimised: however a batch is cut, whatever is in the sum, killed or not."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -13,14 +14,17 @@ import numpy as np
 import optax
 import pytest
 from conftest import assert_same, call, tiny
+from jax.sharding import AbstractMesh, AxisType
 
+from calibtrain import losses
 from calibtrain.config import Config, to_yaml, validate
 from calibtrain.data.batches import Batch
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build
+from calibtrain.parallel.mesh import AXES, Layout
 from calibtrain.readout import TokenStats, statistics
-from calibtrain.training.objective import LEAST_ROWS, make_objective
+from calibtrain.training.objective import LEAST_ROWS, Objective, Term, make_objective
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import for_replicas, make_train_step
@@ -301,6 +305,32 @@ def test_what_a_term_looks_at_depends_on_no_other_term() -> None:
         (_, beside, _), _, _ = one_step([*loss, *others], accumulate)
         one, other = (float(state.running["loss/mmce"]) for state in (alone, beside))
         assert other == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 4, 16])
+@pytest.mark.parametrize("tokens", [64, None])
+def test_devices_add_nothing_to_what_a_term_is_computed_over(
+    devices: int, tokens: int | None
+) -> None:
+    """Of 16 rows of 16 tokens: 4 rows, however many devices have none; traced for them alone."""
+    seen = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Watched(losses.DCA):
+        def __call__(self, stats: TokenStats, weights: jax.Array) -> jax.Array:
+            seen.append(weights.shape)
+            return super().__call__(stats, weights)
+
+    objective = Objective(batch_terms=(Term("watched", Watched(tokens=tokens)),))
+    network, optimizer = build(tiny().model, 40), optax.sgd(1.0)
+    kinds = (AxisType.Auto,) * len(AXES)
+    layout = Layout(AbstractMesh((1, devices, 1), AXES, axis_types=kinds))
+    step = make_train_step(network, optimizer, objective=objective, layout=layout)
+    state = jax.eval_shape(lambda: initial_state(network, optimizer, 0, objective))
+    whole = jax.ShapeDtypeStruct((16, 16), jnp.int32)
+    weights = jax.ShapeDtypeStruct((16, 16), jnp.float32)
+    jax.eval_shape(step, state, Batch(whole, whole, whole, weights))
+    assert set(seen) == {(4 if tokens else 16, 16)}
 
 
 def test_replicas_are_as_if_alone() -> None:
