@@ -40,7 +40,7 @@ def measure(
     series: str, config: ModelConfig, shapes: Sequence[tuple[int, int, int]], given: Any
 ) -> list[dict[str, Any]]:
     """Time a step at each (vocab, rows, context), in rounds; print and return what was found."""
-    runs: dict[str, Callable[[], float]] = {}
+    runs: dict[str, Callable[[], jax.Array]] = {}
     temporary = []
     for vocab, rows, context in shapes:
         batch = example(np.random.default_rng(0), vocab, rows, context)

@@ -50,7 +50,7 @@ def objective(kind: str, vocab: int) -> Objective:
 
 def readout_alone(
     objective: Objective, vocab: int, width: int, batch: Batch, dtype: Any
-) -> Callable[[], float]:
+) -> Callable[[], jax.Array]:
     """A function that takes the loss and its gradient by hidden states and unembedding."""
     bound = objective.bound(objective.initial_state())
     fields = tuple(dict.fromkeys((*STEP_FIELDS, *bound.fields)))
@@ -70,7 +70,7 @@ def readout_alone(
     hidden = jax.random.normal(keys[0], (*batch.labels.shape, width)).astype(dtype)
     unembedding = jax.random.normal(keys[1], (width, vocab)) * width**-0.5
     both = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))
-    return lambda: float(jax.block_until_ready(both(hidden, unembedding))[0])
+    return lambda: both(hidden, unembedding)[0]
 
 
 def ratio(times: list[float], peer: list[float]) -> float:
@@ -92,7 +92,7 @@ def main() -> None:
         parser.error(f"--alone is for token losses, not for {', '.join(sorted(coupled))}")
     config = ModelConfig(width=given.width, depth=given.depth, heads=given.heads)
     batch = example(np.random.default_rng(0), given.vocab, given.rows, given.context)
-    runs: dict[str, Callable[[], float]] = {}
+    runs: dict[str, Callable[[], jax.Array]] = {}
     temporary: dict[str, int] = {}
     facts = {
         "tokens": given.rows * given.context,
@@ -103,8 +103,7 @@ def main() -> None:
         "clock": given.clock,
     }
     if given.alone:
-        step, _ = make(config, given.vocab, batch)
-        runs[STEP] = step
+        runs[STEP], _ = make(config, given.vocab, batch)
         for kind in ("cross_entropy", *kinds):
             runs[kind] = readout_alone(
                 objective(kind, given.vocab),
@@ -127,7 +126,6 @@ def main() -> None:
             given.vocab,
             batch,
             objective=objective(kind, given.vocab),
-            steps=given.steps,
         )
     seconds = in_rounds(runs, given.repeats, given.clock, steps=given.steps)
     for kind, times in seconds.items():

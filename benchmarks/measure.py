@@ -26,15 +26,18 @@ def in_rounds(
 ) -> dict[str, list[float]]:
     """Seconds of each function, called in turn, round after round, after some rounds to warm up.
 
-    What disturbs the machine for a while then disturbs all of them. Of functions that take several
-    steps a call: seconds of one.
+    What disturbs the machine for a while then disturbs all of them. A turn is so many calls, at
+    whose end a number that the last returns is waited for; of a turn, the seconds of one call.
     """
     now = CLOCKS[clock]
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for round_ in range(repeats + warm_up):
         for name, function in functions.items():
             began = now()
-            function()
+            for _ in range(steps):
+                last = function()
+            if getattr(last, "shape", None) == ():
+                float(last)
             if round_ >= warm_up:
                 seconds[name].append((now() - began) / steps)
     return seconds

@@ -25,9 +25,9 @@ from calibtrain.training.step import for_replicas, make_train_step
 
 
 def stacked(
-    config: ModelConfig, vocab: int, batches: list[Batch], steps: int
-) -> tuple[Callable[[], float], int]:
-    """A function that takes some steps of all replicas at once; bytes of their temporaries."""
+    config: ModelConfig, vocab: int, batches: list[Batch]
+) -> tuple[Callable[[], jax.Array], int]:
+    """A function that takes a step of all replicas at once, and the bytes of its temporaries."""
     network = build(config, vocab)
     optimizer = make_optimizer(OptimizerConfig(), 1000)
     # as the training engine does: the logits held at once are shared among the replicas
@@ -39,29 +39,27 @@ def stacked(
     compiled = jax.jit(step, donate_argnums=0).lower(states, batch).compile()
     held = [states]
 
-    def run() -> float:
-        for _ in range(steps):
-            held[0], metrics = compiled(held[0], batch)
-        return float(metrics["loss"].sum())
+    def run() -> jax.Array:
+        held[0], metrics = compiled(held[0], batch)
+        return metrics["loss"].sum()
 
     return run, compiled.memory_analysis().temp_size_in_bytes
 
 
 def looped(
-    config: ModelConfig, vocab: int, batches: list[Batch], steps: int
-) -> tuple[Callable[[], float], int]:
+    config: ModelConfig, vocab: int, batches: list[Batch]
+) -> tuple[Callable[[], jax.Array], int]:
     """The same, one replica after the other."""
     lowered, initial = lower(config, vocab, batches[0])
     compiled = lowered.compile()
     held = [initial() for _ in batches]
 
-    def run() -> float:
-        for _ in range(steps):
-            losses = []
-            for index, batch in enumerate(batches):
-                held[index], metrics = compiled(held[index], batch)
-                losses.append(metrics["loss"])
-        return float(sum(losses))
+    def run() -> jax.Array:
+        losses = []
+        for index, batch in enumerate(batches):
+            held[index], metrics = compiled(held[index], batch)
+            losses.append(metrics["loss"])
+        return jnp.sum(jnp.stack(losses))
 
     return run, compiled.memory_analysis().temp_size_in_bytes
 
@@ -83,12 +81,12 @@ def main() -> None:
     for vocab in given.vocab:
         rng = np.random.default_rng(0)
         batches = [example(rng, vocab, given.rows, given.context) for _ in range(given.replicas)]
-        runs: dict[str, Callable[[], float]] = {}
+        runs: dict[str, Callable[[], jax.Array]] = {}
         temporary: dict[str, int] = {}
         counts = {"one": 1, "looped": given.replicas, "stacked": given.replicas}
-        runs["one"], temporary["one"] = make(config, vocab, batches[0], steps=given.steps)
-        runs["looped"], temporary["looped"] = looped(config, vocab, batches, given.steps)
-        runs["stacked"], temporary["stacked"] = stacked(config, vocab, batches, given.steps)
+        runs["one"], temporary["one"] = make(config, vocab, batches[0])
+        runs["looped"], temporary["looped"] = looped(config, vocab, batches)
+        runs["stacked"], temporary["stacked"] = stacked(config, vocab, batches)
         seconds = in_rounds(runs, given.repeats, steps=given.steps)
         one = statistics.median(seconds["one"])
         slots = given.rows * given.context

@@ -77,17 +77,15 @@ def make(
     fields: tuple[str, ...] = (),
     objective: Objective | None = None,
     pieces: int | None = None,
-    steps: int = 1,
-) -> tuple[Callable[[], float], int]:
-    """A function that takes some of our steps, and the bytes of their temporaries."""
+) -> tuple[Callable[[], jax.Array], int]:
+    """A function that takes one of our steps, and the bytes of its temporaries."""
     lowered, initial = lower(config, vocab, batch, fields, objective, pieces)
     compiled = lowered.compile()
     held = [initial()]
 
-    def run() -> float:
-        for _ in range(steps):
-            held[0], metrics = compiled(held[0], batch)
-        return float(metrics["loss"])
+    def run() -> jax.Array:
+        held[0], metrics = compiled(held[0], batch)
+        return metrics["loss"]
 
     return run, compiled.memory_analysis().temp_size_in_bytes
 
@@ -120,17 +118,17 @@ def main() -> None:
     for vocab in given.vocab:
         batch = example(np.random.default_rng(0), vocab, given.rows, given.context)
         tokens = np.concatenate([batch.tokens, batch.labels[:, -1:]], axis=1)
-        runs: dict[str, Callable[[], float]] = {}
+        runs: dict[str, Callable[[], Any]] = {}
         temporary: dict[str, int | None] = {}
         for name, fields in (("calibtrain", ()), ("calibtrain, all statistics", FIELDS)):
-            runs[name], temporary[name] = make(config, vocab, batch, fields, steps=given.steps)
+            runs[name], temporary[name] = make(config, vocab, batch, fields)
         pieces = pieces_of(batch)
         if pieces > 1:
             name = "calibtrain, the batch whole"
-            runs[name], temporary[name] = make(config, vocab, batch, pieces=1, steps=given.steps)
+            runs[name], temporary[name] = make(config, vocab, batch, pieces=1)
         if not given.no_flax:
             name = "flax, whole logits"
-            runs[name], temporary[name] = flax_peer.make(config, vocab, tokens, dtype, given.steps)
+            runs[name], temporary[name] = flax_peer.make(config, vocab, tokens, dtype)
         if not given.no_torch and importlib.util.find_spec("torch"):
             from benchmarks import torch_peer
 
@@ -148,7 +146,6 @@ def main() -> None:
                     compiled=compiled,
                     bfloat16=half,
                     pieces=cut,
-                    steps=given.steps,
                 )
         seconds = in_rounds(runs, given.repeats, given.clock, steps=given.steps)
         facts: dict[str, Any] = {

@@ -68,9 +68,8 @@ def make(
     compiled: bool,
     bfloat16: bool,
     pieces: int = 1,
-    steps: int = 1,
-) -> Callable[[], float]:
-    """A function that takes some steps, of so many micro-batches each."""
+) -> Callable[[], torch.Tensor]:
+    """A function that takes one step, of so many micro-batches."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _Model(config, vocab, tokens.shape[1] - 1).to(device)
     forward = torch.compile(model) if compiled else model
@@ -80,7 +79,7 @@ def make(
 
     parts = list(zip(inputs.chunk(pieces), labels.chunk(pieces), strict=True))
 
-    def step() -> torch.Tensor:
+    def run() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
         for some, targets in parts:
@@ -92,13 +91,6 @@ def make(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         return total
-
-    def run() -> float:
-        for _ in range(steps):
-            total = step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return float(total)
 
     return run
 
