@@ -49,8 +49,8 @@ def attend(
         return _plain(query, key, value, segments)
     if implementation == "splash":
         return _splash(query, key, value, segments)
-    together = (segments[:, :, None] == segments[:, None, :])[:, None]
-    if _OVER_REPLICAS.get():
+    together = _together(segments)[:, None]
+    if implementation == "cudnn" and _OVER_REPLICAS.get():
         together = jnp.broadcast_to(together, (len(query), query.shape[2], *together.shape[2:]))
     library: Any = implementation
     # told that it is causal, cuDNN leaves out what lies above the diagonal
@@ -126,13 +126,13 @@ def _capability_here() -> float:
 
 def causal_mask(segments: Segments) -> Bool[Array, "batch time time"]:
     """Who sees whom: tokens of the same document (segment) that are not later."""
-    return _mask(segments, slice(None), slice(None))
-
-
-def _mask(segments: Segments, queries: slice, keys: slice) -> Array:
     place = jnp.arange(segments.shape[-1])
-    earlier = place[queries, None] >= place[None, keys]
-    return (segments[:, queries, None] == segments[:, None, keys]) & earlier
+    return _together(segments) & (place[:, None] >= place)
+
+
+def _together(segments: Segments) -> Bool[Array, "batch time time"]:
+    """Which tokens are of the same document."""
+    return segments[:, :, None] == segments[:, None, :]
 
 
 def _blocks(time: int) -> list[slice]:

@@ -101,8 +101,9 @@ class LossGradient:
         weight = jnp.sum(batch.weights)
         if self.shares > 1 and self.objective.batch_terms:
             weight = jax.lax.psum(weight, ROWS)
-        view = self._view(*batch.labels.shape)
-        parts = self._parts(batch, view, step)
+        rows, context = batch.labels.shape
+        view = self._view(rows, context, step)
+        parts = self._parts(batch, view)
 
         def plain(params: Params, part: _Part) -> tuple[Array, Sums]:
             return self._read(self._outlook(params, part), part, step, memory)
@@ -111,11 +112,11 @@ class LossGradient:
             return _summed(plain, params, parts)
         if view.parts > 1:
             ahead = jax.tree.map(lambda x: x[: view.parts], parts)
-            seen = self._seen_in(params, ahead, view, step)
+            seen = self._seen_in(params, ahead, view)
             slopes, coupled, more = self._slopes(seen, ahead, view, weight, step)
 
             def pulled(params: Params, x: tuple[_Part, Seen]) -> tuple[Array, Sums]:
-                pulls = self._pulls(x[1], x[0], view, step)
+                pulls = self._pulls(x[1], x[0], view)
                 return self._read(self._outlook(params, x[0]), x[0], step, memory, pulls)
 
             grads, sums = _summed(pulled, params, (ahead, slopes))
@@ -124,9 +125,9 @@ class LossGradient:
 
             def at_once(params: Params) -> tuple[Array, tuple[Sums, Array, Sums]]:
                 outlook = self._outlook(params, first)
-                seen = self._seen(outlook, first, view, step)
+                seen = self._seen(outlook, first, view)
                 slopes, coupled, more = self._slopes(seen, first, view, weight, step)
-                pulls = self._pulls(slopes, first, view, step)
+                pulls = self._pulls(slopes, first, view)
                 total, sums = self._read(outlook, first, step, memory, pulls)
                 return total, (sums, coupled, more)
 
@@ -137,25 +138,32 @@ class LossGradient:
             grads, sums = _summed(plain, params, rest, (grads, sums))
         return grads, self._with(sums, coupled, more)
 
-    def _view(self, rows: int, context: int) -> _View:
+    def _view(self, rows: int, context: int, step: Array) -> _View:
         """Of a device's rows."""
+        whole, coupled = (rows * self.shares, context), self.objective.coupled
         own = _most_of_a_device(self.objective, rows, context, self.shares)
         size = rows // self.micro_batches
-        return _View(rows * self.shares, context, min(own, size), -(-own // size))
+        foremost = slice(min(own, size))
+        columns = [some.places(step, *whole) for some in coupled]
+        return _View(
+            parts=-(-own // size),
+            rows=foremost,
+            places=[foremost if some is None else (foremost, some) for some in columns],
+            counts=[some.rows(*whole) for some in coupled],
+            turns=[some.turn(step, *whole) for some in coupled],
+        )
 
-    def _parts(self, batch: Batch, view: _View, step: Array) -> _Part:
+    def _parts(self, batch: Batch, view: _View) -> _Part:
         """The micro-batches, the rows that batch terms look at foremost: a leading axis more."""
-        rows, coupled = len(batch.labels), self.objective.coupled
+        rows = len(batch.labels)
         chosen = jnp.zeros((rows, 0), bool)
-        if coupled:
-            turns = [some.turn(step, view.total, view.context) for some in coupled]
-            chosen = jnp.stack(turns, axis=-1)
-        if coupled and self.shares > 1:
+        if view.turns:
+            chosen = jnp.stack(view.turns, axis=-1)
+        if view.turns and self.shares > 1:
             before = jax.lax.axis_index(ROWS) * rows
             chosen = jax.lax.dynamic_slice_in_dim(chosen, before, rows)
-        if any(some.rows(view.total, view.context) < view.total for some in coupled):
-            order = jnp.argsort(~jnp.any(chosen, axis=-1), stable=True)
-            batch, chosen = jax.tree.map(lambda x: x[order], (batch, chosen))
+        if any(count < rows * self.shares for count in view.counts):
+            batch, chosen = _foremost((batch, chosen), jnp.any(chosen, axis=-1), rows)
         cut = (self.micro_batches, rows // self.micro_batches)
         return jax.tree.map(lambda x: x.reshape(*cut, *x.shape[1:]), _Part(batch, chosen))
 
@@ -206,33 +214,27 @@ class LossGradient:
                 sums[f"loss/{term.name}"] = jnp.sum(value * batch.weights)
         return total, sums
 
-    def _seen(self, outlook: Outlook, part: _Part, view: _View, step: Array) -> Seen:
+    def _seen(self, outlook: Outlook, part: _Part, view: _View) -> Seen:
         """Statistics of the tokens that batch terms are computed over; no gradient."""
         outlook = jax.lax.stop_gradient(outlook)
         return [
-            self._look(number, some, outlook, part, view, step)
+            self._look(number, some, outlook, part, view)
             for number, some in enumerate(self.objective.coupled)
         ]
 
-    def _seen_in(self, params: Params, parts: _Part, view: _View, step: Array) -> Seen:
+    def _seen_in(self, params: Params, parts: _Part, view: _View) -> Seen:
         """The same of each of some micro-batches."""
 
         def look(_: None, part: _Part) -> tuple[None, Seen]:
-            return None, self._seen(self._outlook(params, part), part, view, step)
+            return None, self._seen(self._outlook(params, part), part, view)
 
         return jax.lax.scan(look, None, parts)[1]
 
     def _look(
-        self,
-        number: int,
-        some: Coupled,
-        outlook: Outlook,
-        part: _Part,
-        view: _View,
-        step: Array,
+        self, number: int, some: Coupled, outlook: Outlook, part: _Part, view: _View
     ) -> tuple[TokenStats, Array]:
         hidden, unembedding, temperature = outlook
-        batch, place = part.batch, view.places(some, step)
+        batch, place = part.batch, view.places[number]
         hidden, labels, weights, temperature = jax.tree.map(
             lambda x: x[place], (hidden, batch.labels, part.weights(number), temperature)
         )
@@ -250,17 +252,17 @@ class LossGradient:
         )
         extra = stats.extra
         if batch.reference is not None:
-            extra = {**extra, REFERENCE: batch.reference[: view.rows]}
+            extra = {**extra, REFERENCE: batch.reference[view.rows]}
         return dataclasses.replace(stats, sums=sums, extra=extra), weights
 
-    def _pulls(self, slopes: Seen, part: _Part, view: _View, step: Array) -> list[Pull]:
+    def _pulls(self, slopes: Seen, part: _Part, view: _View) -> list[Pull]:
         """Slopes as of all tokens: 0 of those that are not looked at."""
         nothing = jnp.zeros_like(part.batch.weights)
         pulls = []
         for number, (some, (stats, _)) in enumerate(
             zip(self.objective.coupled, slopes, strict=True)
         ):
-            place = view.places(some, step)
+            place = view.places[number]
             extra = {name: stats.extra[name] for name in some.functionals}
             by_token = dataclasses.replace(stats, extra=extra, sums={})
             by_token = jax.tree.map(lambda x, at=place: nothing.at[at].set(x), by_token)
@@ -275,10 +277,9 @@ class LossGradient:
         """This device's share of the batch terms (times the batch's weight): weighted sum, each."""
         total: Any = 0.0
         each = {}
-        chosen = part.chosen[..., : view.rows, :].reshape(-1, part.chosen.shape[-1])
+        chosen = part.chosen[..., view.rows, :].reshape(-1, part.chosen.shape[-1])
         for number, (some, found) in enumerate(zip(self.objective.coupled, seen, strict=True)):
-            rows = some.rows(view.total, view.context)
-            stats, weights = self._gathered(*found, chosen[:, number], rows)
+            stats, weights = self._gathered(*found, chosen[:, number], view.counts[number])
             for term in some.terms:
                 value = term.loss(stats, weights) * weight / self.shares
                 total += term.weight_at(step) * value
@@ -313,8 +314,7 @@ class LossGradient:
             )
             sums = jax.lax.psum(sums, ROWS)
         if len(chosen) > count:
-            order = jnp.argsort(~chosen, stable=True)[:count]
-            rows = jax.tree.map(lambda x: x[order], rows)
+            rows = _foremost(rows, chosen, count)
         return dataclasses.replace(rows[0], sums=sums), rows[1]
 
     def _with(self, sums: Sums, coupled: Array, more: Sums) -> Sums:
@@ -343,24 +343,27 @@ class _Part:
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """Where what batch terms look at lies.
+    """Where what batch terms look at in a step lies; lists have an entry for each `Coupled`.
 
     Attributes:
-        total: rows of the whole batch.
-        context: places of each.
-        rows: foremost ones of a micro-batch, among which are all that they look at there.
         parts: micro-batches of a device, from the first, that hold some.
+        rows: foremost ones of a micro-batch, among which are all that they look at there.
+        places: index of those rows and of the places in them.
+        counts: rows of the whole batch.
+        turns: whether a row of the whole batch is one of them.
     """
 
-    total: int
-    context: int
-    rows: int
     parts: int
+    rows: slice
+    places: list[Any]
+    counts: list[int]
+    turns: list[Array]
 
-    def places(self, some: Coupled, step: Array) -> Any:
-        """An index of rows of a micro-batch and places in them."""
-        columns = some.places(step, self.total, self.context)
-        return slice(self.rows) if columns is None else (slice(self.rows), columns)
+
+def _foremost(rows: Any, chosen: Array, count: int) -> Any:
+    """So many rows, the chosen ones before the others, in their order."""
+    order = jnp.argsort(~chosen, stable=True)[:count]
+    return jax.tree.map(lambda x: x[order], rows)
 
 
 def _summed(function: Any, params: Params, parts: Any, total: Any = None) -> Any:

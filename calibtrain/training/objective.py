@@ -187,7 +187,7 @@ class Coupled:
         if self.tokens is None:
             return rows
         wanted = min(rows, max(LEAST_ROWS, -(-self.tokens // context)))
-        return min(n for n in range(wanted, rows + 1) if rows % n == 0)
+        return next(n for n in range(wanted, rows + 1) if rows % n == 0)
 
     def turn(self, step: Int[Array, ""] | int, rows: int, context: int) -> Int[Array, " rows"]:
         """Which of the rows those are: evenly spaced ones, others from step to step."""

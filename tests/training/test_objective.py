@@ -58,16 +58,20 @@ def terms(*loss: Any) -> Any:
     return validate(Config, {"loss": list(loss)}).loss
 
 
+def random_batch(rng: np.random.Generator, vocab: int = 40) -> Batch:
+    """Eight rows of 16 tokens, of which some have no weight."""
+    tokens, labels = rng.integers(0, vocab, (2, 8, 16))
+    weights = (rng.random((8, 16)) < 0.9).astype(np.float32)
+    return Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights)))
+
+
 def one_step(loss: Any, accumulate: int, vocab: int = 40) -> tuple[Any, Any, Batch]:
     config = tiny()
     network = build(config.model, vocab)
     objective = make_objective(terms(*loss), vocab_size=vocab)
     optimizer = optax.sgd(1.0)
     state = initial_state(network, optimizer, 0, objective)
-    rng = np.random.default_rng(0)
-    tokens, labels = rng.integers(0, vocab, (2, 8, 16))
-    weights = (rng.random((8, 16)) < 0.9).astype(np.float32)
-    batch = Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights)))
+    batch = random_batch(np.random.default_rng(0), vocab)
     step = jax.jit(
         make_train_step(network, optimizer, objective=objective, accumulate=accumulate, chunk=32)
     )
@@ -127,10 +131,8 @@ def test_a_batch_loss_is_that_of_the_rows_that_have_their_turn(accumulate: int) 
     )
     standstill = optax.sgd(0.0)
     state = initial_state(network, standstill, 0, objective)
-    rng = np.random.default_rng(0)
-    tokens, labels = rng.integers(0, vocab, (2, 8, 16))
-    weights = (rng.random((8, 16)) < 0.9).astype(np.float32)
-    batch = Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights)))
+    batch = random_batch(np.random.default_rng(0), vocab)
+    labels, weights = np.asarray(batch.labels), np.asarray(batch.weights)
     step = jax.jit(make_train_step(network, standstill, objective=objective, accumulate=accumulate))
     hidden, unembedding = network.apply(state.params, batch.tokens, batch.segments)[:2]
     p = np.asarray(jax.nn.softmax(hidden @ unembedding))
@@ -340,11 +342,7 @@ def test_replicas_are_as_if_alone() -> None:
     optimizer = optax.sgd(1.0)
     states = [initial_state(network, optimizer, seed, objective) for seed in (0, 1)]
     rng = np.random.default_rng(0)
-    batches = []
-    for _ in states:
-        tokens, labels = rng.integers(0, 40, (2, 8, 16))
-        weights = (rng.random((8, 16)) < 0.9).astype(np.float32)
-        batches.append(Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights))))
+    batches = [random_batch(rng) for _ in states]
     step = make_train_step(network, optimizer, objective=objective, accumulate=2)
     stacked = jax.tree.map(
         lambda *x: jnp.stack(x), (states[0], batches[0]), (states[1], batches[1])
