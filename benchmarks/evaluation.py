@@ -18,7 +18,6 @@ import numpy as np
 from benchmarks.measure import REPEATS, in_rounds, report
 from calibtrain.config import CorpusConfig, ModelConfig, TokenizerConfig
 from calibtrain.data.corpus import open_corpus
-from calibtrain.data.disk import cache_directory
 from calibtrain.data.store import frequency_deciles, open_store
 from calibtrain.data.tokenizer import obtain_tokenizer
 from calibtrain.data.windows import EvaluationWindows
@@ -26,6 +25,7 @@ from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import build
 from calibtrain.readout import readout
+from calibtrain.storage.disk import cache_directory
 
 
 def main() -> None:

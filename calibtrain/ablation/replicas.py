@@ -10,11 +10,11 @@ from calibtrain.ablation.result import write_result
 from calibtrain.ablation.runner import StudyObserver
 from calibtrain.ablation.study import expand
 from calibtrain.config import Config, ControlsConfig, StudyConfig, to_yaml
-from calibtrain.data.disk import cache_directory, make_folder, write_whole
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_together
 from calibtrain.parallel import hosts
-from calibtrain.places import absolute
+from calibtrain.storage.disk import cache_directory, make_folder, write_whole
+from calibtrain.storage.places import absolute
 from calibtrain.training.loop import Member
 from calibtrain.training.run import RunFolder
 

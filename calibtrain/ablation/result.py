@@ -7,8 +7,8 @@ from typing import Any
 
 import calibtrain
 from calibtrain.config import StudyConfig
-from calibtrain.data.disk import write_whole
 from calibtrain.metrics.intervals import student_half_width
+from calibtrain.storage.disk import write_whole
 
 SEED = "seed"
 

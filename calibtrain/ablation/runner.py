@@ -23,10 +23,10 @@ from calibtrain.ablation.records import describe_arm, is_done, result_of
 from calibtrain.ablation.result import SEED, write_result
 from calibtrain.ablation.study import expand, with_seeds
 from calibtrain.config import StudyConfig, config_hash, to_yaml
-from calibtrain.data.disk import cache_directory, disk_errors, write_whole
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
-from calibtrain.places import in_bucket, place
+from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
+from calibtrain.storage.places import in_bucket, place
 from calibtrain.training.run import RunFolder
 
 StudyObserver = Callable[[str, Mapping[str, Any]], None]

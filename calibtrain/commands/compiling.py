@@ -30,7 +30,7 @@ def compile_(
     settings = load_config(config, overrides or ())
     prepare(target)
     from calibtrain.ahead.programs import compile_ahead
-    from calibtrain.data.disk import cache_directory
+    from calibtrain.storage.disk import cache_directory
     from calibtrain.terminal import compilation_table, print_table
     from calibtrain.training.plan import make_plan
 

@@ -8,7 +8,7 @@ import typer
 from calibtrain.commands.options import AsJson, RunOrBucket
 from calibtrain.errors import UserError
 from calibtrain.output import print_json
-from calibtrain.places import place
+from calibtrain.storage.places import place
 
 
 class Events(StrEnum):

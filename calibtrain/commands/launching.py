@@ -10,7 +10,7 @@ import typer
 from calibtrain.commands.options import AsJson, Overrides
 from calibtrain.errors import UserError
 from calibtrain.output import print_json, say
-from calibtrain.places import in_bucket, place
+from calibtrain.storage.places import in_bucket, place
 
 launch_app = typer.Typer(
     no_args_is_help=True, help="Run on an engine: a Slurm cluster, or Cloud TPUs under GKE."

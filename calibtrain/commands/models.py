@@ -8,7 +8,7 @@ import typer
 
 from calibtrain.commands.options import AsJson, RunOrBucket
 from calibtrain.output import print_json, say
-from calibtrain.places import place
+from calibtrain.storage.places import place
 
 
 def import_(

@@ -7,7 +7,7 @@ import typer
 from calibtrain.commands.options import AsJson, RunOrBucket
 from calibtrain.errors import UserError
 from calibtrain.output import print_json, say
-from calibtrain.places import place
+from calibtrain.storage.places import place
 
 temperature_app = typer.Typer(
     no_args_is_help=True,

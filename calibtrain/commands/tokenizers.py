@@ -27,8 +27,8 @@ def tokenizer_train(
     """
     from calibtrain.config import load_config
     from calibtrain.data.corpus import open_corpus
-    from calibtrain.data.disk import cache_directory
     from calibtrain.data.tokenizer import obtain_tokenizer
+    from calibtrain.storage.disk import cache_directory
 
     settings = load_config(config, overrides or ())
     corpus = open_corpus(settings.corpus, cache_directory())

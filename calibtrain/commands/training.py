@@ -16,7 +16,7 @@ from calibtrain.commands.options import (
 )
 from calibtrain.interruption import leaving
 from calibtrain.output import print_json, say
-from calibtrain.places import place
+from calibtrain.storage.places import place
 
 
 def train(

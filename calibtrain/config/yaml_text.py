@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from calibtrain.errors import UserError
-from calibtrain.places import place
+from calibtrain.storage.places import place
 
 
 class _Loader(yaml.SafeLoader):

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from calibtrain.errors import UserError
+from calibtrain.storage.json_text import parse_json
 
 BYTE_LEVEL = "byte_level_bpe"
 """The kind of tokenizer, in manifests and configurations."""
@@ -95,7 +96,7 @@ class ByteLevelBPE:
 
 def _parse(content: bytes) -> dict[str, Any]:
     try:
-        tree = json.loads(content)
+        tree = parse_json(content)
         added = [(token["content"], token["id"]) for token in tree.get("added_tokens") or ()]
         if tree["model"]["type"] != "BPE":
             return {**tree, "added_tokens": []}

@@ -17,10 +17,11 @@ from typing import Any, overload
 import numpy as np
 
 from calibtrain.config import CorpusConfig, validate
-from calibtrain.data.disk import cache_directory, disk_errors, locked, prepare_once
 from calibtrain.data.sources import Document, Source, source_of
 from calibtrain.data.splits import SPLITS, assign_splits, text_key
 from calibtrain.errors import UserError
+from calibtrain.storage.disk import cache_directory, disk_errors, locked, prepare_once
+from calibtrain.storage.json_text import parse_json
 
 __all__ = [
     "Corpus",
@@ -243,7 +244,7 @@ def _read(folder: Path, name: str) -> Corpus | None:
     from calibtrain.data.builder import read_documents
 
     try:
-        tree = json.loads((folder / "provenance.json").read_text())
+        tree = parse_json((folder / "provenance.json").read_text())
         provenance = Provenance.from_dict(tree | {"name": name})
         records = read_documents(folder / "records")
         whole = all(

@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Int
 
 from calibtrain.data.corpus import Corpus, Document
-from calibtrain.data.disk import prepare_once
 from calibtrain.data.encoder import encode_documents
 from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.storage.disk import prepare_once
+from calibtrain.storage.json_text import parse_json
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} of a store made."""
@@ -153,7 +154,7 @@ def write_store(
 
 def read_store(folder: Path) -> TokenStore:
     """Open a store written by `write_store`."""
-    meta = json.loads((folder / "store.json").read_text())
+    meta = parse_json((folder / "store.json").read_text())
     return TokenStore(
         ids=np.memmap(folder / "ids.bin", dtype=meta["dtype"], mode="r"),
         offsets=np.load(folder / "offsets.npy"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import UserError
+from calibtrain.storage.json_text import parse_json
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
 
@@ -134,12 +135,8 @@ def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
             if number == 1:
                 source = source.removeprefix("\ufeff")  # the file's mark, in front of the first {
             try:
-                record = json.loads(source)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{place}: not valid JSON: {error.msg}, column {error.colno}"
-                ) from None
-            except (ValueError, RecursionError) as error:  # an enormous integer, or deep nesting
+                record = parse_json(source)
+            except ValueError as error:
                 raise UserError(f"{place}: not valid JSON: {error}") from None
             if not isinstance(record, dict):
                 raise UserError(f"{place}: must be a JSON object, not {_kind(record)}")

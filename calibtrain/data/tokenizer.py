@@ -18,7 +18,6 @@ from jaxtyping import Int, UInt8
 
 from calibtrain.config import TokenizerConfig
 from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, ByteLevelBPE
-from calibtrain.data.disk import disk_errors, make_folder, prepare_once, write_whole
 from calibtrain.data.encoder import Document, available_cores, encode_documents
 from calibtrain.data.sentencepiece_model import (
     SPACE_MARK,
@@ -41,6 +40,7 @@ from calibtrain.data.tokenizer_manifest import (
     read_manifest,
 )
 from calibtrain.errors import UserError
+from calibtrain.storage.disk import disk_errors, make_folder, prepare_once, write_whole
 
 _BATCH = 256  # documents encoded at once where a whole corpus goes by
 _DECODED = 2**14  # tokens decoded at once: what a core's cache holds

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from calibtrain.errors import UserError
+from calibtrain.storage.json_text import parse_json
 
 FORMAT_VERSION = 1  # of the manifest, and of what `Tokenizer.encode` does around SentencePiece
 MODEL_FILE, MANIFEST_FILE = "tokenizer.model", "manifest.json"
@@ -84,7 +85,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     content = read_file(path)
     try:
-        return Manifest.from_dict(json.loads(content))
+        return Manifest.from_dict(parse_json(content))
     except ValueError:
         raise UserError(f"{path}: is no JSON; it is damaged or cut short") from None
     except UserError as error:

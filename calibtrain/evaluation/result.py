@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 import calibtrain
-from calibtrain.data.disk import make_folder, write_whole
 from calibtrain.errors import UserError
 from calibtrain.evaluation.tally import COLUMNS
+from calibtrain.storage.disk import make_folder, write_whole
+from calibtrain.storage.json_text import parse_json
 
 WIDTH, RATIO = 5, 0.05
 """The beam of evaluations by bytes and words, where nothing else is asked for."""
@@ -113,7 +114,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         UserError: when it is damaged.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
         return found

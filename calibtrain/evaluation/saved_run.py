@@ -11,7 +11,6 @@ import jax
 
 from calibtrain.config import Config, MeshConfig, config_hash
 from calibtrain.data.corpus import Corpus, open_corpus, parse_corpus
-from calibtrain.data.disk import cache_directory
 from calibtrain.data.store import TokenStore, frequency_deciles, open_store
 from calibtrain.errors import UserError
 from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, TextEvaluator
@@ -20,7 +19,8 @@ from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
 from calibtrain.models import ADAPTER, TEMPERATURE, Network, Params
 from calibtrain.parallel.mesh import Layout, make_layout
-from calibtrain.places import place
+from calibtrain.storage.disk import cache_directory
+from calibtrain.storage.places import place
 from calibtrain.temperature import FittedTemperature, fit_temperature, tempered
 from calibtrain.temperature.saved_head import SavedHead, read_head
 from calibtrain.training import checkpoint

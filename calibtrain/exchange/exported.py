@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from calibtrain.config import ModelConfig
-from calibtrain.data.disk import disk_errors, make_folder
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import load_merged_params
 from calibtrain.exchange.pretrained import CONFIG, require_packages, scaled
@@ -24,7 +23,8 @@ from calibtrain.models.huggingface.names import (
     parameter_paths,
 )
 from calibtrain.models.huggingface.safetensors_folder import WEIGHTS
-from calibtrain.places import place
+from calibtrain.storage.disk import disk_errors, make_folder
+from calibtrain.storage.places import place
 from calibtrain.training.run import RunFolder
 
 

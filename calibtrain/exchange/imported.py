@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import calibtrain
 from calibtrain.config import Config, config_hash, validate
 from calibtrain.data.corpus import Corpus, open_corpus, parse_corpus
-from calibtrain.data.disk import cache_directory
 from calibtrain.data.store import TokenStore, open_store
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.exchange.pretrained import Pretrained, open_pretrained
 from calibtrain.models import Params, build, count_parameters
-from calibtrain.places import absolute, in_bucket, place
+from calibtrain.storage.disk import cache_directory
+from calibtrain.storage.places import absolute, in_bucket, place
 from calibtrain.training import checkpoint
 from calibtrain.training.run import IMPORTED, RunFolder
 from calibtrain.training.state import RUNNING, TrainState

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import importlib.util
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from calibtrain.models.huggingface.gguf_file import (
 from calibtrain.models.huggingface.names import EMBEDDING, UNEMBEDDING
 from calibtrain.models.huggingface.parameters import Tensors, read_parameters
 from calibtrain.models.huggingface.safetensors_folder import SafetensorsFolder
+from calibtrain.storage.json_text import parse_json
 
 CONFIG = "config.json"
 _EMBEDDING, _UNEMBEDDING = EMBEDDING.huggingface, UNEMBEDDING.huggingface
@@ -170,7 +170,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: is no JSON ({error}); it is damaged or cut short") from None
     if not isinstance(tree, dict):

@@ -13,6 +13,7 @@ from calibtrain.data.sentencepiece_model import read_proto
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.data.tokenizer_json import added_token, byte_level, tokenizer_tree
 from calibtrain.data.tokenizer_manifest import MODEL_FILE
+from calibtrain.storage.json_text import parse_json
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 _TRIAL = (
@@ -64,7 +65,7 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> tuple[dict[str, bytes
 
 def _names(content: bytes) -> dict[int, str]:
     """Texts of added tokens."""
-    return {token["id"]: token["content"] for token in json.loads(content)["added_tokens"]}
+    return {token["id"]: token["content"] for token in parse_json(content)["added_tokens"]}
 
 
 def _agrees(content: bytes, tokenizer: Tokenizer) -> bool:

@@ -28,8 +28,8 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import load_merged_params
 from calibtrain.models import Network, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
-from calibtrain.places import place
 from calibtrain.readout import readout
+from calibtrain.storage.places import place
 from calibtrain.training.networks import network_of
 from calibtrain.training.plan import Budget, Plan, context_seen
 from calibtrain.training.run import RunFolder

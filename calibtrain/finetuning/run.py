@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from calibtrain.config import Config
-from calibtrain.data.disk import cache_directory
 from calibtrain.data.store import ignore
 from calibtrain.finetuning.evaluation import FinetuningEvaluation
 from calibtrain.finetuning.plan import FinetuningPlan, make_finetuning_plans
 from calibtrain.parallel import hosts
+from calibtrain.storage.disk import cache_directory
 from calibtrain.training.loop import Member, Outcome, train
 from calibtrain.training.plan import Plan
 from calibtrain.training.record import Observer

@@ -12,7 +12,7 @@ from calibtrain.config import WAYS_TO_COMPUTE, Config, apply_overrides, read_tre
 from calibtrain.data.examples import FIELDS, read_examples, split_examples
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import latest_step
-from calibtrain.places import place
+from calibtrain.storage.places import place
 from calibtrain.training.run import RunFolder
 
 INHERITED = ("corpus", "tokenizer", "context", "model", "temperature")

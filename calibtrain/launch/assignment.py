@@ -87,7 +87,7 @@ def resolve(
     study = with_seeds(study)
     jax.config.update("jax_platforms", "cpu")  # this process only plans
     from calibtrain.ablation import apply_controls
-    from calibtrain.data.disk import cache_directory
+    from calibtrain.storage.disk import cache_directory
 
     arms, failed = apply_controls(study, cache or cache_directory(), observer)
     if not arms:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.config import to_yaml
-from calibtrain.data.disk import cache_directory, disk_errors, write_whole
 from calibtrain.errors import UserError
 from calibtrain.launch.assignment import Assignment, LaunchedRun
 from calibtrain.launch.worker import STOPPED, ablate_command, train_command, watch
+from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
+from calibtrain.storage.json_text import parse_json
 
 MAX_REQUEUES = 200
 """A run that was put back so often makes no headway."""
@@ -290,7 +291,7 @@ def _refuse_twice(folder: Path) -> None:
     record = folder / "jobs.json"
     if not record.is_file():
         return
-    earlier = json.loads(record.read_text(encoding="utf-8"))
+    earlier = parse_json(record.read_text(encoding="utf-8"))
     ids = sorted({job.partition("_")[0] for job in earlier})
     there = [job for job in ids if _output("squeue", "--noheader", f"--jobs={job}").strip()]
     if there:

@@ -15,7 +15,6 @@ import numpy as np
 
 import calibtrain
 from calibtrain.config import HEADS
-from calibtrain.data.disk import make_folder, write_whole
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.losses import CrossEntropy
@@ -30,6 +29,7 @@ from calibtrain.posthoc.fit import (
 )
 from calibtrain.posthoc.hidden import Progress, read_text
 from calibtrain.posthoc.scoring import row, score_text, signature_of
+from calibtrain.storage.disk import make_folder, write_whole
 from calibtrain.temperature import make_head
 from calibtrain.temperature.fit_head import FittedHead, Recipe
 

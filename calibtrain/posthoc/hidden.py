@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from calibtrain.data.disk import make_folder, prepare_once
 from calibtrain.data.store import TokenStore
 from calibtrain.data.windows import EvaluationWindows
 from calibtrain.evaluation.saved_run import SavedRun
 from calibtrain.models import TEMPERATURE, Network, Params, compute_dtype
+from calibtrain.storage.disk import make_folder, prepare_once
 from calibtrain.temperature.frozen import Frozen
 from calibtrain.temperature.states import States
 from calibtrain.training import checkpoint

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from calibtrain.errors import UserError
-from calibtrain.places import in_bucket, place, put, reached
+from calibtrain.storage.places import in_bucket, place, put, reached
 
 __all__ = ["write_report"]
 

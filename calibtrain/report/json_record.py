@@ -1,10 +1,10 @@
 """One JSON object of a file, read key by key; what does not fit ends in one clear line."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import UserError
+from calibtrain.storage.json_text import parse_json
 
 FORMAT = 1
 
@@ -101,9 +101,9 @@ def parse(path: Path, text: str) -> Record:
         UserError: it is damaged or has another format.
     """
     try:
-        record = Record(str(path), json.loads(text))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged: {error.msg} at line {error.lineno}") from None
+        record = Record(str(path), parse_json(text))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
     if record.data.get("format") != FORMAT:
         said = record.data.get("format")
         raise UserError(f"{path} has format {said!r}; this version reads format {FORMAT}")

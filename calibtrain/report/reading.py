@@ -25,6 +25,7 @@ from calibtrain.report.results import (
     Tokenizer,
 )
 from calibtrain.report.uncertainty import student
+from calibtrain.storage.json_text import parse_json
 
 _SAME = ("step", "corpus_hash", "limit", "temperature", "bins")
 """What tells evaluations of one corpus and split apart."""
@@ -106,9 +107,9 @@ def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...
         if not line.strip():
             continue
         try:
-            record = Record(f"{path} (line {i})", json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is damaged: {error.msg} at line {i}") from None
+            record = Record(f"{path} (line {i})", parse_json(line))
+        except ValueError as error:
+            raise UserError(f"{path} (line {i}) is damaged: {error}") from None
         kind, prefix = (
             (measured, "eval/")
             if any(key.startswith("eval/") for key in record.data)

@@ -17,10 +17,11 @@ import jax
 import numpy as np
 
 from calibtrain.config import HEADS, TemperatureConfig, validate
-from calibtrain.data.disk import make_folder, write_whole
 from calibtrain.errors import UserError
 from calibtrain.models import Head, Params
-from calibtrain.places import reached
+from calibtrain.storage.disk import make_folder, write_whole
+from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.places import reached
 
 ABOUT, PARAMETERS = "head.json", "parameters.npz"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._+-]{0,59}")
@@ -143,7 +144,7 @@ def read_head(folder: Path, name: str) -> SavedHead:
             "(calibtrain temperature fit)"
         )
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = parse_json(path.read_text(encoding="utf-8"))
         config: Any = validate(HEADS[about["temperature"]["kind"]], about["temperature"])
         if about["format"] != 1 or about["name"] != name:
             raise ValueError("it is no head of that name")

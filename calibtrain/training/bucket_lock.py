@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import UserError
-from calibtrain.places import bucket_files, put, reached
+from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.places import bucket_files, put, reached
 
 REFRESH = 10.0
 """Seconds between two writes by the holder."""
@@ -130,7 +131,7 @@ class BucketLock:
 
     def _holder(self) -> dict[str, Any]:
         try:
-            found = json.loads(bucket_files().cat_file(str(self._path)))
+            found = parse_json(bucket_files().cat_file(str(self._path)))
         except ValueError:
             found = None
         return found if isinstance(found, dict) else {}
@@ -138,7 +139,7 @@ class BucketLock:
     def _look(self) -> tuple[str, float]:
         """The object's generation, and the seconds since it was written by the bucket's clock."""
         headers, body = bucket_files().call("GET", "b/{}/o/{}", self._bucket, self._name)
-        found = json.loads(body)
+        found = parse_json(body)
         written = datetime.fromisoformat(found["updated"])
         age = parsedate_to_datetime(headers["Date"]) - written
         return found["generation"], age.total_seconds()

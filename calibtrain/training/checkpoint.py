@@ -19,10 +19,12 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from calibtrain.data.disk import disk_errors, make_folder, write_whole
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
-from calibtrain.places import absolute, files, in_bucket, reached, remove_tree
+from calibtrain.storage.checksums import checksums
+from calibtrain.storage.disk import disk_errors, make_folder, write_whole
+from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.places import absolute, files, in_bucket, reached, remove_tree
 
 Tree = TypeVar("Tree")
 
@@ -211,19 +213,14 @@ def _as_disk_error(error: Exception) -> Exception:
 
 def _checksums(path: Path) -> dict[str, str]:
     """SHA-256 of every file of a checkpoint, by its relative path."""
-
-    def digest(name: str) -> str:
-        with (path / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    return {name: digest(name) for name in files(path) if CHECKSUMS not in name}
+    return checksums(path, (name for name in files(path) if CHECKSUMS not in name))
 
 
 def _verify(path: Path) -> None:
     """Raise a UserError for a checkpoint whose files are not those that were written."""
     # Checked here because Orbax reads in parallel and reports damage in pages of nested tracebacks.
     try:
-        wanted = json.loads((path / CHECKSUMS).read_text())
+        wanted = parse_json((path / CHECKSUMS).read_text())
         found = _checksums(path)
         bad = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
     except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -19,7 +19,7 @@ import jax
 from calibtrain.config import Config
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
-from calibtrain.places import place
+from calibtrain.storage.places import place
 from calibtrain.training import checkpoint
 from calibtrain.training.engine import make_engine
 from calibtrain.training.finite import NonFiniteError, require_finite

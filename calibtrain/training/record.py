@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from calibtrain.errors import UserError
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
-from calibtrain.places import absolute
+from calibtrain.storage.places import absolute
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError, all_finite, require_finite
 from calibtrain.training.optimizer import learning_rate_schedule

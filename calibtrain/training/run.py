@@ -22,11 +22,12 @@ import numpy as np
 from jaxtyping import Int
 
 from calibtrain.config import WAYS_TO_COMPUTE, Config, config_hash, read_tree, to_yaml, validate
-from calibtrain.data.disk import disk_errors, make_folder, write_whole
-from calibtrain.data.growing import GrowingFile
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
-from calibtrain.places import in_bucket, reached, remove_tree
+from calibtrain.storage.disk import disk_errors, make_folder, write_whole
+from calibtrain.storage.growing import GrowingFile
+from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.places import in_bucket, reached, remove_tree
 from calibtrain.training.bucket_lock import BucketLock, held
 
 LOCK = ".lock"
@@ -292,7 +293,7 @@ class RunFolder:
         lines: list[dict[str, Any]] = []
         for number, text in enumerate(self.metrics.read_bytes().split(b"\n")[:-1], 1):
             try:
-                lines.append(json.loads(text))
+                lines.append(parse_json(text))
                 whole = isinstance(lines[-1]["step"], int)
             except (ValueError, TypeError, KeyError):
                 whole = False
@@ -327,7 +328,7 @@ class RunFolder:
         if not path.is_file():
             return {}
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
+            summary = parse_json(path.read_text(encoding="utf-8"))
             if math.isfinite(summary.get("seconds", 0.0)):
                 return summary
         except (ValueError, TypeError, AttributeError):

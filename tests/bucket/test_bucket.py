@@ -22,8 +22,8 @@ from conftest import TINY, assert_same, call, tiny
 from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
-from calibtrain.places import bucket_files, in_bucket, place, put
 from calibtrain.report import write_report
+from calibtrain.storage.places import bucket_files, in_bucket, place, put
 from calibtrain.training import bucket_lock
 from calibtrain.training.checkpoint import steps_saved
 from calibtrain.training.run import RunFolder

@@ -3,7 +3,6 @@
 Pickled weights (`pytorch_model.bin`, `.pt`) run code when they are read, and so never are.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import numpy as np
 
 from calibtrain.errors import UserError
 from calibtrain.models.huggingface.parameters import listed
+from calibtrain.storage.json_text import parse_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES: Mapping[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -89,7 +89,7 @@ def _read_index(folder: Path) -> dict[str, str]:
         )
         raise UserError(f"{folder}: holds neither {WEIGHTS} nor {INDEX}{more}")
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        index = parse_json(path.read_text(encoding="utf-8"))["weight_map"]
         names = {str(name): str(file) for name, file in index.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         raise UserError(f"{path}: is no index of safetensors files; it is damaged") from None
@@ -110,7 +110,7 @@ def _header(file: Path) -> dict[str, dict[str, Any]]:
             pass
         with file.open("rb") as handle:
             length = int.from_bytes(handle.read(_LENGTH), "little")
-            header = json.loads(handle.read(length))
+            header = parse_json(handle.read(length))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{file}: is no whole safetensors file ({error}); it is damaged or cut short"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from calibtrain.errors import UserError
-from calibtrain.places import in_bucket, put, reached
+from calibtrain.storage.places import in_bucket, put, reached
 
 
 def cache_directory() -> Path:

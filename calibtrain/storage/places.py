@@ -2,7 +2,7 @@
 
 A place on a disk is a `pathlib.Path`; one in a bucket is an `etils.epath.Path` over gcsfs, which
 has the same methods for reading and listing. A bucket has no folders, appends or renames, but
-writes an object whole or not at all; what differs for it is here, in `data` (`disk`, `growing`) and
+writes an object whole or not at all; what differs for it is here, in `disk`, in `growing` and
 in `training` (`run`, `bucket_lock`, `checkpoint`).
 """
 

@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from calibtrain.data.disk import disk_errors, write_whole
-from calibtrain.places import in_bucket
+from calibtrain.storage.disk import disk_errors, write_whole
+from calibtrain.storage.places import in_bucket
 
 SECONDS = 10.0
 """Between two writes of an object; Cloud Storage takes about one a second of the same name."""

@@ -1,0 +1,63 @@
+"""JSON as files hold it: every way in which a text is not JSON ends in one `ValueError`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+MOST_DIGITS = 400
+"""Digits of an integer: one more than the largest float has. Longer ones stand for no quantity."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses a JSON document.
+
+    Args:
+        text: the document; bytes are read as UTF-8.
+
+    Raises:
+        ValueError: with a message of one line, for a text that is not JSON (or not UTF-8), that is
+            nested too deeply to be parsed, that holds an integer of more than `MOST_DIGITS` digits,
+            or an object with the same key twice.
+
+    Example:
+        >>> parse_json('{"rows": 8}')
+        {'rows': 8}
+        >>> parse_json('{"rows": 8, "rows": 9}')
+        Traceback (most recent call last):
+        ValueError: key 'rows' is given twice
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg}, line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte {error.start + 1})") from None
+
+
+def read_json(path: Path) -> Any:
+    """Reads a file that holds one JSON document.
+
+    Raises:
+        OSError: when the file cannot be read.
+        ValueError: as `parse_json`.
+    """
+    return parse_json(path.read_bytes())
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice[:80]!r} is given twice")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
