@@ -19,16 +19,20 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from calibtrain.metrics.quantities import QUANTITIES
+
 RESULT_COLUMNS = (
-    ("bits_per_byte", "bits/byte", ".4f"),
-    ("ece", "ECE", ".4f"),
-    ("signed_gap", "signed gap", "+.4f"),
-    ("accuracy", "accuracy", ".4f"),
-    ("mean_confidence", "confidence", ".4f"),
-    ("entropy_rate", "entropy, nats/token", ".4f"),
-    ("entropy_bits_per_byte", "entropy, bits/byte", ".4f"),
-    ("bytes", "bytes", ",.0f"),
+    "bits_per_byte",
+    "ece",
+    "signed_gap",
+    "accuracy",
+    "mean_confidence",
+    "entropy_rate",
+    "entropy_bits_per_byte",
+    "bytes",
 )
+STUDY_COLUMNS = ("bits_per_byte", "ece", "signed_gap", "entropy_bits_per_byte")
+DOMAIN_COLUMNS = RESULT_COLUMNS[:5]
 
 
 def human_bytes(count: float) -> str:
@@ -275,33 +279,24 @@ def facts_table(event: Mapping[str, Any]) -> Table:
     return table
 
 
-STUDY_COLUMNS = tuple(
-    column
-    for column in RESULT_COLUMNS
-    if column[0] in ("bits_per_byte", "ece", "signed_gap", "entropy_bits_per_byte")
-)
+def add_columns(table: Table, keys: Sequence[str], event: str = "token") -> None:
+    """A column for each figure, headed by its name and unit."""
+    for key in keys:
+        heading = QUANTITIES[key].heading(event)
+        table.add_column(heading, justify="right", overflow="fold")
 
 
-def results_table(rows: Sequence[tuple[str, Mapping[str, Any]]], first: str) -> Table:
-    """Results, a row each."""
+def results_table(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], first: str, event: str = "token"
+) -> Table:
+    """Results of one event space, a row each."""
     table = Table(show_edge=False)
     table.add_column(first)
-    for _, heading, _ in RESULT_COLUMNS:
-        table.add_column(heading, justify="right")
+    add_columns(table, RESULT_COLUMNS, event)
     for name, figures in rows:
-        cells = [
-            "–" if figures.get(key) is None else format(figures[key], form)
-            for key, _, form in RESULT_COLUMNS
-        ]
+        cells = [QUANTITIES[key].plain(figures.get(key)) for key in RESULT_COLUMNS]
         table.add_row(escape(name), *cells)
     return table
-
-
-DOMAIN_COLUMNS = tuple(
-    column
-    for column in RESULT_COLUMNS
-    if column[0] in ("bits_per_byte", "ece", "signed_gap", "accuracy", "mean_confidence")
-)
 
 
 def domains_table(found: Mapping[str, Any]) -> Table:
@@ -309,20 +304,19 @@ def domains_table(found: Mapping[str, Any]) -> Table:
     fitted = found["temperature"]
     title = (
         f"T = {fitted['value']:.4f}, fitted on {fitted['fitted_on']}: nll "
-        f"{fitted['nll_before']:.4f} -> {fitted['nll_after']:.4f} nats a token"
+        f"{fitted['nll_before']:.4f} -> {fitted['nll_after']:.4f} "
+        f"{QUANTITIES['nll'].unit_in_words()}"
     )
     table = Table(show_edge=False, title=title, title_justify="left")
     table.add_column("corpus")
     table.add_column("T", justify="right")
-    for _, heading, _ in DOMAIN_COLUMNS:
-        table.add_column(heading, justify="right", overflow="fold")
+    add_columns(table, DOMAIN_COLUMNS)
     for row in found["evaluations"]:
         cells = []
-        for key, _, form in DOMAIN_COLUMNS:
-            cell, interval = format(row[key], form), row["intervals"].get(key)
-            if interval:
-                cell += f" [{format(interval['lower'], form)}, {format(interval['upper'], form)}]"
-            cells.append(cell)
+        for key in DOMAIN_COLUMNS:
+            plain, interval = QUANTITIES[key].plain, row["intervals"].get(key)
+            ends = f" [{plain(interval['lower'])}, {plain(interval['upper'])}]" if interval else ""
+            cells.append(plain(row[key]) + ends)
         name = f"{row['corpus']}-{row['split']}"
         table.add_row(escape(name), f"{row['temperature']:.4f}", *cells)
     return table
@@ -335,8 +329,7 @@ def study_table(result: Mapping[str, Any]) -> Table:
     table = Table(show_edge=False, title=f"{result['title']} ({main})", title_justify="left")
     table.add_column("arm")
     table.add_column("seeds", justify="right")
-    for _, heading, _ in STUDY_COLUMNS:
-        table.add_column(heading, justify="right", overflow="fold")
+    add_columns(table, STUDY_COLUMNS)
     for row in result["summary"]:
         if row["evaluation"] != main:
             continue
@@ -344,12 +337,10 @@ def study_table(result: Mapping[str, Any]) -> Table:
             f"{key.rpartition('.')[2]}={value}" for key, value in row["settings"].items()
         )
         cells = []
-        for key, _, form in STUDY_COLUMNS:
-            mean, half = row["mean"].get(key), row["half_width"].get(key)
-            cell = "–" if mean is None else format(mean, form)
-            if half:
-                cell += f" ±{format(half, form.lstrip('+'))}"
-            cells.append(cell)
+        for key in STUDY_COLUMNS:
+            quantity, half = QUANTITIES[key], row["half_width"].get(key)
+            width = f" ±{quantity.plain_half(half)}" if half else ""
+            cells.append(quantity.plain(row["mean"].get(key)) + width)
         table.add_row(escape(settings) or "base", str(row["seeds"]), *cells)
     return table
 

@@ -11,18 +11,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from calibtrain.metrics.intervals import student_half_width
+from calibtrain.metrics.quantities import COMPARED, QUANTITIES
+from calibtrain.metrics.student import student_half_width
 from calibtrain.report.display import setting_value
 
-FIGURES = (
-    ("nll", "nll", ".4f"),
-    ("bits_per_byte", "bits/byte", ".4f"),
-    ("ece", "ECE", ".4f"),
-    ("smooth_calibration_error", "SmoothECE", ".4f"),
-    ("signed_gap", "signed gap", "+.4f"),
-    ("multiclass_brier", "Brier", ".4f"),
-    ("area_under_roc", "AUROC", ".4f"),
-)
+FIGURES = (*COMPARED, "multiclass_brier", "area_under_roc")
 
 
 def main() -> None:
@@ -47,13 +40,17 @@ def main() -> None:
     for vocab, rows in by_vocabulary.items():
         base = next(iter(rows.values()))
         print(f"\nV = {vocab:,}\n")
-        print(f"| {given.key} | seeds | " + " | ".join(title for _, title, _ in FIGURES) + " |")
+        print(
+            f"| {given.key} | seeds | "
+            + " | ".join(QUANTITIES[key].heading() for key in FIGURES)
+            + " |"
+        )
         print("|---" * (2 + len(FIGURES)) + "|")
         for name, seeds in rows.items():
             cells = []
-            for figure, _, form in FIGURES:
+            for figure in FIGURES:
                 own = [each[figure] for each in seeds.values()]
-                text = f"{statistics.fmean(own):{form}}"
+                text = QUANTITIES[figure].plain(statistics.fmean(own))
                 if seeds is not base:
                     gap = [each[figure] - base[seed][figure] for seed, each in seeds.items()]
                     mean, half = statistics.fmean(gap), student_half_width(gap)

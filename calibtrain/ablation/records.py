@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from calibtrain.ablation.controls import ControlledArm, FailedArm
 from calibtrain.errors import UserError
-from calibtrain.evaluation.result import TABLES, evaluation_name, read_evaluation
+from calibtrain.evaluation.result import evaluation_name, read_evaluation
+from calibtrain.runs.records import TABLES, ArmEvaluation, ArmRecord
 from calibtrain.training.run import RunFolder
 
 
@@ -21,7 +21,7 @@ def is_done(arm: ControlledArm, folder: Path) -> bool:
     return scored and run.is_done(arm.config)
 
 
-def result_of(arm: ControlledArm, folder: Path, error: str | None = None) -> dict[str, Any]:
+def result_of(arm: ControlledArm, folder: Path, error: str | None = None) -> ArmRecord:
     """The record of an arm that was run; `error` is what the process said that ran it."""
     run = RunFolder(folder / arm.name)
     try:
@@ -42,18 +42,18 @@ def describe_arm(
     arm: ControlledArm | FailedArm,
     status: str,
     error: str | None = None,
-    evaluations: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    evaluations: Mapping[str, ArmEvaluation] | None = None,
+) -> ArmRecord:
     """An arm as ablation.json holds it."""
-    return {
-        "name": arm.name,
-        "folder": arm.name,
-        "settings": arm.settings,
-        "status": status,
-        "error": error,
-        "vocab_size": arm.plan.tokenizer.vocab_size if isinstance(arm, ControlledArm) else None,
-        "evaluations": evaluations or {},
-    }
+    return ArmRecord(
+        name=arm.name,
+        folder=arm.name,
+        settings=arm.settings,
+        status=status,
+        error=error,
+        vocab_size=arm.plan.tokenizer.vocab_size if isinstance(arm, ControlledArm) else None,
+        evaluations=dict(evaluations or {}),
+    )
 
 
 def _evaluation_files(arm: ControlledArm, run: RunFolder) -> dict[str, Path]:
@@ -66,10 +66,10 @@ def _evaluation_files(arm: ControlledArm, run: RunFolder) -> dict[str, Path]:
     }
 
 
-def _evaluations(arm: ControlledArm, run: RunFolder) -> dict[str, Any]:
+def _evaluations(arm: ControlledArm, run: RunFolder) -> dict[str, ArmEvaluation]:
     """The single figures of an arm's final evaluations."""
     found = {name: read_evaluation(path) for name, path in _evaluation_files(arm, run).items()}
     return {
-        name: {key: value for key, value in figures.items() if key not in TABLES}
-        for name, figures in found.items()
+        name: ArmEvaluation(**{k: v for k, v in each.document().items() if k not in TABLES})
+        for name, each in found.items()
     }

@@ -20,11 +20,13 @@ from typing import Any
 
 from calibtrain.ablation.controls import ControlledArm, apply_controls, held_fixed
 from calibtrain.ablation.records import describe_arm, is_done, result_of
-from calibtrain.ablation.result import SEED, write_result
+from calibtrain.ablation.result import write_result
 from calibtrain.ablation.study import expand, with_seeds
 from calibtrain.config import StudyConfig, config_hash, to_yaml
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
+from calibtrain.runs.records import ArmRecord
+from calibtrain.runs.seeds import SEED
 from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
 from calibtrain.storage.places import in_bucket, place
 from calibtrain.training.run import RunFolder
@@ -77,12 +79,12 @@ def run_study(
         write_whole(folder / "study.yaml", to_yaml(study))
         observer("", {"event": "arms", "names": names})
         slots: deque[int] = deque(range(jobs))
-        records: dict[str, dict[str, Any]] = {}
+        records: dict[str, ArmRecord] = {}
         fixed = held_fixed(study, arms)
 
-        def finish(record: dict[str, Any]) -> None:
-            records[record["name"]] = record
-            observer(record["name"], {"event": "finished", **record})
+        def finish(record: ArmRecord) -> None:
+            records[record.name] = record
+            observer(record.name, {"event": "finished", **record.document()})
 
         def run(arms: Sequence[ControlledArm]) -> None:
             slot = slots.popleft()
@@ -136,9 +138,9 @@ def _run_together(
     jobs: int,
     children: "_Children",
     observer: StudyObserver,
-) -> list[dict[str, Any]]:
+) -> list[ArmRecord]:
     """Train those of some arms that are not done; returns the records of all."""
-    records: dict[str, dict[str, Any]] = {}
+    records: dict[str, ArmRecord] = {}
     left = []
     for arm in arms:
         try:

@@ -104,7 +104,7 @@ def evaluate(
         print_json(evaluation.to_dict())
     else:
         name = f"{evaluation.about['corpus']}-{split}"
-        print_table(results_table([(name, evaluation.results)], "evaluation"))
+        print_table(results_table([(name, evaluation.results)], "evaluation", events.value))
 
 
 def report(

@@ -178,30 +178,24 @@ def compare(
         _print_comparison(title, rows)
 
 
-_FIGURES = (
-    ("nll", "nll, nats/token", ".4f"),
-    ("bits_per_byte", "bits/byte", ".4f"),
-    ("ece", "ECE", ".4f"),
-    ("smooth_calibration_error", "SmoothECE", ".4f"),
-    ("signed_gap", "signed gap", "+.4f"),
-)
-
-
 def _print_comparison(title: str, rows: list[dict[str, Any]]) -> None:
     """A row a head; behind each figure the interval of its difference to no head."""
     from rich.table import Table
 
-    from calibtrain.terminal import print_table
+    from calibtrain.metrics.quantities import COMPARED, QUANTITIES
+    from calibtrain.terminal import add_columns, print_table
 
     table = Table(show_edge=False, title=title, title_justify="left")
     table.add_column("head")
+    add_columns(table, COMPARED)
     facts = [key for key in ("temperature", "parameters", "seconds") if key in rows[0]]
-    for heading in (*(heading for _, heading, _ in _FIGURES), *facts):
+    for heading in facts:
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         cells = []
-        for key, _, form in _FIGURES:
-            cell, away = format(row[key], form), row.get("differences", {}).get(key)
+        for key in COMPARED:
+            cell = QUANTITIES[key].plain(row[key])
+            away = row.get("differences", {}).get(key)
             if away:
                 cell += f" [{away['lower']:+.4f}, {away['upper']:+.4f}]"
             cells.append(cell)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,25 +12,12 @@ import numpy as np
 import calibtrain
 from calibtrain.errors import UserError
 from calibtrain.evaluation.tally import COLUMNS
+from calibtrain.runs.document import FORMAT
+from calibtrain.runs.records import FIGURE_DETAILS, TABLES, EvaluationRecord
 from calibtrain.storage.disk import make_folder, write_whole
-from calibtrain.storage.json_text import parse_json
 
 WIDTH, RATIO = 5, 0.05
 """The beam of evaluations by bytes and words, where nothing else is asked for."""
-FIGURE_DETAILS = ("intervals", "bounds", "signatures")
-"""Results that say more about the figures, by their names."""
-TABLES = (
-    "reliability",
-    "smooth_reliability",
-    "risk_coverage",
-    "frequency_deciles",
-    "positions",
-    "entropy_bands",
-    "groups",
-    "wider",
-    "difference",
-)
-"""Results that are tables; the others are single figures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +45,14 @@ class Evaluation:
         left_out = (*TABLES, *FIGURE_DETAILS)
         return {name: value for name, value in self.results.items() if name not in left_out}
 
-    def to_dict(self) -> dict[str, Any]:
+    def record(self) -> EvaluationRecord:
         """As the JSON file holds it."""
-        return {"format": 1, "version": calibtrain.__version__, **self.about, **self.results}
+        about = {"format": FORMAT, "version": calibtrain.__version__, **self.about}
+        return EvaluationRecord(**about, **self.results)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain data."""
+        return self.record().document()
 
     def write(self, folder: Path, corpus_hash: str | None, final_bytes: int | None) -> Path:
         """Write NAME.parquet, then NAME.json; the JSON file says that both are whole.
@@ -97,7 +88,7 @@ class Evaluation:
         pq.write_table(pa.table(dict(self.documents)), buffer)
         write_whole(folder / f"{name}.parquet", buffer.getvalue())
         path = folder / f"{name}.json"
-        write_whole(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        self.record().write(path)
         return path
 
 
@@ -107,19 +98,16 @@ def evaluation_name(about: Mapping[str, Any]) -> str:
     return f"{corpus}-{about['split']}-{about['step']}"
 
 
-def read_evaluation(path: Path) -> dict[str, Any]:
+def read_evaluation(path: Path) -> EvaluationRecord:
     """An evaluation's JSON file.
 
     Raises:
         UserError: when it is damaged.
     """
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
-        return found
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove it and evaluate again") from None
+        return EvaluationRecord.read(path)
+    except UserError as error:
+        raise UserError(f"{error}; remove it and evaluate again") from None
 
 
 def document_table(

@@ -132,9 +132,9 @@ class EvaluationWhileTraining:
         """The final evaluation of a split, if it is there and is what would be made now."""
         wanted = {**self.about(split, step), "limit": self.settings.final_bytes}
         path = self.run.evaluations / f"{evaluation_name(wanted)}.json"
-        found = read_evaluation(path) if path.is_file() else {}
-        fits = all(found.get(key, "missing") == value for key, value in wanted.items())
-        return found if fits else None
+        found = read_evaluation(path) if path.is_file() else None
+        fits = found and all(found.get(key, "missing") == value for key, value in wanted.items())
+        return found.document() if found and fits else None
 
     def _write(self, evaluation: Evaluation) -> None:
         if not self.run.writes:

@@ -21,6 +21,15 @@ from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.exchange.pretrained import Pretrained, open_pretrained
 from calibtrain.models import Params, build, count_parameters
+from calibtrain.runs.document import FORMAT
+from calibtrain.runs.records import (
+    BudgetRecord,
+    CorpusRecord,
+    MemoryRecord,
+    ParametersRecord,
+    RunRecord,
+    TokenizerRecord,
+)
 from calibtrain.storage.disk import cache_directory
 from calibtrain.storage.places import absolute, in_bucket, place
 from calibtrain.training import checkpoint
@@ -93,7 +102,7 @@ def import_model(
 
     say(f"writing {folder.path}")
     folder.create(config, fill)
-    return summary
+    return summary.document()
 
 
 def untrained(params: Params) -> TrainState:
@@ -127,33 +136,35 @@ def _describe(
     tokenizer: Tokenizer,
     store: TokenStore,
     name: str,
-) -> dict[str, Any]:
-    """The contents of run.json, as of a run that was trained here, and where it comes from."""
+) -> RunRecord:
+    """The record of run.json, as of a run that was trained here, and where it comes from."""
     parameters = count_parameters(config.model, tokenizer.vocab_size)
+    context = config.context.tokens
+    assert context is not None  # `_configuration` gives it in tokens
     frame = {key: tokenizer.manifest.specials[key] for key in ("bos", "eos")}
-    return {
-        "format": 1,
-        "name": name,
-        "status": IMPORTED,
-        "step": 0,
-        "steps": 0,
-        "version": calibtrain.__version__,
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-        "config_hash": config_hash(config),
-        "corpus": corpus.provenance.to_dict(),
-        "tokenizer": {
-            "kind": tokenizer.manifest.kind,
-            "vocab_size": tokenizer.vocab_size,
-            "hash": tokenizer.hash,
-            "bytes_per_token": store.bytes_per_token,
-        },
-        "context_tokens": config.context.tokens,
-        "parameters": {**dataclasses.asdict(parameters), "total": parameters.total},
-        "budget": {"steps": 0, "tokens": 0, "bytes": 0, "flops": 0.0},
-        "memory": {"parameters": parameters.total * 4},
-        "seconds": 0.0,
-        "imported": {
+    return RunRecord(
+        format=FORMAT,
+        name=name,
+        status=IMPORTED,
+        step=0,
+        steps=0,
+        version=calibtrain.__version__,
+        jax=jax.__version__,
+        device=jax.devices()[0].device_kind,
+        config_hash=config_hash(config),
+        corpus=CorpusRecord(**corpus.provenance.to_dict()),
+        tokenizer=TokenizerRecord(
+            kind=tokenizer.manifest.kind,
+            vocab_size=tokenizer.vocab_size,
+            hash=tokenizer.hash,
+            bytes_per_token=store.bytes_per_token,
+        ),
+        context_tokens=context,
+        parameters=ParametersRecord(**dataclasses.asdict(parameters), total=parameters.total),
+        budget=BudgetRecord(steps=0, tokens=0, bytes=0, flops=0.0),
+        memory=MemoryRecord(parameters=parameters.total * 4),
+        seconds=0.0,
+        imported={
             "from": model.path.name,
             "format": model.format,
             "architecture": model.architecture.name,
@@ -163,4 +174,4 @@ def _describe(
             "notes": list(model.tokenizer.notes),
             **model.about,
         },
-    }
+    )

@@ -1,101 +1,91 @@
-"""Calibration and entropy: plain functions of arrays, and mergeable states for streams."""
+"""Calibration and entropy: plain functions of arrays, and mergeable states for streams.
 
-from calibtrain.metrics.calibration import (
-    average_calibration_error,
-    bin_edges,
-    expected_calibration_error,
-    maximum_calibration_error,
-    reliability_table,
-    signed_gap,
-)
-from calibtrain.metrics.debiased import debiased_calibration_error, sweep_calibration_error
-from calibtrain.metrics.ece_intervals import (
-    calibration_error_difference,
-    calibration_error_interval,
-)
-from calibtrain.metrics.from_histogram import histogram_bounds, histogram_metrics
-from calibtrain.metrics.histogram import ConfidenceHistogram
-from calibtrain.metrics.intervals import (
-    Interval,
-    bootstrap,
-    bootstrap_difference,
-    document_sums,
-    document_tables,
-    student_half_width,
-)
-from calibtrain.metrics.ranking import (
-    area_under_risk_coverage,
-    area_under_roc,
-    kolmogorov_smirnov_error,
-    risk_coverage,
-)
-from calibtrain.metrics.scores import (
-    BrierParts,
-    TokenScores,
-    brier_parts,
-    brier_score,
-    entropy_calibration_error,
-    log_loss,
-    multiclass_brier_score,
-    nll,
-    token_scores,
-)
-from calibtrain.metrics.signature import Signature, differences, parse_signature
-from calibtrain.metrics.smooth import smooth_calibration_error, smooth_reliability
-from calibtrain.metrics.tokens import TokenMetrics, token_metrics
-from calibtrain.metrics.vocabulary import (
-    VocabularyTable,
-    classwise_calibration_error,
-    full_calibration_error,
-    top_k_calibration_error,
-    top_k_confidence,
-    top_k_correct,
-)
+Importing the package is light: a function's file is imported when the function is first asked for,
+so that `metrics.quantities` and `metrics.student` load without JAX.
+"""
 
-__all__ = [
-    "BrierParts",
-    "ConfidenceHistogram",
-    "Interval",
-    "Signature",
-    "TokenMetrics",
-    "TokenScores",
-    "VocabularyTable",
-    "area_under_risk_coverage",
-    "area_under_roc",
-    "average_calibration_error",
-    "bin_edges",
-    "bootstrap",
-    "bootstrap_difference",
-    "brier_parts",
-    "brier_score",
-    "calibration_error_difference",
-    "calibration_error_interval",
-    "classwise_calibration_error",
-    "debiased_calibration_error",
-    "differences",
-    "document_sums",
-    "document_tables",
-    "entropy_calibration_error",
-    "expected_calibration_error",
-    "full_calibration_error",
-    "histogram_bounds",
-    "histogram_metrics",
-    "kolmogorov_smirnov_error",
-    "log_loss",
-    "maximum_calibration_error",
-    "multiclass_brier_score",
-    "nll",
-    "parse_signature",
-    "reliability_table",
-    "risk_coverage",
-    "signed_gap",
-    "smooth_calibration_error",
-    "smooth_reliability",
-    "student_half_width",
-    "sweep_calibration_error",
-    "token_metrics",
-    "token_scores",
-    "top_k_calibration_error",
-    "top_k_confidence",
-    "top_k_correct",
-]
+import importlib
+from typing import Any
+
+_NAMES = {
+    "calibration": (
+        "average_calibration_error",
+        "bin_edges",
+        "expected_calibration_error",
+        "maximum_calibration_error",
+        "reliability_table",
+        "signed_gap",
+    ),
+    "debiased": (
+        "debiased_calibration_error",
+        "sweep_calibration_error",
+    ),
+    "ece_intervals": (
+        "calibration_error_difference",
+        "calibration_error_interval",
+    ),
+    "from_histogram": (
+        "histogram_bounds",
+        "histogram_metrics",
+    ),
+    "histogram": ("ConfidenceHistogram",),
+    "intervals": (
+        "Interval",
+        "bootstrap",
+        "bootstrap_difference",
+        "document_sums",
+        "document_tables",
+    ),
+    "ranking": (
+        "area_under_risk_coverage",
+        "area_under_roc",
+        "kolmogorov_smirnov_error",
+        "risk_coverage",
+    ),
+    "scores": (
+        "BrierParts",
+        "TokenScores",
+        "brier_parts",
+        "brier_score",
+        "entropy_calibration_error",
+        "log_loss",
+        "multiclass_brier_score",
+        "nll",
+        "token_scores",
+    ),
+    "signature": (
+        "Signature",
+        "differences",
+        "parse_signature",
+    ),
+    "smooth": (
+        "smooth_calibration_error",
+        "smooth_reliability",
+    ),
+    "student": ("student_half_width",),
+    "tokens": (
+        "TokenMetrics",
+        "token_metrics",
+    ),
+    "vocabulary": (
+        "VocabularyTable",
+        "classwise_calibration_error",
+        "full_calibration_error",
+        "top_k_calibration_error",
+        "top_k_confidence",
+        "top_k_correct",
+    ),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"calibtrain.metrics.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'calibtrain.metrics' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -7,7 +7,7 @@ was drawn with those sums, so that its cost does not depend on the number of tok
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -288,15 +288,3 @@ def interval_of(
         standard_error=float(figures.std(ddof=1)),
         bias=float(figures.mean()) - estimate,
     )
-
-
-def student_half_width(values: Sequence[float], level: float = 0.95) -> float | None:
-    """Half width of the Student interval of a mean, over seeds; None for a single value."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    count = len(values)
-    mean = sum(values) / count
-    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
-    return float(t.ppf((1 + level) / 2, count - 1)) * math.sqrt(variance / count)

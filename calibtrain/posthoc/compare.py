@@ -4,7 +4,6 @@ What is compared is the model with a head and without, on the same documents: th
 of the difference. A head may lower the ECE and raise the nll, so both are always told.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,11 +28,18 @@ from calibtrain.posthoc.fit import (
 )
 from calibtrain.posthoc.hidden import Progress, read_text
 from calibtrain.posthoc.scoring import row, score_text, signature_of
-from calibtrain.storage.disk import make_folder, write_whole
+from calibtrain.runs.document import FORMAT
+from calibtrain.runs.records import (
+    HEADS_FILE,
+    CheckpointRecord,
+    FittedOn,
+    HeadComparisonRecord,
+    HeadRow,
+    HeadTable,
+)
+from calibtrain.storage.disk import make_folder
 from calibtrain.temperature import make_head
 from calibtrain.temperature.fit_head import FittedHead, Recipe
-
-FILE = "comparison.json"
 
 
 def compare_heads(
@@ -90,20 +96,17 @@ def compare_heads(
                 f"{kind}: nll {fitted[kind].nll_before:.5f} -> {fitted[kind].nll_after:.5f} in "
                 f"{fitted[kind].seconds:.1f} s"
             )
-        found = {
-            "format": 1,
-            "version": calibtrain.__version__,
-            "device": jax.devices()[0].device_kind,
-            "fitted_on": fitted_on(saved, None, "validation", limit, text),
-            "checkpoint": checkpoint_of(saved),
-            "corpora": [
-                _on_corpus(saved, name, limit, fitted, keep, progress, say) for name in names
-            ],
-        }
+        record = HeadComparisonRecord(
+            format=FORMAT,
+            version=calibtrain.__version__,
+            device=jax.devices()[0].device_kind,
+            fitted_on=FittedOn(**fitted_on(saved, None, "validation", limit, text)),
+            checkpoint=CheckpointRecord(**checkpoint_of(saved)),
+            corpora=[_on_corpus(saved, name, limit, fitted, keep, progress, say) for name in names],
+        )
         make_folder(saved.run.heads)
-        text_of = json.dumps(found, indent=1, allow_nan=False)
-        write_whole(saved.run.heads / FILE, text_of + "\n")
-        return found
+        record.write(saved.run.heads / HEADS_FILE)
+        return record.document()
 
 
 def _kinds(saved: SavedRun, heads: Sequence[str] | None) -> list[str]:
@@ -129,7 +132,7 @@ def _on_corpus(
     keep: bool,
     progress: Progress,
     say: Callable[[str], None],
-) -> dict[str, Any]:
+) -> HeadTable:
     text = read_text(saved, corpus, "test", limit, keep=keep, progress=progress)
     bins = saved.config.evaluation.bins
     plain = score_text(text, None, None, bins)
@@ -145,13 +148,13 @@ def _on_corpus(
         rows.append(row(kind, scored, plain, about, parameters=count, seconds=head.seconds))
         say(f"{kind}: measured in {time.monotonic() - began:.1f} s")
     provenance = saved.corpus(corpus).provenance
-    return {
-        "corpus": provenance.name,
-        "corpus_hash": provenance.content_hash,
-        "in_domain": provenance.content_hash == saved.corpus(None).provenance.content_hash,
-        "split": "test",
-        "documents": len(text.documents),
-        "limit": limit,
-        "bins": bins,
-        "rows": rows,
-    }
+    return HeadTable(
+        corpus=provenance.name,
+        corpus_hash=provenance.content_hash,
+        in_domain=provenance.content_hash == saved.corpus(None).provenance.content_hash,
+        split="test",
+        documents=len(text.documents),
+        limit=limit,
+        bins=bins,
+        rows=[HeadRow(**each) for each in rows],
+    )

@@ -2,58 +2,23 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from calibtrain.metrics import quantities
+from calibtrain.metrics.quantities import Quantity, number
 
-@dataclass(frozen=True)
-class Quantity:
-    """One result key: its name in words, its unit, and how many decimals are worth showing."""
-
-    key: str
-    name: str
-    unit: str
-    decimals: int
-    signed: bool = False
-
-
-QUANTITIES: Mapping[str, Quantity] = {
-    q.key: q
-    for q in (
-        Quantity("bits_per_byte", "Bits per byte", "bits/byte", 3),
-        Quantity("ece", "ECE", "0 to 1", 4),
-        Quantity("signed_gap", "Signed gap", "conf. − accuracy", 4, signed=True),
-        Quantity("accuracy", "Accuracy", "0 to 1", 4),
-        Quantity("mean_confidence", "Confidence", "0 to 1", 4),
-        Quantity("entropy_bits_per_byte", "Entropy rate", "bits/byte", 3),
-        Quantity("entropy_rate", "Entropy rate", "nats/token", 3),
-        Quantity("nll", "NLL", "nats/token", 3),
-    )
-}
+QUANTITIES: Mapping[str, Quantity] = {key: quantities.QUANTITIES[key] for key in quantities.MAIN}
 """The columns of the result table, in their order."""
 
 
 def shown(key: str, value: float | None) -> str:
     """A result rounded for reading; signed quantities always carry their sign."""
-    if value is None:
-        return "–"
-    quantity = QUANTITIES[key]
-    return number(value, quantity.decimals, signed=quantity.signed)
+    return QUANTITIES[key].show(value)
 
 
 def shown_half(key: str, half: float) -> str:
     """A half width, which has no sign."""
-    return shown(key, half).lstrip("+")
-
-
-def number(value: float, decimals: int, *, signed: bool = False) -> str:
-    """Fixed-point with thousands separators and a real minus sign."""
-    if not math.isfinite(value):
-        return "not finite"
-    text = f"{value:{'+' if signed else ''},.{decimals}f}"
-    if float(text.replace(",", "")) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", "−")
+    return QUANTITIES[key].show_half(half)
 
 
 def count(value: float | None) -> str:

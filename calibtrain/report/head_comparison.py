@@ -8,20 +8,15 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from calibtrain.metrics.quantities import COMPARED, QUANTITIES
 from calibtrain.report.cells import note, num, row_head, table, th
 from calibtrain.report.display import count, duration, number
 from calibtrain.report.figures import SOFT, Figure, Panel, interval_bars, plot, zero
 from calibtrain.report.json_record import Record, contents, parse
 from calibtrain.report.signatures import table_of
 
-FIGURES = (
-    ("nll", "NLL", "nats/token", 4, False),
-    ("bits_per_byte", "Bits per byte", "bits/byte", 4, False),
-    ("ece", "ECE", "0 to 1", 4, False),
-    ("smooth_calibration_error", "SmoothECE", "0 to 1", 4, False),
-    ("signed_gap", "Signed gap", "conf. − accuracy", 4, True),
-)
-"""Key, name, unit, decimals, whether signed."""
+DECIMALS = 4
+"""Of figures whose differences are small."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ def _row(record: Record) -> HeadRow:
         head=record.text("head"),
         parameters=record.whole("parameters"),
         seconds=record.number("seconds"),
-        values={key: record.number(key) for key, *_ in FIGURES},
+        values={key: record.number(key) for key in COMPARED},
         differences={
             name: Difference(one.number("difference"), one.number("lower"), one.number("upper"))
             for name, one in apart.items()
@@ -139,14 +134,14 @@ def heads_section(found: HeadComparison) -> str:
 def _table(found: HeadTable) -> str:
     heads = [
         th("Head"),
-        *(th(name, unit, numeric=True) for _, name, unit, *_ in FIGURES),
+        *(th(QUANTITIES[k].name, QUANTITIES[k].unit_of(), numeric=True) for k in COMPARED),
         th("Parameters", numeric=True),
         th("Fitted in", numeric=True),
     ]
     rows = [
         [
             row_head(row.head),
-            *(_cell(row, *figure) for figure in FIGURES),
+            *(_cell(row, key) for key in COMPARED),
             num(row.parameters, count(row.parameters)),
             num(row.seconds, duration(row.seconds)),
         ]
@@ -156,12 +151,12 @@ def _table(found: HeadTable) -> str:
     return table(f"{found.name} ({where})", heads, rows)
 
 
-def _cell(row: HeadRow, key: str, name: str, unit: str, decimals: int, signed: bool) -> str:
+def _cell(row: HeadRow, key: str) -> str:
     value, apart = row.values[key], row.differences.get(key)
-    shown = number(value, decimals, signed=signed)
+    shown = QUANTITIES[key].show(value, DECIMALS)
     if apart is None:
         return num(value, shown)
-    low, high = (number(end, decimals, signed=True) for end in (apart.lower, apart.upper))
+    low, high = (number(end, DECIMALS, signed=True) for end in (apart.lower, apart.upper))
     title = f"{value!r}; less no head {apart.value!r}, 95 % from {apart.lower!r} to {apart.upper!r}"
     return (
         f'<td class="num" data-value="{value!r}" data-lower="{apart.lower!r}" '

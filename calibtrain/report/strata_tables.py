@@ -28,7 +28,7 @@ def run_strata(evaluation: Evaluation, stratum: Stratum) -> str:
     )
     head = [th(stratum.group.capitalize()), th("Tokens", numeric=True)]
     head += [th("Entries", "of the vocabulary", numeric=True)] if entries else []
-    head += [th(QUANTITIES[key].name, QUANTITIES[key].unit, numeric=True) for key in COLUMNS]
+    head += [th(QUANTITIES[key].name, QUANTITIES[key].unit_of(), numeric=True) for key in COLUMNS]
     caption = f"By {stratum.axis}, with 95 % intervals over documents"
     return note(worst_line([evaluation], stratum)) + _shown(
         stratum, table(caption, head, rows, quiet=True)

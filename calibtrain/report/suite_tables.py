@@ -27,7 +27,7 @@ def run_suite(evaluation: Evaluation, caption: str) -> str:
         return ""
     rows = [
         [
-            explained(metric.name, metric.meaning),
+            explained(_title(metric), metric.meaning),
             estimate(
                 evaluation.values.get(metric.key),
                 partial(shown_metric, metric),
@@ -62,7 +62,7 @@ def study_suite(study: Study, comparison: Comparison, evaluation: str) -> str:
     for metric in SUITE:
         if not any(metric.key in row.mean for _, row in groups):
             continue
-        cells = [explained(metric.name, metric.meaning)]
+        cells = [explained(_title(metric), metric.meaning)]
         for _, row in groups:
             value, half = row.mean.get(metric.key), row.half_width.get(metric.key)
             cells.append(
@@ -82,6 +82,12 @@ def study_suite(study: Study, comparison: Comparison, evaluation: str) -> str:
     ]
     caption = f"{evaluation}: mean over seeds ± half width of the 95 % interval"
     return table(caption, head, rows) + mixed_note(scored, KEYS)
+
+
+def _title(metric: Metric) -> str:
+    """The name of a metric; that of a part of the Brier score, which stands above it, in short."""
+    is_part = metric.key.startswith("brier_")
+    return f"· {metric.name.removeprefix('Brier ')}" if is_part else metric.name
 
 
 def _whole(evaluations: Sequence[Evaluation]) -> bool:

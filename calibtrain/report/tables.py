@@ -36,9 +36,7 @@ from calibtrain.report.uncertainty import no_interval, no_seed_interval
 
 def quantity_heads(event: str = "token") -> list[str]:
     """Titles of the columns of figures; some are of an event."""
-    return [
-        th(q.name, q.unit.replace("/token", f"/{event}"), numeric=True) for q in QUANTITIES.values()
-    ]
+    return [th(q.name, q.unit_of(event), numeric=True) for q in QUANTITIES.values()]
 
 
 # --- a study -------------------------------------------------------------------------------------

@@ -72,9 +72,9 @@ class Record:
         """Write run.json; returns what it holds."""
         seconds = self._seconds + time.monotonic() - self._began
         name = absolute(self.run.path).name
-        about = describe_run(self.plan, name, self._memory, status, step, seconds)
-        self.run.write_summary({**about, **more})
-        return {**about, **more}
+        about = describe_run(self.plan, name, self._memory, status, step, seconds, **more)
+        self.run.write_summary(about)
+        return about.document()
 
     def log(self, step: int, running: Mapping[str, float], gradient_norm: float) -> None:
         """Write a line of training metrics."""

@@ -24,6 +24,7 @@ from jaxtyping import Int
 from calibtrain.config import WAYS_TO_COMPUTE, Config, config_hash, read_tree, to_yaml, validate
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
+from calibtrain.runs.records import RUN_FILE, RunRecord
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
 from calibtrain.storage.growing import GrowingFile
 from calibtrain.storage.json_text import parse_json
@@ -310,13 +311,12 @@ class RunFolder:
         kept = [line for line in self.read_metrics() if line["step"] <= step]
         self._growing().replace("".join(json.dumps(line) + "\n" for line in kept))
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
+    def write_summary(self, summary: RunRecord) -> None:
         """Write run.json."""
         if not self.writes:
             return
         self.settle()
-        text = json.dumps(summary, indent=2, allow_nan=False)
-        write_whole(self.path / "run.json", text + "\n")
+        summary.write(self.path / RUN_FILE)
 
     def read_summary(self) -> dict[str, Any]:
         """Read run.json; empty where there is none yet.
@@ -324,7 +324,7 @@ class RunFolder:
         Raises:
             UserError: when it is damaged.
         """
-        path = self.path / "run.json"
+        path = self.path / RUN_FILE
         if not path.is_file():
             return {}
         try:

@@ -9,13 +9,28 @@ import jax
 
 import calibtrain
 from calibtrain.config import config_hash
+from calibtrain.runs.document import FORMAT
+from calibtrain.runs.records import (
+    BudgetRecord,
+    CorpusRecord,
+    MemoryRecord,
+    ParametersRecord,
+    RunRecord,
+    TokenizerRecord,
+)
 from calibtrain.training.plan import Plan
 
 
 def describe_run(
-    plan: Plan, name: str, memory: Mapping[str, int], status: str, step: int, seconds: float
-) -> dict[str, Any]:
-    """The contents of run.json.
+    plan: Plan,
+    name: str,
+    memory: Mapping[str, int],
+    status: str,
+    step: int,
+    seconds: float,
+    **more: Any,
+) -> RunRecord:
+    """The record that run.json holds.
 
     Args:
         plan: the run.
@@ -24,33 +39,38 @@ def describe_run(
         status: "running", "stopped", "failed" or "done".
         step: steps trained in all.
         seconds: spent training and evaluating, over all its starts.
+        more: `error`, of a run that failed.
     """
     parameters = plan.parameters
-    return {
-        "format": 1,
-        "name": name,
-        "status": status,
-        "step": step,
-        "steps": plan.budget.steps,
-        "version": calibtrain.__version__,
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-        "config_hash": config_hash(plan.config),
-        "corpus": plan.corpus.provenance.to_dict(),
-        "tokenizer": {
-            "kind": plan.config.tokenizer.kind,
-            "vocab_size": plan.tokenizer.vocab_size,
-            "hash": plan.tokenizer.hash,
-            "bytes_per_token": plan.store.bytes_per_token,
-        },
-        "context_tokens": plan.context,
-        **({} if plan.config.finetune is None else {"row_tokens": plan.batches.context}),
-        "parameters": {**dataclasses.asdict(parameters), "total": parameters.total},
+    rows: dict[str, Any] = {}
+    if plan.config.finetune is not None:
+        rows["row_tokens"] = plan.batches.context
+    return RunRecord(
+        format=FORMAT,
+        name=name,
+        status=status,
+        step=step,
+        steps=plan.budget.steps,
+        version=calibtrain.__version__,
+        jax=jax.__version__,
+        device=jax.devices()[0].device_kind,
+        config_hash=config_hash(plan.config),
+        corpus=CorpusRecord(**plan.corpus.provenance.to_dict()),
+        tokenizer=TokenizerRecord(
+            kind=plan.config.tokenizer.kind,
+            vocab_size=plan.tokenizer.vocab_size,
+            hash=plan.tokenizer.hash,
+            bytes_per_token=plan.store.bytes_per_token,
+        ),
+        context_tokens=plan.context,
+        **rows,
+        parameters=ParametersRecord(**dataclasses.asdict(parameters), total=parameters.total),
         **_head(plan),
-        "budget": dataclasses.asdict(plan.budget),
-        "memory": dict(memory),
-        "seconds": seconds,
-    }
+        budget=BudgetRecord(**dataclasses.asdict(plan.budget)),
+        memory=MemoryRecord(**memory),
+        seconds=seconds,
+        **more,
+    )
 
 
 def _head(plan: Plan) -> dict[str, Any]:

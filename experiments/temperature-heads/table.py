@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from calibtrain.metrics.intervals import student_half_width
+from calibtrain.metrics.student import student_half_width
 
 FIGURES = (
     ("nll", "nll", ".4f"),

@@ -11,7 +11,7 @@ from conftest import TINY, call
 from calibtrain.ablation import apply_controls, expand, run_study
 from calibtrain.config import ModelConfig, StudyConfig, validate
 from calibtrain.errors import UserError
-from calibtrain.metrics.intervals import student_half_width
+from calibtrain.metrics.student import student_half_width
 from calibtrain.models import count_parameters
 from calibtrain.report import write_report
 

@@ -329,7 +329,7 @@ def test_neither_run_nor_study(tmp_path: Path) -> None:
         ("vocab_size=512,seed=0/run.json", None, "run.json is missing"),
         ("vocab_size=512,seed=0/metrics.jsonl", None, "metrics.jsonl is missing"),
         ("vocab_size=512,seed=0/metrics.jsonl", "{}\n", r"line 1\) is damaged: key 'step'"),
-        ("vocab_size=512,seed=0/metrics.jsonl", "no\n", "metrics.jsonl is damaged"),
+        ("vocab_size=512,seed=0/metrics.jsonl", "no\n", r"metrics.jsonl \(line 1\) is damaged"),
         ("vocab_size=512,seed=0/evaluations/kjv-test-1.json", "nan", "kjv-test-1.json is damaged"),
         ("vocab_size=512,seed=0/evaluations/kjv-test-1.json", b"\xff", "cannot be read"),
     ],

@@ -1,0 +1,216 @@
+"""`Document`: one JSON object of a file, written and read through the same class.
+
+Known keys are typed, unknown ones are kept, and the order of the keys is that of the file: what is
+read and written again is the same JSON. What does not fit ends in one line that names file and key.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PlainValidator,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from calibtrain.errors import UserError
+from calibtrain.storage.disk import write_whole
+from calibtrain.storage.json_text import parse_json
+
+FORMAT = 1
+"""The format of every file that is written, and the only one that is read."""
+
+
+def _kind(kinds: tuple[type, ...], wanted: str) -> PlainValidator:
+    """A check that a value is of one of the types as it stands: nothing is converted."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise PydanticCustomError("kind", "{wanted}", {"wanted": wanted})
+        return value
+
+    return PlainValidator(check)
+
+
+Number = Annotated[float, _kind((int, float), "a number")]
+Whole = Annotated[int, _kind((int,), "a whole number")]
+Text = Annotated[str, _kind((str,), "a text")]
+Flag = Annotated[bool, _kind((bool,), "true or false")]
+NumberOrName = Annotated[float | str, _kind((int, float, str), "a number")]
+
+
+class Document(BaseModel):
+    """A JSON object; `in` and `get` ask for keys that are really there, known or not."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    _given: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember_order(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        found = handler(data)
+        if isinstance(data, Mapping):
+            found._given = tuple(data)
+        return found
+
+    @model_serializer(mode="wrap")
+    def _in_order(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found = handler(self)
+        return {key: found[key] for key in self._given}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._given
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key, `default` where the document does not hold it."""
+        if key not in self._given:
+            return default
+        unknown = self.model_extra or {}  # which may be called as a method is
+        return unknown[key] if key in unknown else getattr(self, key)
+
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """Every number of the object; texts, tables and nulls are left out."""
+        return dict(self._find_numbers())
+
+    def _find_numbers(self) -> Iterator[tuple[str, float]]:
+        for key in self._given:
+            value = self.get(key)
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                yield key, value
+
+    def document(self) -> dict[str, Any]:
+        """The object as plain data: exactly the keys that it was made with, in their order."""
+        return self.model_dump()
+
+    @classmethod
+    def parse(cls, data: Any, source: str) -> Self:
+        """The record of a JSON value.
+
+        Args:
+            data: the value.
+            source: what an error names, such as a path.
+
+        Raises:
+            UserError: for what does not fit.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise _damaged(error, source) from None
+
+
+class FileDocument(Document):
+    """A document that is the whole of a file."""
+
+    INDENT: ClassVar[int] = 1
+    FINITE: ClassVar[bool] = True
+    """Whether a number that is not finite may not be written."""
+
+    format: Whole
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record in a file.
+
+        Raises:
+            UserError: it is missing, damaged or of another format.
+        """
+        return cls.from_text(path, contents(path))
+
+    @classmethod
+    def from_text(cls, path: Path, text: str) -> Self:
+        """The record that is the whole of a file's text.
+
+        Raises:
+            UserError: it is damaged or of another format.
+        """
+        try:
+            data = parse_json(text)
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}") from None
+        if isinstance(data, dict) and data.get("format") != FORMAT:
+            said = data.get("format")
+            raise UserError(f"{path} has format {said!r}; this version reads format {FORMAT}")
+        return cls.parse(data, str(path))
+
+    def text(self) -> str:
+        """The file's text."""
+        return json.dumps(self.document(), indent=self.INDENT, allow_nan=not self.FINITE) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            UserError: where the disk or bucket does not take it.
+        """
+        write_whole(path, self.text())
+
+
+def contents(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: it is missing or cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a flag", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def require_number(document: Document, key: str) -> None:
+    """Raise a pydantic error where a document lacks a number that others of its kind may lack."""
+    if key not in document:
+        raise PydanticCustomError("absent", "absent", {"key": key})
+    if key not in document.numbers:
+        about = {"key": key, "wanted": "a number", "value": document.get(key)}
+        raise PydanticCustomError("kind", "{wanted}", about)
+
+
+_WANTED: Mapping[str, str] = {
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "list_type": "a list",
+}
+
+
+def _damaged(error: ValidationError, source: str) -> UserError:
+    """The first thing that does not fit, in one line: the file, the place in it, the key."""
+    first = error.errors()[0]
+    about: Mapping[str, Any] = first.get("ctx", {})
+    loc = [*first["loc"], *([about["key"]] if "key" in about else [])]
+    key = loc.pop() if loc and isinstance(loc[-1], str) else None
+    where = source
+    for index, part in enumerate(loc):
+        if isinstance(part, str):
+            number = loc[index + 1 : index + 2]
+            row = f" {number[0] + 1}" if number and isinstance(number[0], int) else ""
+            where += f" ({part}{row})"
+    value = about.get("value", first["input"])
+    if first["type"] in ("missing", "absent"):
+        return UserError(f"{where} is damaged: key {key!r} is missing")
+    if key is None:
+        return UserError(f"{where} is damaged: an object was expected, not {kind_of(value)}")
+    wanted = about.get("wanted") or _WANTED.get(first["type"], first["msg"])
+    return UserError(f"{where} is damaged: {key!r} is {kind_of(value)}, not {wanted}")

@@ -1,0 +1,384 @@
+"""The JSON files of runs and studies: one class each, through which they are written and read.
+
+A field without a default is in every file; one with a default is absent from files of an earlier
+version, or where there is nothing to say. Keys that stand here nowhere are kept (`Document`).
+A record of traces will be one more `FileDocument`.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
+
+from calibtrain.runs.document import (
+    Document,
+    FileDocument,
+    Flag,
+    Number,
+    NumberOrName,
+    Text,
+    Whole,
+    require_number,
+)
+
+RUN_FILE = "run.json"
+STUDY_FILE = "ablation.json"
+HEADS_FILE = "comparison.json"
+
+STRATA = ("frequency_deciles", "positions", "entropy_bands", "groups")
+"""The tables that cut the events of an evaluation into groups."""
+TABLES = ("reliability", "smooth_reliability", "risk_coverage", *STRATA, "wider", "difference")
+"""Results of an evaluation that are tables; the others are single figures, or say more of them."""
+FIGURE_DETAILS = ("intervals", "bounds", "signatures")
+"""Results that say more about the figures, by their names."""
+
+
+# --- run.json ------------------------------------------------------------------------------------
+
+
+class SplitRecord(Document):
+    """Size of one split of a corpus."""
+
+    documents: Whole
+    bytes: Whole
+
+
+class CorpusRecord(Document):
+    """Where the text came from. `entropy_bits_per_byte` is exact, for synthetic sources only."""
+
+    name: Text
+    source: Text
+    version: Text
+    content_hash: Text
+    splits: dict[str, SplitRecord]
+    entropy_bits_per_byte: Number | None = None
+
+
+class TokenizerRecord(Document):
+    """Which vocabulary a run uses."""
+
+    kind: Text
+    vocab_size: Whole
+    hash: Text
+    bytes_per_token: Number | None = None
+
+
+class ParametersRecord(Document):
+    """Number of parameters, by part."""
+
+    embedding: Whole
+    unembedding: Whole
+    body: Whole
+    total: Whole
+
+
+class MemoryRecord(Document):
+    """Bytes of one training step as compiled, and what tokens x vocabulary logits would need."""
+
+    parameters: Number | None = None
+    optimizer: Number | None = None
+    peak_temporary: Number | None = None
+    logits: Number | None = None
+
+
+class BudgetRecord(Document):
+    """How much training there is: optimizer steps, tokens, bytes of text, FLOPs."""
+
+    steps: Whole | None = None
+    tokens: Number | None = None
+    bytes: Number | None = None
+    flops: Number | None = None
+
+
+class RunRecord(FileDocument):
+    """run.json: how far a run is, what it trains on, its size, its software.
+
+    Attributes:
+        status: running, stopped, failed, done or imported.
+        row_tokens: tokens of a training row, where a fine-tuning has others than the context.
+        temperature: the head that the network was trained with.
+        seconds: spent training and evaluating, over all starts.
+        error: why it failed.
+        imported: where an imported model comes from.
+    """
+
+    INDENT: ClassVar[int] = 2
+
+    name: Text
+    status: Text
+    step: Whole
+    steps: Whole
+    version: Text
+    jax: Text
+    device: Text
+    config_hash: Text
+    corpus: CorpusRecord
+    tokenizer: TokenizerRecord
+    context_tokens: Whole
+    row_tokens: Whole | None = None
+    parameters: ParametersRecord
+    temperature: dict[str, Any] | None = None
+    budget: BudgetRecord
+    memory: MemoryRecord
+    seconds: Number | None = None
+    error: Text | None = None
+    imported: dict[str, Any] | None = None
+
+
+# --- evaluations/*.json --------------------------------------------------------------------------
+
+
+class Interval(Document):
+    """A 95 % interval over documents, and how it was made."""
+
+    lower: Number
+    upper: Number
+    method: Text
+
+
+class ReliabilityBin(Document):
+    """A row of a reliability table; confidence and accuracy are null where it holds no event."""
+
+    lower: Number
+    upper: Number
+    tokens: Number
+    confidence: Number | None = None
+    accuracy: Number | None = None
+
+
+class SmoothPoint(Document):
+    """A point of the kernel-smoothed reliability curve; accuracy is null where nothing is near."""
+
+    confidence: Number
+    accuracy: Number | None = None
+    density: Number
+
+
+class RiskPoint(Document):
+    """The error rate (risk) of the share of events (coverage) of which the model is surest."""
+
+    coverage: Number
+    risk: Number
+
+
+class StratumRow(Document):
+    """One group of a stratum: its figures, and the intervals of those that have one."""
+
+    label: Text | None = None
+    decile: Whole | None = None
+    tokens: Number
+    intervals: dict[str, Interval | None] | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not self.label:
+            require_number(self, "decile")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The label of the group; before there were labels, the number of its decile."""
+        return self.label or str(self.decile)
+
+    def interval(self, key: str) -> Interval | None:
+        """The interval of one of its figures, where there is one."""
+        return (self.intervals or {}).get(key)
+
+
+class ArmEvaluation(Document):
+    """Single figures of an evaluation, flat, as ablation.json holds them for each arm."""
+
+    corpus: Text | None = None
+    split: Text | None = None
+    event: Text = "token"
+    """What is predicted: token, byte, word."""
+
+
+class EvaluationRecord(FileDocument):
+    """evaluations/*.json: a run scored on a split; figures are flat beside their tables.
+
+    Attributes:
+        temperature: divided the logits; or the name of the head that supplied it.
+        limit: bytes of text that were asked for, about; null: the whole split.
+        intervals, bounds, signatures: by figure: its interval, how far it may be off, how it was
+            made.
+    """
+
+    version: Text | None = None
+    corpus: Text
+    split: Text
+    step: Whole
+    corpus_hash: Text | None = None
+    tokenizer_hash: Text | None = None
+    config_hash: Text | None = None
+    vocab_size: Whole | None = None
+    context: Whole | None = None
+    bins: Whole
+    documents: Whole
+    limit: Whole | None = None
+    event: Text = "token"
+    temperature: NumberOrName | None = 1.0
+    bytes: Number
+    ece: Number
+    signed_gap: Number
+    intervals: dict[str, Interval | None] | None = None
+    bounds: dict[str, Number | None] | None = None
+    signatures: dict[str, Text] | None = None
+    reliability: list[ReliabilityBin]
+    smooth_reliability: list[SmoothPoint] | None = None
+    risk_coverage: list[RiskPoint] | None = None
+    frequency_deciles: list[StratumRow] | None = None
+    positions: list[StratumRow] | None = None
+    entropy_bands: list[StratumRow] | None = None
+    groups: list[StratumRow] | None = None
+
+    @model_validator(mode="after")
+    def _per_byte(self) -> Self:
+        if self.event == "token":
+            require_number(self, "bits_per_byte")
+        return self
+
+    @cached_property
+    def strata(self) -> Mapping[str, list[StratumRow]]:
+        """Rows by the name of their stratum, for those of `STRATA` that the file holds."""
+        return {name: rows for name in STRATA if (rows := getattr(self, name))}
+
+    @property
+    def tempered(self) -> str:
+        """The temperature in words, empty where it changes nothing."""
+        temperature = self.temperature or 1
+        return "" if temperature == 1 else f"T = {temperature}"
+
+    def interval(self, key: str) -> Interval | None:
+        """The interval of a figure, where there is one."""
+        return (self.intervals or {}).get(key)
+
+    def signature(self, key: str) -> str | None:
+        """How a figure was made, where the file says it."""
+        return (self.signatures or {}).get(key)
+
+
+# --- ablation.json -------------------------------------------------------------------------------
+
+
+class ArmRecord(Document):
+    """One arm of a study, and the single figures of its final evaluations by CORPUS-SPLIT."""
+
+    name: Text
+    folder: Text
+    settings: dict[str, Any]
+    status: Text
+    error: Text | None = None
+    vocab_size: Whole | None = None
+    evaluations: dict[str, ArmEvaluation]
+
+
+class SummaryRecord(Document):
+    """Mean and half width of the 95 % interval over the seeds of one combination of settings.
+
+    With one seed the half widths are null. `signatures` are those of each figure: one, unless
+    unlike figures were mixed.
+    """
+
+    settings: dict[str, Any]
+    vocab_size: Whole | None = None
+    seeds: Whole
+    evaluation: Text
+    mean: dict[str, Number | None]
+    half_width: dict[str, Number | None]
+    signatures: dict[str, list[Text]] | None = None
+
+
+class HeldFixed(Document):
+    """One control: the rule, and the range that was found over the arms."""
+
+    quantity: Text
+    rule: Text
+    unit: Text | None = None
+    smallest: Any = None
+    largest: Any = None
+    held: Flag
+
+
+class StudyRecord(FileDocument):
+    """ablation.json: the grid and its controls, every arm, and means over seeds."""
+
+    FINITE: ClassVar[bool] = False
+    """A setting may be infinite."""
+
+    title: Text
+    version: Text
+    command: Text
+    grid: dict[str, Any]
+    controls: dict[str, Any]
+    held_fixed: list[HeldFixed]
+    arms: list[ArmRecord]
+    summary: list[SummaryRecord]
+
+
+# --- temperature/comparison.json -----------------------------------------------------------------
+
+
+class FittedOn(Document):
+    """Which text heads were fitted on."""
+
+    corpus: Text
+    split: Text
+
+
+class CheckpointRecord(Document):
+    """Which checkpoint heads were fitted to."""
+
+    step: Whole
+
+
+class Difference(Document):
+    """A figure less that of no head, with its 95 % interval over documents."""
+
+    difference: Number
+    lower: Number
+    upper: Number
+
+
+class HeadRow(Document):
+    """A head on a corpus; `none` is the model as it is, which differs from nothing."""
+
+    head: Text
+    parameters: Whole
+    seconds: Number
+    nll: Number
+    bits_per_byte: Number
+    ece: Number
+    smooth_calibration_error: Number
+    signed_gap: Number
+    signatures: dict[str, Text] | None = None
+    differences: dict[str, Difference] | None = None
+
+
+class HeadTable(Document):
+    """All heads on one corpus."""
+
+    corpus: Text
+    corpus_hash: Text | None = None
+    in_domain: Flag
+    split: Text
+    documents: Whole | None = None
+    limit: Whole | None = None
+    bins: Whole | None = None
+    rows: list[HeadRow]
+
+    @property
+    def name(self) -> str:
+        """CORPUS-SPLIT."""
+        return f"{self.corpus}-{self.split}"
+
+
+class HeadComparisonRecord(FileDocument):
+    """temperature/comparison.json: temperature heads side by side, on each corpus."""
+
+    version: Text | None = None
+    device: Text | None = None
+    fitted_on: FittedOn
+    checkpoint: CheckpointRecord
+    corpora: list[HeadTable]

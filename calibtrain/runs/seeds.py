@@ -1,0 +1,84 @@
+"""Arms that differ in their seed alone, summarised: mean, interval and signatures of each figure."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from calibtrain.metrics.student import student_half_width
+from calibtrain.runs.document import Document
+from calibtrain.runs.records import SummaryRecord
+
+SEED = "seed"
+
+
+class Scored(Protocol):
+    """An arm with the figures of its evaluations by name."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+    @property
+    def vocab_size(self) -> int | None: ...
+    @property
+    def evaluations(self) -> Mapping[str, Document]: ...
+
+
+def without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that seeds of one combination share."""
+    return {name: value for name, value in settings.items() if name != SEED}
+
+
+def settings_key(settings: Mapping[str, Any]) -> str:
+    """A text that is equal for arms which differ in their seed alone."""
+    return json.dumps(without_seed(settings), sort_keys=True)
+
+
+def mean_and_half_width(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean over seeds, and the half width of its 95 % interval (None for one seed)."""
+    return sum(values) / len(values), student_half_width(values)
+
+
+def summarise(arms: Iterable[Scored], names: Sequence[str] | None = None) -> list[SummaryRecord]:
+    """Mean and interval over the seeds of every combination of the other settings.
+
+    Args:
+        arms: those without evaluations do not count.
+        names: of the evaluations; None means those of a combination's first arm. A figure that
+            some seed does not have (AUROC where all is wrong) has no mean.
+    """
+    groups: dict[str, list[Scored]] = {}
+    for arm in arms:
+        if arm.evaluations:
+            groups.setdefault(settings_key(arm.settings), []).append(arm)
+    rows = []
+    for first, *others in groups.values():
+        members = [first, *others]
+        for name in first.evaluations if names is None else names:
+            found = [arm.evaluations[name] for arm in members if name in arm.evaluations]
+            if not found:
+                continue
+            keys = [key for key in found[0].numbers if all(key in each.numbers for each in found)]
+            spread = {
+                key: mean_and_half_width([float(each.numbers[key]) for each in found])
+                for key in keys
+            }
+            rows.append(
+                SummaryRecord(
+                    settings=without_seed(first.settings),
+                    vocab_size=first.vocab_size,
+                    seeds=len(found),
+                    evaluation=name,
+                    mean={key: mean for key, (mean, _) in spread.items()},
+                    half_width={key: half for key, (_, half) in spread.items()},
+                    signatures=_signatures(found),
+                )
+            )
+    return rows
+
+
+def _signatures(found: Sequence[Document]) -> dict[str, list[str]]:
+    """How the figures of a mean were made: one signature each, unless unlike figures were mixed."""
+    texts: dict[str, dict[str, None]] = {}
+    for each in found:
+        for name, text in (each.get("signatures") or {}).items():
+            texts.setdefault(name, {})[text] = None
+    return {name: list(distinct) for name, distinct in texts.items()}
