@@ -1,4 +1,4 @@
-"""Arms that differ in their seed alone, summarised: mean, interval and signatures of each figure."""
+"""Arms that differ in their seed alone, summarised: mean, interval, signatures of each figure."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -187,7 +187,8 @@ def changed(tree: Any, path: tuple[str | int, ...], value: Any) -> Any:
             "comparison.json",
             ("corpora", 0, "rows", 2, "differences", "nll", "upper"),
             "x",
-            "F (corpora 1) (rows 3) (differences) (nll) is damaged: 'upper' is a text, not a number",
+            "F (corpora 1) (rows 3) (differences) (nll) is damaged: "
+            "'upper' is a text, not a number",
         ),
     ],
 )
