@@ -15,6 +15,7 @@ _PARTS = (
     "config",
     "data",
     "evaluation",
+    "figures",
     "losses",
     "metrics",
     "models",
@@ -22,6 +23,7 @@ _PARTS = (
     "posthoc",
     "readout",
     "report",
+    "runs",
     "temperature",
     "training",
 )

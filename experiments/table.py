@@ -11,9 +11,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from calibtrain.figures.display import setting_value
 from calibtrain.metrics.quantities import COMPARED, QUANTITIES
 from calibtrain.metrics.student import student_half_width
-from calibtrain.report.display import setting_value
 
 FIGURES = (*COMPARED, "multiclass_brier", "area_under_roc")
 

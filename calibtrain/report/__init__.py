@@ -1,11 +1,12 @@
 """The report: one self-contained HTML page for a run or a study. This room only reads files."""
 
-import contextlib
-import os
 from pathlib import Path
 
 from calibtrain.errors import UserError
-from calibtrain.storage.places import in_bucket, place, put, reached
+from calibtrain.runs import results
+from calibtrain.runs.records import RUN_FILE, STUDY_FILE, RunRecord
+from calibtrain.storage.disk import write_whole
+from calibtrain.storage.places import place, reached
 
 __all__ = ["write_report"]
 
@@ -29,47 +30,39 @@ def write_report(folder: Path) -> Path:
     target = folder / PAGE
     with reached(folder):
         page = _page(folder)
-        if in_bucket(folder):
-            put(target, page.encode())
-            return target
-    temporary = folder / f".{PAGE}.{os.getpid()}.tmp"
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
+    write_whole(target, page)
     return target
 
 
 def _page(folder: Path) -> str:
     # Plotly is imported where a page is made, never by `import calibtrain.report`.
-    from calibtrain.report import page, reading
+    from calibtrain.report import page
 
-    if (folder / "ablation.json").is_file():
-        return page.study_page(reading.read_study(folder))
-    if (folder / "run.json").is_file():
-        run = reading.read_run(folder)
+    if (folder / STUDY_FILE).is_file():
+        return page.study_page(results.read_study(folder))
+    if (folder / RUN_FILE).is_file():
+        run = results.read_run(folder)
         if not run.evaluations and not run.measured:
-            if run.status == "failed":
-                raise UserError(
-                    f"{folder} failed at step {run.step:,} of {run.steps:,}, before any "
-                    f"evaluation: {run.error}"
-                )
-            if run.status == "imported":
-                raise UserError(
-                    f"{folder} has no evaluations yet: score it with `calibtrain evaluate {folder}`"
-                )
-            raise UserError(
-                f"{folder} has no evaluations yet (it is {run.status} at step {run.step:,} of "
-                f"{run.steps:,}): let it train on, or score it with `calibtrain evaluate {folder}`"
-            )
+            raise UserError(_nothing_yet(folder, run.record))
         return page.run_page(run)
     if not folder.is_dir():
         raise UserError(
             f"{folder} is no folder; a report is made from the folder of a run or study"
         )
     raise UserError(
-        f"{folder} is neither a run (it has no run.json) nor a study (it has no ablation.json)"
+        f"{folder} is neither a run (it has no {RUN_FILE}) nor a study (it has no {STUDY_FILE})"
+    )
+
+
+def _nothing_yet(folder: Path, run: RunRecord) -> str:
+    """Why a run has nothing to report, and what to do."""
+    place = f"step {run.step:,} of {run.steps:,}"
+    score = f"score it with `calibtrain evaluate {folder}`"
+    if run.status == "failed":
+        return f"{folder} failed at {place}, before any evaluation: {run.error}"
+    if run.status == "imported":
+        return f"{folder} has no evaluations yet: {score}"
+    return (
+        f"{folder} has no evaluations yet (it is {run.status} at {place}): let it train on, or "
+        f"{score}"
     )

@@ -5,19 +5,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from calibtrain.report.display import (
+from calibtrain.figures.display import (
     count,
-    number,
     plural,
     setting_value,
     shown,
-    shown_half,
+    shown_ends,
+    shown_with_half,
     text_bytes,
 )
-from calibtrain.report.grouping import Comparison, Group, Series
-from calibtrain.report.results import Run, Study, Summary
+from calibtrain.figures.grouping import Comparison, Group, Series
+from calibtrain.metrics.quantities import number
+from calibtrain.runs.records import SummaryRecord
+from calibtrain.runs.results import RunResults, StudyResults
 
-Point = tuple[Group, Summary]
+Point = tuple[Group, SummaryRecord]
 MOST_SERIES = 3
 """With more series than this, one sentence speaks of all of them together."""
 
@@ -30,7 +32,7 @@ class Findings:
     limits: str
 
 
-def study_findings(study: Study, comparison: Comparison) -> Findings:
+def study_findings(study: StudyResults, comparison: Comparison) -> Findings:
     """What the main evaluation of a study says."""
     points = _points(study, comparison.groups, comparison)
     if not points:
@@ -53,7 +55,7 @@ def study_findings(study: Study, comparison: Comparison) -> Findings:
     return Findings(_unbroken(" ".join(filter(None, sentences))), _unbroken(" ".join(limits)))
 
 
-def _points(study: Study, groups: Sequence[Group], comparison: Comparison) -> list[Point]:
+def _points(study: StudyResults, groups: Sequence[Group], comparison: Comparison) -> list[Point]:
     found = [(group, comparison.summary(study, group)) for group in groups]
     return [(g, s) for g, s in found if s is not None and "ece" in s.mean]
 
@@ -64,8 +66,8 @@ def _where(comparison: Comparison, group: Group, series: Series | None = None) -
     return group.label.replace(" · ", ", ") if series is None else group.short
 
 
-def _arms(study: Study, comparison: Comparison) -> str:
-    done = sum(arm.status == "done" for arm in study.arms)
+def _arms(study: StudyResults, comparison: Comparison) -> str:
+    done = sum(arm.record.status == "done" for arm in study.arms)
     total = len(study.arms)
     whole = f"All {total:,} arms" if done == total > 1 else f"{done:,} of {plural(total, 'arm')}"
     groups = comparison.groups
@@ -86,24 +88,22 @@ def _arms(study: Study, comparison: Comparison) -> str:
     return f"{whole} finished: {what}{others}, {each}."
 
 
-def _scored(study: Study) -> str:
+def _scored(study: StudyResults) -> str:
     scored = [arm.scored[study.main] for arm in study.arms if study.main in arm.scored]
     if not scored:
         return ""
-    sizes = {e.values["bytes"] for e in scored}
+    sizes = {e.bytes for e in scored}
     first = scored[0]
     if len(sizes) == 1:
-        amount = f"the same {text_bytes(first.values['bytes'])} of text for every arm"
+        amount = f"the same {text_bytes(first.bytes)} of text for every arm"
     else:
         low, high = min(sizes), max(sizes)
         amount = f"but not on the same text: {count(low)} to {count(high)} bytes"
     return f"The figures are for the {first.split} split of {first.corpus}, {amount}."
 
 
-def _value(key: str, summary: Summary) -> str:
-    half = summary.half_width.get(key)
-    value = shown(key, summary.mean.get(key))
-    return value if half is None else f"{value} ± {shown_half(key, half)}"
+def _value(key: str, summary: SummaryRecord) -> str:
+    return shown_with_half(key, summary.mean.get(key), summary.half_width.get(key))
 
 
 def _ece(points: Sequence[Point], comparison: Comparison, series: Series | None) -> str:
@@ -141,7 +141,7 @@ def _ece(points: Sequence[Point], comparison: Comparison, series: Series | None)
     return f"{text}{_overlap(a, b, 'the two ends' if len(points) > 2 else 'the two')}."
 
 
-def _overlap(a: Summary, b: Summary, which: str) -> str:
+def _overlap(a: SummaryRecord, b: SummaryRecord, which: str) -> str:
     x, y = a.half_width.get("ece"), b.half_width.get("ece")
     if x is None or y is None:
         return ""
@@ -186,7 +186,7 @@ def _gap(points: Sequence[Point], comparison: Comparison) -> str:
     return text + "."
 
 
-def _compression(study: Study, points: Sequence[Point], comparison: Comparison) -> str:
+def _compression(study: StudyResults, points: Sequence[Point], comparison: Comparison) -> str:
     known = [(g, row) for g, row in points if "bits_per_byte" in row.mean]
     if not known:
         return ""
@@ -235,32 +235,31 @@ def _list(items: Sequence[str]) -> str:
 # --- a run ---------------------------------------------------------------------------------------
 
 
-def run_findings(run: Run) -> Findings:
+def run_findings(run: RunResults) -> Findings:
     """What a single run says."""
+    record, corpus = run.record, run.record.corpus
     seen = run.training[-1].bytes if run.training else None
-    text = f" ({text_bytes(seen)} of {run.corpus.name})" if seen else f" of {run.corpus.name}"
-    made = f"after {run.step:,} of {plural(run.steps, 'step')}{text}"
-    if run.status == "imported":
+    text = f" ({text_bytes(seen)} of {corpus.name})" if seen else f" of {corpus.name}"
+    made = f"after {record.step:,} of {plural(record.steps, 'step')}{text}"
+    if record.status == "imported":
         made = "imported, not trained here"
     begun = (
-        f"A model with {plural(run.parameters.total, 'parameter')} and a vocabulary of "
-        f"{run.tokenizer.vocab_size:,}, {made}."
+        f"A model with {plural(record.parameters.total, 'parameter')} and a vocabulary of "
+        f"{record.tokenizer.vocab_size:,}, {made}."
     )
     main = run.main
     if main is None:
         text = f"{begun} It has no evaluation of its own yet: what follows was measured on the way."
         return Findings(text, "")
-    values = main.values
-    ends = main.intervals.get("ece")
-    interval = f" [{shown('ece', ends.lower)}, {shown('ece', ends.upper)}]" if ends else ""
-    gap, confidence = values["signed_gap"], values.get("mean_confidence")
+    values, gap = main.numbers, main.signed_gap
     sense = "over-confident" if gap > 0 else "under-confident" if gap < 0 else "neither"
     sentences = [
         begun,
-        f"On the {main.split} split of {main.corpus} ({text_bytes(values['bytes'])}) it needs "
+        f"On the {main.split} split of {main.corpus} ({text_bytes(main.bytes)}) it needs "
         f"{shown('bits_per_byte', values['bits_per_byte'])} bits per byte; its ECE is "
-        f"{shown('ece', values['ece'])}{interval} and its signed gap {shown('signed_gap', gap)}"
-        f" ({sense} on average: mean confidence {shown('mean_confidence', confidence)} against an "
+        f"{shown('ece', main.ece)}{shown_ends('ece', main.interval('ece'))} and its signed gap "
+        f"{shown('signed_gap', gap)} ({sense} on average: mean confidence "
+        f"{shown('mean_confidence', values.get('mean_confidence'))} against an "
         f"accuracy of {shown('accuracy', values.get('accuracy'))}).",
     ]
     entropy, bits = values.get("entropy_bits_per_byte"), values["bits_per_byte"]
@@ -271,10 +270,10 @@ def run_findings(run: Run) -> Findings:
             f"bits per byte, {side} what it pays on the real text; for a calibrated model the two "
             "agree."
         )
-    exact = run.corpus.entropy_bits_per_byte
+    exact = corpus.entropy_bits_per_byte
     if exact is not None:
         sentences.append(f"The source's exact entropy rate is {number(exact, 3)} bits per byte.")
     limits = "One run says nothing about the variation between seeds"
-    if main.intervals:
+    if any((main.intervals or {}).values()):
         limits += "; brackets, here and below, are 95 % intervals over documents"
     return Findings(" ".join(sentences), f"{limits}.")

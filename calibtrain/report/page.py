@@ -1,28 +1,44 @@
-"""The page: one HTML file that holds its figures, its tables, Plotly and the results themselves."""
+"""The page: one HTML file that holds its figures, its tables, Plotly and the results themselves.
 
+What stands on it is put together here, as data; `page_files/` holds how it is written as HTML
+(Jinja2 templates, which escape every text), its style sheet and the script that draws.
+"""
+
+import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 
-from calibtrain.report import provenance_tables, tables
-from calibtrain.report.appearance import SCRIPT, style_sheet
-from calibtrain.report.cells import facts, folded, joined, note
-from calibtrain.report.display import text_bytes
-from calibtrain.report.figures import Figure, Key, Panel
-from calibtrain.report.findings import Findings, run_findings, study_findings
-from calibtrain.report.grouping import Comparison, compare
-from calibtrain.report.head_comparison import heads_section
-from calibtrain.report.reading import results_of_run
-from calibtrain.report.results import Evaluation, Run, Study
-from calibtrain.report.run_figures import run_figures
-from calibtrain.report.signatures import signature_table
-from calibtrain.report.study_figures import study_figures
-from calibtrain.report.suite_tables import run_suite, study_suite
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-# Nothing may be fetched, whatever a script on the page asks for.
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+from calibtrain.figures.display import text_bytes
+from calibtrain.figures.grouping import Comparison, compare
+from calibtrain.figures.of_run import run_figures
+from calibtrain.figures.of_study import lines_of, study_figures
+from calibtrain.figures.panels import Figure
+from calibtrain.figures.strata import CUTS, Stratum
+from calibtrain.figures.style import palette
+from calibtrain.report import tables
+from calibtrain.report.blocks import (
+    Block,
+    Facts,
+    Items,
+    NumberedFigure,
+    Section,
+    Text,
+    folded,
+    joined,
+    note,
 )
+from calibtrain.report.findings import Findings, run_findings, study_findings
+from calibtrain.report.strata import run_strata, study_strata
+from calibtrain.report.suite import run_suite, study_suite
+from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.results import RunResults, StudyResults
+
+Part = Section | NumberedFigure
+
 _DASHES = {
     "solid": "",
     "dash": "7 4",
@@ -33,56 +49,65 @@ _DASHES = {
 }
 
 
-def study_page(study: Study) -> str:
+def study_page(study: StudyResults) -> str:
     """The report of a study, as HTML."""
     comparison = compare(study)
+    evaluations = {
+        group.label: [e for arm in group.arms for e in arm.scored.values()]
+        for group in comparison.groups
+    }
+    lines = lines_of(study, comparison)
+    seeds = {each.name: each.evaluations for each in lines if each.evaluations}
     return _page(
-        title=study.title,
+        title=study.record.title,
         kind="ablation",
         findings=study_findings(study, comparison),
         parts=[
-            _failures(study),
-            _study_results(study, comparison),
-            _study_events(study, comparison),
-            _suite(study_suite(study, comparison, study.main) if study.main else ""),
-            *_figures(study_figures(study, comparison)),
-            _controls(study),
-            _signatures(
-                {
-                    group.label: [e for arm in group.arms for e in arm.scored.values()]
-                    for group in comparison.groups
-                }
+            *_failures(study),
+            *_study_results(study, comparison),
+            *_section("events", _BY_EVENT, _study_events(study, comparison)),
+            *_section("suite", _SUITE, study_suite(study, comparison, study.main)),
+            *_numbered(
+                study_figures(study, comparison), lambda stratum: _study_strata(seeds, stratum)
             ),
-            _study_provenance(study),
+            Section("controls", "What was held fixed", _controls(study)),
+            *_signatures(evaluations),
+            Section("provenance", "Provenance", _study_provenance(study)),
         ],
-        version=study.version,
+        version=study.record.version,
         results=study.text,
         shades=comparison.shades,
     )
 
 
-def run_page(run: Run) -> str:
+def run_page(run: RunResults) -> str:
     """The report of a single run, as HTML."""
-    unfinished = "" if run.status in ("done", "imported") else _unfinished(run)
+    heads = [] if run.heads is None else tables.heads_blocks(run.heads)
     return _page(
-        title=run.name,
+        title=run.record.name,
         kind="training run",
         findings=run_findings(run),
         parts=[
-            unfinished,
-            _run_results(run),
-            _run_events(run),
-            _suite(_run_suite(run)),
-            _heads(run),
-            *_figures(run_figures(run)),
-            _section("size", "Size and budget", tables.size_table(run)),
-            _signatures(_by_owner(run)),
-            _run_provenance(run),
+            *_unfinished(run),
+            *_section("results", "Results", _run_results(run)),
+            *_section("events", _BY_EVENT, _run_events(run)),
+            *_section("suite", _SUITE, _run_suite(run)),
+            *_section("temperature-heads", "Temperature heads", heads),
+            *_numbered(
+                run_figures(run), lambda stratum: run_strata(run.main, stratum) if run.main else []
+            ),
+            Section("size", "Size and budget", [tables.size_table(run)]),
+            *_signatures(_by_owner(run)),
+            Section("provenance", "Provenance", _run_provenance(run)),
         ],
-        version=run.version,
-        results=json.dumps(results_of_run(run), ensure_ascii=False),
+        version=run.record.version,
+        results=json.dumps(run.document(), ensure_ascii=False),
         shades=0,
     )
+
+
+_BY_EVENT = "Results by other events than the token"
+_SUITE = "Calibration suite"
 
 
 def _page(
@@ -90,74 +115,172 @@ def _page(
     title: str,
     kind: str,
     findings: Findings,
-    parts: Iterable[str],
+    parts: Sequence[Part],
     version: str,
     results: str,
     shades: int,
 ) -> str:
     from plotly.offline import get_plotlyjs
 
-    body = "\n".join(part for part in parts if part)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)} · calibtrain</title>
-<style>{style_sheet(shades)}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kicker">calibtrain · {escape(kind)}</p>
-<h1>{escape(title)}</h1>
-<div id="findings">
-<p class="lead">{escape(findings.found)}</p>
-<p class="limits">{escape(findings.limits)}</p>
-</div>
-</header>
-<noscript><p class="note">The figures need JavaScript; the tables do not.</p></noscript>
-{body}
-<footer>Made by calibtrain {escape(version)}. This file is complete in itself: it holds its figures
-and, as JSON under the id <code>calibtrain-results</code>, the results they show.</footer>
-</main>
-{_json_script(results, 'id="calibtrain-results"')}
-<script>{get_plotlyjs()}</script>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            kind=kind,
+            findings=findings,
+            parts=parts,
+            version=version,
+            results=_json(results),
+            light=palette("light", shades),
+            dark=palette("dark", shades),
+            style=_file("page.css"),
+            plotly=Markup(get_plotlyjs()),
+            script=_file("page.js"),
+            dashes=_DASHES,
+        )
+    )
 
 
-def _json_script(text: str, attributes: str) -> str:
+@functools.cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=PackageLoader("calibtrain.report", "page_files"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["plot_json"] = lambda plot: _json(plot.to_json())
+    return found
+
+
+def _file(name: str) -> Markup:
+    return Markup((files("calibtrain.report") / "page_files" / name).read_text(encoding="utf-8"))
+
+
+def _json(text: str) -> Markup:
     # `<` occurs in JSON inside strings only, where its escape means the same.
-    safe = text.replace("<", "\\u003c")
-    return f'<script type="application/json" {attributes}>{safe}</script>'
-
-
-def _section(anchor: str, title: str, *content: str, kind: str = "") -> str:
-    attribute = f' class="{kind}"' if kind else ""
-    inner = "".join(content)
-    return f'<section id="{anchor}"{attribute}><h2>{escape(title)}</h2>{inner}</section>'
+    return Markup(text.replace("<", "\\u003c"))
 
 
 # --- sections of both ---------------------------------------------------------------------------
 
 
-def _suite(content: str) -> str:
-    return _section("suite", "Calibration suite", content) if content else ""
+def _section(anchor: str, title: str, blocks: Sequence[Block]) -> list[Section]:
+    """A section; none where there is nothing in it."""
+    return [Section(anchor, title, blocks)] if blocks else []
 
 
-def _signatures(owners: Mapping[str, Sequence[Evaluation]]) -> str:
-    content = signature_table(owners) if any(owners.values()) else ""
-    return _section("signatures", "Signatures", content) if content else ""
+def _numbered(
+    figures: Sequence[Figure], beneath: Callable[[Stratum], Sequence[Block]]
+) -> list[NumberedFigure]:
+    """The figures in their order; those of strata have their table beneath."""
+    cuts = {stratum.anchor: stratum for stratum in CUTS}
+    return [
+        NumberedFigure(number, each, beneath(cuts[each.anchor]) if each.anchor in cuts else ())
+        for number, each in enumerate(figures, 1)
+    ]
 
 
-def _by_owner(run: Run) -> dict[str, list[Evaluation]]:
+def _signatures(owners: Mapping[str, Sequence[EvaluationRecord]]) -> list[Section]:
+    found = {owner: [e.signatures or {} for e in each] for owner, each in owners.items()}
+    blocks = tables.signature_blocks(found) if any(owners.values()) else []
+    return _section("signatures", "Signatures", blocks)
+
+
+def _software(runs: Sequence[RunResults], version: str, *more: tuple[str, str]) -> Facts:
+    records = [run.record for run in runs]
+    return Facts(
+        [
+            ("calibtrain", version),
+            ("JAX", joined(each.jax for each in records)),
+            ("Device", joined(each.device for each in records)),
+            ("Context", joined(f"{each.context_tokens:,} tokens" for each in records)),
+            *more,
+        ]
+    )
+
+
+# --- a study's sections --------------------------------------------------------------------------
+
+
+def _failures(study: StudyResults) -> list[Section]:
+    bad = [arm.record for arm in study.arms if arm.record.status != "done"]
+    if not bad:
+        return []
+    items = [(a.name, f"{a.status}: {a.error}" if a.error else a.status) for a in bad]
+    blocks: list[Block] = [Items(items)]
+    if study.main:
+        blocks += note("Means and intervals are over the arms that have results.")
+    title = f"{len(bad)} of {len(study.arms)} arms did not finish"
+    return [Section("failures", title, blocks, kind="notice")]
+
+
+def _study_results(study: StudyResults, comparison: Comparison) -> list[Section]:
+    if not study.main:
+        return []
+    others: list[Block] = []
+    for name in study.evaluations:
+        if name != study.main:
+            others += tables.result_table(study, comparison, name)
+    text = (
+        "Numbers are rounded; hold the pointer over one for its full value, or for why it has no "
+        "interval. Signed gap is mean confidence minus accuracy: positive is over-confident. "
+        "Entropy rate is the mean entropy of the model’s own predictions on the same text."
+    )
+    blocks = [
+        *tables.result_table(study, comparison, study.main),
+        *note(text),
+        *folded("Other evaluations", others),
+        *folded("Every arm", tables.arms_table(study)),
+    ]
+    return [Section("results", "Results", blocks)]
+
+
+def _study_events(study: StudyResults, comparison: Comparison) -> list[Block]:
+    """Events that do not depend on the tokenizer, apart from those that do."""
+    blocks: list[Block] = []
+    for event, names in study.by_event.items():
+        for name in names:
+            blocks += tables.result_table(study, comparison, name, event)
+            blocks += folded(f"{_SUITE}: {name}", study_suite(study, comparison, name))
+    return blocks
+
+
+def _study_strata(seeds: Mapping[str, Sequence[EvaluationRecord]], stratum: Stratum) -> list[Block]:
+    """The table of a stratum: of one evaluation as in a run, of several their means."""
+    if len(seeds) == 1 and len(found := next(iter(seeds.values()))) == 1:
+        return run_strata(found[0], stratum)
+    cut = {
+        name: found for name, found in seeds.items() if any(stratum.name in e.strata for e in found)
+    }
+    return study_strata(cut, stratum)
+
+
+def _controls(study: StudyResults) -> list[Block]:
+    rules = [
+        (name.replace("_", " ").capitalize(), str(value).replace("_", " "))
+        for name, value in study.record.controls.items()
+    ]
+    held = [tables.controls_table(study)] if study.record.held_fixed else []
+    return [Facts(rules), *held]
+
+
+def _study_provenance(study: StudyResults) -> list[Block]:
+    blocks: list[Block] = [*note("Command"), Text(study.record.command, "pre")]
+    if runs := study.runs:
+        blocks.append(_software(runs, study.record.version))
+        blocks += [tables.corpus_table(runs), tables.tokenizer_table(runs)]
+    return blocks
+
+
+# --- a run's sections ----------------------------------------------------------------------------
+
+
+def _by_owner(run: RunResults) -> dict[str, list[EvaluationRecord]]:
     """The evaluations of a run by name; those on the way, which differ in their step, together."""
-    found: dict[str, list[Evaluation]] = {}
+    found: dict[str, list[EvaluationRecord]] = {}
     for evaluation in run.evaluations:
         last = run.main is None or evaluation.step == run.main.step
         name = _called(evaluation, "" if last else "on the way")
@@ -165,7 +288,7 @@ def _by_owner(run: Run) -> dict[str, list[Evaluation]]:
     return found
 
 
-def _called(evaluation: Evaluation, when: str = "") -> str:
+def _called(evaluation: EvaluationRecord, when: str = "") -> str:
     """An evaluation among those of its run; `when` takes the place of its step."""
     event = "" if evaluation.event == "token" else f"by {evaluation.event}"
     limit = "" if evaluation.limit is None else f"about {text_bytes(evaluation.limit)}"
@@ -174,162 +297,25 @@ def _called(evaluation: Evaluation, when: str = "") -> str:
     return ", ".join(filter(None, parts))
 
 
-# --- figures -------------------------------------------------------------------------------------
-
-
-def _figures(figures: Sequence[Figure]) -> list[str]:
-    return [_figure(number, figure) for number, figure in enumerate(figures, 1)]
-
-
-def _figure(number: int, figure: Figure) -> str:
-    keys = "".join(f"<li>{_key(key)}</li>" for key in figure.keys)
-    key_list = f'<ul class="keys" aria-label="Key">{keys}</ul>' if keys else ""
-    panels = "".join(_panel(panel) for panel in figure.panels)
-    return (
-        f'<figure id="{figure.anchor}">'
-        f'<h2><span class="figure-number">Figure {number}.</span> {escape(figure.title)}</h2>'
-        f'{key_list}<div class="panels {figure.columns}">{panels}</div>'
-        f"<figcaption>{escape(figure.caption)}</figcaption>{figure.below}</figure>"
-    )
-
-
-def _key(key: Key) -> str:
-    shape = (
-        f'<rect width="14" height="12" x="5" y="1" rx="2" fill="{key.colour}"/>'
-        if key.mark == "block"
-        else f'<line x1="0" x2="26" y1="7" y2="7" stroke="{key.colour}" stroke-width="2.5" '
-        f'stroke-dasharray="{_DASHES.get(key.dash, "")}"/>'
-    )
-    width = 22 if key.mark == "block" else 26
-    return (
-        f'<button type="button" aria-pressed="true" data-group="{escape(key.name)}">'
-        f'<svg width="{width}" height="14" aria-hidden="true">{shape}</svg>'
-        f"{escape(key.name)}</button>"
-    )
-
-
-def _panel(panel: Panel) -> str:
-    data = _json_script(panel.plot.to_json() or "", 'class="plot-data"')
-    kind = "panel full" if panel.full else "panel"
-    return (
-        f'<div class="{kind}"><h3>{escape(panel.title)}</h3>'
-        f'<div class="plot" role="img" aria-label="{escape(panel.title)}" '
-        f'style="height:{panel.height}px"></div>'
-        f"{data}</div>"
-    )
-
-
-# --- a study's sections --------------------------------------------------------------------------
-
-
-def _failures(study: Study) -> str:
-    bad = [arm for arm in study.arms if arm.status != "done"]
-    if not bad:
-        return ""
-    items = "".join(
-        f"<li><code>{escape(arm.name)}</code> {escape(arm.status)}"
-        f"{': ' + escape(arm.error) if arm.error else ''}</li>"
-        for arm in bad
-    )
-    share = f"{len(bad)} of {len(study.arms)} arms did not finish"
-    note = '<p class="note">Means and intervals are over the arms that have results.</p>'
-    return _section(
-        "failures", share, f"<ul>{items}</ul>", note if study.main else "", kind="notice"
-    )
-
-
-def _study_results(study: Study, comparison: Comparison) -> str:
-    if not study.main:
-        return ""
-    others = "".join(
-        tables.result_table(study, comparison, name)
-        for name in study.evaluations
-        if name != study.main
-    )
-    text = (
-        "Numbers are rounded; hold the pointer over one for its full value, or for why it has no "
-        "interval. Signed gap is mean confidence minus accuracy: positive is over-confident. "
-        "Entropy rate is the mean entropy of the model’s own predictions on the same text."
-    )
-    return _section(
-        "results",
-        "Results",
-        tables.result_table(study, comparison, study.main),
-        note(text),
-        folded("Other evaluations", others),
-        folded("Every arm", tables.arms_table(study)),
-    )
-
-
-def _study_events(study: Study, comparison: Comparison) -> str:
-    """Events that do not depend on the tokenizer, apart from those that do."""
-    content = "".join(
-        tables.result_table(study, comparison, name, event)
-        + folded(f"Calibration suite: {name}", study_suite(study, comparison, name))
-        for event, names in study.by_event.items()
-        for name in names
-    )
-    return _section("events", "Results by other events than the token", content) if content else ""
-
-
-def _controls(study: Study) -> str:
-    rules = facts(
-        (name.replace("_", " ").capitalize(), escape(str(value).replace("_", " ")))
-        for name, value in study.controls.items()
-    )
-    held = tables.controls_table(study) if study.held_fixed else ""
-    return _section("controls", "What was held fixed", rules, held)
-
-
-def _study_provenance(study: Study) -> str:
-    runs = study.runs
-    if not runs:
-        return _section("provenance", "Provenance", _command(study.command))
-    return _section(
-        "provenance",
-        "Provenance",
-        _command(study.command),
-        _software(runs, study.version),
-        provenance_tables.corpus_table(runs),
-        provenance_tables.tokenizer_table(runs),
-    )
-
-
-def _command(command: str) -> str:
-    return f'<p class="note">Command</p><pre>{escape(command)}</pre>'
-
-
-def _software(runs: Sequence[Run], version: str, *more: tuple[str, str]) -> str:
-    return facts(
-        [
-            ("calibtrain", escape(version)),
-            ("JAX", joined(run.jax for run in runs)),
-            ("Device", joined(run.device for run in runs)),
-            ("Context", joined(f"{run.context_tokens:,} tokens" for run in runs)),
-            *more,
-        ]
-    )
-
-
-# --- a run's sections ----------------------------------------------------------------------------
-
-
-def _unfinished(run: Run) -> str:
-    place = f"step {run.step:,} of {run.steps:,}"
-    if run.status == "failed":
+def _unfinished(run: RunResults) -> list[Section]:
+    record = run.record
+    if record.status in ("done", "imported"):
+        return []
+    place = f"step {record.step:,} of {record.steps:,}"
+    if record.status == "failed":
         title = f"This run failed at {place}"
-        text = f"<p>{escape(run.error or 'It left no reason.')}</p>"
+        text = record.error or "It left no reason."
     else:
-        title = f"This run is {run.status}, not done"
-        text = f"<p>It stands at {place}; what follows is provisional.</p>"
-    return _section("unfinished", title, text, kind="notice")
+        title = f"This run is {record.status}, not done"
+        text = f"It stands at {place}; what follows is provisional."
+    return [Section("unfinished", title, [Text(text, "p")], kind="notice")]
 
 
-def _run_results(run: Run) -> str:
+def _run_results(run: RunResults) -> list[Block]:
     """The evaluations of tokens: the one the page is about, the last ones, those on the way."""
     main = run.main
     if main is None:
-        return ""
+        return []
     others = [e for e in run.of_tokens if e is not main]
     last = [main, *(e for e in others if e.step == main.step)]
     before = sorted((e for e in others if e.step != main.step), key=lambda e: -e.step)
@@ -338,61 +324,43 @@ def _run_results(run: Run) -> str:
         "interval. Brackets are 95 % intervals over documents: they show the sampling of the text, "
         "not the variation between seeds."
     )
-    return _section(
-        "results",
-        "Results",
-        tables.evaluations_table(last),
-        note(text),
-        folded("Evaluations on the way", tables.evaluations_table(before)) if before else "",
-    )
+    on_the_way = tables.evaluations_table(before) if before else []
+    folded_away = folded("Evaluations on the way", on_the_way)
+    return [*tables.evaluations_table(last), *note(text), *folded_away]
 
 
-def _run_events(run: Run) -> str:
+def _run_events(run: RunResults) -> list[Block]:
     """Evaluations of other events, each event in a table of its own."""
-    content = "".join(
-        tables.evaluations_table(found, event)
-        + "".join(folded(f"Calibration suite: {_called(e)}", run_suite(e, "")) for e in found)
-        for event, found in run.by_event.items()
-    )
-    return _section("events", "Results by other events than the token", content) if content else ""
+    blocks: list[Block] = []
+    for event, found in run.by_event.items():
+        blocks += tables.evaluations_table(found, event)
+        for e in found:
+            blocks += folded(f"{_SUITE}: {_called(e)}", run_suite(e, ""))
+    return blocks
 
 
-def _heads(run: Run) -> str:
-    """Temperature heads that were fitted to the run, side by side."""
-    if run.heads is None:
-        return ""
-    return _section("temperature-heads", "Temperature heads", heads_section(run.heads))
-
-
-def _run_suite(run: Run) -> str:
+def _run_suite(run: RunResults) -> list[Block]:
     """Every metric of the main evaluation; of the others of its step when asked."""
     main = run.main
-    if main is None or not (content := run_suite(main, f"{_called(main)}")):
-        return ""
-    others = [e for e in run.of_tokens if e is not main and e.step == main.step]
-    return content + "".join(folded(_called(e), run_suite(e, "")) for e in others)
+    if main is None or not (blocks := run_suite(main, _called(main))):
+        return []
+    for e in run.of_tokens:
+        if e is not main and e.step == main.step:
+            blocks += folded(_called(e), run_suite(e, ""))
+    return blocks
 
 
-def _imported(run: Run) -> list[tuple[str, str]]:
+def _imported(run: RunResults) -> list[tuple[str, str]]:
     """Where an imported model comes from."""
-    about = run.raw.get("imported")
-    if not isinstance(about, Mapping):
+    about = run.record.imported
+    if about is None:
         return []
     sums = about.get("sha256", {})
-    files = ", ".join(f"{name} (SHA-256 {found[:16]})" for name, found in sums.items())
-    return [("Imported from", escape(f"{about.get('from')}, {about.get('format')}: {files}"))]
+    found = ", ".join(f"{name} (SHA-256 {digits[:16]})" for name, digits in sums.items())
+    return [("Imported from", f"{about.get('from')}, {about.get('format')}: {found}")]
 
 
-def _run_provenance(run: Run) -> str:
-    return _section(
-        "provenance",
-        "Provenance",
-        _software(
-            [run],
-            run.version,
-            ("Configuration hash", escape(run.config_hash[:16])),
-            *_imported(run),
-        ),
-        provenance_tables.corpus_table([run]),
-        provenance_tables.tokenizer_table([run]),
-    )
+def _run_provenance(run: RunResults) -> list[Block]:
+    config = ("Configuration hash", run.record.config_hash[:16])
+    software = _software([run], run.record.version, config, *_imported(run))
+    return [software, tables.corpus_table([run]), tables.tokenizer_table([run])]

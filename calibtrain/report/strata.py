@@ -1,125 +1,102 @@
-"""The ways to cut the events of an evaluation: their names, and the group that stands out."""
+"""Tables of the strata: every group with its figures and intervals; none is left out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from calibtrain.report.display import shown
-from calibtrain.report.results import Evaluation, Row
-
-
-@dataclass(frozen=True)
-class Stratum:
-    """One way to cut the events.
-
-    Attributes:
-        name: of its table in an evaluation's file.
-        anchor: of its figure.
-        title: of its figure.
-        axis: what its groups are, with their unit.
-        group: what one of them is called.
-        caption: how to read its figure.
-        ordered: whether its groups have an order, so that a line may join them.
-    """
-
-    name: str
-    anchor: str
-    title: str
-    axis: str
-    group: str
-    caption: str
-    ordered: bool = True
-
-
-CUTS = (
-    Stratum(
-        "frequency_deciles",
-        "frequency",
-        "Calibration by frequency of the target token",
-        "frequency decile (1 = commonest)",
-        "frequency decile",
-        "Target tokens are split into ten groups by how common they are in the training text, from "
-        "the commonest (1) to the rarest (10): an ECE that climbs to the right, or a gap that "
-        "moves away from zero, says that rarer tokens are worse calibrated.",
-    ),
-    Stratum(
-        "positions",
-        "position",
-        "Calibration by position in the document",
-        "text of the document before the token",
-        "position",
-        "Tokens are split by how many bytes of their document stand before them, which is the same "
-        "for every vocabulary: an ECE that falls to the right says that calibration needs context.",
-    ),
-    Stratum(
-        "entropy_bands",
-        "entropy",
-        "Calibration by the model’s own uncertainty",
-        "entropy of the prediction",
-        "entropy band",
-        "Tokens are split by the entropy, in bits, of the model’s own prediction: a gap of "
-        "opposite signs at the two ends cancels in the signed gap of all tokens.",
-    ),
-    Stratum(
-        "groups",
-        "groups",
-        "Calibration by group of documents",
-        "group of documents",
-        "group",
-        "Tokens are split by the group that their document belongs to; every group is here, so "
-        "that what is well calibrated on the whole cannot hide one that is not.",
-        ordered=False,
-    ),
+from calibtrain.figures.display import count
+from calibtrain.figures.signatures import mixed_in
+from calibtrain.figures.strata import COMPARED, Stratum, labels_of, row_of, worst_line
+from calibtrain.metrics.quantities import QUANTITIES
+from calibtrain.report.blocks import (
+    Block,
+    Cell,
+    Head,
+    Table,
+    figure,
+    figure_heads,
+    folded,
+    mean,
+    note,
+    num,
+    titled,
 )
+from calibtrain.report.reasons import no_interval, no_row_interval
+from calibtrain.runs.records import EvaluationRecord, StratumRow
+from calibtrain.runs.seeds import mean_and_half_width
+
+_COLUMNS = ("ece", "signed_gap", "accuracy", "mean_confidence", "nll", "entropy_rate")
 
 
-def labels_of(evaluations: Sequence[Evaluation], stratum: Stratum) -> list[str]:
-    """The groups of all the evaluations, in their order."""
-    return list(
-        dict.fromkeys(row.label for e in evaluations for row in e.strata.get(stratum.name, ()))
-    )
+def run_strata(evaluation: EvaluationRecord, stratum: Stratum) -> list[Block]:
+    """A row a group of one evaluation, all tokens last, and a line that names the worst."""
+    quantities = [QUANTITIES[key] for key in _COLUMNS]
+    groups = evaluation.strata[stratum.name]
+    entries = any("vocabulary_entries" in row.numbers for row in groups)
+    rows = []
+    for row in groups:
+        why = no_row_interval(row.tokens, evaluation)
+        held = [num(row.numbers.get("vocabulary_entries"), count)] if entries else []
+        figures = [figure(row, q, why) for q in quantities]
+        rows.append([titled(row.name), num(row.tokens, count), *held, *figures])
+    whole = [figure(evaluation, q, no_interval(evaluation, q.key)) for q in quantities]
+    tokens = num(evaluation.numbers.get("tokens"), count)
+    rows.append([titled("all"), tokens, *([Cell("", "num")] if entries else []), *whole])
+    heads = [Head(stratum.group.capitalize()), Head("Tokens", numeric=True)]
+    heads += [Head("Entries", "of the vocabulary", numeric=True)] if entries else []
+    caption = f"By {stratum.axis}, with 95 % intervals over documents"
+    table = Table(caption, [*heads, *figure_heads(quantities)], rows, quiet=True)
+    return [*note(worst_line([evaluation], stratum)), *_shown(stratum, [table])]
 
 
-def row_of(evaluation: Evaluation, stratum: Stratum, label: str) -> Row | None:
-    """A group's row in an evaluation."""
-    rows = evaluation.strata.get(stratum.name, ())
-    return next((row for row in rows if row.label == label), None)
+def study_strata(seeds: Mapping[str, Sequence[EvaluationRecord]], stratum: Stratum) -> list[Block]:
+    """A row a group; for each combination of settings the mean over its seeds, and its interval.
 
+    A combination of one seed has its intervals over documents, as that seed's own report has.
 
-def worst_group(evaluations: Sequence[Evaluation], stratum: Stratum) -> str | None:
-    """The group of the largest mean ECE whose intervals, in every evaluation, exclude the whole's.
-
-    That is: the lower end of the group's interval is above the ECE of all tokens together.
+    Args:
+        seeds: the evaluations of each combination, by its name.
+        stratum: how the events are cut.
     """
-    found: dict[str, float] = {}
-    for label in labels_of(evaluations, stratum):
-        rows = [row_of(e, stratum, label) for e in evaluations]
-        if all(
-            row is not None and "ece" in row.intervals and row.intervals["ece"].lower > whole
-            for row, whole in zip(rows, (e.values["ece"] for e in evaluations), strict=True)
-        ):
-            found[label] = sum(row.values["ece"] for row in rows if row) / len(rows)
-    return max(found, key=lambda label: found[label], default=None)
+    everything = [e for found in seeds.values() for e in found]
+    rows = []
+    for label in labels_of(everything, stratum):
+        cells = [titled(label)]
+        for found in seeds.values():
+            known = [row for e in found if (row := row_of(e, stratum, label))]
+            why = no_row_interval(known[0].tokens, found[0]) if known else ""
+            cells += _compared(known, dict.fromkeys(COMPARED, why), single=len(found) == 1)
+        rows.append(cells)
+    whole = [titled("all")]
+    for found in seeds.values():
+        whys = {key: no_interval(found[0], key) for key in COMPARED}
+        whole += _compared(found, whys, single=len(found) == 1)
+    heads = [Head(stratum.group.capitalize())]
+    heads += [Head(QUANTITIES[key].name, name, numeric=True) for name in seeds for key in COMPARED]
+    over = "documents" if max(map(len, seeds.values())) == 1 else "seeds"
+    caption = f"By {stratum.axis}: means over seeds, with 95 % intervals over {over}"
+    lines: list[Block] = []
+    for name, found in seeds.items():
+        if cut := [e for e in found if stratum.name in e.strata]:
+            lines += note(worst_line(cut, stratum, name))
+    table = Table(caption, heads, [*rows, whole], quiet=True)
+    return _shown(stratum, [*lines, table, *note(mixed_in(everything, COMPARED))])
 
 
-def worst_line(evaluations: Sequence[Evaluation], stratum: Stratum, where: str = "") -> str:
-    """Which group is worst calibrated, in a sentence that begins with `where`."""
-    begin = f"{where}: the" if where else "The"
-    whole = shown("ece", sum(e.values["ece"] for e in evaluations) / len(evaluations))
-    worst = worst_group(evaluations, stratum)
-    if worst is None:
-        known = any(row.intervals for e in evaluations for row in e.strata.get(stratum.name, ()))
-        if not known:
-            return f"{begin} {stratum.group}s have no intervals, so that none can be called worst."
-        return f"{begin} interval of no {stratum.group} lies above the ECE of all tokens ({whole})."
-    rows = [row for e in evaluations if (row := row_of(e, stratum, worst))]
-    ece = shown("ece", sum(row.values["ece"] for row in rows) / len(rows))
-    text = f"{begin} worst calibrated {stratum.group} is {worst}: ECE {ece}"
-    if len(rows) == 1:
-        low, high = (shown("ece", end) for end in _ends(rows[0]))
-        return f"{text} [{low}, {high}], against {whole} of all tokens."
-    return f"{text} in the mean over seeds, against {whole} of all tokens."
+def _compared(
+    found: Sequence[EvaluationRecord | StratumRow], whys: Mapping[str, str], *, single: bool
+) -> list[Cell]:
+    """The compared figures of one seed as they are, of several their mean."""
+    cells = []
+    for key in COMPARED:
+        quantity = QUANTITIES[key]
+        if single and len(found) == 1:
+            cells.append(figure(found[0], quantity, whys[key]))
+            continue
+        values = [each.numbers[key] for each in found if key in each.numbers]
+        middle, half = mean_and_half_width(values) if values else (None, None)
+        cells.append(mean(quantity, middle, half, len(values)))
+    return cells
 
 
-def _ends(row: Row) -> tuple[float, float]:
-    interval = row.intervals["ece"]
-    return interval.lower, interval.upper
+def _shown(stratum: Stratum, blocks: list[Block]) -> list[Block]:
+    """Groups of documents stand open, as pooling must not hide one; the others open when asked."""
+    return blocks if stratum.name == "groups" else folded("The same as a table", blocks)

@@ -1,55 +1,56 @@
-"""The tables of results: a study's means and arms, a run's evaluations, what was held fixed."""
+"""The tables of results: of a study, its arms and controls; of a run, its evaluations and heads."""
 
 import math
-from collections.abc import Sequence
-from functools import partial
-from html import escape
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from calibtrain.report.cells import (
-    code,
-    estimate,
-    explained,
-    num,
-    prose,
-    row_head,
-    table,
-    td,
-    th,
-)
-from calibtrain.report.display import (
-    QUANTITIES,
+from calibtrain.figures.display import (
     compact,
     count,
     duration,
     memory_bytes,
+    plural,
     setting_name,
     setting_value,
-    shown,
-    shown_half,
     text_bytes,
 )
-from calibtrain.report.grouping import VOCABULARY, Comparison, summary_of
-from calibtrain.report.results import Evaluation, HeldFixed, Run, Study
-from calibtrain.report.signatures import mixed_note
-from calibtrain.report.uncertainty import no_interval, no_seed_interval
+from calibtrain.figures.grouping import VOCABULARY, Comparison, summary_of
+from calibtrain.figures.signatures import mixed_in
+from calibtrain.metrics.quantities import COMPARED, MAIN, NOTHING, QUANTITIES, number, quantity_name
+from calibtrain.report.blocks import (
+    Block,
+    Cell,
+    Head,
+    Table,
+    code,
+    estimate,
+    figure,
+    figure_heads,
+    folded,
+    mean,
+    note,
+    num,
+    status,
+    titled,
+)
+from calibtrain.report.reasons import no_interval
+from calibtrain.runs.records import EvaluationRecord, HeadComparisonRecord, HeadRow, HeldFixed
+from calibtrain.runs.results import RunResults, StudyResults
 
-
-def quantity_heads(event: str = "token") -> list[str]:
-    """Titles of the columns of figures; some are of an event."""
-    return [th(q.name, q.unit_of(event), numeric=True) for q in QUANTITIES.values()]
+_FIGURES = tuple(QUANTITIES[key] for key in MAIN)
 
 
 # --- a study -------------------------------------------------------------------------------------
 
 
 def result_table(
-    study: Study, comparison: Comparison, evaluation: str, event: str = "token"
-) -> str:
+    study: StudyResults, comparison: Comparison, evaluation: str, event: str = "token"
+) -> list[Block]:
     """A row a combination of settings: the mean over its seeds and the half width beside it."""
     paths = list(comparison.settings)
     by_size = comparison.axis == "vocabulary" and VOCABULARY not in paths
     settings = ([VOCABULARY] if by_size else []) + paths
-    heads = [_setting_head(path) for path in settings] or [th("Arms")]
+    heads = [_setting_head(path) for path in settings] or [Head("Arms")]
     rows = []
     for group in comparison.groups:
         summary = summary_of(study, group, evaluation)
@@ -57,117 +58,101 @@ def result_table(
             continue
         names = [setting_value(group.x)] if by_size else []
         names += [setting_value(group.settings.get(path)) for path in paths]
-        cells = [row_head(name) for name in names or [group.label]]
-        for key in QUANTITIES:
-            value, half = summary.mean.get(key), summary.half_width.get(key)
-            cells.append(
-                num(
-                    value,
-                    shown(key, value),
-                    half,
-                    "" if half is None else shown_half(key, half),
-                    no_seed_interval(summary.seeds),
-                )
-            )
-        cells.append(num(summary.seeds, count(summary.seeds)))
-        rows.append(cells)
+        figures = [
+            mean(q, summary.mean.get(q.key), summary.half_width.get(q.key), summary.seeds)
+            for q in _FIGURES
+        ]
+        rows.append([*map(titled, names or [group.label]), *figures, num(summary.seeds, count)])
     scored = [arm.scored.get(evaluation) for arm in study.arms if evaluation in arm.evaluations]
     tempered = ", ".join(dict.fromkeys(e.tempered for e in scored if e and e.tempered))
     name = f"{evaluation} ({tempered})" if tempered else evaluation
-    return table(
-        f"{name}: mean over seeds ± half width of the 95 % interval",
-        [*heads, *quantity_heads(event), th("Seeds", numeric=True)],
-        rows,
-    ) + mixed_note(scored, QUANTITIES)
+    caption = f"{name}: mean over seeds ± half width of the 95 % interval"
+    heads = [*heads, *figure_heads(_FIGURES, event), Head("Seeds", numeric=True)]
+    return [Table(caption, heads, rows), *note(mixed_in(scored, MAIN))]
 
 
-def _setting_head(path: str) -> str:
-    return th("Vocabulary", "tokens") if path == VOCABULARY else th(setting_name(path).capitalize())
+def _setting_head(path: str) -> Head:
+    if path == VOCABULARY:
+        return Head("Vocabulary", "tokens")
+    return Head(setting_name(path).capitalize())
 
 
-def arms_table(study: Study) -> str:
+def arms_table(study: StudyResults) -> list[Block]:
     """A row an arm: its status, its size and its own results in the main evaluation."""
     rows = []
     for arm in study.arms:
-        values, scored = arm.evaluations.get(study.main, {}), arm.scored.get(study.main)
+        found, scored = arm.evaluations.get(study.main), arm.scored.get(study.main)
+        values = found.numbers if found else {}
+        how, run = arm.record.status, arm.run
         rows.append(
             [
-                row_head(arm.name),
-                _status(arm.status),
-                *_size_cells(arm.run),
-                td("–") if arm.run is None else code(arm.run.config_hash, shorten=16),
+                titled(arm.record.name),
+                status(how, how if how in ("done", "failed", "stopped") else "other"),
+                *_size_cells(run),
+                Cell(NOTHING) if run is None else code(run.record.config_hash, shorten=16),
                 *(
                     estimate(
-                        values.get(key),
-                        partial(shown, key),
-                        None if scored is None else scored.intervals.get(key),
-                        no_interval(scored, key) if values else "no evaluation",
+                        values.get(q.key),
+                        q.show,
+                        scored.interval(q.key) if scored else None,
+                        no_interval(scored, q.key) if values else "no evaluation",
                     )
-                    for key in QUANTITIES
+                    for q in _FIGURES
                 ),
             ]
         )
-    size = [*_SIZE_HEADS, th("Configuration", "hash")]
-    head = [th("Arm"), th("Status"), *size, *quantity_heads()]
+    heads = [Head("Arm"), Head("Status"), *_SIZE_HEADS, Head("Configuration", "hash")]
     suffix = f": {study.main}, with 95 % intervals over documents" if study.main else ""
-    mixed = mixed_note([a.scored.get(study.main) for a in study.arms if a.evaluations], QUANTITIES)
-    return table(f"Every arm{suffix}", head, rows) + mixed
+    mixed = mixed_in([arm.scored.get(study.main) for arm in study.arms if arm.evaluations], MAIN)
+    table = Table(f"Every arm{suffix}", [*heads, *figure_heads(_FIGURES)], rows)
+    return [table, *note(mixed)]
 
 
 _SIZE_HEADS = (
-    th("Parameters", "all", numeric=True),
-    th("Body", "parameters", numeric=True),
-    th("Seen", "bytes of text", numeric=True),
-    th("Seen", "tokens", numeric=True),
-    th("Time", numeric=True),
+    Head("Parameters", "all", numeric=True),
+    Head("Body", "parameters", numeric=True),
+    Head("Seen", "bytes of text", numeric=True),
+    Head("Seen", "tokens", numeric=True),
+    Head("Time", numeric=True),
 )
 
 
-def _size_cells(run: Run | None) -> list[str]:
+def _size_cells(run: RunResults | None) -> list[Cell]:
     if run is None:
-        return ['<td class="num">–</td>'] * len(_SIZE_HEADS)
+        return [Cell(NOTHING, "num")] * len(_SIZE_HEADS)
     last = run.training[-1] if run.training else None
-    seen, tokens = (last.bytes, last.tokens) if last else (None, None)
     return [
-        num(run.parameters.total, count(run.parameters.total)),
-        num(run.parameters.body, count(run.parameters.body)),
-        num(seen, text_bytes(seen)),
-        num(tokens, count(tokens)),
-        num(run.seconds, duration(run.seconds)),
+        num(run.record.parameters.total, count),
+        num(run.record.parameters.body, count),
+        num(last.bytes if last else None, text_bytes),
+        num(last.tokens if last else None, count),
+        num(run.record.seconds, duration),
     ]
 
 
-def _status(status: str) -> str:
-    kind = status if status in ("done", "failed", "stopped") else "other"
-    return f'<td><span class="status {kind}">{escape(status)}</span></td>'
-
-
-def controls_table(study: Study) -> str:
+def controls_table(study: StudyResults) -> Table:
     """What was held fixed: the rule, and the spread that was achieved."""
-    rows = []
-    for row in study.held_fixed:
-        rows.append(
-            [
-                row_head(row.quantity),
-                prose(row.rule),
-                _end(row.smallest, row.unit),
-                _end(row.largest, row.unit),
-                td(_spread(row)),
-                '<td><span class="status done">✓ held</span></td>'
-                if row.held
-                else '<td><span class="status stopped">varies</span></td>',
-            ]
-        )
-    head = [th("Quantity"), th("Rule"), th("Smallest", numeric=True), th("Largest", numeric=True)]
-    return table("What was held fixed", [*head, th("Spread"), th("Held")], rows, quiet=True)
+    rows = [
+        [
+            titled(row.quantity),
+            Cell(row.rule, "prose"),
+            _end(row.smallest, row.unit or ""),
+            _end(row.largest, row.unit or ""),
+            Cell(_spread(row)),
+            status("✓ held", "done") if row.held else status("varies", "stopped"),
+        ]
+        for row in study.record.held_fixed
+    ]
+    ends = [Head("Smallest", numeric=True), Head("Largest", numeric=True)]
+    heads = [Head("Quantity"), Head("Rule"), *ends, Head("Spread"), Head("Held")]
+    return Table("What was held fixed", heads, rows, quiet=True)
 
 
-def _end(value: float | str | None, unit: str) -> str:
+def _end(value: float | str | None, unit: str) -> Cell:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return num(value, _amount(value, unit))
-    text = "–" if value is None else str(value)
-    short = text if len(text) <= 20 else text[:16] + "…"
-    return f'<td class="num" title="{escape(text)}">{escape(short)}</td>'
+        return num(value, lambda amount: _amount(amount, unit))
+    text = NOTHING if value is None else str(value)
+    return Cell(text if len(text) <= 20 else text[:16] + "…", "num", title=text)
 
 
 def _amount(value: float, unit: str) -> str:
@@ -183,73 +168,47 @@ def _amount(value: float, unit: str) -> str:
 def _spread(row: HeldFixed) -> str:
     low, high = row.smallest, row.largest
     if low is None or high is None:
-        return "–"
+        return NOTHING
     if low == high:
         return "none"
     if isinstance(low, str) or isinstance(high, str):
         return "differs"
     spread = 100 * (high - low) / abs(low) if low else math.inf
     if not math.isfinite(spread):
-        return "–"
+        return NOTHING
     return f"{spread:.2f} %" if spread >= 0.005 else "< 0.01 %"
 
 
 # --- a run ---------------------------------------------------------------------------------------
 
 
-def evaluations_table(evaluations: Sequence[Evaluation], event: str = "token") -> str:
+def evaluations_table(evaluations: Sequence[EvaluationRecord], event: str = "token") -> list[Block]:
     """A row an evaluation of one event: its figures and their intervals over documents."""
-    rows = [
-        [
-            _evaluation_head(e),
-            num(e.values.get("bytes"), text_bytes(e.values.get("bytes"))),
-            *(_figure(e, key) for key in QUANTITIES),
-        ]
-        for e in evaluations
-    ]
-    head = [th("Evaluation"), th("Scored", numeric=True)]
+    rows = []
+    for e in evaluations:
+        below = ", ".join(filter(None, (f"step {count(e.step)}", e.tempered)))
+        head = titled(f"{e.corpus}, {e.split}", below, "titled")
+        figures = [figure(e, q, no_interval(e, q.key)) for q in _FIGURES]
+        rows.append([head, num(e.bytes, text_bytes), *figures])
+    heads = [Head("Evaluation"), Head("Scored", numeric=True), *figure_heads(_FIGURES, event)]
     caption = f"Evaluations by {event}, with 95 % intervals over documents"
-    return table(
-        caption, [*head, *quantity_heads(event)], rows, quiet=event == "token"
-    ) + mixed_note(evaluations, QUANTITIES)
+    table = Table(caption, heads, rows, quiet=event == "token")
+    return [table, *note(mixed_in(evaluations, MAIN))]
 
 
-def _evaluation_head(evaluation: Evaluation) -> str:
-    below = ", ".join(filter(None, (f"step {count(evaluation.step)}", evaluation.tempered)))
-    return explained(f"{evaluation.corpus}, {evaluation.split}", below, short=True)
-
-
-def _figure(evaluation: Evaluation, key: str) -> str:
-    return estimate(
-        evaluation.values.get(key),
-        partial(shown, key),
-        evaluation.intervals.get(key),
-        no_interval(evaluation, key),
-    )
-
-
-def size_table(run: Run) -> str:
+def size_table(run: RunResults) -> Table:
     """Parameters by part, budget and memory of a run."""
-    parts, memory = run.parameters, run.memory
+    parts, memory = run.record.parameters, run.record.memory
     rows = [
-        [row_head(f"Parameters, {part}"), num(value, count(value))]
-        for part, value in (
-            ("embedding", parts.embedding),
-            ("unembedding", parts.unembedding),
-            ("body", parts.body),
-            ("total", parts.total),
-        )
+        [titled(f"Parameters, {part}"), num(getattr(parts, part), count)]
+        for part in ("embedding", "unembedding", "body", "total")
     ]
     rows += [
-        [
-            row_head(f"Budget, {name}"),
-            num(value, f"{value:.3e}" if name == "flops" else count(value)),
-        ]
-        for name, value in run.budget.items()
-        if value is not None
+        [titled(f"Budget, {name}"), num(value, _flops if name == "flops" else count)]
+        for name, value in run.record.budget.numbers.items()
     ]
     rows += [
-        [row_head(f"Memory, {name}"), num(value, memory_bytes(value))]
+        [titled(f"Memory, {name}"), num(value, memory_bytes)]
         for name, value in (
             ("parameters", memory.parameters),
             ("optimizer", memory.optimizer),
@@ -258,5 +217,155 @@ def size_table(run: Run) -> str:
         )
         if value is not None
     ]
-    head = [th("Quantity"), th("Amount", numeric=True)]
-    return table("Size, budget and memory", head, rows, quiet=True)
+    heads = [Head("Quantity"), Head("Amount", numeric=True)]
+    return Table("Size, budget and memory", heads, rows, quiet=True)
+
+
+def _flops(value: float) -> str:
+    return f"{value:.3e}"
+
+
+# --- temperature heads ---------------------------------------------------------------------------
+
+HEAD_DECIMALS = 4
+"""Of all figures of heads, whose differences are small."""
+
+
+def heads_blocks(found: HeadComparisonRecord) -> list[Block]:
+    """Temperature heads side by side, a table a corpus."""
+    text = (
+        f"Fitted on {found.fitted_on.corpus}-{found.fitted_on.split} to the frozen model of step "
+        f"{found.checkpoint.step:,}. Brackets are "
+        "95 % intervals of the difference to no head, over the same documents: where one holds 0, "
+        "the text does not tell them apart. A head that lowers the ECE and raises the NLL has made "
+        "the predictions worse."
+    )
+    heads = [Head("Head"), *figure_heads(QUANTITIES[key] for key in COMPARED)]
+    heads += [Head("Parameters", numeric=True), Head("Fitted in", numeric=True)]
+    tables = [
+        Table(
+            f"{corpus.name} ({'in domain' if corpus.in_domain else 'out of domain'})",
+            heads,
+            [
+                [
+                    titled(row.head),
+                    *(_head_cell(row, key) for key in COMPARED),
+                    num(row.parameters, count),
+                    num(row.seconds, duration),
+                ]
+                for row in corpus.rows
+            ],
+        )
+        for corpus in found.corpora
+    ]
+    signatures = {
+        f"{corpus.name}: {row.head}": [row.signatures or {}]
+        for corpus in found.corpora
+        for row in corpus.rows
+    }
+    absent = (
+        "The comparison is of a version of calibtrain that wrote no signatures beside its figures."
+    )
+    return [*tables, *note(text), *signature_blocks(signatures, absent)]
+
+
+def _head_cell(row: HeadRow, key: str) -> Cell:
+    value, apart = row.numbers[key], (row.differences or {}).get(key)
+    shown = QUANTITIES[key].show(value, HEAD_DECIMALS)
+    if apart is None:
+        return num(value, lambda _: shown)
+    low, high = (number(end, HEAD_DECIMALS, signed=True) for end in (apart.lower, apart.upper))
+    return Cell(
+        shown,
+        "num",
+        half=f"[{low}, {high}]",
+        exact={"value": value, "lower": apart.lower, "upper": apart.upper},
+        title=f"{value!r}; less no head {apart.difference!r}, 95 % from {apart.lower!r} to "
+        f"{apart.upper!r}",
+    )
+
+
+# --- where figures come from ---------------------------------------------------------------------
+
+
+def signature_blocks(
+    owners: Mapping[str, Sequence[Mapping[str, str]]],
+    absent: str = "The evaluations are of a version of calibtrain that wrote no signatures beside "
+    "its figures.",
+) -> list[Block]:
+    """Every signature, which figures carry it, and whose they are.
+
+    Args:
+        owners: sets of signatures by what their figures are called together: a combination of
+            settings, an evaluation or a head.
+        absent: what is said where there are none.
+    """
+    figures: dict[str, dict[str, None]] = {}
+    whose: dict[str, dict[str, None]] = {}
+    for owner, sets in owners.items():
+        for each in sets:
+            for key, signature in each.items():
+                figures.setdefault(signature, {})[quantity_name(key)] = None
+                whose.setdefault(signature, {})[owner] = None
+    if not figures:
+        return note(absent)
+    rows = [
+        [
+            Cell(", ".join(figures[text]), "prose"),
+            Cell("all" if len(whose[text]) == len(owners) else "; ".join(whose[text]), "prose"),
+            Cell(text, "signature"),
+        ]
+        for text in sorted(figures, key=lambda s: (-len(figures[s]), s))
+    ]
+    heads = [Head("Figures"), Head("Of"), Head("Signature")]
+    legend = (
+        "event: what is predicted; conf: which probability is the confidence; bins, scheme, "
+        "edges: how bins are made; T: temperature; corpus, tok: first digits of the hashes of "
+        "the text and the tokenizer; v: version of calibtrain. Figures compare if their "
+        "signatures are equal."
+    )
+    title = f"{plural(len(rows), 'signature')} of {plural(len(owners), 'set')} of figures"
+    return folded(
+        title, [Table("How each figure was made", heads, rows, quiet=True), *note(legend)]
+    )
+
+
+def corpus_table(runs: Sequence[RunResults]) -> Table:
+    """Every corpus that was trained on, with its hash and the size of its splits."""
+    corpora = list({run.record.corpus.content_hash: run.record.corpus for run in runs}.values())
+    splits = list(dict.fromkeys(name for c in corpora for name in c.splits))
+    rows = [
+        [
+            titled(c.name),
+            Cell(c.source, "prose"),
+            Cell(c.version),
+            code(c.content_hash, shorten=16),
+            *(_split_cell(c.splits.get(name)) for name in splits),
+        ]
+        for c in corpora
+    ]
+    heads = [Head("Corpus"), Head("Source"), Head("Version"), Head("Content hash")]
+    sizes = [Head(name.capitalize(), "documents, bytes", numeric=True) for name in splits]
+    return Table("Text", [*heads, *sizes], rows)
+
+
+def _split_cell(split: Any) -> Cell:
+    if split is None:
+        return Cell(NOTHING, "num")
+    return num(split.bytes, lambda size: f"{count(split.documents)}, {text_bytes(size)}")
+
+
+def tokenizer_table(runs: Sequence[RunResults]) -> Table:
+    """Every vocabulary, with its hash."""
+    kinds = list({run.record.tokenizer.hash: run.record.tokenizer for run in runs}.values())
+    rows = [
+        [
+            titled(t.kind),
+            num(t.vocab_size, count),
+            num(t.bytes_per_token, lambda value: f"{value:.3f}"),
+            code(t.hash, shorten=16),
+        ]
+        for t in sorted(kinds, key=lambda t: (t.kind, t.vocab_size))
+    ]
+    heads = [Head("Tokenizer"), Head("Vocabulary", "tokens", numeric=True)]
+    return Table("Vocabularies", [*heads, Head("Bytes a token", numeric=True), Head("Hash")], rows)

@@ -285,7 +285,7 @@ class SummaryRecord(Document):
     vocab_size: Whole | None = None
     seeds: Whole
     evaluation: Text
-    mean: dict[str, Number | None]
+    mean: dict[str, Number]
     half_width: dict[str, Number | None]
     signatures: dict[str, list[Text]] | None = None
 

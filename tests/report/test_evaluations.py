@@ -12,11 +12,11 @@ from folders import BOUNDED, GROUPS, METRICS, PARTS, TEST_BYTES, write_run, writ
 from pages import Page
 
 from calibtrain.errors import UserError
+from calibtrain.figures.signatures import differing
+from calibtrain.metrics.quantities import QUANTITIES, SUITE
 from calibtrain.metrics.signature import differences, parse_signature
 from calibtrain.metrics.student import student_half_width
 from calibtrain.report import write_report
-from calibtrain.report.signatures import differing
-from calibtrain.report.suite import SUITE
 
 MAIN = ("bits_per_byte", "ece", "signed_gap", "accuracy", "mean_confidence", "nll")
 
@@ -126,9 +126,9 @@ def test_the_suite_holds_every_metric_with_interval_and_bound(tmp_path: Path) ->
     write_run(tmp_path / "run", evaluations=("test",))
     content = json.loads(evaluation_file(tmp_path / "run").read_text())
     page = page_of(tmp_path / "run")
-    assert {metric.key for metric in SUITE} == {"ece", "nll", *METRICS, *PARTS}
+    assert set(SUITE) == {"ece", "nll", *METRICS, *PARTS}
     cells = page.cells("suite")
-    for metric in SUITE:
+    for metric in map(QUANTITIES.__getitem__, SUITE):
         is_part = metric.key in PARTS  # beneath the Brier score, in short
         title = metric.name.replace("Brier ", "· ") if is_part else metric.name
         assert title in unescape(page.part("suite"))

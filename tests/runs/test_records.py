@@ -229,7 +229,7 @@ def test_a_file_that_is_no_record_is_one_line(
 
 def test_importing_the_room_is_light() -> None:
     code = (
-        "import sys, calibtrain.runs.records, calibtrain.runs.seeds,"
+        "import sys, calibtrain.runs.records, calibtrain.runs.seeds, calibtrain.runs.results,"
         " calibtrain.metrics.quantities;"
         "print(sorted({'jax', 'numpy', 'scipy', 'plotly', 'jinja2'} & set(sys.modules)))"
     )

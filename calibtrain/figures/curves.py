@@ -6,22 +6,24 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.report.calibration_plots import Line
-from calibtrain.report.display import number
-from calibtrain.report.figures import (
-    OVER,
-    SOFT,
-    UNDER,
+from calibtrain.figures.calibration import Line
+from calibtrain.figures.display import shown, shown_ends
+from calibtrain.figures.panels import (
     Figure,
     Key,
     Panel,
+    accuracy_axis,
     axis,
+    beside_diagonal,
+    confidence_axis,
+    diagonal,
     faint_line,
     line,
     plot,
 )
-from calibtrain.report.results import Evaluation
-from calibtrain.report.signatures import columns_of, mixed
+from calibtrain.figures.signatures import mixed_in
+from calibtrain.metrics.quantities import QUANTITIES, number
+from calibtrain.runs.records import EvaluationRecord
 
 _FIGURES = ("smooth_calibration_error", "area_under_risk_coverage")
 _RARE = 1e-3
@@ -43,7 +45,7 @@ def curves(lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure | None:
         panels.append(_risk_panel(lines))
     if not panels:
         return None
-    mix = mixed(columns_of(evaluations, _FIGURES))
+    mix = mixed_in(evaluations, _FIGURES, " ")
     seeds = (
         " Lines are means over seeds, thin lines single seeds."
         if any(len(each.evaluations) > 1 for each in lines)
@@ -55,22 +57,14 @@ def curves(lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure | None:
         caption="First, accuracy against confidence, smoothed with the kernel width that SmoothECE "
         "finds, over the density of the tokens; the curve is left out where there are next to "
         "none. Then the error rate of what the model is surest of, against how much of the text "
-        f"that is: the lower, the better confidence ranks.{seeds}{' ' + mix if mix else ''}",
+        f"that is: the lower, the better confidence ranks.{seeds}{mix}",
         panels=tuple(panels),
         keys=tuple(keys),
     )
 
 
 def _smooth_panel(lines: Sequence[Line]) -> Panel:
-    traces: list[Any] = [
-        go.Scatter(
-            x=[0, 1],
-            y=[0, 1],
-            mode="lines",
-            line={"color": SOFT, "width": 1.5, "dash": "dash"},
-            hoverinfo="skip",
-        )
-    ]
+    traces: list[Any] = [diagonal()]
     for each in lines:
         seeds = [_smooth(e) for e in each.evaluations if e.smooth_reliability]
         traces += _overlaid(
@@ -89,22 +83,14 @@ def _smooth_panel(lines: Sequence[Line]) -> Panel:
                 hoverinfo="skip",
             )
         )
-    words = {"showarrow": False, "xref": "x", "yref": "y"}
     return Panel(
-        _titled("Smooth reliability", "SmoothECE", "smooth_calibration_error", lines),
+        _titled("Smooth reliability", "smooth_calibration_error", lines),
         plot(
             traces,
-            x={"title": "confidence (probability)", "range": [-0.02, 1.02], "anchor": "y2"}
-            | {"dtick": 0.2},
-            y={"title": "accuracy, smoothed", "range": [-0.03, 1.05], "domain": [0.3, 1]}
-            | {"dtick": 0.2, "tickformat": ".1f"},
+            x=confidence_axis(anchor="y2"),
+            y=accuracy_axis("accuracy, smoothed"),
             yaxis2=axis("density", domain=[0, 0.2], nticks=4, rangemode="tozero"),
-            annotations=[
-                {**words, "x": 0.02, "y": 0.99, "xanchor": "left", "text": "under-confident"}
-                | {"font": {"size": 11, "color": UNDER}},
-                {**words, "x": 1, "y": 0.03, "xanchor": "right", "text": "over-confident"}
-                | {"font": {"size": 11, "color": OVER}},
-            ],
+            annotations=beside_diagonal(),
         ),
         height=360,
     )
@@ -114,11 +100,13 @@ def _risk_panel(lines: Sequence[Line]) -> Panel:
     traces: list[Any] = []
     for each in lines:
         seeds: list[Mapping[float, float | None]] = [
-            dict(e.risk_coverage) for e in each.evaluations if e.risk_coverage
+            {p.coverage: p.risk for p in e.risk_coverage}
+            for e in each.evaluations
+            if e.risk_coverage
         ]
         traces += _overlaid(each, seeds, lambda x, y: f"the surest {x:.0%}<br>risk {number(y, 4)}")
     return Panel(
-        _titled("Risk against coverage", "AURC", "area_under_risk_coverage", lines),
+        _titled("Risk against coverage", "area_under_risk_coverage", lines),
         plot(
             traces,
             x={"title": "coverage (share of tokens, surest first)", "range": [-0.02, 1.02]}
@@ -129,15 +117,15 @@ def _risk_panel(lines: Sequence[Line]) -> Panel:
     )
 
 
-def _smooth(evaluation: Evaluation) -> dict[float, float | None]:
-    points = evaluation.smooth_reliability
+def _smooth(evaluation: EvaluationRecord) -> dict[float, float | None]:
+    points = evaluation.smooth_reliability or []
     least = _RARE * max(point.density for point in points)
     return {p.confidence: p.accuracy if p.density >= least else None for p in points}
 
 
-def _density(evaluation: Evaluation) -> dict[float, float | None]:
+def _density(evaluation: EvaluationRecord) -> dict[float, float | None]:
     """Density of the tokens at a confidence, whose integral is 1 as tokens are many or few."""
-    points = evaluation.smooth_reliability
+    points = evaluation.smooth_reliability or []
     area = sum(
         (b.confidence - a.confidence) * (a.density + b.density) / 2
         for a, b in itertools.pairwise(points)
@@ -177,13 +165,10 @@ def _mean_curve(curves: Sequence[Mapping[float, float | None]]) -> dict[float, f
     return found
 
 
-def _titled(title: str, name: str, key: str, lines: Sequence[Line]) -> str:
+def _titled(title: str, key: str, lines: Sequence[Line]) -> str:
     """The title, with the figure behind the curve where there is a single one."""
     evaluations = [e for each in lines for e in each.evaluations]
-    if len(evaluations) != 1 or key not in evaluations[0].values:
+    if len(evaluations) != 1 or key not in evaluations[0].numbers:
         return title
-    text = f"{title}: {name} {number(evaluations[0].values[key], 4)}"
-    interval = evaluations[0].intervals.get(key)
-    if interval is None:
-        return text
-    return f"{text} [{number(interval.lower, 4)}, {number(interval.upper, 4)}]"
+    value, interval = evaluations[0].numbers[key], evaluations[0].interval(key)
+    return f"{title}: {QUANTITIES[key].name} {shown(key, value)}{shown_ends(key, interval)}"

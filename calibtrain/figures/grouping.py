@@ -5,12 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from calibtrain.report.display import setting_name, setting_value
-from calibtrain.report.results import Arm, Run, Settings, Study, Summary
+from calibtrain.figures.display import setting_name, setting_value
+from calibtrain.runs.records import SummaryRecord
+from calibtrain.runs.results import ArmResults, RunResults, StudyResults
+from calibtrain.runs.seeds import settings_key, without_seed
 
 VOCABULARY = "tokenizer.vocab_size"
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
+Settings = Mapping[str, Any]
 X = float | str
 Axis = Literal["vocabulary", "number", "category"]
 
@@ -24,17 +27,17 @@ class Group:
     series: str
     label: str
     short: str
-    arms: tuple[Arm, ...]
+    arms: tuple[ArmResults, ...]
     colour: str
     dash: str
 
     @property
-    def done(self) -> tuple[Arm, ...]:
+    def done(self) -> tuple[ArmResults, ...]:
         """The arms that finished."""
-        return tuple(arm for arm in self.arms if arm.status == "done")
+        return tuple(arm for arm in self.arms if arm.record.status == "done")
 
     @property
-    def run(self) -> Run | None:
+    def run(self) -> RunResults | None:
         """One run of the group, a finished one where there is one."""
         runs = [arm.run for arm in (*self.done, *self.arms) if arm.run is not None]
         return runs[0] if runs else None
@@ -63,37 +66,35 @@ class Comparison:
     settings: tuple[str, ...]
     """Dotted paths of what varies, the seed aside."""
 
-    def summary(self, study: Study, group: Group) -> Summary | None:
+    def summary(self, study: StudyResults, group: Group) -> SummaryRecord | None:
         """Mean and interval of a group in the study's main evaluation."""
         return summary_of(study, group, study.main)
 
 
-def summary_of(study: Study, group: Group, evaluation: str) -> Summary | None:
+def summary_of(study: StudyResults, group: Group, evaluation: str) -> SummaryRecord | None:
     """Mean and interval over the seeds of a group, as ablation.json gives them."""
     for row in study.summary:
-        if row.evaluation == evaluation and _key(row.settings) == _key(group.settings):
+        if row.evaluation == evaluation and settings_key(row.settings) == settings_key(
+            group.settings
+        ):
             return row
     return None
-
-
-def _key(settings: Settings) -> str:
-    return json.dumps({k: v for k, v in settings.items() if k != "seed"}, sort_keys=True)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def compare(study: Study) -> Comparison:
+def compare(study: StudyResults) -> Comparison:
     """Group the arms by their settings without `seed`, and choose an axis.
 
     The axis is the vocabulary size if it varies, else the first setting that varies and is a
     number, else the groups themselves; every combination of the other settings is a series.
     """
-    arms: dict[str, list[Arm]] = {}
+    arms: dict[str, list[ArmResults]] = {}
     for arm in study.arms:
-        arms.setdefault(_key(arm.settings), []).append(arm)
-    settings = {key: _without_seed(members[0].settings) for key, members in arms.items()}
+        arms.setdefault(settings_key(arm.settings), []).append(arm)
+    settings = {key: without_seed(members[0].settings) for key, members in arms.items()}
     sizes: dict[str, X] = {
         key: size for key, members in arms.items() if (size := _vocab_size(members)) is not None
     }
@@ -179,11 +180,7 @@ def compare(study: Study) -> Comparison:
     )
 
 
-def _without_seed(settings: Settings) -> Settings:
-    return {name: value for name, value in settings.items() if name != "seed"}
-
-
-def _vocab_size(arms: Iterable[Arm]) -> int | None:
+def _vocab_size(arms: Iterable[ArmResults]) -> int | None:
     for arm in arms:
         size = arm.vocab_size or arm.settings.get(VOCABULARY)
         if isinstance(size, int):

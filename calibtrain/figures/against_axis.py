@@ -6,18 +6,27 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.report.calibration_plots import exact_level, room_for_level
-from calibtrain.report.display import QUANTITIES, setting_value, shown, shown_half
-from calibtrain.report.figures import Figure, Key, Panel, around_zero, plot, sides, zero
-from calibtrain.report.grouping import Comparison, Group, Series, X, scale_of, summary_of
-from calibtrain.report.results import Study
-from calibtrain.report.signatures import columns_of, mixed
+from calibtrain.figures.display import setting_value, shown, shown_with_half
+from calibtrain.figures.grouping import Comparison, Group, Series, X, scale_of, summary_of
+from calibtrain.figures.panels import (
+    Figure,
+    Key,
+    Panel,
+    exact_level,
+    gap_axis,
+    gap_marks,
+    plot,
+    room_for_level,
+)
+from calibtrain.figures.signatures import mixed_in
+from calibtrain.metrics.quantities import QUANTITIES
+from calibtrain.runs.results import StudyResults
 
 AGAINST_AXIS = ("ece", "signed_gap", "bits_per_byte", "entropy_bits_per_byte")
 
 
 def against_axis(
-    study: Study, comparison: Comparison, evaluation: str, event: str = "token"
+    study: StudyResults, comparison: Comparison, evaluation: str, event: str = "token"
 ) -> Figure:
     """Means and seeds of one evaluation, a panel a quantity.
 
@@ -41,31 +50,30 @@ def against_axis(
         else ""
     )
     scored = [arm.scored[evaluation] for arm in study.arms if evaluation in arm.scored]
-    keys = [key for key in AGAINST_AXIS if any(key in row.values for row in scored)]
-    mix = mixed(columns_of(scored, keys))
+    keys = [key for key in AGAINST_AXIS if any(key in row.numbers for row in scored)]
     tokens = event == "token"
     return Figure(
         anchor="against" if tokens else f"against-{event}",
         title=f"Calibration and compression against {name}{'' if tokens else f', by {event}'}",
         caption=f"Each hollow point is one seed, each filled point the mean of its seeds, and "
         f"{interval}; lower is better for ECE and bits per byte, and a signed gap of zero means "
-        f"that confidence equals accuracy on average.{apart}{' ' + mix if mix else ''}",
+        f"that confidence equals accuracy on average.{apart}{mixed_in(scored, keys, ' ')}",
         panels=tuple(_axis_panel(study, comparison, key, evaluation, event) for key in keys),
         keys=tuple(Key(s.name, s.colour, s.dash) for s in comparison.series) if several else (),
     )
 
 
 def _axis_panel(
-    study: Study, comparison: Comparison, key: str, evaluation: str, event: str
+    study: StudyResults, comparison: Comparison, key: str, evaluation: str, event: str
 ) -> Panel:
     traces, values, halves = [], [], []
     for index, series in enumerate(comparison.series):
         shift = index - (len(comparison.series) - 1) / 2
         seeds = [
-            (group, arm.evaluations[evaluation][key], arm.name)
+            (group, arm.evaluations[evaluation].numbers[key], arm.record.name)
             for group in series.groups
             for arm in group.arms
-            if key in arm.evaluations.get(evaluation, {})
+            if evaluation in arm.evaluations and key in arm.evaluations[evaluation].numbers
         ]
         values += [value for _, value, _ in seeds]
         means = [
@@ -75,17 +83,18 @@ def _axis_panel(
         ]
         halves += [half for _, _, half, _ in means]
         traces += _axis_traces(comparison, series, shift, key, seeds, means)
-    gap = key == "signed_gap"
     quantity = QUANTITIES[key]
     exact = study.exact_entropy if quantity.unit == "bits/byte" else None
+    marks = gap_marks(key)
+    if exact is not None:
+        marks["shapes"].append(exact_level(exact))
     return Panel(
         f"{_of_event(key, event)}{quantity.name} against {comparison.axis_name.lower()}",
         plot(
             traces,
             x=x_axis(comparison),
             y=_y_axis(key, values, halves, exact),
-            shapes=([zero()] if gap else []) + ([exact_level(exact)] if exact is not None else []),
-            annotations=sides() if gap else [],
+            **marks,
         ),
     )
 
@@ -100,7 +109,7 @@ def _y_axis(
 ) -> dict[str, Any]:
     unit = QUANTITIES[key].unit
     if key == "signed_gap":
-        return {"title": "confidence − accuracy", "range": around_zero(values, halves)}
+        return gap_axis(values, halves)
     if key == "ece":
         return {"title": f"ECE ({unit})", "rangemode": "nonnegative", **_from_zero(values, halves)}
     reach = max((half for half in halves if half is not None), default=0.0)
@@ -159,8 +168,8 @@ def _axis_traces(
         },
         legendgroup=series.name,
         hovertext=[
-            f"{group.label}<br>{QUANTITIES[key].name} {shown(key, value)}"
-            + (f" ± {shown_half(key, half)} (95 %, {n} seeds)" if half is not None else "")
+            f"{group.label}<br>{QUANTITIES[key].name} {shown_with_half(key, value, half)}"
+            + (f" (95 %, {n} seeds)" if half is not None else "")
             for group, value, half, n in means
         ],
         hoverinfo="text",

@@ -5,26 +5,25 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.report.calibration_plots import Line
-from calibtrain.report.display import QUANTITIES, shown
-from calibtrain.report.figures import (
-    OVER,
-    UNDER,
+from calibtrain.figures.calibration import Line
+from calibtrain.figures.display import shown, shown_ends
+from calibtrain.figures.panels import (
     Figure,
     Key,
     Panel,
-    around_zero,
     faint_line,
+    gap_axis,
+    gap_marks,
     interval_bars,
     line,
     plot,
-    sides,
     zero,
 )
-from calibtrain.report.results import Evaluation, Interval
-from calibtrain.report.signatures import columns_of, mixed
-from calibtrain.report.strata import CUTS, Stratum, labels_of, row_of
-from calibtrain.report.strata_tables import COMPARED, run_strata, study_strata
+from calibtrain.figures.signatures import mixed_in
+from calibtrain.figures.strata import COMPARED, CUTS, Stratum, labels_of, row_of
+from calibtrain.figures.style import OVER, UNDER
+from calibtrain.metrics.quantities import QUANTITIES
+from calibtrain.runs.records import EvaluationRecord, Interval
 
 LONGEST = 26
 """Letters of a group's name that an axis shows; the table has all of them."""
@@ -42,11 +41,12 @@ def strata_figures(lines: Sequence[Line], keys: Sequence[Key] = ()) -> list[Figu
     for stratum in CUTS:
         known = [each for each in lines if any(stratum.name in e.strata for e in each.evaluations)]
         if known:
-            figures.append(_figure(stratum, known, keys))
+            figures.append(strata_figure(stratum, known, keys))
     return figures
 
 
-def _figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key]) -> Figure:
+def strata_figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure:
+    """ECE and signed gap of every group of one stratum, which some evaluation of the lines has."""
     evaluations = [e for each in lines for e in each.evaluations]
     labels = labels_of(evaluations, stratum)
     seeds = max(len(each.evaluations) for each in lines)
@@ -56,19 +56,12 @@ def _figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key]) -> Fig
         else f" {'Thin lines' if stratum.ordered else 'Faint points'} are single seeds; intervals "
         "over seeds are in the table."
     )
-    mix = mixed(columns_of(evaluations, COMPARED))
-    below = (
-        run_strata(evaluations[0], stratum)
-        if len(evaluations) == 1 and not keys
-        else study_strata({each.name: each.evaluations for each in lines}, stratum)
-    )
     return Figure(
         anchor=stratum.anchor,
         title=stratum.title,
-        caption=f"{stratum.caption}{bars}{' ' + mix if mix else ''}",
+        caption=f"{stratum.caption}{bars}{mixed_in(evaluations, COMPARED, ' ')}",
         panels=tuple(_panel(stratum, lines, labels, key) for key in COMPARED),
         keys=tuple(keys),
-        below=below,
     )
 
 
@@ -115,9 +108,7 @@ def _set_out(
     """Groups along the foot where they have an order; one beneath the other where they have not."""
     gap = key == "signed_gap"
     value: dict[str, Any] = (
-        {"title": "confidence − accuracy", "range": around_zero(reach)}
-        if gap
-        else {"title": "ECE (0 to 1)", "rangemode": "tozero"}
+        gap_axis(reach) if gap else {"title": "ECE (0 to 1)", "rangemode": "tozero"}
     )
     short = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in labels]
     bands = _bands(stratum.name, short)
@@ -129,14 +120,7 @@ def _set_out(
     }
     name = f"{QUANTITIES[key].name} by {stratum.group}"
     if stratum.ordered:
-        drawn = plot(
-            traces,
-            x=groups,
-            y=value,
-            shapes=[zero()] if gap else [],
-            annotations=sides() if gap else [],
-        )
-        return Panel(name, drawn)
+        return Panel(name, plot(traces, x=groups, y=value, **gap_marks(key)))
     for trace in traces:
         trace.x, trace.y = trace.y, trace.x
         if trace.marker.symbol == "line-ew-open":
@@ -183,14 +167,16 @@ def _joined(trace: go.Scatter, stratum: Stratum) -> go.Scatter:
     return trace
 
 
-def _value(evaluation: Evaluation, stratum: Stratum, label: str, key: str) -> float | None:
+def _value(evaluation: EvaluationRecord, stratum: Stratum, label: str, key: str) -> float | None:
     row = row_of(evaluation, stratum, label)
-    return None if row is None else row.values.get(key)
+    return None if row is None else row.numbers.get(key)
 
 
-def _interval(evaluation: Evaluation, stratum: Stratum, label: str, key: str) -> Interval | None:
+def _interval(
+    evaluation: EvaluationRecord, stratum: Stratum, label: str, key: str
+) -> Interval | None:
     row = row_of(evaluation, stratum, label)
-    return None if row is None else row.intervals.get(key)
+    return None if row is None else row.interval(key)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -202,6 +188,4 @@ def _hover(
     each: Line, stratum: Stratum, label: str, key: str, mean: float | None, interval: Any
 ) -> str:
     text = f"{each.name}<br>{stratum.group} {label}<br>{QUANTITIES[key].name} {shown(key, mean)}"
-    if interval is not None:
-        text += f"<br>[{shown(key, interval.lower)}, {shown(key, interval.upper)}], 95 %"
-    return text
+    return text if interval is None else f"{text}<br>{shown_ends(key, interval).strip()}, 95 %"

@@ -4,20 +4,22 @@ import math
 
 import plotly.graph_objects as go
 
-from calibtrain.report.calibration_plots import Line, ece_by_bin, reliability_panel, training_panel
-from calibtrain.report.curve_figures import curves
-from calibtrain.report.display import memory_bytes, number, shown, text_bytes
-from calibtrain.report.figures import Figure, Key, Panel, memory_ticks, plot
-from calibtrain.report.head_comparison import heads_figure
-from calibtrain.report.results import Evaluation, Run
-from calibtrain.report.strata_figures import strata_figures
+from calibtrain.figures.calibration import Line, ece_by_bin, reliability_panel, training_panel
+from calibtrain.figures.curves import curves
+from calibtrain.figures.display import memory_bytes, shown, shown_ends, text_bytes
+from calibtrain.figures.heads import heads_figure
+from calibtrain.figures.panels import Figure, Key, Panel, memory_ticks, plot
+from calibtrain.figures.strata_figures import strata_figures
+from calibtrain.metrics.quantities import number
+from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.results import RunResults
 
 HELD_OUT, TRAINING = "Held-out text", "Training batches"
 COLOUR = "var(--cat-0)"
 MOST_POINTS = 800
 
 
-def run_figures(run: Run) -> list[Figure]:
+def run_figures(run: RunResults) -> list[Figure]:
     """Every figure for which the run has something to show."""
     figures = []
     if run.measured or run.training:
@@ -29,16 +31,17 @@ def run_figures(run: Run) -> list[Figure]:
         figures += strata_figures(lines)
     if run.heads is not None and (heads := heads_figure(run.heads)) is not None:
         figures.append(heads)
-    if any((run.memory.parameters, run.memory.optimizer, run.memory.peak_temporary)):
+    memory = run.record.memory
+    if any((memory.parameters, memory.optimizer, memory.peak_temporary)):
         figures.append(_memory(run))
     return figures
 
 
-def _line(run: Run, *evaluations: Evaluation) -> Line:
+def _line(run: RunResults, *evaluations: EvaluationRecord) -> Line:
     return Line(HELD_OUT, COLOUR, "solid", evaluations, (run,))
 
 
-def training_loss(run: Run) -> list[tuple[float, float]]:
+def training_loss(run: RunResults) -> list[tuple[float, float]]:
     """Training loss in bits a byte against bytes of text, thinned to what a screen can show.
 
     The loss is in nats a token; it is brought to bytes by the tokens and bytes seen so far.
@@ -52,9 +55,9 @@ def training_loss(run: Run) -> list[tuple[float, float]]:
     return points[::-stride][::-1]
 
 
-def _along_training(run: Run) -> Figure:
+def _along_training(run: RunResults) -> Figure:
     loss = training_loss(run)
-    exact = run.corpus.entropy_bits_per_byte
+    exact = run.record.corpus.entropy_bits_per_byte
     trace = go.Scatter(
         x=[x for x, _ in loss],
         y=[y for _, y in loss],
@@ -94,10 +97,9 @@ def _along_training(run: Run) -> Figure:
     )
 
 
-def _reliability(run: Run, main: Evaluation) -> Figure:
-    ends = main.intervals.get("ece")
-    interval = f" [{shown('ece', ends.lower)}, {shown('ece', ends.upper)}]" if ends else ""
-    title = f"{main.corpus}, {main.split}: ECE {shown('ece', main.values['ece'])}{interval}"
+def _reliability(run: RunResults, main: EvaluationRecord) -> Figure:
+    interval = shown_ends("ece", main.interval("ece"))
+    title = f"{main.corpus}, {main.split}: ECE {shown('ece', main.ece)}{interval}"
     return Figure(
         anchor="reliability",
         title="Reliability: accuracy against confidence",
@@ -112,8 +114,8 @@ def _reliability(run: Run, main: Evaluation) -> Figure:
     )
 
 
-def _memory(run: Run) -> Figure:
-    parameters, memory = run.parameters, run.memory
+def _memory(run: RunResults) -> Figure:
+    parameters, memory = run.record.parameters, run.record.memory
     each = (memory.parameters or 0.0) / parameters.total if parameters.total else 0.0
     rows = [
         ("Embedding", parameters.embedding * each, "var(--cat-0)"),

@@ -5,12 +5,10 @@ evaluation.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 
-from calibtrain.report.cells import folded, note, prose, table, th
-from calibtrain.report.display import plural
-from calibtrain.report.results import Evaluation
-from calibtrain.report.suite import metric_name
+from calibtrain.figures.display import plural
+from calibtrain.metrics.quantities import quantity_name
+from calibtrain.runs.records import EvaluationRecord
 
 _NAMES = {
     "event": ("event", "events"),
@@ -67,7 +65,7 @@ def mixed(columns: Mapping[str, Column]) -> str:
         for key, found in each.items():
             rest = [_in_words(k, values) for k, values in found.items() if k not in common]
             if rest:
-                said.append(f"in {metric_name(key)} also {', '.join(rest)}")
+                said.append(f"in {quantity_name(key)} also {', '.join(rest)}")
         lines.append(f"Figures that stand together have different signatures: {'; '.join(said)}.")
         lines.append(_advice(columns, parts))
     without = max((sum(s is None for s in column) for column in columns.values()), default=0)
@@ -100,75 +98,23 @@ def _advice(columns: Mapping[str, Column], parts: Sequence[Mapping[str, Sequence
     return " ".join(lines)
 
 
-def columns_of(evaluations: Iterable[Evaluation | None], keys: Iterable[str]) -> dict[str, Column]:
-    """The signatures in a column for each of the keys that any of the evaluations has."""
+def mixed_in(
+    evaluations: Iterable[EvaluationRecord | None], keys: Iterable[str], before: str = ""
+) -> str:
+    """`mixed` for a table or plot of the evaluations' figures.
+
+    Args:
+        evaluations: None stands for a row whose own file was not found.
+        keys: of the columns; those that no evaluation has are left out.
+        before: is put before the line, where there is one.
+    """
     found = list(evaluations)
-    return {
+    columns = {
         key: [
-            None if e is None else e.signatures.get(key)
-            for e in found
-            if e is None or key in e.values
+            None if e is None else e.signature(key) for e in found if e is None or key in e.numbers
         ]
         for key in keys
-        if any(e is not None and key in e.values for e in found)
+        if any(e is not None and key in e.numbers for e in found)
     }
-
-
-def mixed_note(evaluations: Iterable[Evaluation | None], keys: Iterable[str]) -> str:
-    """`mixed` as a line beneath a table of the evaluations' figures."""
-    return note(mixed(columns_of(evaluations, keys)))
-
-
-def signature_table(owners: Mapping[str, Sequence[Evaluation]]) -> str:
-    """Every signature, which figures carry it, and whose they are.
-
-    Args:
-        owners: evaluations by what they are called: a combination of settings, or an evaluation.
-    """
-    return table_of(
-        {owner: [one.signatures for one in found] for owner, found in owners.items()},
-        "The evaluations are of a version of calibtrain that wrote no signatures beside its "
-        "figures.",
-    )
-
-
-def table_of(owners: Mapping[str, Sequence[Mapping[str, str]]], absent: str) -> str:
-    """The same of signatures by figure.
-
-    Args:
-        owners: sets of signatures by what their figures are called together.
-        absent: what is said where there are none.
-    """
-    figures: dict[str, dict[str, None]] = {}
-    whose: dict[str, dict[str, None]] = {}
-    for owner, sets in owners.items():
-        for each in sets:
-            for key, signature in each.items():
-                figures.setdefault(signature, {})[metric_name(key)] = None
-                whose.setdefault(signature, {})[owner] = None
-    if not figures:
-        return note(absent)
-    rows = [
-        [
-            prose(", ".join(figures[signature])),
-            prose("all" if len(whose[signature]) == len(owners) else "; ".join(whose[signature])),
-            _code(signature),
-        ]
-        for signature in sorted(figures, key=lambda s: (-len(figures[s]), s))
-    ]
-    head = [th("Figures"), th("Of"), th("Signature")]
-    return folded(
-        f"{plural(len(rows), 'signature')} of {plural(len(owners), 'set')} of figures",
-        table("How each figure was made", head, rows, quiet=True),
-        note(
-            "event: what is predicted; conf: which probability is the confidence; bins, scheme, "
-            "edges: how bins are made; T: temperature; corpus, tok: first digits of the hashes of "
-            "the text and the tokenizer; v: version of calibtrain. Figures compare if their "
-            "signatures are equal."
-        ),
-    )
-
-
-def _code(signature: str) -> str:
-    parts = "<wbr>|".join(escape(part) for part in signature.split("|"))
-    return f'<td class="signature"><code>{parts}</code></td>'
+    text = mixed(columns)
+    return before + text if text else ""

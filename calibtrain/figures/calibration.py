@@ -1,28 +1,31 @@
 """Plots that runs and studies share: reliability in bins, and along training."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.report.display import QUANTITIES, count, number, shown, text_bytes
-from calibtrain.report.figures import (
-    OVER,
-    SOFT,
-    UNDER,
+from calibtrain.figures.display import count, shown, text_bytes
+from calibtrain.figures.panels import (
     Panel,
-    around_zero,
+    accuracy_axis,
     axis,
+    beside_diagonal,
+    confidence_axis,
+    diagonal,
+    exact_level,
     faint_line,
-    level,
+    gap_axis,
+    gap_marks,
     line,
     plot,
-    sides,
-    zero,
+    room_for_level,
 )
-from calibtrain.report.results import Bin, Evaluation, Run
+from calibtrain.metrics.quantities import QUANTITIES, number
+from calibtrain.runs.records import EvaluationRecord, ReliabilityBin
+from calibtrain.runs.results import RunResults
 
 TRAINING_TEXT = "training text seen (bytes)"
 
@@ -34,21 +37,21 @@ class Line:
     name: str
     colour: str
     dash: str
-    evaluations: tuple[Evaluation, ...]
-    runs: tuple[Run, ...]
+    evaluations: tuple[EvaluationRecord, ...]
+    runs: tuple[RunResults, ...]
 
 
 # --- reliability ---------------------------------------------------------------------------------
 
 
-def pool(evaluations: Sequence[Evaluation]) -> list[Bin]:
+def pool(evaluations: Sequence[EvaluationRecord]) -> list[ReliabilityBin]:
     """The reliability table of several seeds taken together, bin by bin."""
     pooled = []
     for rows in zip(*(e.reliability for e in evaluations), strict=False):
         full = [r for r in rows if r.tokens and r.confidence is not None and r.accuracy is not None]
         tokens = math.fsum(r.tokens for r in full)
         pooled.append(
-            Bin(
+            ReliabilityBin(
                 lower=rows[0].lower,
                 upper=rows[0].upper,
                 tokens=tokens,
@@ -59,12 +62,14 @@ def pool(evaluations: Sequence[Evaluation]) -> list[Bin]:
     return pooled
 
 
-def _weighted(rows: Sequence[Bin], tokens: float, value: Callable[[Bin], Any]) -> float | None:
+def _weighted(
+    rows: Sequence[ReliabilityBin], tokens: float, value: Callable[[ReliabilityBin], Any]
+) -> float | None:
     return math.fsum(r.tokens * value(r) for r in rows) / tokens if tokens else None
 
 
 def reliability_panel(
-    title: str, evaluations: Sequence[Evaluation], colour: str, group: str
+    title: str, evaluations: Sequence[EvaluationRecord], colour: str, group: str
 ) -> Panel:
     """Accuracy against confidence over the share of tokens in each bin."""
     bins = pool(evaluations)
@@ -76,13 +81,6 @@ def reliability_panel(
         f"<br>accuracy {b.accuracy:.4f}<br>{share:.2%} of tokens ({count(b.tokens)})"
         for b, share in zip(full, shares, strict=True)
     ]
-    diagonal = go.Scatter(
-        x=[0, 1],
-        y=[0, 1],
-        mode="lines",
-        line={"color": SOFT, "width": 1.5, "dash": "dash"},
-        hoverinfo="skip",
-    )
     seeds = [
         faint_line(
             [b.confidence for b in e.reliability if b.confidence is not None],
@@ -120,37 +118,14 @@ def reliability_panel(
         ],
         hoverinfo="text",
     )
-    words = {"showarrow": False, "xref": "x", "yref": "y"}
     return Panel(
         title,
         plot(
-            [diagonal, *seeds, curve, bars],
-            x={
-                "title": "confidence (probability)",
-                "range": [-0.02, 1.02],
-                "anchor": "y2",
-                "dtick": 0.2,
-            },
-            y={
-                "title": "accuracy",
-                "range": [-0.03, 1.05],
-                "domain": [0.3, 1],
-                "dtick": 0.2,
-                "tickformat": ".1f",
-            },
-            yaxis2=axis(
-                "tokens",
-                domain=[0, 0.2],
-                tickformat=".0%",
-                nticks=4,
-                rangemode="tozero",
-            ),
-            annotations=[
-                {**words, "x": 0.02, "y": 0.99, "xanchor": "left", "text": "under-confident"}
-                | {"font": {"size": 11, "color": UNDER}},
-                {**words, "x": 1, "y": 0.03, "xanchor": "right", "text": "over-confident"}
-                | {"font": {"size": 11, "color": OVER}},
-            ],
+            [diagonal(), *seeds, curve, bars],
+            x=confidence_axis(anchor="y2"),
+            y=accuracy_axis("accuracy"),
+            yaxis2=axis("tokens", domain=[0, 0.2], tickformat=".0%", nticks=4, rangemode="tozero"),
+            annotations=beside_diagonal(),
         ),
         height=360,
     )
@@ -187,10 +162,9 @@ def ece_by_bin(lines: Sequence[Line]) -> Panel:
         "What each bin adds to the ECE",
         plot(
             traces,
-            x={"title": "confidence (probability)", "range": [-0.02, 1.02], "dtick": 0.2},
-            y={"title": "share × (conf. − accuracy)", "range": around_zero(values)},
-            shapes=[zero()],
-            annotations=sides(),
+            x=confidence_axis(),
+            y={**gap_axis(values), "title": "share × (conf. − accuracy)"},
+            **gap_marks("signed_gap"),
         ),
         height=300 if lines[1:] else 360,
         full=bool(lines[1:]),
@@ -235,40 +209,26 @@ def training_panel(
                 ],
             )
         )
-    gap = key == "signed_gap"
-    unit = QUANTITIES[key].unit
+    marks = gap_marks(key)
+    if exact is not None:
+        marks["shapes"].append(exact_level(exact))
+    foot = {"title": TRAINING_TEXT, "tickformat": "~s", "ticksuffix": "B", "nticks": 6}
     return Panel(
         title,
         plot(
             traces,
-            x={"title": TRAINING_TEXT, "tickformat": "~s", "ticksuffix": "B", "nticks": 6}
-            | {"rangemode": "tozero"},
-            y={"title": "confidence − accuracy", "range": around_zero(values)}
-            if gap
-            else {"title": f"ECE ({unit})", "rangemode": "tozero"}
+            x={**foot, "rangemode": "tozero"},
+            y=gap_axis(values)
+            if key == "signed_gap"
+            else {"title": f"ECE ({QUANTITIES[key].unit})", "rangemode": "tozero"}
             if key == "ece"
-            else {"title": unit, **room_for_level(exact, values)},
-            shapes=([zero()] if gap else []) + ([] if exact is None else [exact_level(exact)]),
-            annotations=sides() if gap else [],
+            else {"title": QUANTITIES[key].unit, **room_for_level(exact, values)},
+            **marks,
         ),
     )
 
 
-def exact_level(value: float) -> Mapping[str, Any]:
-    """The reference line of a synthetic source, whose entropy rate is known."""
-    return level(value, f"source: {number(value, 3)} bits/byte, exact")
-
-
-def room_for_level(value: float | None, values: Iterable[float]) -> dict[str, Any]:
-    """Axis settings that show every value and leave room for a reference level's name under it."""
-    if value is None:
-        return {}
-    found = [v for v in (value, *values) if math.isfinite(v)]
-    room = max(max(found) - min(found), 1e-3) * 0.12
-    return {"range": [min(found) - 1.3 * room, max(found) + room]}
-
-
-def _curve(run: Run, key: str) -> list[tuple[float, float]]:
+def _curve(run: RunResults, key: str) -> list[tuple[float, float]]:
     return [
         (m.bytes, m.values[key]) for m in run.measured if m.bytes is not None and key in m.values
     ]

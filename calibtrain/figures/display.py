@@ -1,18 +1,15 @@
-"""How numbers and settings are shown: rounding, units, names."""
+"""How numbers and settings are written for a reader: rounding, units, names."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from calibtrain.metrics import quantities
-from calibtrain.metrics.quantities import Quantity, number
-
-QUANTITIES: Mapping[str, Quantity] = {key: quantities.QUANTITIES[key] for key in quantities.MAIN}
-"""The columns of the result table, in their order."""
+from calibtrain.metrics.quantities import NOTHING, QUANTITIES, number
+from calibtrain.runs.records import Interval
 
 
 def shown(key: str, value: float | None) -> str:
-    """A result rounded for reading; signed quantities always carry their sign."""
+    """A figure rounded for reading; signed quantities always carry their sign."""
     return QUANTITIES[key].show(value)
 
 
@@ -21,9 +18,21 @@ def shown_half(key: str, half: float) -> str:
     return QUANTITIES[key].show_half(half)
 
 
+def shown_with_half(key: str, value: float | None, half: float | None) -> str:
+    """A mean with the half width of its interval, where it has one."""
+    return shown(key, value) + ("" if half is None else f" ± {shown_half(key, half)}")
+
+
+def shown_ends(key: str, interval: Interval | None) -> str:
+    """` [0.0100, 0.0200]`: the ends of an interval, to stand behind a figure; else nothing."""
+    if interval is None:
+        return ""
+    return f" [{shown(key, interval.lower)}, {shown(key, interval.upper)}]"
+
+
 def count(value: float | None) -> str:
     """A whole number with thousands separators."""
-    return "–" if value is None else number(value, 0)
+    return NOTHING if value is None else number(value, 0)
 
 
 def compact(value: float) -> str:
@@ -34,14 +43,14 @@ def compact(value: float) -> str:
 def text_bytes(value: float | None) -> str:
     """Amount of text, in decimal units: 3.0 MB."""
     if value is None:
-        return "–"
+        return NOTHING
     return _scaled(value, 1000.0, (" B", " kB", " MB", " GB", " TB", " PB"))
 
 
 def memory_bytes(value: float | None) -> str:
     """Amount of memory, in binary units: 12.5 MiB."""
     if value is None:
-        return "–"
+        return NOTHING
     return _scaled(value, 1024.0, (" B", " KiB", " MiB", " GiB", " TiB", " PiB"))
 
 
@@ -62,7 +71,7 @@ def _scaled(value: float, base: float, units: tuple[str, ...]) -> str:
 def duration(seconds: float | None) -> str:
     """A time in its two largest units."""
     if seconds is None or not math.isfinite(seconds):
-        return "–"
+        return NOTHING
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

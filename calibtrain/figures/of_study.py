@@ -6,23 +6,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.report.axis_figure import against_axis, x_axis
-from calibtrain.report.calibration_plots import Line, ece_by_bin, reliability_panel, training_panel
-from calibtrain.report.curve_figures import curves
-from calibtrain.report.display import memory_bytes, setting_value, shown, shown_half
-from calibtrain.report.figures import (
-    Columns,
-    Figure,
-    Key,
-    Panel,
-    memory_ticks,
-    plot,
-)
-from calibtrain.report.grouping import Comparison, Group
-from calibtrain.report.results import Study
-from calibtrain.report.signatures import columns_of, mixed
-from calibtrain.report.strata_figures import strata_figures
-from calibtrain.report.uncertainty import student
+from calibtrain.figures.against_axis import against_axis, x_axis
+from calibtrain.figures.calibration import Line, ece_by_bin, reliability_panel, training_panel
+from calibtrain.figures.curves import curves
+from calibtrain.figures.display import memory_bytes, setting_value, shown_with_half
+from calibtrain.figures.grouping import Comparison, Group
+from calibtrain.figures.panels import Columns, Figure, Key, Panel, memory_ticks, plot
+from calibtrain.figures.signatures import mixed_in
+from calibtrain.figures.strata_figures import strata_figures
+from calibtrain.runs.results import StudyResults
+from calibtrain.runs.seeds import mean_and_half_width
 
 PARTS = (
     ("embedding", "Embedding", "var(--cat-0)"),
@@ -37,9 +30,9 @@ NEEDS = (
 )
 
 
-def study_figures(study: Study, comparison: Comparison) -> list[Figure]:
+def study_figures(study: StudyResults, comparison: Comparison) -> list[Figure]:
     """Every figure for which the study has something to show."""
-    lines = _lines(study, comparison)
+    lines = lines_of(study, comparison)
     scored = [each for each in lines if each.evaluations]
     trained = [each for each in lines if any(run.measured for run in each.runs)]
     figures = []
@@ -59,7 +52,7 @@ def study_figures(study: Study, comparison: Comparison) -> list[Figure]:
     return figures
 
 
-def _lines(study: Study, comparison: Comparison) -> list[Line]:
+def lines_of(study: StudyResults, comparison: Comparison) -> list[Line]:
     lines = []
     for group in comparison.groups:
         arms = group.done or group.arms
@@ -81,16 +74,13 @@ def _keys(lines: Sequence[Line]) -> tuple[Key, ...]:
 
 def _mix(lines: Sequence[Line]) -> str:
     """What to say where the lines of a figure have different signatures."""
-    text = mixed(columns_of([e for each in lines for e in each.evaluations], ("ece",)))
-    return f" {text}" if text else ""
+    return mixed_in([e for each in lines for e in each.evaluations], ("ece",), " ")
 
 
 def _reliability(lines: Sequence[Line], comparison: Comparison) -> Figure:
     panels = []
     for each in lines:
-        eces = [e.values["ece"] for e in each.evaluations]
-        mean, half = student(eces)
-        ece = shown("ece", mean) + ("" if half is None else f" ± {shown_half('ece', half)}")
+        ece = shown_with_half("ece", *mean_and_half_width([e.ece for e in each.evaluations]))
         panels.append(
             reliability_panel(f"{each.name}: ECE {ece}", each.evaluations, each.colour, each.name)
         )
@@ -117,7 +107,7 @@ def _columns(panels: int) -> Columns:
     return "quarters" if -panels % 4 < -panels % 3 else "thirds"
 
 
-def _along_training(study: Study, lines: Sequence[Line], comparison: Comparison) -> Figure:
+def _along_training(study: StudyResults, lines: Sequence[Line], comparison: Comparison) -> Figure:
     exact = study.exact_entropy
     return Figure(
         anchor="training",
@@ -219,10 +209,11 @@ def _bar_places(comparison: Comparison, groups: Sequence[Group]) -> list[Any]:
 
 def _part_bytes(group: Group, part: str) -> float:
     run = group.run
-    if run is None or not run.memory.parameters or not run.parameters.total:
+    if run is None or not run.record.memory.parameters or not run.record.parameters.total:
         return 0.0
-    return getattr(run.parameters, part) * run.memory.parameters / run.parameters.total
+    parameters = run.record.parameters
+    return getattr(parameters, part) * run.record.memory.parameters / parameters.total
 
 
 def _need(group: Group, need: str) -> float | None:
-    return None if group.run is None else getattr(group.run.memory, need)
+    return None if group.run is None else getattr(group.run.record.memory, need)

@@ -1,7 +1,6 @@
 """What a figure is (title, key, panels, caption), and the few pieces every plot is drawn with.
 
-Colours are CSS custom properties of the page, such as `var(--ink)`; the page resolves them for the
-light or dark scheme when it draws. Keys are HTML above the panels, so that none covers a plot.
+Keys are drawn by the page above the panels, so that none covers a plot.
 """
 
 import math
@@ -11,13 +10,11 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from calibtrain.report.display import memory_bytes
+from calibtrain.figures.display import memory_bytes
+from calibtrain.figures.style import OVER, SOFT, TEMPLATE, UNDER
+from calibtrain.metrics.quantities import QUANTITIES, number
 
 Columns = Literal["halves", "thirds", "quarters"]
-
-CLEAR = "rgba(0,0,0,0)"
-INK, SOFT, GRID = "var(--ink)", "var(--ink-soft)", "var(--grid)"
-OVER, UNDER = "var(--over)", "var(--under)"
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,6 @@ class Figure:
     keys: tuple[Key, ...] = field(default=())
     columns: Columns = "halves"
     """How much of a wide page a panel takes; on a narrow one each has a row of its own."""
-    below: str = ""
-    """HTML beneath the caption: the table of what is drawn."""
 
 
 def plot(
@@ -65,47 +60,23 @@ def plot(
     annotations: Sequence[Mapping[str, Any]] = (),
     **layout: Any,
 ) -> go.Figure:
-    """A plot in the report's manner: no background, thin grid, axes that make room for labels."""
-    more = {"margin": {"l": 8, "r": 14, "t": 10, "b": 8}, **layout}
+    """A plot in this package's manner (`style.TEMPLATE`)."""
     return go.Figure(
         list(traces),
         go.Layout(
-            template=go.layout.Template(),
-            paper_bgcolor=CLEAR,
-            plot_bgcolor=CLEAR,
-            font={"color": SOFT, "size": 12},
-            showlegend=False,
-            hovermode="closest",
-            hoverlabel={
-                "bgcolor": "var(--raised)",
-                "bordercolor": "var(--line)",
-                "font": {"color": INK, "size": 12},
-                "align": "left",
-            },
+            template=TEMPLATE,
             xaxis=axis(**x),
             yaxis=axis(**y),
             shapes=list(shapes),
             annotations=list(annotations),
-            **more,
+            **layout,
         ),
     )
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis with its title, unit included."""
-    return {
-        "title": {"text": title, "standoff": 8, "font": {"size": 12, "color": SOFT}},
-        "gridcolor": GRID,
-        "zeroline": False,
-        "linecolor": "var(--line)",
-        "showline": True,
-        "ticks": "outside",
-        "ticklen": 4,
-        "tickcolor": "var(--line)",
-        "automargin": True,
-        "exponentformat": "none",
-        **more,
-    }
+    return {"title": {"text": title}, **more}
 
 
 def line(
@@ -171,6 +142,39 @@ def interval_bars(
         legendgroup=group,
         hoverinfo="skip",
     )
+
+
+def diagonal() -> go.Scatter:
+    """Where accuracy equals confidence."""
+    return go.Scatter(
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        line={"color": SOFT, "width": 1.5, "dash": "dash"},
+        hoverinfo="skip",
+    )
+
+
+def confidence_axis(**more: Any) -> dict[str, Any]:
+    """The foot of every plot against confidence."""
+    return {"title": "confidence (probability)", "range": [-0.02, 1.02], "dtick": 0.2, **more}
+
+
+def accuracy_axis(title: str) -> dict[str, Any]:
+    """Accuracy above a second plot of what the confidence is of."""
+    ticks = {"dtick": 0.2, "tickformat": ".1f"}
+    return {"title": title, "range": [-0.03, 1.05], "domain": [0.3, 1], **ticks}
+
+
+def beside_diagonal() -> list[dict[str, Any]]:
+    """Words on the two sides of the diagonal."""
+    shared = {"showarrow": False, "xref": "x", "yref": "y"}
+    return [
+        {**shared, "x": 0.02, "y": 0.99, "xanchor": "left", "text": "under-confident"}
+        | {"font": _small(UNDER)},
+        {**shared, "x": 1, "y": 0.03, "xanchor": "right", "text": "over-confident"}
+        | {"font": _small(OVER)},
+    ]
 
 
 def level(value: float, text: str) -> dict[str, Any]:
@@ -242,6 +246,32 @@ def memory_ticks(values: Iterable[float | None], *, log: bool, most: int = 6) ->
         return {"type": "log", "range": bounds, **_ticks(ticks)}
     step = 2.0 ** math.ceil(math.log2(high / most))
     return {"rangemode": "tozero", **_ticks([i * step for i in range(math.ceil(high / step) + 1)])}
+
+
+def exact_level(value: float) -> dict[str, Any]:
+    """The reference line of a synthetic source, whose entropy rate is known."""
+    return level(value, f"source: {number(value, 3)} bits/byte, exact")
+
+
+def room_for_level(value: float | None, values: Iterable[float]) -> dict[str, Any]:
+    """Axis settings that show every value and leave room for a reference level's name under it."""
+    if value is None:
+        return {}
+    found = [v for v in (value, *values) if math.isfinite(v)]
+    room = max(max(found) - min(found), 1e-3) * 0.12
+    return {"range": [min(found) - 1.3 * room, max(found) + room]}
+
+
+def gap_axis(values: Iterable[float | None], halves: Iterable[float | None] = ()) -> dict[str, Any]:
+    """An axis of signed gaps."""
+    title = QUANTITIES["signed_gap"].unit_in_words()
+    return {"title": title, "range": around_zero(values, halves)}
+
+
+def gap_marks(key: str) -> dict[str, Any]:
+    """The zero line and the words on its sides, in a plot of signed gaps; nothing in others."""
+    gap = key == "signed_gap"
+    return {"shapes": [zero()] if gap else [], "annotations": sides() if gap else []}
 
 
 def _ticks(values: Sequence[float]) -> dict[str, Any]:

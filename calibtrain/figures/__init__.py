@@ -1,0 +1,111 @@
+"""Figures of records, for a notebook, a report or a browser: Plotly, one shared look.
+
+Each function returns a `plotly.graph_objects.Figure` in the colours of the light or dark scheme.
+
+Example:
+    >>> from pathlib import Path
+    >>> from calibtrain import figures
+    >>> from calibtrain.runs.records import EvaluationRecord
+    >>> record = EvaluationRecord.read(Path("tests/runs/golden/evaluation.json"))
+    >>> figures.reliability([record]).layout.xaxis.title.text
+    'confidence (probability)'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from calibtrain.figures.calibration import Line
+    from calibtrain.figures.style import Scheme
+    from calibtrain.runs.records import EvaluationRecord
+    from calibtrain.runs.results import RunResults
+
+__all__ = ["along_training", "reliability", "risk_coverage", "smooth_reliability", "strata"]
+
+_COLOUR = "var(--cat-0)"
+
+
+def reliability(records: Sequence[EvaluationRecord], scheme: Scheme = "light") -> go.Figure:
+    """Accuracy against confidence in bins, over the share of events in each; records are pooled.
+
+    Args:
+        records: evaluations of one thing, such as the seeds of one combination of settings.
+        scheme: light or dark.
+    """
+    from calibtrain.figures.calibration import reliability_panel
+    from calibtrain.figures.style import painted
+
+    return painted(reliability_panel("", records, _COLOUR, "").plot, scheme)
+
+
+def risk_coverage(records: Sequence[EvaluationRecord], scheme: Scheme = "light") -> go.Figure:
+    """Error rate of what the model is surest of, against its share; the mean over records."""
+    return _curve(records, "Risk", scheme)
+
+
+def smooth_reliability(records: Sequence[EvaluationRecord], scheme: Scheme = "light") -> go.Figure:
+    """The kernel-smoothed reliability curve over the density of events; the mean over records."""
+    return _curve(records, "Smooth", scheme)
+
+
+def strata(
+    records: Sequence[EvaluationRecord],
+    name: str = "positions",
+    key: str = "ece",
+    scheme: Scheme = "light",
+) -> go.Figure:
+    """ECE or signed gap of each group of a stratum.
+
+    Args:
+        records: evaluations of one thing.
+        name: frequency_deciles, positions, entropy_bands or groups.
+        key: ece or signed_gap.
+        scheme: light or dark.
+    """
+    from calibtrain.figures.strata import COMPARED, CUTS
+    from calibtrain.figures.strata_figures import strata_figure
+    from calibtrain.figures.style import painted
+
+    (cut,) = [each for each in CUTS if each.name == name]
+    figure = strata_figure(cut, [_line(records)])
+    return painted(figure.panels[COMPARED.index(key)].plot, scheme)
+
+
+def along_training(run: RunResults, key: str = "ece", scheme: Scheme = "light") -> go.Figure:
+    """A figure on held-out text against the training text seen.
+
+    Args:
+        run: from `runs.results.read_run`.
+        key: of a figure that is measured while training.
+        scheme: light or dark.
+    """
+    from calibtrain.figures.calibration import training_panel
+    from calibtrain.figures.style import painted
+    from calibtrain.metrics.quantities import QUANTITIES
+
+    exact = run.record.corpus.entropy_bits_per_byte
+    per_byte = QUANTITIES[key].unit == "bits/byte"
+    panel = training_panel("", key, [_line((), run)], exact=exact if per_byte else None)
+    return painted(panel.plot, scheme)
+
+
+def _curve(records: Sequence[EvaluationRecord], title: str, scheme: Scheme) -> go.Figure:
+    from calibtrain.figures.curves import curves
+    from calibtrain.figures.style import painted
+
+    figure = curves([_line(records)])
+    panels = figure.panels if figure else ()
+    found = [panel.plot for panel in panels if panel.title.startswith(title)]
+    if not found:
+        raise ValueError("records: are of a version of calibtrain that wrote no such curve")
+    return painted(found[0], scheme)
+
+
+def _line(records: Sequence[EvaluationRecord], *runs: RunResults) -> Line:
+    from calibtrain.figures.calibration import Line
+
+    return Line("", _COLOUR, "solid", tuple(records), runs)

@@ -1,0 +1,115 @@
+"""How figures look: palettes for light and dark, and the Plotly template that every plot shares.
+
+Colours in plots are CSS custom properties, such as `var(--ink)`: a page resolves them for the
+reader's scheme when it draws, and `painted` does it where there is no page. The sequential colours
+sample the plasma map over the part of it that stands out from each scheme's background; the
+categorical ones are those of Okabe and Ito, adjusted for contrast.
+"""
+
+import json
+import re
+from typing import Literal
+
+import plotly.graph_objects as go
+import plotly.io as pio
+
+Scheme = Literal["light", "dark"]
+NAME = "calibtrain"
+"""Of the registered template."""
+
+CLEAR = "rgba(0,0,0,0)"
+INK, SOFT = "var(--ink)", "var(--ink-soft)"
+OVER, UNDER = "var(--over)", "var(--under)"
+
+_PLASMA = (
+    "0d0887 2f0596 4903a0 6100a7 7801a8 8e0ca4 a21d9a b42e8d c43e7f "
+    "d24f71 de6164 e97257 f3854b f99a3e fdaf31 fdc627 f8df25 f0f921"
+)
+_SPAN = {"light": (0.04, 0.68), "dark": (0.38, 0.95)}
+_CATEGORIES = {
+    "light": ("#0072b2", "#d55e00", "#008f68", "#b5558a", "#8a5a00", "#2a93d5", "#6b7280"),
+    "dark": ("#56b4e9", "#f0803c", "#2fc79a", "#e08fbb", "#e6b422", "#8ac7f2", "#9aa3af"),
+}
+_ROLES = (
+    "page raised ink ink-soft line grid link over under good warn bad bad-wash",
+    "#f7f7f5 #ffffff #1a1c20 #565c66 #d9dbdf #e9eaec #0b5cad #a8420f #0b5cad #0b6b4b #8a5a00 "
+    "#a61b1b #fdf0ef",
+    "#121418 #1a1d23 #eceef1 #a7aeb9 #363b45 #2a2e36 #7db8f0 #f0956a #7db8f0 #4fd1a1 #e6b422 "
+    "#ff8f85 #2d1a1b",
+)
+"""Names, their colours in the light scheme, and in the dark one."""
+
+
+def palette(scheme: Scheme, shades: int) -> dict[str, str]:
+    """Colours of a scheme by the name of their custom property.
+
+    Args:
+        scheme: light or dark.
+        shades: number of sequential colours (`seq-0`, ...), in even steps of lightness.
+    """
+    names, *colours = (row.split() for row in _ROLES)
+    low, high = _SPAN[scheme]
+    places = [low + (high - low) * i / max(shades - 1, 1) for i in range(shades)]
+    return {
+        **dict(zip(names, colours[scheme == "dark"], strict=True)),
+        **{f"seq-{i}": _plasma(place) for i, place in enumerate(places)},
+        **{f"cat-{i}": colour for i, colour in enumerate(_CATEGORIES[scheme])},
+    }
+
+
+def _plasma(place: float) -> str:
+    colours = _PLASMA.split()
+    scaled = place * (len(colours) - 1)
+    index = min(int(scaled), len(colours) - 2)
+    part = scaled - index
+    ends = [[int(colours[i][j : j + 2], 16) for j in (0, 2, 4)] for i in (index, index + 1)]
+    return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in zip(*ends, strict=True))
+
+
+def painted(figure: go.Figure, scheme: Scheme = "light", shades: int = 8) -> go.Figure:
+    """The figure in the colours of a scheme, for a notebook or a file.
+
+    Args:
+        figure: a plot of this room.
+        scheme: light or dark.
+        shades: number of sequential colours that the figure was drawn with.
+    """
+    colours = palette(scheme, shades)
+    text = re.sub(r"var\(--([\w-]+)\)", lambda m: colours[m[1]], figure.to_json() or "")
+    found = go.Figure(json.loads(text), skip_invalid=True)
+    return found.update_layout(paper_bgcolor=colours["raised"])
+
+
+_AXIS = {
+    "title": {"standoff": 8, "font": {"size": 12, "color": SOFT}},
+    "gridcolor": "var(--grid)",
+    "zeroline": False,
+    "linecolor": "var(--line)",
+    "showline": True,
+    "ticks": "outside",
+    "ticklen": 4,
+    "tickcolor": "var(--line)",
+    "automargin": True,
+    "exponentformat": "none",
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "font": {"color": SOFT, "size": 12},
+        "showlegend": False,
+        "hovermode": "closest",
+        "hoverlabel": {
+            "bgcolor": "var(--raised)",
+            "bordercolor": "var(--line)",
+            "font": {"color": INK, "size": 12},
+            "align": "left",
+        },
+        "margin": {"l": 8, "r": 14, "t": 10, "b": 8},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+    }
+)
+"""No background, a thin grid, axes that make room for their labels; keys stand beside the plot."""
+
+pio.templates[NAME] = TEMPLATE

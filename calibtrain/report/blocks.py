@@ -1,0 +1,210 @@
+"""What a page is made of: tables with their cells, notes and sections, as data for the templates.
+
+Cells show rounded numbers; exact ones are in `data-` attributes. Text is plain: the templates
+escape it.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from calibtrain.figures.panels import Figure
+from calibtrain.metrics.quantities import NOTHING, Quantity
+from calibtrain.report.reasons import no_seed_interval
+from calibtrain.runs.records import EvaluationRecord, Interval, StratumRow
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: what is seen.
+        kind: its class on the page, such as num.
+        names_row: whether it is the row's title.
+        small: a meaning or a step, in small print beneath.
+        half: an interval, beneath.
+        exact: numbers by the name of their `data-` attribute.
+        title: is said on hover.
+        mark: `code`, or `status` with its kind, around the text.
+    """
+
+    text: str = ""
+    kind: str = ""
+    names_row: bool = False
+    small: str = ""
+    half: str = ""
+    exact: Mapping[str, float] = field(default_factory=dict)
+    title: str = ""
+    mark: str = ""
+
+    @property
+    def data(self) -> dict[str, str]:
+        """The attributes, as JSON numbers."""
+        return {f"data-{name}": json.dumps(value) for name, value in self.exact.items()}
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column's title with its unit beneath."""
+
+    text: str
+    unit: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that scrolls inside its own box.
+
+    A `quiet` caption is for listeners only: the heading above the table has said it to readers.
+    """
+
+    shape: ClassVar[str] = "table"
+    caption: str
+    heads: Sequence[Head]
+    rows: Sequence[Sequence[Cell]]
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """A line of small print, a paragraph (`p`), or what was typed (`pre`)."""
+
+    text: str
+    shape: str = "note"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values."""
+
+    shape: ClassVar[str] = "facts"
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list; each item is a name and what is said of it."""
+
+    shape: ClassVar[str] = "items"
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What opens when asked for."""
+
+    shape: ClassVar[str] = "folded"
+    title: str
+    blocks: Sequence["Block"]
+
+
+Block = Table | Text | Facts | Items | Folded
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the page; of kind `notice` it stands out."""
+
+    shape: ClassVar[str] = "section"
+    anchor: str
+    title: str
+    blocks: Sequence[Block]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class NumberedFigure:
+    """A figure in its place on the page, with the blocks beneath its caption."""
+
+    shape: ClassVar[str] = "figure"
+    number: int
+    figure: Figure
+    blocks: Sequence[Block] = ()
+
+
+def note(text: str) -> list[Block]:
+    """A line of small print; nothing for an empty one."""
+    return [Text(text)] if text else []
+
+
+def folded(title: str, blocks: Sequence[Block]) -> list[Block]:
+    """Blocks that open when asked for; nothing where there are none."""
+    return [Folded(title, blocks)] if blocks else []
+
+
+def joined(values: Iterable[object]) -> str:
+    """The distinct values, comma by comma."""
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+# --- heads and cells -----------------------------------------------------------------------------
+
+
+def figure_heads(quantities: Iterable[Quantity], event: str = "token") -> list[Head]:
+    """Titles of columns of figures; some are of an event."""
+    return [Head(each.name, each.unit_of(event), numeric=True) for each in quantities]
+
+
+def titled(text: str, small: str = "", kind: str = "") -> Cell:
+    """The cell that names its row, with what there is to say of it."""
+    return Cell(text, kind, names_row=True, small=small)
+
+
+def code(text: str, *, shorten: int | None = None) -> Cell:
+    """A cell of a hash; a shortened one keeps the whole in its title."""
+    short = text if shorten is None or len(text) <= shorten else text[:shorten] + "…"
+    return Cell(short, title=text, mark="code")
+
+
+def status(text: str, kind: str) -> Cell:
+    """A cell that says how something went."""
+    return Cell(text, mark=f"status {kind}")
+
+
+def num(value: float | None, show: Callable[[Any], str], why: str = "") -> Cell:
+    """A cell of a number; `why` says, on hover, for what reason it has no interval."""
+    if value is None:
+        return Cell(NOTHING, "num", title=why)
+    exact = json.dumps(value)
+    return Cell(
+        show(value), "num", exact={"value": value}, title=f"{exact}; {why}" if why else exact
+    )
+
+
+def mean(quantity: Quantity, value: float | None, half: float | None, seeds: int) -> Cell:
+    """A cell of a mean over seeds, with the half width of its interval."""
+    if value is None or half is None:
+        return num(value, quantity.show, "" if value is None else no_seed_interval(seeds))
+    return Cell(
+        quantity.show(value),
+        "num",
+        half=f"±\u200a{quantity.show_half(half)}",
+        exact={"value": value, "half-width": half},
+        title=f"{json.dumps(value)} ± {json.dumps(half)}",
+    )
+
+
+def estimate(
+    value: float | None, show: Callable[[float], str], interval: Interval | None, why: str
+) -> Cell:
+    """A cell of a figure with its 95 % interval over documents; without one, it says why."""
+    if value is None or interval is None:
+        return num(value, show, why)
+    low, high = interval.lower, interval.upper
+    return Cell(
+        show(value),
+        "num",
+        half=f"[{show(low)}, {show(high)}]",
+        exact={"value": value, "lower": low, "upper": high},
+        title=f"{json.dumps(value)}, 95 % interval over documents {json.dumps(low)} to "
+        f"{json.dumps(high)} ({interval.method})",
+    )
+
+
+def figure(found: EvaluationRecord | StratumRow, quantity: Quantity, why: str) -> Cell:
+    """A cell of a figure of an evaluation or of a group in it."""
+    key = quantity.key
+    return estimate(found.numbers.get(key), quantity.show, found.interval(key), why)

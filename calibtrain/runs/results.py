@@ -1,0 +1,311 @@
+"""The results in the folder of a run or a study: its records, read together.
+
+What does not fit ends in one clear line. An evaluation that an arm's study names is found again
+among the files of the arm's run.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from calibtrain.errors import UserError
+from calibtrain.runs.document import Document, Whole, contents
+from calibtrain.runs.records import (
+    HEADS_FILE,
+    RUN_FILE,
+    STUDY_FILE,
+    ArmEvaluation,
+    ArmRecord,
+    EvaluationRecord,
+    HeadComparisonRecord,
+    RunRecord,
+    StudyRecord,
+    SummaryRecord,
+)
+from calibtrain.runs.seeds import summarise
+from calibtrain.storage.json_text import parse_json
+
+_SAME = ("step", "corpus_hash", "limit", "temperature", "bins")
+"""What tells evaluations of one corpus and split apart."""
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+class MetricsLine(Document):
+    """One line of metrics.jsonl."""
+
+    step: Whole
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Where training stood, and what was measured there (without `train/` or `eval/`)."""
+
+    step: int
+    tokens: float | None
+    bytes: float | None
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """A run folder: run.json, metrics.jsonl, evaluations/*.json and the comparison of its heads."""
+
+    record: RunRecord
+    training: tuple[Measured, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    evaluations: tuple[EvaluationRecord, ...] = ()
+    heads: HeadComparisonRecord | None = None
+
+    @cached_property
+    def main(self) -> EvaluationRecord | None:
+        """The evaluation a reader wants first: own corpus, test before validation, the latest.
+
+        It is of tokens, and where there is a choice of the temperature 1.
+        """
+        order = {"test": 0, "validation": 1}
+        return min(
+            self.of_tokens,
+            key=lambda e: (
+                e.corpus != self.record.corpus.name,
+                order.get(e.split, 2),
+                e.tempered != "",
+                -e.step,
+            ),
+            default=None,
+        )
+
+    @property
+    def of_tokens(self) -> tuple[EvaluationRecord, ...]:
+        """The evaluations whose events are tokens."""
+        return tuple(e for e in self.evaluations if e.event == "token")
+
+    @property
+    def by_event(self) -> Mapping[str, tuple[EvaluationRecord, ...]]:
+        """The others, by their event."""
+        events = dict.fromkeys(e.event for e in self.evaluations if e.event != "token")
+        return {name: tuple(e for e in self.evaluations if e.event == name) for name in events}
+
+    def document(self) -> dict[str, Any]:
+        """Every record as it was read: what the page of a run carries along."""
+        heads = {} if self.heads is None else {"heads": self.heads.document()}
+        found = [evaluation.document() for evaluation in self.evaluations]
+        return {"run": self.record.document(), "evaluations": found, **heads}
+
+
+def read_run(folder: Path) -> RunResults:
+    """The results of the run in a folder.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    record = RunRecord.read(folder / RUN_FILE)
+    metrics = folder / "metrics.jsonl"
+    # A run that has only just begun has not written a line yet, an imported model never does.
+    begun = metrics.exists() or record.status == "done"
+    training, measured = _read_metrics(metrics) if begun else ((), ())
+    heads = folder / "temperature" / HEADS_FILE
+    return RunResults(
+        record=record,
+        training=training,
+        measured=measured,
+        evaluations=tuple(
+            EvaluationRecord.read(file) for file in sorted((folder / "evaluations").glob("*.json"))
+        ),
+        heads=HeadComparisonRecord.read(heads) if heads.is_file() else None,
+    )
+
+
+def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...]]:
+    """The training lines and the evaluation lines, each in the order of their steps."""
+    training: dict[int, Measured] = {}
+    measured: dict[int, Measured] = {}
+    # A line without its newline is still being written by a live run.
+    for i, text in enumerate(contents(path).split("\n")[:-1], 1):
+        if not text.strip():
+            continue
+        try:
+            line = MetricsLine.parse(parse_json(text), f"{path} (line {i})")
+        except ValueError as error:
+            raise UserError(f"{path} (line {i}) is damaged: {error}") from None
+        evaluated = any(key.startswith("eval/") for key in line.numbers)
+        kind, prefix = (measured, "eval/") if evaluated else (training, "train/")
+        kind[line.step] = Measured(
+            step=line.step,
+            tokens=line.numbers.get("train/tokens"),
+            bytes=line.numbers.get("train/bytes"),
+            values={
+                key.removeprefix(prefix): value
+                for key, value in line.numbers.items()
+                if key.startswith(prefix)
+            },
+        )
+    return (
+        tuple(training[step] for step in sorted(training)),
+        tuple(measured[step] for step in sorted(measured)),
+    )
+
+
+# --- a study -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ArmResults:
+    """One arm of a study; `run` is None when it failed before it wrote anything.
+
+    Attributes:
+        evaluations: the figures of each evaluation, those of other events than the token too.
+        scored: the evaluation files behind them, under the same names, as far as they are there.
+    """
+
+    record: ArmRecord
+    run: RunResults | None
+    evaluations: Mapping[str, ArmEvaluation | EvaluationRecord]
+    scored: Mapping[str, EvaluationRecord]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the arm sets, by dotted path."""
+        return self.record.settings
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Entries of its vocabulary."""
+        return self.record.vocab_size
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A study folder.
+
+    Attributes:
+        record: ablation.json.
+        text: that file, character for character.
+        arms: with the runs behind them.
+        summary: means over seeds of every evaluation that is named below.
+        evaluations: names of those of tokens.
+        by_event: names of the others by their event, the one to show first in front.
+        main: the evaluation that a reader wants first, empty when nothing was evaluated.
+    """
+
+    record: StudyRecord
+    text: str
+    arms: tuple[ArmResults, ...]
+    summary: tuple[SummaryRecord, ...]
+    evaluations: tuple[str, ...]
+    by_event: Mapping[str, tuple[str, ...]]
+    main: str
+
+    @property
+    def runs(self) -> tuple[RunResults, ...]:
+        """The run of every arm that has one."""
+        return tuple(arm.run for arm in self.arms if arm.run is not None)
+
+    @property
+    def exact_entropy(self) -> float | None:
+        """The exact entropy rate of the text in bits a byte, where every run says the same."""
+        found = {run.record.corpus.entropy_bits_per_byte for run in self.runs}
+        return found.pop() if len(found) == 1 else None
+
+
+def read_study(folder: Path) -> StudyResults:
+    """The results of the study in a folder, with those of every arm.
+
+    Raises:
+        UserError: a file is missing or damaged; what an arm left that did not finish may be.
+    """
+    path = folder / STUDY_FILE
+    text = contents(path)
+    record = StudyRecord.from_text(path, text)
+    arms = tuple(_read_arm(folder, arm) for arm in record.arms)
+    named = dict.fromkeys(name for arm in arms for name in arm.evaluations)
+    events = {name: arm.scored[name].event for arm in arms for name in arm.scored}
+    names = tuple(name for name in named if events.get(name, "token") == "token")
+    main = _main(names)
+    others: dict[str, list[str]] = {}
+    for name in named:
+        if (event := events.get(name, "token")) != "token":
+            others.setdefault(event, []).append(name)
+    by_event = {
+        event: tuple(sorted(each, key=lambda name: name != f"{main} by {event}"))
+        for event, each in others.items()
+    }
+    further = summarise(arms, [name for found in by_event.values() for name in found])
+    return StudyResults(
+        record=record,
+        text=text,
+        arms=arms,
+        summary=(*(row for row in record.summary if row.evaluation in names), *further),
+        evaluations=names,
+        by_event=by_event,
+        main=main,
+    )
+
+
+def _read_arm(study: Path, record: ArmRecord) -> ArmResults:
+    folder = study / record.folder
+    done = record.status == "done"
+    run = read_run(folder) if done else _remains(folder)
+    flat = {name: each for name, each in record.evaluations.items() if each.event == "token"}
+    behind = {} if run is None else {name: _behind(name, flat[name], run) for name in flat}
+    others = _of_other_events(run) if done and run is not None else {}
+    return ArmResults(
+        record=record,
+        run=run,
+        evaluations={**flat, **others},
+        scored={name: found for name, found in behind.items() if found is not None} | others,
+    )
+
+
+def _of_other_events(run: RunResults) -> dict[str, EvaluationRecord]:
+    """An arm's latest evaluation of each event but the token, of the most text, by its name.
+
+    They come from their own files, as ablation.json need not hold them.
+    """
+    found: dict[str, EvaluationRecord] = {}
+    for evaluation in sorted(run.evaluations, key=lambda e: (e.step, e.bytes)):
+        if evaluation.event != "token":
+            parts = (f"{evaluation.corpus}-{evaluation.split}", evaluation.tempered)
+            found[f"{', '.join(filter(None, parts))} by {evaluation.event}"] = evaluation
+    return found
+
+
+def _remains(folder: Path) -> RunResults | None:
+    """What is left of an arm that did not finish, which may be anything or nothing."""
+    try:
+        return read_run(folder)
+    except UserError:
+        return None
+
+
+def _behind(name: str, flat: ArmEvaluation, run: RunResults) -> EvaluationRecord | None:
+    """The evaluation file of an arm for one of the evaluations its study names.
+
+    Files of the same corpus and split may be of another amount of text or another temperature: the
+    one meant agrees in all that both say.
+    """
+    wanted = _slug(f"{flat.corpus}-{flat.split}" if flat.corpus and flat.split else name)
+    same = {key: flat.get(key) for key in _SAME if key in flat}
+    found: Iterable[EvaluationRecord] = (
+        e
+        for e in run.of_tokens
+        if _slug(f"{e.corpus}-{e.split}") == wanted
+        and all(e.get(key, value) == value for key, value in same.items())
+    )
+    return max(found, key=lambda e: e.step, default=None)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
+
+
+def _main(names: Sequence[str]) -> str:
+    for split in ("test", "validation"):
+        for name in names:
+            if name.rsplit("-", 1)[-1] == split:
+                return name
+    return names[0] if names else ""
