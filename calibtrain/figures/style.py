@@ -82,6 +82,7 @@ def painted(figure: go.Figure, scheme: Scheme = "light", shades: int = 8) -> go.
 
 _AXIS = {
     "title": {"standoff": 8, "font": {"size": 12, "color": SOFT}},
+    "showgrid": True,
     "gridcolor": "var(--grid)",
     "zeroline": False,
     "linecolor": "var(--line)",
