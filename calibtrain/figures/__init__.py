@@ -11,20 +11,20 @@ Example:
     'confidence (probability)'
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+import plotly.graph_objects as go
 
-    from calibtrain.figures.calibration import Line
-    from calibtrain.figures.style import Scheme
-    from calibtrain.runs.records import EvaluationRecord
-    from calibtrain.runs.results import RunResults
+from calibtrain.figures.calibration import Line, reliability_panel, training_panel
+from calibtrain.figures.curves import curves
+from calibtrain.figures.strata import COMPARED, CUTS
+from calibtrain.figures.strata_figures import strata_figure
+from calibtrain.figures.style import Scheme, painted
+from calibtrain.metrics.quantities import QUANTITIES
+from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.results import RunResults
 
-__all__ = ["along_training", "reliability", "risk_coverage", "smooth_reliability", "strata"]
+__all__ = ["along_training", "by_stratum", "reliability", "risk_coverage", "smooth_reliability"]
 
 _COLOUR = "var(--cat-0)"
 
@@ -36,9 +36,6 @@ def reliability(records: Sequence[EvaluationRecord], scheme: Scheme = "light") -
         records: evaluations of one thing, such as the seeds of one combination of settings.
         scheme: light or dark.
     """
-    from calibtrain.figures.calibration import reliability_panel
-    from calibtrain.figures.style import painted
-
     return painted(reliability_panel("", records, _COLOUR, "").plot, scheme)
 
 
@@ -52,7 +49,7 @@ def smooth_reliability(records: Sequence[EvaluationRecord], scheme: Scheme = "li
     return _curve(records, "Smooth", scheme)
 
 
-def strata(
+def by_stratum(
     records: Sequence[EvaluationRecord],
     name: str = "positions",
     key: str = "ece",
@@ -66,10 +63,6 @@ def strata(
         key: ece or signed_gap.
         scheme: light or dark.
     """
-    from calibtrain.figures.strata import COMPARED, CUTS
-    from calibtrain.figures.strata_figures import strata_figure
-    from calibtrain.figures.style import painted
-
     (cut,) = [each for each in CUTS if each.name == name]
     figure = strata_figure(cut, [_line(records)])
     return painted(figure.panels[COMPARED.index(key)].plot, scheme)
@@ -83,10 +76,6 @@ def along_training(run: RunResults, key: str = "ece", scheme: Scheme = "light") 
         key: of a figure that is measured while training.
         scheme: light or dark.
     """
-    from calibtrain.figures.calibration import training_panel
-    from calibtrain.figures.style import painted
-    from calibtrain.metrics.quantities import QUANTITIES
-
     exact = run.record.corpus.entropy_bits_per_byte
     per_byte = QUANTITIES[key].unit == "bits/byte"
     panel = training_panel("", key, [_line((), run)], exact=exact if per_byte else None)
@@ -94,9 +83,6 @@ def along_training(run: RunResults, key: str = "ece", scheme: Scheme = "light") 
 
 
 def _curve(records: Sequence[EvaluationRecord], title: str, scheme: Scheme) -> go.Figure:
-    from calibtrain.figures.curves import curves
-    from calibtrain.figures.style import painted
-
     figure = curves([_line(records)])
     panels = figure.panels if figure else ()
     found = [panel.plot for panel in panels if panel.title.startswith(title)]
@@ -106,6 +92,5 @@ def _curve(records: Sequence[EvaluationRecord], title: str, scheme: Scheme) -> g
 
 
 def _line(records: Sequence[EvaluationRecord], *runs: RunResults) -> Line:
-    from calibtrain.figures.calibration import Line
-
-    return Line("", _COLOUR, "solid", tuple(records), runs)
+    names = [f"{e.corpus}, {e.split}" for e in records] or [run.record.name for run in runs]
+    return Line(names[0], _COLOUR, "solid", tuple(records), runs)

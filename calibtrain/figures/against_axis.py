@@ -1,7 +1,7 @@
 """A study's figures against its axis: ECE, signed gap, bits per byte and entropy rate, by event."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -17,6 +17,7 @@ from calibtrain.figures.panels import (
     gap_marks,
     plot,
     room_for_level,
+    told,
 )
 from calibtrain.figures.signatures import mixed_in
 from calibtrain.metrics.quantities import QUANTITIES
@@ -90,12 +91,7 @@ def _axis_panel(
         marks["shapes"].append(exact_level(exact))
     return Panel(
         f"{_of_event(key, event)}{quantity.name} against {comparison.axis_name.lower()}",
-        plot(
-            traces,
-            x=x_axis(comparison),
-            y=_y_axis(key, values, halves, exact),
-            **marks,
-        ),
+        plot(traces, x=x_axis(comparison), y=_y_axis(key, values, halves, exact), **marks),
     )
 
 
@@ -133,9 +129,12 @@ def _axis_traces(
     def look(group: Group) -> str:
         return group.colour if one else series.colour
 
+    name = QUANTITIES[key].name
     points = go.Scatter(
-        x=[place(group) for group, _, _ in seeds],
-        y=[value for _, value, _ in seeds],
+        **told(
+            (place(group), value, f"{arm}<br>{name} {shown(key, value)}")
+            for group, value, arm in seeds
+        ),
         mode="markers",
         marker={
             "symbol": "circle-open",
@@ -145,12 +144,18 @@ def _axis_traces(
         },
         opacity=0.75,
         legendgroup=series.name,
-        hovertext=[f"{name}<br>{QUANTITIES[key].name} {shown(key, v)}" for _, v, name in seeds],
-        hoverinfo="text",
     )
+    bars = {"color": series.colour, "thickness": 1.5, "width": 5}
     mean = go.Scatter(
-        x=[place(group) for group, *_ in means],
-        y=[value for _, value, _, _ in means],
+        **told(
+            (
+                place(group),
+                value,
+                f"{group.label}<br>{name} {shown_with_half(key, value, half)}"
+                + (f" (95 %, {n} seeds)" if half is not None else ""),
+            )
+            for group, value, half, n in means
+        ),
         mode="markers" if comparison.axis == "category" else "lines+markers",
         line={"color": series.colour, "width": 2, "dash": series.dash},
         marker={
@@ -159,20 +164,8 @@ def _axis_traces(
             "line": {"color": "var(--raised)", "width": 1},
             "opacity": 1,
         },
-        error_y={
-            "type": "data",
-            "array": [half for _, _, half, _ in means],
-            "color": series.colour,
-            "thickness": 1.5,
-            "width": 5,
-        },
+        error_y={"type": "data", "array": [half for _, _, half, _ in means], **bars},
         legendgroup=series.name,
-        hovertext=[
-            f"{group.label}<br>{QUANTITIES[key].name} {shown_with_half(key, value, half)}"
-            + (f" (95 %, {n} seeds)" if half is not None else "")
-            for group, value, half, n in means
-        ],
-        hoverinfo="text",
     )
     return [mean, points]
 
@@ -201,26 +194,21 @@ def _scale(comparison: Comparison) -> str:
 
 
 def x_axis(comparison: Comparison) -> dict[str, Any]:
-    scale = _scale(comparison)
+    """The foot of a plot against the study's axis."""
+    scale, name = _scale(comparison), comparison.axis_name.lower()
     if scale == "category":
-        ends = [-0.5, len(comparison.groups) - 0.5]
-        return {"title": comparison.axis_name.lower(), "type": "category", "range": ends}
+        return {"title": name, "type": scale, "range": [-0.5, len(comparison.groups) - 0.5]}
+    if comparison.axis == "vocabulary":
+        name += " (tokens, log₂ scale)"
     places = sorted({g.x for g in comparison.groups if not isinstance(g.x, str)})
-    unit = " (tokens, log₂ scale)" if comparison.axis == "vocabulary" else ""
-    ticks: Mapping[str, Any] = (
-        {"tickvals": places, "ticktext": [setting_value(x) for x in places]}
-        if len(places) <= 8
-        else {"dtick": math.log10(2) * math.ceil(math.log2(places[-1] / places[0]) / 7)}
-        if scale == "log"
-        else {}
-    )
+    found: dict[str, Any] = {"title": name}
+    if len(places) <= 8:
+        found |= {"tickvals": places, "ticktext": [setting_value(x) for x in places]}
+    elif scale == "log":
+        octaves = math.ceil(math.log2(places[-1] / places[0]) / 7)
+        found["dtick"] = math.log10(2) * octaves
     if scale == "log":
         low, high = math.log10(places[0]), math.log10(places[-1])
         room = max(0.07 * (high - low), 0.06)
-        return {
-            "title": comparison.axis_name.lower() + unit,
-            "type": "log",
-            "range": [low - room, high + room],
-            **ticks,
-        }
-    return {"title": comparison.axis_name.lower() + unit, **ticks}
+        found |= {"type": "log", "range": [low - room, high + room]}
+    return found

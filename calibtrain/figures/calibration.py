@@ -1,7 +1,7 @@
 """Plots that runs and studies share: reliability in bins, and along training."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from calibtrain.figures.panels import (
     line,
     plot,
     room_for_level,
+    told,
 )
 from calibtrain.metrics.quantities import QUANTITIES, number
 from calibtrain.runs.records import EvaluationRecord, ReliabilityBin
@@ -41,6 +42,21 @@ class Line:
     runs: tuple[RunResults, ...]
 
 
+def overlaid(
+    each: Line,
+    seeds: Sequence[Iterable[tuple[Any, float | None]]],
+    mean: Iterable[tuple[Any, float | None]],
+    say: Callable[[Any, float], str],
+    *,
+    marks: bool = False,
+) -> list[go.Scatter]:
+    """The mean over seeds in front of the seeds, which a single one has not."""
+    look = {"colour": each.colour, "group": each.name}
+    points = [(x, y, "" if y is None else f"{each.name}<br>{say(x, y)}") for x, y in mean]
+    faint = [faint_line(seed, **look) for seed in seeds] if len(seeds) > 1 else []
+    return [*faint, line(points, dash=each.dash, marks=marks, **look)]
+
+
 # --- reliability ---------------------------------------------------------------------------------
 
 
@@ -48,24 +64,27 @@ def pool(evaluations: Sequence[EvaluationRecord]) -> list[ReliabilityBin]:
     """The reliability table of several seeds taken together, bin by bin."""
     pooled = []
     for rows in zip(*(e.reliability for e in evaluations), strict=False):
-        full = [r for r in rows if r.tokens and r.confidence is not None and r.accuracy is not None]
-        tokens = math.fsum(r.tokens for r in full)
-        pooled.append(
-            ReliabilityBin(
-                lower=rows[0].lower,
-                upper=rows[0].upper,
-                tokens=tokens,
-                confidence=_weighted(full, tokens, lambda r: r.confidence),
-                accuracy=_weighted(full, tokens, lambda r: r.accuracy),
-            )
-        )
+        full = _full(rows)
+        tokens = math.fsum(b.tokens for b, _, _ in full)
+        sums = [math.fsum(b.tokens * row[i] for b, *row in full) for i in (0, 1)]
+        confidence, accuracy = (each / tokens for each in sums) if tokens else (None, None)
+        ends = {"lower": rows[0].lower, "upper": rows[0].upper}
+        found = ReliabilityBin(**ends, tokens=tokens, confidence=confidence, accuracy=accuracy)
+        pooled.append(found)
     return pooled
 
 
-def _weighted(
-    rows: Sequence[ReliabilityBin], tokens: float, value: Callable[[ReliabilityBin], Any]
-) -> float | None:
-    return math.fsum(r.tokens * value(r) for r in rows) / tokens if tokens else None
+def _full(bins: Iterable[ReliabilityBin]) -> list[tuple[ReliabilityBin, float, float]]:
+    """The bins that hold an event, with their confidence and accuracy."""
+    return [
+        (b, b.confidence, b.accuracy)
+        for b in bins
+        if b.tokens and b.confidence is not None and b.accuracy is not None
+    ]
+
+
+def _name(b: ReliabilityBin) -> str:
+    return f"bin {b.lower:.3f} to {b.upper:.3f}"
 
 
 def reliability_panel(
@@ -74,49 +93,43 @@ def reliability_panel(
     """Accuracy against confidence over the share of tokens in each bin."""
     bins = pool(evaluations)
     total = math.fsum(b.tokens for b in bins) or 1.0
-    full = [b for b in bins if b.confidence is not None and b.accuracy is not None]
-    shares = [b.tokens / total for b in full]
-    hover = [
-        f"bin {b.lower:.3f} to {b.upper:.3f}<br>confidence {b.confidence:.4f}"
-        f"<br>accuracy {b.accuracy:.4f}<br>{share:.2%} of tokens ({count(b.tokens)})"
-        for b, share in zip(full, shares, strict=True)
+    full = _full(bins)
+    points = [
+        (
+            confidence,
+            accuracy,
+            f"{_name(b)}<br>confidence {confidence:.4f}<br>accuracy {accuracy:.4f}"
+            f"<br>{b.tokens / total:.2%} of tokens ({count(b.tokens)})",
+        )
+        for b, confidence, accuracy in full
     ]
     seeds = [
-        faint_line(
-            [b.confidence for b in e.reliability if b.confidence is not None],
-            [b.accuracy for b in e.reliability if b.confidence is not None],
-            colour=colour,
-            group=group,
-        )
+        faint_line([row for _, *row in _full(e.reliability)], colour=colour, group=group)
         for e in (evaluations if len(evaluations) > 1 else ())
     ]
     curve = go.Scatter(
-        x=[b.confidence for b in full],
-        y=[b.accuracy for b in full],
+        **told(points),
         mode="lines+markers",
         line={"color": colour, "width": 2},
         marker={
             "color": colour,
-            "size": [5 + 17 * math.sqrt(share) for share in shares],
+            "size": [5 + 17 * math.sqrt(b.tokens / total) for b, _, _ in full],
             "line": {"color": "var(--raised)", "width": 1},
             "opacity": 1,
         },
         legendgroup=group,
-        hovertext=hover,
-        hoverinfo="text",
     )
     bars = go.Bar(
-        x=[(b.lower + b.upper) / 2 for b in bins],
-        y=[b.tokens / total for b in bins],
+        **told(
+            ((b.lower + b.upper) / 2, share, f"{_name(b)}<br>{share:.2%} of tokens")
+            for b in bins
+            for share in (b.tokens / total,)
+        ),
         width=[(b.upper - b.lower) * 0.86 for b in bins],
         marker={"color": colour},
         opacity=0.55,
         yaxis="y2",
         legendgroup=group,
-        hovertext=[
-            f"bin {b.lower:.3f} to {b.upper:.3f}<br>{b.tokens / total:.2%} of tokens" for b in bins
-        ],
-        hoverinfo="text",
     )
     return Panel(
         title,
@@ -137,27 +150,14 @@ def ece_by_bin(lines: Sequence[Line]) -> Panel:
     for each in lines:
         bins = pool(each.evaluations)
         total = math.fsum(b.tokens for b in bins) or 1.0
-        added = [
-            (b, b.tokens / total * (b.confidence - b.accuracy))
-            for b in bins
-            if b.confidence is not None and b.accuracy is not None
-        ]
-        values += [part for _, part in added]
-        traces.append(
-            line(
-                [b.confidence for b, _ in added],
-                [part for _, part in added],
-                colour=each.colour,
-                dash=each.dash,
-                group=each.name,
-                marks=True,
-                hover=[
-                    f"{each.name}<br>bin {b.lower:.3f} to {b.upper:.3f}"
-                    f"<br>adds {number(part, 5, signed=True)}<br>{count(b.tokens)} tokens"
-                    for b, part in added
-                ],
-            )
-        )
+        points = []
+        for b, confidence, accuracy in _full(bins):
+            part = b.tokens / total * (confidence - accuracy)
+            text = f"{each.name}<br>{_name(b)}<br>adds "
+            text += f"{number(part, 5, signed=True)}<br>{count(b.tokens)} tokens"
+            points.append((confidence, part, text))
+        values += [part for _, part, _ in points]
+        traces.append(line(points, colour=each.colour, dash=each.dash, group=each.name, marks=True))
     return Panel(
         "What each bin adds to the ECE",
         plot(
@@ -180,35 +180,15 @@ def training_panel(
     """One quantity along training, measured on held-out text."""
     traces = list(extra)
     values = [y for trace in extra for y in trace.y]
+
+    def say(x: float, y: float) -> str:
+        return f"after {text_bytes(x)}<br>{QUANTITIES[key].name} {shown(key, y)}"
+
     for each in lines:
-        curves = [_curve(run, key) for run in each.runs]
-        if len(curves) > 1:
-            traces += [
-                faint_line(
-                    [x for x, _ in curve],
-                    [y for _, y in curve],
-                    colour=each.colour,
-                    group=each.name,
-                )
-                for curve in curves
-            ]
-        points = mean_curve(curves)
-        values += [y for curve in curves for _, y in curve]
-        traces.append(
-            line(
-                [x for x, _ in points],
-                [y for _, y in points],
-                colour=each.colour,
-                dash=each.dash,
-                group=each.name,
-                marks=len(points) <= 12,
-                hover=[
-                    f"{each.name}<br>after {text_bytes(x)}<br>"
-                    f"{QUANTITIES[key].name} {shown(key, y)}"
-                    for x, y in points
-                ],
-            )
-        )
+        seeds = [_curve(run, key) for run in each.runs]
+        mean = mean_curve(seeds)
+        values += [y for curve in seeds for _, y in curve]
+        traces += overlaid(each, seeds, mean, say, marks=len(mean) <= 12)
     marks = gap_marks(key)
     if exact is not None:
         marks["shapes"].append(exact_level(exact))

@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.figures.calibration import Line
+from calibtrain.figures.calibration import Line, overlaid
 from calibtrain.figures.display import shown, shown_ends
 from calibtrain.figures.panels import (
     Figure,
@@ -17,15 +17,16 @@ from calibtrain.figures.panels import (
     beside_diagonal,
     confidence_axis,
     diagonal,
-    faint_line,
-    line,
     plot,
+    untold,
 )
 from calibtrain.figures.signatures import mixed_in
 from calibtrain.metrics.quantities import QUANTITIES, number
 from calibtrain.runs.records import EvaluationRecord
 
 _FIGURES = ("smooth_calibration_error", "area_under_risk_coverage")
+Curve = Mapping[float, float | None]
+"""Values by their place on the foot of a plot; None where they are not known."""
 _RARE = 1e-3
 """Density, against that of the densest place, below which the curve is left out: of no token."""
 
@@ -66,21 +67,20 @@ def curves(lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure | None:
 def _smooth_panel(lines: Sequence[Line]) -> Panel:
     traces: list[Any] = [diagonal()]
     for each in lines:
-        seeds = [_smooth(e) for e in each.evaluations if e.smooth_reliability]
+        found = [e for e in each.evaluations if e.smooth_reliability]
         traces += _overlaid(
-            each, seeds, lambda x, y: f"confidence {x:.2f}<br>smoothed accuracy {number(y, 4)}"
+            each,
+            [_smooth(e) for e in found],
+            lambda x, y: f"confidence {x:.2f}<br>smoothed accuracy {number(y, 4)}",
         )
-        below = _mean_curve([_density(e) for e in each.evaluations if e.smooth_reliability])
         traces.append(
             go.Scatter(
-                x=list(below),
-                y=list(below.values()),
+                **untold(_mean_curve([_density(e) for e in found]).items()),
                 mode="lines",
                 line={"color": each.colour, "width": 1.25, "dash": each.dash},
                 fill="tozeroy" if len(lines) == 1 else "none",
                 yaxis="y2",
                 legendgroup=each.name,
-                hoverinfo="skip",
             )
         )
     return Panel(
@@ -99,31 +99,28 @@ def _smooth_panel(lines: Sequence[Line]) -> Panel:
 def _risk_panel(lines: Sequence[Line]) -> Panel:
     traces: list[Any] = []
     for each in lines:
-        seeds: list[Mapping[float, float | None]] = [
-            {p.coverage: p.risk for p in e.risk_coverage}
-            for e in each.evaluations
-            if e.risk_coverage
-        ]
+        tables = [e.risk_coverage for e in each.evaluations if e.risk_coverage]
+        seeds: list[Curve] = [{p.coverage: p.risk for p in points} for points in tables]
         traces += _overlaid(each, seeds, lambda x, y: f"the surest {x:.0%}<br>risk {number(y, 4)}")
+    foot = {"title": "coverage (share of tokens, surest first)", "range": [-0.02, 1.02]}
     return Panel(
         _titled("Risk against coverage", "area_under_risk_coverage", lines),
         plot(
             traces,
-            x={"title": "coverage (share of tokens, surest first)", "range": [-0.02, 1.02]}
-            | {"tickformat": ".0%", "dtick": 0.2},
+            x={**foot, "tickformat": ".0%", "dtick": 0.2},
             y={"title": "risk (error rate)", "rangemode": "tozero"},
         ),
         height=360,
     )
 
 
-def _smooth(evaluation: EvaluationRecord) -> dict[float, float | None]:
+def _smooth(evaluation: EvaluationRecord) -> Curve:
     points = evaluation.smooth_reliability or []
     least = _RARE * max(point.density for point in points)
     return {p.confidence: p.accuracy if p.density >= least else None for p in points}
 
 
-def _density(evaluation: EvaluationRecord) -> dict[float, float | None]:
+def _density(evaluation: EvaluationRecord) -> Curve:
     """Density of the tokens at a confidence, whose integral is 1 as tokens are many or few."""
     points = evaluation.smooth_reliability or []
     area = sum(
@@ -133,29 +130,12 @@ def _density(evaluation: EvaluationRecord) -> dict[float, float | None]:
     return {p.confidence: p.density / (area or 1.0) for p in points}
 
 
-def _overlaid(each: Line, seeds: Sequence[Mapping[float, float | None]], say: Any) -> list[Any]:
-    """The mean over seeds in front of the seeds."""
-    if not seeds:
-        return []
-    faint = [
-        faint_line(list(s), list(s.values()), colour=each.colour, group=each.name)
-        for s in seeds
-        if len(seeds) > 1
-    ]
+def _overlaid(each: Line, seeds: Sequence[Curve], say: Any) -> list[Any]:
     mean = _mean_curve(seeds)
-    hover = ["" if y is None else f"{each.name}<br>{say(x, y)}" for x, y in mean.items()]
-    front = line(
-        list(mean),
-        list(mean.values()),
-        colour=each.colour,
-        group=each.name,
-        dash=each.dash,
-        hover=hover,
-    )
-    return [*faint, front]
+    return overlaid(each, [seed.items() for seed in seeds], mean.items(), say) if seeds else []
 
 
-def _mean_curve(curves: Sequence[Mapping[float, float | None]]) -> dict[float, float | None]:
+def _mean_curve(curves: Sequence[Curve]) -> Curve:
     """Mean over curves where all of them are known; their grids are one."""
     found: dict[float, float | None] = {}
     for x in curves[0] if curves else ():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from calibtrain.figures.panels import Figure, Panel, interval_bars, plot, zero
+from calibtrain.figures.panels import Figure, Panel, interval_bars, plot, told, zero
 from calibtrain.figures.style import SOFT
 from calibtrain.metrics.quantities import number
 from calibtrain.runs.records import HeadComparisonRecord, HeadRow
@@ -33,22 +33,21 @@ def heads_figure(found: HeadComparisonRecord) -> Figure | None:
 def _panel(title: str, unit: str, rows: Sequence[HeadRow], key: str) -> Panel:
     found = [(row.head, (row.differences or {}).get(key)) for row in rows]
     known = [(name, each) for name, each in found if each is not None]
-    names = [name for name, _ in known]
     marks = go.Scatter(
-        x=names,
-        y=[each.difference for _, each in known],
+        **told(
+            (
+                name,
+                each.difference,
+                f"{name}<br>{number(each.difference, 4, signed=True)} "
+                f"[{number(each.lower, 4, signed=True)}, {number(each.upper, 4, signed=True)}]",
+            )
+            for name, each in known
+        ),
         mode="markers",
         marker={"color": "var(--cat-0)", "size": 9},
-        hovertext=[
-            f"{name}<br>{number(each.difference, 4, signed=True)} "
-            f"[{number(each.lower, 4, signed=True)}, {number(each.upper, 4, signed=True)}]"
-            for name, each in known
-        ],
-        hoverinfo="text",
     )
-    ends = [(each.lower, each.upper) for _, each in known]
-    bars = interval_bars(names, ends, colour=SOFT, group="difference")
+    ends = [(name, (each.lower, each.upper)) for name, each in known]
+    bars = interval_bars(ends, colour=SOFT, group="difference")
     return Panel(
-        title,
-        plot([bars, marks], x={"title": "head"}, y={"title": unit}, shapes=[zero()]),
+        title, plot([bars, marks], x={"title": "head"}, y={"title": unit}, shapes=[zero()])
     )

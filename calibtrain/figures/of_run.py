@@ -6,10 +6,12 @@ import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import Line, ece_by_bin, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
-from calibtrain.figures.display import memory_bytes, shown, shown_ends, text_bytes
+from calibtrain.figures.display import shown, shown_ends, text_bytes
 from calibtrain.figures.heads import heads_figure
-from calibtrain.figures.panels import Figure, Key, Panel, memory_ticks, plot
+from calibtrain.figures.memory import run_memory
+from calibtrain.figures.panels import Figure, Key, told
 from calibtrain.figures.strata_figures import strata_figures
+from calibtrain.figures.style import SOFT
 from calibtrain.metrics.quantities import number
 from calibtrain.runs.records import EvaluationRecord
 from calibtrain.runs.results import RunResults
@@ -33,7 +35,7 @@ def run_figures(run: RunResults) -> list[Figure]:
         figures.append(heads)
     memory = run.record.memory
     if any((memory.parameters, memory.optimizer, memory.peak_temporary)):
-        figures.append(_memory(run))
+        figures.append(run_memory(run.record))
     return figures
 
 
@@ -59,16 +61,14 @@ def _along_training(run: RunResults) -> Figure:
     loss = training_loss(run)
     exact = run.record.corpus.entropy_bits_per_byte
     trace = go.Scatter(
-        x=[x for x, _ in loss],
-        y=[y for _, y in loss],
+        **told(
+            (x, y, f"{TRAINING}<br>after {text_bytes(x)}<br>{number(y, 3)} bits/byte")
+            for x, y in loss
+        ),
         mode="lines",
-        line={"color": "var(--ink-soft)", "width": 1},
+        line={"color": SOFT, "width": 1},
         opacity=0.7,
         legendgroup=TRAINING,
-        hovertext=[
-            f"{TRAINING}<br>after {text_bytes(x)}<br>{number(y, 3)} bits/byte" for x, y in loss
-        ],
-        hoverinfo="text",
     )
     lines = [_line(run)]
     panels = [
@@ -85,7 +85,7 @@ def _along_training(run: RunResults) -> Figure:
             training_panel("Signed gap", "signed_gap", lines, exact=None),
         ]
     keys = [Key(HELD_OUT, COLOUR)] if run.measured else []
-    keys += [Key(TRAINING, "var(--ink-soft)")] if loss else []
+    keys += [Key(TRAINING, SOFT)] if loss else []
     return Figure(
         anchor="training",
         title="Bits per byte, entropy rate and calibration along training",
@@ -107,50 +107,5 @@ def _reliability(run: RunResults, main: EvaluationRecord) -> Figure:
         f"under-confident; a point is one of {main.bins} equal-width bins, its size and the "
         "bars beneath give the share of tokens in the bin, and the last panel weighs "
         "each bin's distance from the diagonal by its share, so that the sizes add up to the ECE.",
-        panels=(
-            reliability_panel(title, [main], COLOUR, HELD_OUT),
-            ece_by_bin([_line(run, main)]),
-        ),
-    )
-
-
-def _memory(run: RunResults) -> Figure:
-    parameters, memory = run.record.parameters, run.record.memory
-    each = (memory.parameters or 0.0) / parameters.total if parameters.total else 0.0
-    rows = [
-        ("Embedding", parameters.embedding * each, "var(--cat-0)"),
-        ("Unembedding", parameters.unembedding * each, "var(--cat-3)"),
-        ("Body", parameters.body * each, "var(--cat-6)"),
-        ("Optimizer state", memory.optimizer, "var(--cat-2)"),
-        ("Peak temporary", memory.peak_temporary, "var(--cat-5)"),
-        ("Logits if materialised", memory.logits, "var(--cat-1)"),
-    ]
-    kept = [(name, size, colour) for name, size, colour in rows if size]
-    sizes = [size for _, size, _ in kept]
-    bars = go.Bar(
-        x=sizes,
-        y=[f"{name}<br>{memory_bytes(size)}" for name, size, _ in kept],
-        orientation="h",
-        marker={"color": [colour for _, _, colour in kept]},
-        hoverinfo="text",
-        hovertext=[f"{name}<br>{memory_bytes(size)}" for name, size, _ in kept],
-    )
-    ticks = memory_ticks(sizes, log=False, most=4)
-    return Figure(
-        anchor="memory",
-        title="Memory of one training step",
-        caption="What parameters, optimizer and the step's temporaries take as compiled, beside "
-        "what tokens × vocabulary logits would take if they were ever held whole.",
-        panels=(
-            Panel(
-                "Bytes, by use",
-                plot(
-                    [bars],
-                    x={"title": "memory (bytes)", **ticks, "range": [0, max(sizes) * 1.05]},
-                    y={"title": "use", "autorange": "reversed"},
-                    bargap=0.35,
-                ),
-                height=80 + 46 * len(kept),
-            ),
-        ),
+        panels=(reliability_panel(title, [main], COLOUR, HELD_OUT), ece_by_bin([_line(run, main)])),
     )

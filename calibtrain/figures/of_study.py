@@ -1,33 +1,18 @@
 """The figures of a study: against its axis, reliability, along training, by stratum, memory."""
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
-import plotly.graph_objects as go
-
-from calibtrain.figures.against_axis import against_axis, x_axis
+from calibtrain.figures.against_axis import against_axis
 from calibtrain.figures.calibration import Line, ece_by_bin, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
-from calibtrain.figures.display import memory_bytes, setting_value, shown_with_half
-from calibtrain.figures.grouping import Comparison, Group
-from calibtrain.figures.panels import Columns, Figure, Key, Panel, memory_ticks, plot
+from calibtrain.figures.display import shown_with_half
+from calibtrain.figures.grouping import Comparison
+from calibtrain.figures.memory import study_memory
+from calibtrain.figures.panels import Columns, Figure, Key
 from calibtrain.figures.signatures import mixed_in
 from calibtrain.figures.strata_figures import strata_figures
 from calibtrain.runs.results import StudyResults
 from calibtrain.runs.seeds import mean_and_half_width
-
-PARTS = (
-    ("embedding", "Embedding", "var(--cat-0)"),
-    ("unembedding", "Unembedding", "var(--cat-3)"),
-    ("body", "Body", "var(--cat-6)"),
-)
-NEEDS = (
-    ("logits", "Logits if materialised", "var(--cat-1)"),
-    ("peak_temporary", "Peak temporary, as compiled", "var(--cat-0)"),
-    ("optimizer", "Optimizer state", "var(--cat-2)"),
-    ("parameters", "Parameters", "var(--cat-6)"),
-)
 
 
 def study_figures(study: StudyResults, comparison: Comparison) -> list[Figure]:
@@ -48,11 +33,12 @@ def study_figures(study: StudyResults, comparison: Comparison) -> list[Figure]:
         figures.append(_along_training(study, trained, comparison))
     figures += strata_figures(scored, _keys(scored))
     if any(group.run for group in comparison.groups):
-        figures.append(_memory(comparison))
+        figures.append(study_memory(comparison))
     return figures
 
 
 def lines_of(study: StudyResults, comparison: Comparison) -> list[Line]:
+    """A line for each combination of settings, with its main evaluations and its runs."""
     lines = []
     for group in comparison.groups:
         arms = group.done or group.arms
@@ -125,95 +111,3 @@ def _along_training(study: StudyResults, lines: Sequence[Line], comparison: Comp
         ),
         keys=_keys(lines),
     )
-
-
-def _memory(comparison: Comparison) -> Figure:
-    groups = [g for series in comparison.series for g in series.groups if g.run is not None]
-    one = len(comparison.series) == 1
-    bars = []
-    for part, name, colour in PARTS:
-        sizes = [_part_bytes(group, part) for group in groups]
-        if any(sizes):
-            bars.append(
-                go.Bar(
-                    x=_bar_places(comparison, groups),
-                    y=sizes,
-                    marker={"color": colour},
-                    legendgroup=name,
-                    hovertext=[
-                        f"{group.label}<br>{name} {memory_bytes(size)}"
-                        for group, size in zip(groups, sizes, strict=True)
-                    ],
-                    hoverinfo="text",
-                )
-            )
-    totals = [math.fsum(_part_bytes(g, part) for part, _, _ in PARTS) for g in groups]
-    lines, needs = [], []
-    for need, name, colour in NEEDS:
-        for series in comparison.series:
-            found = [(g, _need(g, need)) for g in series.groups if g.run is not None]
-            needs += [value for _, value in found]
-            lines.append(
-                go.Scatter(
-                    x=[g.x for g, _ in found],
-                    y=[value or None for _, value in found],
-                    mode="markers" if comparison.axis == "category" else "lines+markers",
-                    line={"color": colour, "width": 2, "dash": series.dash},
-                    marker={"color": colour, "size": 8},
-                    legendgroup=name,
-                    hovertext=[f"{g.label}<br>{name} {memory_bytes(value)}" for g, value in found],
-                    hoverinfo="text",
-                )
-            )
-    name = comparison.axis_name.lower()
-    shown_parts = {bar.legendgroup for bar in bars}
-    keys = [Key(n, c, mark="block") for _, n, c in PARTS if n in shown_parts]
-    keys += [Key(n, c) for _, n, c in NEEDS]
-    return Figure(
-        anchor="memory",
-        title=f"Memory against {name}",
-        caption="First, what the parameters take, part by part (a tied unembedding takes nothing "
-        "more); then, on a logarithmic scale, what one training step takes as compiled beside "
-        "what tokens × vocabulary logits would take if they were ever held whole.",
-        panels=(
-            Panel(
-                "Parameters, by part",
-                plot(
-                    bars,
-                    x={"title": name, "type": "category" if one else "multicategory"},
-                    y={"title": "memory (bytes)", **memory_ticks(totals, log=False)},
-                    barmode="stack",
-                    bargap=0.35,
-                ),
-            ),
-            Panel(
-                "One training step",
-                plot(
-                    lines,
-                    x=x_axis(comparison),
-                    y={"title": "memory (bytes, log scale)", **memory_ticks(needs, log=True)},
-                ),
-            ),
-        ),
-        keys=tuple(keys),
-    )
-
-
-def _bar_places(comparison: Comparison, groups: Sequence[Group]) -> list[Any]:
-    """Where the bars stand: side by side, under the name of their series if there are several."""
-    places = [setting_value(group.x) for group in groups]
-    if len(comparison.series) == 1:
-        return places
-    return [[group.series for group in groups], places]
-
-
-def _part_bytes(group: Group, part: str) -> float:
-    run = group.run
-    if run is None or not run.record.memory.parameters or not run.record.parameters.total:
-        return 0.0
-    parameters = run.record.parameters
-    return getattr(parameters, part) * run.record.memory.parameters / parameters.total
-
-
-def _need(group: Group, need: str) -> float | None:
-    return None if group.run is None else getattr(group.run.record.memory, need)

@@ -17,6 +17,10 @@ from calibtrain.metrics.quantities import QUANTITIES, number
 Columns = Literal["halves", "thirds", "quarters"]
 
 
+Point = tuple[Any, float | None, str]
+"""Where a point stands, its value, and what is said of it on hover."""
+
+
 @dataclass(frozen=True)
 class Key:
     """One entry of a figure's key; the traces whose legendgroup is `name` follow its button."""
@@ -79,66 +83,49 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, **more}
 
 
+def told(points: Iterable[Point]) -> dict[str, Any]:
+    """Places, values, and what is said of them on hover, as a trace takes them."""
+    rows = list(points)
+    return {**untold(rows), "hovertext": [text for _, _, text in rows], "hoverinfo": "text"}
+
+
+def untold(points: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """Places and values of which nothing is said on hover."""
+    rows = list(points)
+    return {"x": [row[0] for row in rows], "y": [row[1] for row in rows], "hoverinfo": "skip"}
+
+
 def line(
-    xs: Sequence[Any],
-    ys: Sequence[float | None],
-    *,
-    colour: str,
-    group: str,
-    hover: Sequence[str],
-    dash: str = "solid",
-    marks: bool = False,
-    **more: Any,
+    points: Sequence[Point], *, colour: str, group: str, dash: str = "solid", marks: bool = False
 ) -> go.Scatter:
     """The line a reader should follow."""
     return go.Scatter(
-        x=list(xs),
-        y=list(ys),
-        mode="lines+markers" if marks or len(xs) == 1 else "lines",
+        **told(points),
+        mode="lines+markers" if marks or len(points) == 1 else "lines",
         line={"color": colour, "width": 2.25, "dash": dash},
         marker={"color": colour, "size": 7},
         legendgroup=group,
-        hovertext=list(hover),
-        hoverinfo="text",
-        **more,
     )
 
 
-def faint_line(
-    xs: Sequence[Any], ys: Sequence[float | None], *, colour: str, group: str
-) -> go.Scatter:
+def faint_line(points: Iterable[Sequence[Any]], *, colour: str, group: str) -> go.Scatter:
     """One seed, behind its mean."""
-    return go.Scatter(
-        x=list(xs),
-        y=list(ys),
-        mode="lines",
-        line={"color": colour, "width": 1},
-        opacity=0.35,
-        legendgroup=group,
-        hoverinfo="skip",
-    )
+    look = {"line": {"color": colour, "width": 1}, "opacity": 0.35}
+    return go.Scatter(**untold(points), mode="lines", legendgroup=group, **look)
 
 
 def interval_bars(
-    xs: Sequence[Any],
-    intervals: Sequence[tuple[float, float] | None],
-    *,
-    colour: str,
-    group: str,
+    points: Iterable[tuple[Any, tuple[float, float] | None]], *, colour: str, group: str
 ) -> go.Scatter:
     """Intervals as upright bars with caps; unlike error bars they need not hold their estimate."""
-    known = [(x, ends) for x, ends in zip(xs, intervals, strict=True) if ends is not None]
+    pen = {"color": colour, "width": 1.5}
+    ends = [(x, end) for x, each in points if each for end in (*each, None)]
     return go.Scatter(
-        x=[place for x, _ in known for place in (x, x, None)],
-        y=[end for _, (low, high) in known for end in (low, high, None)],
+        x=[None if end is None else x for x, end in ends],
+        y=[end for _, end in ends],
         mode="lines+markers",
-        line={"color": colour, "width": 1.5},
-        marker={
-            "color": colour,
-            "symbol": "line-ew-open",
-            "size": 8,
-            "line": {"color": colour, "width": 1.5},
-        },
+        line=pen,
+        marker={"color": colour, "symbol": "line-ew-open", "size": 8, "line": pen},
         legendgroup=group,
         hoverinfo="skip",
     )
@@ -146,13 +133,8 @@ def interval_bars(
 
 def diagonal() -> go.Scatter:
     """Where accuracy equals confidence."""
-    return go.Scatter(
-        x=[0, 1],
-        y=[0, 1],
-        mode="lines",
-        line={"color": SOFT, "width": 1.5, "dash": "dash"},
-        hoverinfo="skip",
-    )
+    look = {"color": SOFT, "width": 1.5, "dash": "dash"}
+    return go.Scatter(**untold([(0, 0), (1, 1)]), mode="lines", line=look)
 
 
 def confidence_axis(**more: Any) -> dict[str, Any]:
@@ -169,54 +151,33 @@ def accuracy_axis(title: str) -> dict[str, Any]:
 def beside_diagonal() -> list[dict[str, Any]]:
     """Words on the two sides of the diagonal."""
     shared = {"showarrow": False, "xref": "x", "yref": "y"}
-    return [
-        {**shared, "x": 0.02, "y": 0.99, "xanchor": "left", "text": "under-confident"}
-        | {"font": _small(UNDER)},
-        {**shared, "x": 1, "y": 0.03, "xanchor": "right", "text": "over-confident"}
-        | {"font": _small(OVER)},
-    ]
+    under = {"x": 0.02, "y": 0.99, "xanchor": "left", "text": "under-confident"}
+    over = {"x": 1, "y": 0.03, "xanchor": "right", "text": "over-confident"}
+    return [{**shared, **under, "font": _small(UNDER)}, {**shared, **over, "font": _small(OVER)}]
 
 
 def level(value: float, text: str) -> dict[str, Any]:
     """A dashed horizontal reference line across the plot, named below its left end."""
-    return {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": value,
-        "y1": value,
-        "line": {"color": SOFT, "width": 1.5, "dash": "dash"},
-        "label": {
-            "text": text,
-            "textposition": "start",
-            "yanchor": "top",
-            "font": {"color": SOFT, "size": 11},
-        },
-    }
+    name = {"text": text, "textposition": "start", "yanchor": "top", "font": _small(SOFT)}
+    look = {"color": SOFT, "width": 1.5, "dash": "dash"}
+    return {**_across(value), "line": look, "label": name}
 
 
 def zero() -> dict[str, Any]:
     """The line between over-confident and under-confident."""
-    return {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": 0,
-        "y1": 0,
-        "layer": "below",
-        "line": {"color": SOFT, "width": 1.25},
-    }
+    return {**_across(0), "layer": "below", "line": {"color": SOFT, "width": 1.25}}
+
+
+def _across(value: float) -> dict[str, Any]:
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value}
 
 
 def sides() -> list[dict[str, Any]]:
     """Words on the two sides of a signed gap's zero line."""
     shared = {"xref": "paper", "yref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
-    return [
-        {**shared, "y": 1, "yanchor": "top", "text": "↑ over-confident", "font": _small(OVER)},
-        {**shared, "y": 0, "yanchor": "bottom", "text": "↓ under-confident", "font": _small(UNDER)},
-    ]
+    over = {"y": 1, "yanchor": "top", "text": "↑ over-confident", "font": _small(OVER)}
+    under = {"y": 0, "yanchor": "bottom", "text": "↓ under-confident", "font": _small(UNDER)}
+    return [{**shared, **over}, {**shared, **under}]
 
 
 def _small(colour: str) -> dict[str, Any]:

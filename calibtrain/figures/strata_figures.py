@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import Line
-from calibtrain.figures.display import shown, shown_ends
+from calibtrain.figures.display import shown
 from calibtrain.figures.panels import (
     Figure,
     Key,
@@ -23,7 +23,7 @@ from calibtrain.figures.signatures import mixed_in
 from calibtrain.figures.strata import COMPARED, CUTS, Stratum, labels_of, row_of
 from calibtrain.figures.style import OVER, UNDER
 from calibtrain.metrics.quantities import QUANTITIES
-from calibtrain.runs.records import EvaluationRecord, Interval
+from calibtrain.runs.records import EvaluationRecord
 
 LONGEST = 26
 """Letters of a group's name that an axis shows; the table has all of them."""
@@ -66,34 +66,29 @@ def strata_figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key] =
 
 
 def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: str) -> Panel:
-    places = range(1, len(labels) + 1)
     traces: list[Any] = []
     reach: list[float | None] = []
     for index, each in enumerate(lines):
         shift = _apart(stratum, len(lines)) * (index - (len(lines) - 1) / 2)
-        xs = [place + shift for place in places]
+        xs = [place + shift for place in range(1, len(labels) + 1)]
         seeds = [[_value(e, stratum, label, key) for label in labels] for e in each.evaluations]
         means = [_mean([seed[i] for seed in seeds]) for i in range(len(labels))]
-        intervals = (
-            [_interval(each.evaluations[0], stratum, label, key) for label in labels]
-            if len(seeds) == 1
-            else [None] * len(labels)
-        )
-        reach += means + [end for i in intervals if i for end in (i.lower, i.upper)]
+        alone = each.evaluations[:1] if len(seeds) == 1 else ()
+        ends = [_ends(alone, stratum, label, key) for label in labels]
+        reach += means + [end for pair in ends if pair for end in pair]
+        look = {"colour": each.colour, "group": each.name}
         if len(seeds) > 1:
-            faint = [faint_line(xs, seed, colour=each.colour, group=each.name) for seed in seeds]
+            faint = [faint_line(zip(xs, seed, strict=True), **look) for seed in seeds]
             traces += [_joined(trace, stratum) for trace in faint]
             reach += [value for seed in seeds for value in seed]
-        ends = [None if i is None else (i.lower, i.upper) for i in intervals]
-        bars = interval_bars(xs, ends, colour=each.colour, group=each.name)
-        hover = [
-            _hover(each, stratum, label, key, mean, interval)
-            for label, mean, interval in zip(labels, means, intervals, strict=True)
+        if any(ends):
+            traces.append(interval_bars(zip(xs, ends, strict=True), **look))
+        said = [
+            _hover(each, stratum, label, key, mean, pair)
+            for label, mean, pair in zip(labels, means, ends, strict=True)
         ]
-        mean = line(
-            xs, means, colour=each.colour, dash=each.dash, group=each.name, hover=hover, marks=True
-        )
-        traces += [*([bars] if any(intervals) else []), _joined(mean, stratum)]
+        points = list(zip(xs, means, said, strict=True))
+        traces.append(_joined(line(points, dash=each.dash, marks=True, **look), stratum))
     return _set_out(stratum, labels, key, traces, reach)
 
 
@@ -172,11 +167,14 @@ def _value(evaluation: EvaluationRecord, stratum: Stratum, label: str, key: str)
     return None if row is None else row.numbers.get(key)
 
 
-def _interval(
-    evaluation: EvaluationRecord, stratum: Stratum, label: str, key: str
-) -> Interval | None:
-    row = row_of(evaluation, stratum, label)
-    return None if row is None else row.interval(key)
+def _ends(
+    evaluations: Sequence[EvaluationRecord], stratum: Stratum, label: str, key: str
+) -> tuple[float, float] | None:
+    """The interval of a group in a single evaluation."""
+    for row in (row_of(e, stratum, label) for e in evaluations):
+        if row is not None and (interval := row.interval(key)) is not None:
+            return interval.lower, interval.upper
+    return None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -185,7 +183,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _hover(
-    each: Line, stratum: Stratum, label: str, key: str, mean: float | None, interval: Any
+    each: Line,
+    stratum: Stratum,
+    label: str,
+    key: str,
+    mean: float | None,
+    ends: tuple[float, float] | None,
 ) -> str:
     text = f"{each.name}<br>{stratum.group} {label}<br>{QUANTITIES[key].name} {shown(key, mean)}"
-    return text if interval is None else f"{text}<br>{shown_ends(key, interval).strip()}, 95 %"
+    return f"{text}<br>[{shown(key, ends[0])}, {shown(key, ends[1])}], 95 %" if ends else text

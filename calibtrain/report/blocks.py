@@ -77,19 +77,11 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Names and values."""
+class Pairs:
+    """Names and what is said of each: facts side by side, or the items of a list (`items`)."""
 
-    shape: ClassVar[str] = "facts"
     rows: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Items:
-    """A list; each item is a name and what is said of it."""
-
-    shape: ClassVar[str] = "items"
-    rows: Sequence[tuple[str, str]]
+    shape: str = "facts"
 
 
 @dataclass(frozen=True)
@@ -101,7 +93,7 @@ class Folded:
     blocks: Sequence["Block"]
 
 
-Block = Table | Text | Facts | Items | Folded
+Block = Table | Text | Pairs | Folded
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,7 @@ def _ece(points: Sequence[Point], comparison: Comparison, series: Series | None)
         group, row = points[0]
         return f"{prefix} ECE is {_value('ece', row)} at {_where(comparison, group, series)}."
     along = comparison.axis != "category" and not (series is None and several)
-    low = min(points, key=lambda p: p[1].mean["ece"])
-    high = max(points, key=lambda p: p[1].mean["ece"])
+    low, high = _extremes(points, "ece")
     if not along:
         return (
             f"{prefix} ECE is lowest at {_where(comparison, low[0], series)} "
@@ -141,6 +140,12 @@ def _ece(points: Sequence[Point], comparison: Comparison, series: Series | None)
     return f"{text}{_overlap(a, b, 'the two ends' if len(points) > 2 else 'the two')}."
 
 
+def _extremes(points: Sequence[Point], key: str) -> tuple[Point, Point]:
+    """The points of the lowest and of the highest mean."""
+    ordered = sorted(points, key=lambda point: point[1].mean[key])
+    return ordered[0], next(p for p in points if p[1].mean[key] == ordered[-1][1].mean[key])
+
+
 def _overlap(a: SummaryRecord, b: SummaryRecord, which: str) -> str:
     x, y = a.half_width.get("ece"), b.half_width.get("ece")
     if x is None or y is None:
@@ -153,8 +158,7 @@ def _gap(points: Sequence[Point], comparison: Comparison) -> str:
     gaps = [(group, row) for group, row in points if "signed_gap" in row.mean]
     if not gaps:
         return ""
-    low = min(gaps, key=lambda p: p[1].mean["signed_gap"])
-    high = max(gaps, key=lambda p: p[1].mean["signed_gap"])
+    low, high = _extremes(gaps, "signed_gap")
     smallest, largest = low[1].mean["signed_gap"], high[1].mean["signed_gap"]
     everywhere = " everywhere" if len(gaps) > 1 else ""
     if len(gaps) == 1:
@@ -190,8 +194,7 @@ def _compression(study: StudyResults, points: Sequence[Point], comparison: Compa
     known = [(g, row) for g, row in points if "bits_per_byte" in row.mean]
     if not known:
         return ""
-    low = min(known, key=lambda p: p[1].mean["bits_per_byte"])
-    high = max(known, key=lambda p: p[1].mean["bits_per_byte"])
+    low, high = _extremes(known, "bits_per_byte")
     if len(known) == 1:
         text = f"Bits per byte are {_value('bits_per_byte', low[1])}"
     else:

@@ -22,9 +22,8 @@ from calibtrain.figures.style import palette
 from calibtrain.report import tables
 from calibtrain.report.blocks import (
     Block,
-    Facts,
-    Items,
     NumberedFigure,
+    Pairs,
     Section,
     Text,
     folded,
@@ -189,9 +188,9 @@ def _signatures(owners: Mapping[str, Sequence[EvaluationRecord]]) -> list[Sectio
     return _section("signatures", "Signatures", blocks)
 
 
-def _software(runs: Sequence[RunResults], version: str, *more: tuple[str, str]) -> Facts:
+def _software(runs: Sequence[RunResults], version: str, *more: tuple[str, str]) -> Pairs:
     records = [run.record for run in runs]
-    return Facts(
+    return Pairs(
         [
             ("calibtrain", version),
             ("JAX", joined(each.jax for each in records)),
@@ -210,7 +209,7 @@ def _failures(study: StudyResults) -> list[Section]:
     if not bad:
         return []
     items = [(a.name, f"{a.status}: {a.error}" if a.error else a.status) for a in bad]
-    blocks: list[Block] = [Items(items)]
+    blocks: list[Block] = [Pairs(items, "items")]
     if study.main:
         blocks += note("Means and intervals are over the arms that have results.")
     title = f"{len(bad)} of {len(study.arms)} arms did not finish"
@@ -264,7 +263,7 @@ def _controls(study: StudyResults) -> list[Block]:
         for name, value in study.record.controls.items()
     ]
     held = [tables.controls_table(study)] if study.record.held_fixed else []
-    return [Facts(rules), *held]
+    return [Pairs(rules), *held]
 
 
 def _study_provenance(study: StudyResults) -> list[Block]:

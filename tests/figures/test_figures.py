@@ -37,7 +37,7 @@ def test_curves_and_strata_draw_the_tables(record: EvaluationRecord) -> None:
     assert list(smooth.x) == [point.confidence for point in record.smooth_reliability]
     risk = figures.risk_coverage([record]).data[0]
     assert list(risk.y) == [point.risk for point in record.risk_coverage]
-    gaps = figures.strata([record], "entropy_bands", "signed_gap").data[-1]
+    gaps = figures.by_stratum([record], "entropy_bands", "signed_gap").data[-1]
     rows = record.strata["entropy_bands"]
     assert list(gaps.y) == [row.numbers.get("signed_gap") for row in rows]
 
