@@ -6,14 +6,14 @@ Of several folders, which must differ in their arms alone, a later one adds to a
 """
 
 import argparse
-import json
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from calibtrain.figures.display import setting_value
 from calibtrain.metrics.quantities import COMPARED, QUANTITIES
 from calibtrain.metrics.student import student_half_width
+from calibtrain.runs.records import STUDY_FILE, StudyRecord
 
 FIGURES = (*COMPARED, "multiclass_brier", "area_under_roc")
 
@@ -24,19 +24,21 @@ def main() -> None:
     parser.add_argument("--key", required=True, help="the setting whose first value is the base")
     parser.add_argument("--split", default="test")
     given = parser.parse_args()
-    studies = [json.loads((folder / "ablation.json").read_text()) for folder in given.study]
-    key = next(name for name in studies[0]["grid"] if name.rpartition(".")[2] == given.key)
-    by_vocabulary: dict[int, dict[str, dict[int, Any]]] = {}
-    for arm in (arm for study in studies for arm in study["arms"]):
-        if arm["status"] != "done":
-            print(f"not done: {arm['name']}: {arm['error']}")
+    studies = [StudyRecord.read(folder / STUDY_FILE) for folder in given.study]
+    key = next(name for name in studies[0].grid if name.rpartition(".")[2] == given.key)
+    by_vocabulary: dict[int | None, dict[str, dict[int, Mapping[str, float]]]] = {}
+    for arm in (arm for study in studies for arm in study.arms):
+        if arm.status != "done":
+            print(f"not done: {arm.name}: {arm.error}")
             continue
         found = next(
-            value for name, value in arm["evaluations"].items() if name.endswith(f"-{given.split}")
+            each.numbers
+            for name, each in arm.evaluations.items()
+            if name.endswith(f"-{given.split}")
         )
-        values = by_vocabulary.setdefault(arm["vocab_size"], {})
-        seed = arm["settings"].get("seed", 0)
-        values.setdefault(setting_value(arm["settings"][key]), {}).setdefault(seed, found)
+        values = by_vocabulary.setdefault(arm.vocab_size, {})
+        seed = arm.settings.get("seed", 0)
+        values.setdefault(setting_value(arm.settings[key]), {}).setdefault(seed, found)
     for vocab, rows in by_vocabulary.items():
         base = next(iter(rows.values()))
         print(f"\nV = {vocab:,}\n")

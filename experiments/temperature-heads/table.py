@@ -3,47 +3,41 @@
 python experiments/temperature-heads/table.py runs/temperature-heads
 """
 
-import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
+from calibtrain.metrics.quantities import COMPARED, QUANTITIES
 from calibtrain.metrics.student import student_half_width
-
-FIGURES = (
-    ("nll", "nll", ".4f"),
-    ("bits_per_byte", "bits/byte", ".4f"),
-    ("ece", "ECE", ".4f"),
-    ("smooth_calibration_error", "SmoothECE", ".4f"),
-    ("signed_gap", "signed gap", "+.4f"),
-)
+from calibtrain.runs.records import HeadComparisonRecord, HeadRow
 
 
 def main() -> None:
-    found: dict[tuple[str, int, str], dict[str, list[Any]]] = {}
+    found: dict[tuple[str, int, str], dict[str, list[HeadRow]]] = {}
     for path in sorted(Path(sys.argv[1]).glob("*.json")):
         model, vocab, _ = path.stem.split("-")
-        for text in json.loads(path.read_text())["corpora"]:
-            rows = found.setdefault((model, int(vocab), text["corpus"]), {})
-            for row in text["rows"]:
-                rows.setdefault(row["head"], []).append(row)
+        for text in HeadComparisonRecord.read(path).corpora:
+            rows = found.setdefault((model, int(vocab), text.corpus), {})
+            for row in text.rows:
+                rows.setdefault(row.head, []).append(row)
+    headings = " | ".join(QUANTITIES[key].heading() for key in COMPARED)
     for (model, vocab, corpus), rows in sorted(found.items()):
         plain = next(iter(rows.values()))
         print(f"\n{model}, V = {vocab:,}, {corpus}-test, {len(plain)} seeds\n")
-        print("| head | parameters | " + " | ".join(title for _, title, _ in FIGURES) + " |")
-        print("|---" * (2 + len(FIGURES)) + "|")
+        print(f"| head | parameters | {headings} |")
+        print("|---" * (2 + len(COMPARED)) + "|")
         for head, seeds in rows.items():
             cells = []
-            for figure, _, form in FIGURES:
-                text = f"{statistics.fmean(each[figure] for each in seeds):{form}}"
+            for key in COMPARED:
+                text = QUANTITIES[key].plain(statistics.fmean(each.numbers[key] for each in seeds))
                 if seeds is not plain:
-                    gap = [a[figure] - b[figure] for a, b in zip(seeds, plain, strict=True)]
+                    pairs = zip(seeds, plain, strict=True)
+                    gap = [a.numbers[key] - b.numbers[key] for a, b in pairs]
                     half = student_half_width(gap)
                     text += f" ({statistics.fmean(gap):+.4f}"
                     text += ")" if half is None else f" ±{half:.4f})"
                 cells.append(text)
-            print(f"| {head} | {seeds[0]['parameters']:,} | " + " | ".join(cells) + " |")
+            print(f"| {head} | {seeds[0].parameters:,} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
