@@ -15,11 +15,12 @@ from calibtrain.report.blocks import (
     figure_heads,
     folded,
     mean,
+    no_interval,
+    no_row_interval,
     note,
     num,
     titled,
 )
-from calibtrain.report.reasons import no_interval, no_row_interval
 from calibtrain.runs.records import EvaluationRecord, StratumRow
 from calibtrain.runs.seeds import mean_and_half_width
 

@@ -5,8 +5,18 @@ from collections.abc import Sequence
 from calibtrain.figures.grouping import Comparison, summary_of
 from calibtrain.figures.signatures import mixed_in, parse
 from calibtrain.metrics.quantities import NOTHING, QUANTITIES, SUITE, Quantity, number
-from calibtrain.report.blocks import Block, Cell, Head, Table, figure, mean, note, num, titled
-from calibtrain.report.reasons import no_interval
+from calibtrain.report.blocks import (
+    Block,
+    Cell,
+    Head,
+    Table,
+    figure,
+    mean,
+    no_interval,
+    note,
+    num,
+    titled,
+)
 from calibtrain.runs.records import EvaluationRecord
 from calibtrain.runs.results import StudyResults
 

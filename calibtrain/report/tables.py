@@ -28,12 +28,12 @@ from calibtrain.report.blocks import (
     figure_heads,
     folded,
     mean,
+    no_interval,
     note,
     num,
     status,
     titled,
 )
-from calibtrain.report.reasons import no_interval
 from calibtrain.runs.records import EvaluationRecord, HeadComparisonRecord, HeadRow, HeldFixed
 from calibtrain.runs.results import RunResults, StudyResults
 
