@@ -153,12 +153,12 @@ def beside_diagonal() -> list[dict[str, Any]]:
     shared = {"showarrow": False, "xref": "x", "yref": "y"}
     under = {"x": 0.02, "y": 0.99, "xanchor": "left", "text": "under-confident"}
     over = {"x": 1, "y": 0.03, "xanchor": "right", "text": "over-confident"}
-    return [{**shared, **under, "font": _small(UNDER)}, {**shared, **over, "font": _small(OVER)}]
+    return [{**shared, **under, "font": small(UNDER)}, {**shared, **over, "font": small(OVER)}]
 
 
 def level(value: float, text: str) -> dict[str, Any]:
     """A dashed horizontal reference line across the plot, named below its left end."""
-    name = {"text": text, "textposition": "start", "yanchor": "top", "font": _small(SOFT)}
+    name = {"text": text, "textposition": "start", "yanchor": "top", "font": small(SOFT)}
     look = {"color": SOFT, "width": 1.5, "dash": "dash"}
     return {**_across(value), "line": look, "label": name}
 
@@ -175,12 +175,13 @@ def _across(value: float) -> dict[str, Any]:
 def sides() -> list[dict[str, Any]]:
     """Words on the two sides of a signed gap's zero line."""
     shared = {"xref": "paper", "yref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
-    over = {"y": 1, "yanchor": "top", "text": "↑ over-confident", "font": _small(OVER)}
-    under = {"y": 0, "yanchor": "bottom", "text": "↓ under-confident", "font": _small(UNDER)}
+    over = {"y": 1, "yanchor": "top", "text": "↑ over-confident", "font": small(OVER)}
+    under = {"y": 0, "yanchor": "bottom", "text": "↓ under-confident", "font": small(UNDER)}
     return [{**shared, **over}, {**shared, **under}]
 
 
-def _small(colour: str) -> dict[str, Any]:
+def small(colour: str) -> dict[str, Any]:
+    """The font of words inside a plot."""
     return {"size": 11, "color": colour}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import Line
-from calibtrain.figures.display import shown
+from calibtrain.figures.display import shown, shown_ends
 from calibtrain.figures.panels import (
     Figure,
     Key,
@@ -17,13 +17,13 @@ from calibtrain.figures.panels import (
     interval_bars,
     line,
     plot,
+    small,
     zero,
 )
 from calibtrain.figures.signatures import mixed_in
 from calibtrain.figures.strata import COMPARED, CUTS, Stratum, labels_of, row_of
 from calibtrain.figures.style import OVER, UNDER
 from calibtrain.metrics.quantities import QUANTITIES
-from calibtrain.runs.records import EvaluationRecord
 
 LONGEST = 26
 """Letters of a group's name that an axis shows; the table has all of them."""
@@ -66,15 +66,17 @@ def strata_figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key] =
 
 
 def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: str) -> Panel:
+    name = QUANTITIES[key].name
     traces: list[Any] = []
     reach: list[float | None] = []
     for index, each in enumerate(lines):
         shift = _apart(stratum, len(lines)) * (index - (len(lines) - 1) / 2)
         xs = [place + shift for place in range(1, len(labels) + 1)]
-        seeds = [[_value(e, stratum, label, key) for label in labels] for e in each.evaluations]
-        means = [_mean([seed[i] for seed in seeds]) for i in range(len(labels))]
-        alone = each.evaluations[:1] if len(seeds) == 1 else ()
-        ends = [_ends(alone, stratum, label, key) for label in labels]
+        rows = [[row_of(e, stratum, label) for label in labels] for e in each.evaluations]
+        seeds = [[row.numbers.get(key) if row else None for row in seed] for seed in rows]
+        means = [_mean(values) for values in zip(*seeds, strict=True)]
+        intervals = [row.interval(key) if row and len(rows) == 1 else None for row in rows[0]]
+        ends = [(found.lower, found.upper) if found else None for found in intervals]
         reach += means + [end for pair in ends if pair for end in pair]
         look = {"colour": each.colour, "group": each.name}
         if len(seeds) > 1:
@@ -83,11 +85,12 @@ def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: 
             reach += [value for seed in seeds for value in seed]
         if any(ends):
             traces.append(interval_bars(zip(xs, ends, strict=True), **look))
-        said = [
-            _hover(each, stratum, label, key, mean, pair)
-            for label, mean, pair in zip(labels, means, ends, strict=True)
-        ]
-        points = list(zip(xs, means, said, strict=True))
+        points = []
+        for x, label, mean, interval in zip(xs, labels, means, intervals, strict=True):
+            said = f"{each.name}<br>{stratum.group} {label}<br>{name} {shown(key, mean)}"
+            if interval:
+                said += f"<br>{shown_ends(key, interval).strip()}, 95 %"
+            points.append((x, mean, said))
         traces.append(_joined(line(points, dash=each.dash, marks=True, **look), stratum))
     return _set_out(stratum, labels, key, traces, reach)
 
@@ -147,12 +150,9 @@ def _bands(name: str, labels: Sequence[str]) -> list[str]:
 
 def _sides_across() -> list[Mapping[str, Any]]:
     shared = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
-    return [
-        {**shared, "x": 1, "xanchor": "right", "text": "over-confident →"}
-        | {"font": {"size": 11, "color": OVER}},
-        {**shared, "x": 0, "xanchor": "left", "text": "← under-confident"}
-        | {"font": {"size": 11, "color": UNDER}},
-    ]
+    over = {"x": 1, "xanchor": "right", "text": "over-confident →", "font": small(OVER)}
+    under = {"x": 0, "xanchor": "left", "text": "← under-confident", "font": small(UNDER)}
+    return [{**shared, **over}, {**shared, **under}]
 
 
 def _joined(trace: go.Scatter, stratum: Stratum) -> go.Scatter:
@@ -162,33 +162,6 @@ def _joined(trace: go.Scatter, stratum: Stratum) -> go.Scatter:
     return trace
 
 
-def _value(evaluation: EvaluationRecord, stratum: Stratum, label: str, key: str) -> float | None:
-    row = row_of(evaluation, stratum, label)
-    return None if row is None else row.numbers.get(key)
-
-
-def _ends(
-    evaluations: Sequence[EvaluationRecord], stratum: Stratum, label: str, key: str
-) -> tuple[float, float] | None:
-    """The interval of a group in a single evaluation."""
-    for row in (row_of(e, stratum, label) for e in evaluations):
-        if row is not None and (interval := row.interval(key)) is not None:
-            return interval.lower, interval.upper
-    return None
-
-
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _hover(
-    each: Line,
-    stratum: Stratum,
-    label: str,
-    key: str,
-    mean: float | None,
-    ends: tuple[float, float] | None,
-) -> str:
-    text = f"{each.name}<br>{stratum.group} {label}<br>{QUANTITIES[key].name} {shown(key, mean)}"
-    return f"{text}<br>[{shown(key, ends[0])}, {shown(key, ends[1])}], 95 %" if ends else text
