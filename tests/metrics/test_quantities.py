@@ -1,5 +1,7 @@
 """The table of figures: every figure of an evaluation is in it, with its unit by event space."""
 
+import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -61,3 +63,10 @@ def test_values_are_rounded_for_a_page_and_for_a_terminal() -> None:
     assert QUANTITIES["nll"].show(float("inf")) == "not finite"
     assert quantity_name("brier_resolution") == "Brier resolution"
     assert quantity_name("mean_confidence") == "mean confidence"
+
+
+@pytest.mark.parametrize("name", ["metrics.quantities", "metrics.student", "figures"])
+def test_the_examples_run(name: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"calibtrain.{name}"))
+    assert found.attempted
+    assert not found.failed
