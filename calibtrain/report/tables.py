@@ -193,7 +193,14 @@ def evaluations_table(evaluations: Sequence[EvaluationRecord], event: str = "tok
     heads = [Head("Evaluation"), Head("Scored", numeric=True), *figure_heads(_FIGURES, event)]
     caption = f"Evaluations by {event}, with 95 % intervals over documents"
     table = Table(caption, heads, rows, quiet=event == "token")
-    return [table, *note(mixed_in(evaluations, MAIN))]
+    noted = [(f"{e.corpus}, {e.split}", text) for e in evaluations for text in e.notes or ()]
+    return [table, *_notes(noted), *note(mixed_in(evaluations, MAIN))]
+
+
+def _notes(noted: Sequence[tuple[str, str]]) -> list[Block]:
+    """What a reader of figures must know, each with whose they are."""
+    lines = dict.fromkeys(f"{owner}: {text}" for owner, text in noted)
+    return [block for line in lines for block in note(line)]
 
 
 def size_table(run: RunResults) -> Table:
@@ -266,7 +273,8 @@ def heads_blocks(found: HeadComparisonRecord) -> list[Block]:
     absent = (
         "The comparison is of a version of calibtrain that wrote no signatures beside its figures."
     )
-    return [*tables, *note(text), *signature_blocks(signatures, absent)]
+    noted = [(corpus.name, text) for corpus in found.corpora for text in corpus.notes or ()]
+    return [*tables, *_notes(noted), *note(text), *signature_blocks(signatures, absent)]
 
 
 def _head_cell(row: HeadRow, key: str) -> Cell:

@@ -201,6 +201,7 @@ class EvaluationRecord(FileDocument):
     Attributes:
         temperature: divided the logits; or the name of the head that supplied it.
         limit: bytes of text that were asked for, about; null: the whole split.
+        notes: what a reader of the figures must know.
         intervals, bounds, signatures: by figure: its interval, how far it may be off, how it was
             made.
     """
@@ -219,6 +220,7 @@ class EvaluationRecord(FileDocument):
     limit: Whole | None = None
     event: Text = "token"
     temperature: NumberOrName | None = 1.0
+    notes: list[Text] | None = None
     bytes: Number
     ece: Number
     signed_gap: Number
@@ -366,6 +368,7 @@ class HeadTable(Document):
     documents: Whole | None = None
     limit: Whole | None = None
     bins: Whole | None = None
+    notes: list[Text] | None = None
     rows: list[HeadRow]
 
     @property

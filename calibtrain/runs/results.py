@@ -68,10 +68,12 @@ class RunResults:
         It is of tokens, and where there is a choice of the temperature 1.
         """
         order = {"test": 0, "validation": 1}
+        corpus = self.record.corpus
         return min(
             self.of_tokens,
             key=lambda e: (
-                e.corpus != self.record.corpus.name,
+                e.corpus != corpus.name,
+                e.corpus_hash not in (None, corpus.content_hash),
                 order.get(e.split, 2),
                 e.tempered != "",
                 -e.step,

@@ -356,6 +356,24 @@ def test_a_study_sets_byte_events_against_its_axis(tmp_path: Path) -> None:
     assert page.results == content
 
 
+def test_notes_on_figures_are_shown_beneath_them(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    change(evaluation_file(tmp_path / "run"), notes=["one <document>", "cut"])
+    page = page_of(tmp_path / "run")
+    assert "kjv, test: one <document>" in page.text
+    assert "kjv, test: cut" in unescape(page.part("results"))
+
+
+def test_an_evaluation_of_another_text_of_the_same_name_is_not_the_main_one(tmp_path: Path) -> None:
+    finals = write_run(tmp_path / "run", evaluations=("validation", "test"))
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    own = run["corpus"]["content_hash"]
+    change(evaluation_file(tmp_path / "run", "validation"), corpus_hash=own)
+    change(evaluation_file(tmp_path / "run", "test"), corpus_hash="0" * 16)
+    said = page_of(tmp_path / "run").findings()
+    assert f"its ECE is {finals['kjv-validation']['ece']:.4f}" in said
+
+
 def test_a_temperature_is_named_and_is_not_the_main_evaluation(tmp_path: Path) -> None:
     finals = write_run(tmp_path / "run", evaluations=("test",))
     path = evaluation_file(tmp_path / "run")
