@@ -24,7 +24,7 @@ from calibtrain.commands.tokenizers import tokenizer_app
 from calibtrain.commands.training import ablate, finetune, train
 from calibtrain.errors import UserError
 from calibtrain.interruption import Interrupted, interruptible
-from calibtrain.output import say
+from calibtrain.output import say, telling
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -75,7 +75,7 @@ def main() -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     command = typer.main.get_command(app)
     try:
-        with interruptible():
+        with interruptible(), telling(say):
             code = command.main(standalone_mode=False)
             sys.stdout.flush()
     except UserError as error:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -18,6 +18,8 @@ from rich.progress import (
     TextColumn,
 )
 from rich.table import Table
+
+from calibtrain.output import say, telling
 
 RESULT_COLUMNS = (
     ("bits_per_byte", "bits/byte", ".4f"),
@@ -64,16 +66,22 @@ def make_view(kind: str) -> View:
 
 
 class SilentView:
-    """Shows nothing."""
+    """Shows notes, which are no progress, and nothing else."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
-        """Ignore the event."""
+        """Write a note; ignore every other event."""
+        if event["event"] == "note":
+            say(f"{arm}: {event['text']}" if arm else event["text"])
 
     def __enter__(self) -> View:
+        self._open.enter_context(telling(lambda text: self("", {"event": "note", "text": text})))
         return self
 
     def __exit__(self, *error: object) -> None:
-        return None
+        self._open.close()
 
 
 class JsonView(SilentView):
@@ -90,6 +98,7 @@ class PlainView(SilentView):
     """Lines for a log file: every evaluation, and progress every ten seconds."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._told: dict[str, float] = {}
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
@@ -103,10 +112,11 @@ class PlainView(SilentView):
             print(f"{arm}: {text}" if arm else text, file=sys.stderr, flush=True)
 
 
-class LiveView:
+class LiveView(SilentView):
     """A bar an arm: step, tokens a second, time left, current bits per byte and ECE."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.console = Console(stderr=True)
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
@@ -122,9 +132,10 @@ class LiveView:
 
     def __enter__(self) -> View:
         self._progress.start()
-        return self
+        return super().__enter__()
 
     def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._progress.stop()
 
     def _task(self, arm: str) -> TaskID:
@@ -145,7 +156,7 @@ class LiveView:
                 self._progress.remove_task(self._tasks.pop("preparing"))
             for name in event["names"]:
                 self._task(name)
-        elif kind == "tokenised":
+        elif kind in ("tokenised", "note"):
             self._progress.console.print(escape(f"{arm}: " if arm else "") + describe(event))
         elif kind == "start":
             self._progress.update(
@@ -206,6 +217,8 @@ def describe(event: Mapping[str, Any]) -> str:
             f"{human_bytes(memory['parameters'])} parameters, {human_bytes(memory['optimizer'])} "
             f"optimizer, {human_bytes(memory['peak_temporary'])} peak activations"
         )
+    if kind == "note":
+        return str(event["text"])
     if kind == "tokenised":
         size, seconds = event["bytes"] / 1e6, event["seconds"]
         return (

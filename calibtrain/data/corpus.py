@@ -20,8 +20,9 @@ from calibtrain.config import CorpusConfig, validate
 from calibtrain.data.sources import Document, Source, source_of
 from calibtrain.data.splits import SPLITS, assign_splits, text_key
 from calibtrain.errors import UserError
-from calibtrain.storage.disk import cache_directory, disk_errors, locked, prepare_once
-from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.disk import cache_directory, disk_errors
+from calibtrain.storage.json_text import read_json
+from calibtrain.storage.prepared import prepare_once
 
 __all__ = [
     "Corpus",
@@ -121,7 +122,7 @@ class Corpus:
 
 
 def open_corpus(config: CorpusConfig, cache: Path) -> Corpus:
-    """Open a corpus, preparing it once under `cache`.
+    """Open a corpus, preparing it once under `cache`, and again once it was damaged there.
 
     Splits are by document and depend on the texts and the shares alone (see `splits`); a TFDS data
     set that has splits of its own keeps them as published.
@@ -134,15 +135,11 @@ def open_corpus(config: CorpusConfig, cache: Path) -> Corpus:
     with disk_errors(cache):
         source = source_of(config, cache)
     folder = cache / "corpora" / f"{config.name.partition(':')[0]}-{_key(config, source)}"
-    for _ in range(2):
-        prepare_once(folder, lambda temporary: _prepare(config, source, temporary))
-        corpus = _read(folder, config.name)
-        if corpus:
-            return corpus
-        with disk_errors(folder), locked(folder.with_name(f".{folder.name}.lock")):
-            if folder.is_dir() and not _read(folder, config.name):
-                shutil.rmtree(folder)
-    raise UserError(f"{folder}: cannot be read back; delete it, or set CALIBTRAIN_CACHE elsewhere")
+    prepare_once(folder, lambda made: _prepare(config, source, made), sound=_is_sound)
+    corpus = _read(folder, config.name)
+    if corpus is None:
+        raise UserError(f"{folder}: cannot be read; delete it, or set CALIBTRAIN_CACHE elsewhere")
+    return corpus
 
 
 def parse_corpus(spec: str, like: CorpusConfig) -> CorpusConfig:
@@ -218,6 +215,19 @@ def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str,
 
 def _describe(config: CorpusConfig, source: Source, records: Mapping[str, Any]) -> Provenance:
     """Provenance from the records as they were stored, every one read back."""
+    content_hash, splits = _measure(records)
+    return Provenance(
+        name=config.name,
+        source=source.description,
+        version=source.version,
+        content_hash=content_hash,
+        splits=splits,
+        entropy_bits_per_byte=source.entropy_bits_per_byte(),
+    )
+
+
+def _measure(records: Mapping[str, Any]) -> tuple[str, dict[str, SplitSize]]:
+    """The content hash, and how much text each split holds."""
     digest = hashlib.sha256()
     splits = {}
     for name in SPLITS:
@@ -229,22 +239,30 @@ def _describe(config: CorpusConfig, source: Source, records: Mapping[str, Any]) 
             digest.update(lengths + record["id"] + record["text"])
             size += len(record["text"])
         splits[name] = SplitSize(documents=len(records[name]), bytes=size)
-    return Provenance(
-        name=config.name,
-        source=source.description,
-        version=source.version,
-        content_hash=digest.hexdigest()[:16],
-        splits=splits,
-        entropy_bits_per_byte=source.entropy_bits_per_byte(),
+    return digest.hexdigest()[:16], splits
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether a prepared folder holds the text that its provenance tells of, to the byte."""
+    from calibtrain.data.builder import read_documents
+
+    corpus = _read(folder, "")
+    try:
+        found = _measure(read_documents(folder / "records"))
+    except Exception:  # whatever the readers of damaged records raise
+        return False
+    return corpus is not None and found == (
+        corpus.provenance.content_hash,
+        corpus.provenance.splits,
     )
 
 
 def _read(folder: Path, name: str) -> Corpus | None:
-    """The corpus in a prepared folder; None if it was damaged after it was prepared."""
+    """The corpus in a prepared folder; None if it cannot be read."""
     from calibtrain.data.builder import read_documents
 
     try:
-        tree = parse_json((folder / "provenance.json").read_text())
+        tree = read_json(folder / "provenance.json")
         provenance = Provenance.from_dict(tree | {"name": name})
         records = read_documents(folder / "records")
         whole = all(

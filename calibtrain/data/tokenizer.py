@@ -40,7 +40,8 @@ from calibtrain.data.tokenizer_manifest import (
     read_manifest,
 )
 from calibtrain.errors import UserError
-from calibtrain.storage.disk import disk_errors, make_folder, prepare_once, write_whole
+from calibtrain.storage.disk import disk_errors, make_folder, write_whole
+from calibtrain.storage.prepared import prepare_once
 
 _BATCH = 256  # documents encoded at once where a whole corpus goes by
 _DECODED = 2**14  # tokens decoded at once: what a core's cache holds
@@ -307,7 +308,7 @@ def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> To
     `config.path` wins over everything else. A published or kept one is taken when it was trained
     on the same corpus, with the same settings, by the same version of the trainer. A new one is
     trained on the training split, checked to be lossless there, and kept; processes that want
-    the same one at the same time wait for the first.
+    the same one at the same time wait for the first. One that was damaged is trained again.
 
     Raises:
         UserError: as `Tokenizer.load`, `train_tokenizer` and `Tokenizer.check_lossless` do.
@@ -340,7 +341,14 @@ def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> To
     identity = [FORMAT_VERSION, provenance.content_hash, _settings(config), _trainer(config)]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / "tokenizers" / f"{config.kind}-{config.vocab_size}-{key}"
-    return Tokenizer.load(prepare_once(folder, fill))
+
+    def sound(folder: Path) -> bool:
+        try:
+            return _is_asked_for(Tokenizer.load(folder).manifest, config, provenance.content_hash)
+        except UserError:
+            return False
+
+    return Tokenizer.load(prepare_once(folder, fill, sound=sound))
 
 
 def published_folders() -> list[Path]:
@@ -357,14 +365,7 @@ def find_published(config: TokenizerConfig, corpus_hash: str) -> Tokenizer | Non
     """The published tokenizer that training would give, if there is one."""
     for folder in published_folders():
         try:
-            manifest = read_manifest(folder)
-            if (
-                manifest.kind == config.kind
-                and manifest.vocab_size == config.vocab_size
-                and manifest.corpus_hash == corpus_hash
-                and manifest.settings == _settings(config)
-                and manifest.trainer == _trainer(config)
-            ):
+            if _is_asked_for(read_manifest(folder), config, corpus_hash):
                 return Tokenizer.load(folder)
         except UserError as error:  # it can be trained instead
             _log.warning("published tokenizer left aside: %s", error)
@@ -372,6 +373,17 @@ def find_published(config: TokenizerConfig, corpus_hash: str) -> Tokenizer | Non
 
 
 # --- small parts ---------------------------------------------------------------------------------
+
+
+def _is_asked_for(manifest: Manifest, config: TokenizerConfig, corpus_hash: str) -> bool:
+    """Whether training would give this tokenizer."""
+    return (
+        manifest.kind == config.kind
+        and manifest.vocab_size == config.vocab_size
+        and manifest.corpus_hash == corpus_hash
+        and manifest.settings == _settings(config)
+        and manifest.trainer == _trainer(config)
+    )
 
 
 def _model_file(manifest: Manifest) -> str:

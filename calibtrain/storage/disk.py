@@ -7,9 +7,7 @@ later taken for whole. In a bucket, an object is written whole by itself.
 import errno
 import fcntl
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,31 +18,6 @@ from calibtrain.storage.places import in_bucket, put, reached
 def cache_directory() -> Path:
     """Where prepared data is kept: `$CALIBTRAIN_CACHE`, or `~/.cache/calibtrain`."""
     return Path(os.environ.get("CALIBTRAIN_CACHE") or Path.home() / ".cache" / "calibtrain")
-
-
-def prepare_once(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Return `folder`, made by `fill(temporary_folder)` if it is not there yet.
-
-    Raises:
-        UserError: when the disk is full or may not be written.
-    """
-    if folder.is_dir():
-        return folder
-    make_folder(folder.parent)
-    with disk_errors(folder), locked(folder.with_name(f".{folder.name}.lock")):
-        if folder.is_dir():  # another process was faster
-            return folder
-        for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.tmp-", dir=folder.parent))
-        try:
-            fill(temporary)
-            temporary.chmod(0o755)
-            temporary.rename(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    return folder
 
 
 def make_folder(folder: Path) -> None:

@@ -157,6 +157,36 @@ def test_a_balanced_temperature_is_the_lowest_of_the_balanced_nll(run: Path) -> 
     assert fitted["nll_after"] > plain["nll_after"]
 
 
+def test_damaged_hidden_states_are_computed_again(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(run, tmp_path) as saved:
+        expected = np.array(read_text(saved, None, "validation", 500).states.hidden)
+        (path,) = tmp_path.glob("hidden/*/hidden.bin")
+        whole = path.read_bytes()
+        nan = np.full(8, np.nan, np.float32).tobytes()
+        for damaged, words in (
+            (bytes(40_000).ljust(len(whole), whole[-1:])[: len(whole)], "hidden.bin was changed"),
+            (nan + whole[len(nan) :], "hidden.bin was changed"),
+            (whole[:1000], f"hidden.bin has 1,000 bytes, not {len(whole):,}"),
+        ):
+            path.write_bytes(damaged)
+            caplog.clear()
+            found = read_text(saved, None, "validation", 500)
+            np.testing.assert_array_equal(np.array(found.states.hidden), expected)
+            assert caplog.messages == [
+                f"{path.parent}: was damaged ({words}); it is made again",
+            ]
+        path.write_bytes(nan)
+        caplog.clear()
+        found = read_text(saved, None, "validation", 500, keep=False)  # is not read, so not mended
+        assert not found.kept
+        np.testing.assert_allclose(np.array(found.states.hidden[:]), expected, rtol=1e-3, atol=1e-5)
+        (path.parent / "seal.json").unlink()
+        read_text(saved, None, "validation", 500)
+        assert "has no checksums, as an earlier version made it; it is made again" in caplog.text
+
+
 def test_a_comparison_has_paired_differences_and_a_place_in_the_report(run: Path) -> None:
     found = compare_heads(run, heads=["global", "linear"], recipe=QUICK)
     none, *heads = found["corpora"][0]["rows"]
