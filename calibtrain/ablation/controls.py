@@ -9,6 +9,7 @@ from typing import Any
 from calibtrain.ablation.study import Arm, expand
 from calibtrain.config import Config, ModelConfig, StudyConfig, with_value
 from calibtrain.data.corpus import open_corpus
+from calibtrain.data.sources import check_fields
 from calibtrain.errors import UserError
 from calibtrain.models import count_parameters
 from calibtrain.training.plan import Plan, make_plan
@@ -91,6 +92,7 @@ def apply_controls(
     _check_conflicts(study)
     reference = Reference(study.base, cache, observer)
     if not any(key.partition(".")[0] == "corpus" for key in study.grid):
+        check_fields(study.base.corpus)
         open_corpus(study.base.corpus, cache)
     shared = {**_context(study, reference), **_budget(study, reference)}
     wanted = _parameters(study, reference)

@@ -27,10 +27,12 @@ def tokenizer_train(
     """
     from calibtrain.config import load_config
     from calibtrain.data.corpus import open_corpus
+    from calibtrain.data.sources import check_fields
     from calibtrain.data.tokenizer import obtain_tokenizer
     from calibtrain.storage.disk import cache_directory
 
     settings = load_config(config, overrides or ())
+    check_fields(settings.corpus)
     corpus = open_corpus(settings.corpus, cache_directory())
     tokenizer = obtain_tokenizer(settings.tokenizer, corpus, cache_directory())
     kind = corpus.provenance.name.partition(":")[0]

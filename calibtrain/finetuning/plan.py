@@ -82,7 +82,12 @@ def make_finetuning_plans(
     context = context_seen(config, store.counts, tokenizer.byte_lengths)
     fields = FIELDS[settings.objective]
     each = len(fields) - 1
-    examples, _ = read_examples(settings.paths, fields)
+    examples, digest = read_examples(settings.paths, fields)
+    if settings.examples not in (None, digest):  # since the configuration was resolved
+        raise UserError(
+            f"finetune.paths: {', '.join(settings.paths)}: changed while the run was prepared; run "
+            "this again once nothing writes to them"
+        )
     parts = split_examples(examples, settings.validation_fraction)
     answers, inner, cut = tokenise([*parts[0], *parts[1]], tokenizer, settings.context, context)
     observer({"event": "examples", "train": len(parts[0]), "held_out": len(parts[1]), "cut": cut})

@@ -12,6 +12,7 @@ from calibtrain.config import Config, config_hash
 from calibtrain.data.batches import TextStream, TrainingBatches
 from calibtrain.data.corpus import Corpus, open_corpus
 from calibtrain.data.examples import ExampleBatches
+from calibtrain.data.sources import check_fields
 from calibtrain.data.store import Observer, TokenStore, ignore, open_store
 from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
 from calibtrain.errors import UserError
@@ -129,6 +130,7 @@ def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = igno
             f"finetune: starts from {config.finetune.run}, not from scratch; its command is "
             "calibtrain finetune CONFIG"
         )
+    check_fields(config.corpus)
     corpus = open_corpus(config.corpus, cache)
     tokenizer = obtain_tokenizer(config.tokenizer, corpus, cache)
     told: list[Mapping[str, Any]] = []  # later: where the plan fails, its error is all that is said
