@@ -226,7 +226,7 @@ def _read_rows(path: Path, field: str, group: str | None) -> Iterator[tuple[str,
             if field not in columns:
                 raise _missing("field", field, columns, str(path))
             kinds = [column.type for column in file.schema_arrow if column.name == "id"]
-            wanted = {name for name in (field, group) if name in columns}
+            wanted = {name for name in columns if name in (field, group)}
             if kinds and not types.is_temporal(kinds[0]):  # no document is known by a time
                 wanted.add("id")
             for name in sorted(wanted):
