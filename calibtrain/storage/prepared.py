@@ -110,10 +110,35 @@ def _hash_piece(path: Path, start: int) -> str:
     return digest.hexdigest()
 
 
-def _seal(folder: Path) -> None:
-    found = fingerprints(folder, (name for name in files(folder) if name != SEAL))
+def write_seal(folder: Path, found: dict[str, dict[str, Any]]) -> None:
+    """Write the fingerprints of a folder's files.
+
+    Raises:
+        UserError: when the disk is full or may not be written.
+    """
     seal = {"format": FORMAT, "files": found, "sha256": _hash_tree(found)}
     write_whole(folder / SEAL, json.dumps(seal, indent=1) + "\n")
+
+
+def read_seal(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the fingerprints that the files of a folder had.
+
+    Raises:
+        OSError: when the seal cannot be read.
+        ValueError: when it was changed.
+    """
+    try:
+        seal = read_json(folder / SEAL)
+        found = seal["files"]
+        if seal["format"] == FORMAT and seal["sha256"] == _hash_tree(found):
+            return dict(found)
+    except (TypeError, KeyError):
+        pass
+    raise ValueError("was changed")
+
+
+def _seal(folder: Path) -> None:
+    write_seal(folder, fingerprints(folder, (name for name in files(folder) if name != SEAL)))
 
 
 def _hash_tree(tree: Any) -> str:
@@ -138,14 +163,11 @@ def _damage(folder: Path) -> str | None:
     """The first file that is not as the seal says, and how it differs; None for a whole folder."""
     key = os.path.abspath(folder)
     try:
-        seal = read_json(folder / SEAL)
-        wanted = seal["files"]
-        if seal["format"] != FORMAT or seal["sha256"] != _hash_tree(wanted):
-            return f"{SEAL} was changed"
+        wanted = read_seal(folder)
     except PermissionError as error:
         raise UserError(f"{folder / SEAL}: cannot be read: {error.strerror}") from None
-    except (OSError, ValueError, TypeError, KeyError):
-        return f"{SEAL} cannot be read"
+    except (OSError, ValueError):
+        return f"{SEAL} was changed"
     seen = {}
     for name, about in sorted(wanted.items()):
         try:

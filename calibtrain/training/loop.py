@@ -19,6 +19,7 @@ import jax
 from calibtrain.config import Config
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
+from calibtrain.storage.compiled import open_compiled
 from calibtrain.storage.places import place
 from calibtrain.training import checkpoint
 from calibtrain.training.engine import make_engine
@@ -134,7 +135,7 @@ def _train(
     cache: Path,
     make_evaluator: Callable[[Plan, RunFolder, Observer], Evaluator],
 ) -> list[Outcome]:
-    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     records = []
     for member, plan, run in zip(members, plans, runs, strict=True):
