@@ -16,8 +16,8 @@ from calibtrain.errors import UserError, shown
 _log = logging.getLogger(__name__)
 
 Rule = tuple[str, tuple[str, ...], Callable[[Any], str | None]]
-"""A section by its path, keys in it (an empty tuple means all), and what leaves them without effect, if anything
-does in a configuration."""
+"""A section by its path, keys in it (an empty tuple means all of them), and what leaves them
+without effect in a configuration, if anything does."""
 
 
 def _corpus(config: Config) -> str | None:
@@ -110,9 +110,9 @@ RULES: tuple[Rule, ...] = (
     ("checkpoints", ("times",), _saved_every),
     ("finetune", ("beta",), _not_preferences),
 )
-"""What overrides what. `context` and `budget` take one of their keys, and heads and losses have those
-of their kind only, so that nothing in them is overridden; a tokenizer's folder is looked at where it
-is opened (`data.tokenizer`)."""
+"""What overrides what. `context` and `budget` take one of their keys, and heads and losses have
+those of their kind only, so that nothing in them is overridden; a tokenizer's folder is looked at
+where it is opened (`data.tokenizer`)."""
 
 
 def overridden(config: Config) -> Iterator[tuple[str, Any, str, Any]]:

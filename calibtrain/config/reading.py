@@ -24,8 +24,8 @@ from calibtrain.storage.places import place, reached
 T = TypeVar("T", bound=Section)
 
 RESOLVED = "# Resolved by calibtrain, to be read by it: every default is written out."
-"""First line of a file that a study or a launcher made. Settings without effect in it were judged when
-they were given; they stay, because a run's hash counts them."""
+"""First line of a file that a study or a launcher made. Settings without effect in it were judged
+when they were given; they stay, because a run's hash counts them."""
 
 EXCLUSIVE = ("budget", "context")
 """Sections that take exactly one of their keys."""

@@ -41,7 +41,7 @@ _WORDS: dict[str, tuple[str, str]] = {
 class _Loader(yaml.SafeLoader):
     """Reads words as above, and wants every key to be a text, once; of bounded size and depth."""
 
-    yaml_implicit_resolvers: ClassVar[Any] = {}
+    yaml_implicit_resolvers: ClassVar[Any] = {}  # type: ignore[misc]
     yaml_constructors: ClassVar[Any] = {}
 
     def __init__(self, text: str):
