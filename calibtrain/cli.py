@@ -22,7 +22,7 @@ from calibtrain.commands.options import as_typed
 from calibtrain.commands.temperature import temperature_app
 from calibtrain.commands.tokenizers import tokenizer_app
 from calibtrain.commands.training import ablate, finetune, train
-from calibtrain.errors import UserError
+from calibtrain.errors import UserError, one_line
 from calibtrain.interruption import Interrupted, interruptible
 from calibtrain.output import say, telling
 
@@ -79,7 +79,7 @@ def main() -> None:
             code = command.main(standalone_mode=False)
             sys.stdout.flush()
     except UserError as error:
-        say("calibtrain: " + " ".join(str(error).split("\n")))
+        say("calibtrain: " + one_line(str(error)))
         code = 2
     except Interrupted as stop:
         say(f"calibtrain: stopped by {signal.Signals(stop.number).name}{stop.left}")
@@ -89,11 +89,11 @@ def main() -> None:
         code = 141
     except OSError as error:  # of standard output: files have their own messages
         drop_output()
-        say(f"calibtrain: {error.filename or 'output'}: {error.strerror or error}")
+        say("calibtrain: " + one_line(f"{error.filename or 'output'}: {error.strerror or error}"))
         code = 2
     except typer.exceptions.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        say(f"calibtrain: {' '.join(message.split())} In: {as_typed()} (see --help)")
+        say("calibtrain: " + one_line(f"{' '.join(message.split())} In: {as_typed()} (see --help)"))
         code = error.exit_code
     except typer.Abort:
         code = 130

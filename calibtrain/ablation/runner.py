@@ -22,7 +22,7 @@ from calibtrain.ablation.controls import ControlledArm, apply_controls, held_fix
 from calibtrain.ablation.records import describe_arm, is_done, result_of
 from calibtrain.ablation.result import SEED, write_result
 from calibtrain.ablation.study import expand, with_seeds
-from calibtrain.config import StudyConfig, config_hash, to_yaml
+from calibtrain.config import StudyConfig, config_hash, resolved_yaml
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
 from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
@@ -74,7 +74,7 @@ def run_study(
         folder.mkdir(parents=True, exist_ok=True)
     with RunFolder(folder).locked(), _Children() as children:
         (folder / "configs").mkdir(exist_ok=True)
-        write_whole(folder / "study.yaml", to_yaml(study))
+        write_whole(folder / "study.yaml", resolved_yaml(study))
         observer("", {"event": "arms", "names": names})
         slots: deque[int] = deque(range(jobs))
         records: dict[str, dict[str, Any]] = {}
@@ -166,7 +166,7 @@ def _train(
     """Train arms in a child process; returns what went wrong with all of them, if anything."""
     name = arms[0].name
     for arm in arms:
-        write_whole(folder / "configs" / f"{arm.name}.yaml", to_yaml(arm.config))
+        write_whole(folder / "configs" / f"{arm.name}.yaml", resolved_yaml(arm.config))
     command = [sys.executable, "-m", "calibtrain", "train"]
     command += [str(folder / "configs" / f"{name}.yaml"), "--run", str(folder / name)]
     for arm in arms[1:]:

@@ -1,7 +1,6 @@
 """The commands `import` and `export`: models of others as runs, and runs as models of others."""
 
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +11,8 @@ from calibtrain.storage.places import place
 
 
 def import_(
-    path: Annotated[Path, typer.Argument(help="A Hugging Face folder, or a GGUF file.")],
-    run: Annotated[Path, typer.Option(help="Run folder to make.")],
+    path: Annotated[str, typer.Argument(help="A Hugging Face folder, or a GGUF file.")],
+    run: Annotated[str, typer.Option(help="Run folder to make.")],
     corpus: Annotated[
         str | None,
         typer.Option(
@@ -42,7 +41,16 @@ def import_(
     """
     from calibtrain.exchange import import_model
 
-    summary = import_model(path, run, corpus=corpus, context=context, start=start, end=end, say=say)
+    folder = place(run)
+    summary = import_model(
+        place(path),
+        folder,
+        corpus=corpus,
+        context=context,
+        start=start,
+        end=end,
+        say=say,
+    )
     if as_json:
         print_json(summary)
         return
@@ -53,12 +61,12 @@ def import_(
     )
     for note in about["notes"]:
         say(f"note: {note}")
-    say(f"run: {run}    measure it: calibtrain evaluate {shlex.quote(str(run))}")
+    say(f"run: {folder}    measure it: calibtrain evaluate {shlex.quote(str(folder))}")
 
 
 def export(
     run: RunOrBucket,
-    path: Annotated[Path, typer.Argument(help="Folder to make.")],
+    path: Annotated[str, typer.Argument(help="Folder to make.")],
     as_json: AsJson = False,
 ) -> None:
     """Write a run's latest checkpoint as a folder that transformers loads.
@@ -67,10 +75,11 @@ def export(
     """
     from calibtrain.exchange import export_run
 
-    found = export_run(place(run), path)
+    folder = place(path)
+    found = export_run(place(run), folder)
     if as_json:
         print_json(found)
         return
-    print(f"{found['architecture']} of step {found['step']:,}: {path}")
+    print(f"{found['architecture']} of step {found['step']:,}: {folder}")
     for note in found["notes"]:
         say(f"note: {note}")

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from calibtrain.config.section import Section
+from calibtrain.errors import quoted
 
 
 class MarkovConfig(Section):
@@ -59,7 +60,7 @@ class CorpusConfig(Section):
         if name in ("kjv", "pydoc", "markov", "files") or (kind in ("tfds", "files") and rest):
             return name
         raise ValueError(
-            f"{name!r} is no corpus; allowed: kjv, pydoc, markov, files, files:GLOB, "
+            f"{quoted(name)} is no corpus; allowed: kjv, pydoc, markov, files, files:GLOB, "
             "tfds:NAME[/CONFIG]"
         )
 

@@ -39,8 +39,9 @@ from calibtrain.data.tokenizer_manifest import (
     read_file,
     read_manifest,
 )
-from calibtrain.errors import UserError
+from calibtrain.errors import UserError, shown
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
+from calibtrain.storage.places import place
 from calibtrain.storage.prepared import prepare_once
 
 _BATCH = 256  # documents encoded at once where a whole corpus goes by
@@ -305,19 +306,22 @@ def train_tokenizer(
 def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> Tokenizer:
     """The tokenizer that a configuration asks for: given, published, kept in `cache`, or trained.
 
-    `config.path` wins over everything else. A published or kept one is taken when it was trained
-    on the same corpus, with the same settings, by the same version of the trainer. A new one is
-    trained on the training split, checked to be lossless there, and kept; processes that want
-    the same one at the same time wait for the first. One that was damaged is trained again.
+    A folder at `config.path` must hold what the configuration says of it. A published or kept
+    tokenizer is taken when it was trained on the same corpus, with the same settings, by the same
+    version of the trainer. A new one is trained on the training split, checked to be lossless
+    there, and kept; processes that want the same one at the same time wait for the first. One that
+    was damaged is trained again.
 
     Raises:
         UserError: as `Tokenizer.load`, `train_tokenizer` and `Tokenizer.check_lossless` do.
     """
     if config.path is not None:
         try:
-            return Tokenizer.load(Path(config.path).expanduser())
+            tokenizer = Tokenizer.load(place(config.path))
         except UserError as error:
             raise UserError(f"tokenizer.path: {error}") from None
+        check_described(config, tokenizer.manifest)
+        return tokenizer
     if config.kind == BYTE_LEVEL:
         raise UserError(
             f"tokenizer.kind: {BYTE_LEVEL} is that of imported models and is not trained here; "
@@ -349,6 +353,41 @@ def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> To
             return False
 
     return Tokenizer.load(prepare_once(folder, fill, sound=sound))
+
+
+def check_described(config: TokenizerConfig, manifest: Manifest | None = None) -> None:
+    """Check that what a configuration says of the tokenizer at its `path` is what lies there.
+
+    Where every key is written out, as in a resolved configuration, defaults say nothing.
+
+    Args:
+        config: with a path or without.
+        manifest: of the folder; None reads it, and passes over a folder that cannot be read.
+
+    Raises:
+        UserError: for the first key that says something else.
+    """
+    if config.path is None:
+        return
+    try:
+        manifest = manifest or read_manifest(place(config.path))
+    except UserError:
+        return
+    coverage = manifest.settings.get("character_coverage")
+    found = {"kind": manifest.kind, "vocab_size": manifest.vocab_size}
+    fields = type(config).model_fields
+    resolved = config.model_fields_set == set(fields)
+    for name, value in {**found, "character_coverage": coverage}.items():
+        said = getattr(config, name)
+        silent = name not in config.model_fields_set or (
+            said == fields[name].default and (resolved or name not in found)
+        )
+        if said != value and not silent:
+            raise UserError(
+                f"tokenizer.{name}: {shown(said)} is not that of the tokenizer at tokenizer.path "
+                f"({config.path}), which has {shown(value)}; remove tokenizer.{name}, or the path "
+                "to train one"
+            )
 
 
 def published_folders() -> list[Path]:

@@ -8,7 +8,15 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from calibtrain.config import WAYS_TO_COMPUTE, Config, apply_overrides, read_tree, validate
+from calibtrain.config import (
+    WAYS_TO_COMPUTE,
+    Config,
+    apply_overrides,
+    check_effects,
+    read_text,
+    to_tree,
+    validate,
+)
 from calibtrain.data.examples import FIELDS, read_examples, split_examples
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import latest_step
@@ -30,7 +38,8 @@ def resolve(path: Path, overrides: Iterable[str] = ()) -> Config:
         UserError: for what is not allowed, a run that is none, and examples that cannot be read.
     """
     overrides = list(overrides)
-    tree = apply_overrides(read_tree(path), overrides)
+    text = read_text(path)
+    tree = apply_overrides(to_tree(text, str(path)), overrides)
     given = tree.get("finetune")
     if not isinstance(given, Mapping):
         raise UserError(
@@ -42,6 +51,7 @@ def resolve(path: Path, overrides: Iterable[str] = ()) -> Config:
     # what is wrong with it is said before anything is looked for
     with_budget = {"budget": {"steps": 1}, **tree}
     asked = validate(Config, with_budget, str(path), overrides)
+    check_effects(asked, text, str(path), overrides)
     settings, rows = asked.finetune, asked.batch.rows
     assert settings is not None
     if settings.objective == "dpo" and "loss" in tree:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from calibtrain.config import to_yaml
+from calibtrain.config import resolved_yaml
 from calibtrain.errors import UserError
 from calibtrain.launch.assignment import Assignment, LaunchedRun
 from calibtrain.launch.worker import STOPPED, ablate_command, train_command, watch
@@ -176,9 +176,9 @@ def _write_configurations(assignment: Assignment) -> None:
         path = _configuration(assignment, run)
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, to_yaml(run.config))
+        write_whole(path, resolved_yaml(run.config))
     if assignment.study is not None:
-        write_whole(_side_folder(assignment) / "study.yaml", to_yaml(assignment.study))
+        write_whole(_side_folder(assignment) / "study.yaml", resolved_yaml(assignment.study))
 
 
 def options(resources: Resources) -> dict[str, str | bool]:

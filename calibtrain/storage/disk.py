@@ -12,12 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from calibtrain.errors import UserError
-from calibtrain.storage.places import in_bucket, put, reached
+from calibtrain.storage.places import in_bucket, place, put, reached
 
 
 def cache_directory() -> Path:
-    """Where prepared data is kept: `$CALIBTRAIN_CACHE`, or `~/.cache/calibtrain`."""
-    return Path(os.environ.get("CALIBTRAIN_CACHE") or Path.home() / ".cache" / "calibtrain")
+    """Where prepared data is kept: `$CALIBTRAIN_CACHE`, or `~/.cache/calibtrain`.
+
+    Raises:
+        UserError: for a bucket, and without a home folder.
+    """
+    folder = place(os.environ.get("CALIBTRAIN_CACHE") or "~/.cache/calibtrain")
+    if in_bucket(folder):
+        raise UserError(f"CALIBTRAIN_CACHE: {folder}: must be a folder of a disk, not of a bucket")
+    return folder
 
 
 def make_folder(folder: Path) -> None:

@@ -38,7 +38,7 @@ def describe_run(
         "config_hash": config_hash(plan.config),
         "corpus": plan.corpus.provenance.to_dict(),
         "tokenizer": {
-            "kind": plan.config.tokenizer.kind,
+            "kind": plan.tokenizer.manifest.kind,
             "vocab_size": plan.tokenizer.vocab_size,
             "hash": plan.tokenizer.hash,
             "bytes_per_token": plan.store.bytes_per_token,
