@@ -12,7 +12,7 @@ from typing import Any
 from calibtrain.data.tokenizer_json import added_token, byte_level, tokenizer_tree
 from calibtrain.errors import UserError
 
-_NORMAL = 1  # tokenizer.ggml.token_type of pieces that text is made of
+_NORMAL, _USER_DEFINED = 1, 4  # tokenizer.ggml.token_type of pieces, and of other tokens of texts
 _KEY = "tokenizer.ggml."
 
 # Regular expressions of Llama 3 and of Qwen 2: they differ in how many digits go together.
@@ -69,7 +69,7 @@ def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
             "it is damaged"
         )
     added = [
-        added_token(index, token)
+        added_token(index, token, special=kind != _USER_DEFINED)
         for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind != _NORMAL
     ]

@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, ByteLevelBPE
+from calibtrain.data.added_tokens import ADDED_TEXT, AddedToken, text_tokens
+from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, ByteLevelBPE, read_entries
 from calibtrain.data.sentencepiece_model import exact_pieces, load_model, read_proto, specials_of
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.data.tokenizer_manifest import IMPORTED, MODEL_FILE, PADDED_TO, Manifest
@@ -16,10 +18,17 @@ from calibtrain.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Marks:
-    """What starts and what ends a document, as ids or as texts of added tokens; None: not said."""
+    """What starts and what ends a document, as ids or as texts of added tokens; None: not said.
+
+    Attributes:
+        start: of a document.
+        end: of a document.
+        others: texts of tokens that are marks too (padding, turns of a chat), and so never text.
+    """
 
     start: int | str | None
     end: int | str | None
+    others: Collection[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +60,26 @@ class ForeignTokenizer:
                 document.
         """
         try:
-            pieces = ByteLevelBPE(content, vocab_size)
-            specials = _frame(pieces, marks)
+            vocabulary, added = read_entries(content)
+            specials = _frame(vocabulary, added, vocab_size, marks)
+            text = text_tokens(added, _marks(added, specials, marks.others))
+            pieces = ByteLevelBPE(content, vocab_size, text)
+            _require_composed(pieces, text)
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
         notes = []
         settings: dict[str, Any] = {}
+        if text:
+            settings[ADDED_TEXT] = text
+        if framing := [
+            token.content
+            for token in added
+            if not token.is_special and token.id not in text and token.content
+        ]:
+            notes.append(
+                f"its tokenizer.json calls {_few(framing)} text, but its configuration calls "
+                "them marks: no text is read as such"
+            )
         if pieces.left_out:
             settings["left_out"] = pieces.left_out
             notes.append(
@@ -72,7 +95,7 @@ class ForeignTokenizer:
         tokenizer = _ours(BYTE_LEVEL, vocab_size, settings, content, specials)
         if specials["bos"] == specials["eos"]:
             notes.append("the token that ends a document also starts the next one")
-        _require_lossless(tokenizer, " ".join(pieces.added), source)
+        _require_lossless(tokenizer, " ".join(token.content for token in added), source)
         return cls(tokenizer, tuple(notes))
 
     @classmethod
@@ -125,7 +148,9 @@ def find_tokenizer(
     if tree.is_file():
         try:
             content = tree.read_bytes()
-            return ForeignTokenizer.byte_level(content, vocab_size, marks, str(tree)), [tree]
+            found = ForeignTokenizer.byte_level(content, vocab_size, marks, str(tree))
+            _require_their_ids(content, found.tokenizer, str(tree))
+            return found, [tree]
         except UserError as error:
             reasons.append(str(error))
     if not reasons:
@@ -172,39 +197,82 @@ def _sentencepiece_kind(content: bytes, source: str) -> str:
     return kinds[kind]
 
 
-def _frame(pieces: ByteLevelBPE, marks: Marks) -> dict[str, int]:
+def _frame(
+    vocabulary: Mapping[str, int], added: Sequence[AddedToken], vocab_size: int, marks: Marks
+) -> dict[str, int]:
     """Ids of document start and end. A model without a start was trained on ends between texts."""
-    end = _added(pieces, marks.end, "ends")
+
+    def found(mark: int | str | None, does: str) -> int | None:
+        if mark is None:
+            return None
+        if isinstance(mark, str):
+            if mark not in contents:
+                raise UserError(
+                    f"{mark!r}, which {does} a document, is not an added token of {JSON_FILE}; "
+                    f"allowed: {_few(contents)}"
+                )
+            return next(token.id for token in added if token.content == mark)
+        if not 0 <= mark < vocab_size:
+            raise UserError(
+                f"id {mark}, which {does} a document, is not in the vocabulary of {vocab_size:,}"
+            )
+        piece = next((piece for piece, index in vocabulary.items() if index == mark), None)
+        if piece is not None and piece not in contents:
+            option = {"starts": "--start", "ends": "--end"}[does]
+            raise UserError(
+                f"id {mark}, which {does} a document, is {piece!r}, a piece of text; "
+                f"name an added token with {option}: {_few(contents)}"
+            )
+        return mark
+
+    contents = [token.content for token in added]
+    end = found(marks.end, "ends")
     if end is None:
         raise UserError(
             "no token ends a document: the model names no eos; name one of its added tokens with "
-            f"--end: {_some(pieces)}"
+            f"--end: {_few(contents)}"
         )
-    start = _added(pieces, marks.start, "starts")
+    start = found(marks.start, "starts")
     return {"bos": end if start is None else start, "eos": end}
 
 
-def _added(pieces: ByteLevelBPE, mark: int | str | None, does: str) -> int | None:
-    if mark is None:
-        return None
-    if isinstance(mark, str):
-        if mark not in pieces.added:
+def _marks(
+    added: Sequence[AddedToken], frame: Mapping[str, int], others: Collection[str]
+) -> set[int]:
+    """Ids of added tokens that the model's configuration uses as marks."""
+    return {*frame.values(), *(token.id for token in added if token.content in others)}
+
+
+def _require_composed(pieces: ByteLevelBPE, text: Collection[int]) -> None:
+    """Refuse an added token that its tokenizer would change before it looks for it."""
+    for token in pieces.tokens if pieces.left_out else ():
+        composed = unicodedata.is_normalized("NFC", token.content)
+        if token.id in text and token.flags["normalized"] and not composed:
             raise UserError(
-                f"{mark!r}, which {does} a document, is no added token of {JSON_FILE}; allowed: "
-                f"{_some(pieces)}"
+                f"{JSON_FILE}: added token {token.content!r} is composed ({pieces.left_out}) "
+                "before it is looked for, which does not come back; only a lossless tokenizer can "
+                "be used"
             )
-        return pieces.added[mark]
-    if not 0 <= mark < len(pieces.pieces):
-        raise UserError(f"id {mark}, which {does} a document, is not in the vocabulary")
-    if pieces.pieces[mark]:
-        option = {"starts": "--start", "ends": "--end"}[does]
-        raise UserError(
-            f"id {mark}, which {does} a document, is {pieces.pieces[mark]!r}, a piece of text; "
-            f"name an added token with {option}: {_some(pieces)}"
-        )
-    return mark
 
 
-def _some(pieces: ByteLevelBPE) -> str:
-    names = list(pieces.added)
+def _require_their_ids(content: bytes, tokenizer: Tokenizer, source: str) -> None:
+    """Refuse a file whose added tokens have other ids than the tokenizers package gives them."""
+    from tokenizers import Tokenizer as Theirs
+
+    try:
+        theirs = Theirs.from_str(content.decode())
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{source}: cannot be used: {error}") from None
+    _, added = read_entries(content)
+    used = {*tokenizer.manifest.settings.get(ADDED_TEXT, ()), tokenizer.bos_id, tokenizer.eos_id}
+    for token in added:
+        own = theirs.token_to_id(token.content)
+        if token.id in used and own != token.id:
+            raise UserError(
+                f"{source}: added token {token.content!r} has id {token.id}, but the tokenizers "
+                f"package numbers it {own}; number added tokens on from the vocabulary's last"
+            )
+
+
+def _few(names: Sequence[str]) -> str:
     return json.dumps(names[:8], ensure_ascii=False) + (" ..." if len(names) > 8 else "")

@@ -163,7 +163,10 @@ def test_a_context_beyond_the_model_and_a_run_that_is_there(tmp_path: Path) -> N
             ["add_prefix_space"],
         ),
         ({"model": {"type": "WordPiece", "vocab": {}}}, ["WordPiece"]),
-        ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}, ["no piece for"]),
+        (
+            {"model": {"type": "BPE", "vocab": {"a": 3}, "merges": []}},
+            ["no piece for 207 of the 208 bytes"],
+        ),
         ({"pre_tokenizer": "ByteLevel"}, ['pre_tokenizer holds "ByteLevel"', "pretokenizers"]),
         ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": 3}}, ['"pretokenizers": 3']),
         ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": ["x"]}}, ['holds "x"']),
@@ -191,7 +194,7 @@ def test_a_tokenizer_that_loses_text(parts: Any, words: list[str], tmp_path: Pat
 )
 def test_what_is_no_tokenizer(content: bytes, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "folder", *random_model(), tokenizer=content)
-    assert "tokenizer.json is no tokenizer" in refused(folder, tmp_path)
+    assert "tokenizer.json is not a tokenizer" in refused(folder, tmp_path)
 
 
 def test_sentencepiece_that_puts_a_space_before_a_text_is_refused(tmp_path: Path) -> None:
