@@ -115,6 +115,16 @@ def read_entries(content: bytes) -> tuple[Mapping[str, int], tuple[AddedToken, .
     return vocabulary, added
 
 
+def added_of(content: bytes) -> list[AddedToken]:
+    """The added tokens of a `tokenizer.json` of any kind; UserError where it is not one."""
+    try:
+        return read_added_tokens(parse_json(content))
+    except ValueError as error:
+        raise UserError(f"{JSON_FILE} is not a tokenizer ({error})") from None
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{JSON_FILE} is not a tokenizer; it is damaged or cut short") from None
+
+
 def _parse(content: bytes) -> dict[str, Any]:
     reason = "it is damaged or cut short"
     try:

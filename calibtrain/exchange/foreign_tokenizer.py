@@ -9,11 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.data.added_tokens import ADDED_TEXT, AddedToken, text_tokens
-from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, ByteLevelBPE, read_entries
-from calibtrain.data.sentencepiece_model import exact_pieces, load_model, read_proto, specials_of
+from calibtrain.data.byte_level_bpe import (
+    BYTE_LEVEL,
+    JSON_FILE,
+    ByteLevelBPE,
+    added_of,
+    read_entries,
+)
+from calibtrain.data.sentencepiece_model import (
+    SPACE_MARK,
+    exact_pieces,
+    load_model,
+    read_proto,
+    specials_of,
+)
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.data.tokenizer_manifest import IMPORTED, MODEL_FILE, PADDED_TO, Manifest
 from calibtrain.errors import UserError
+from calibtrain.exchange.side_files import require_agreement
+from calibtrain.exchange.tokenizer_files import gives_same_ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +106,8 @@ class ForeignTokenizer:
                 f"its tokenizer has no piece for {len(pieces.absent)} of the 256 bytes "
                 f"({pieces.absent.hex(' ')}): texts that hold one are refused"
             )
+        if spare := vocab_size - len({*vocabulary.values(), *(token.id for token in added)}):
+            notes.append(f"the model has {spare:,} rows that its tokenizer has no entry for")
         tokenizer = _ours(BYTE_LEVEL, vocab_size, settings, content, specials)
         if specials["bos"] == specials["eos"]:
             notes.append("the token that ends a document also starts the next one")
@@ -128,11 +144,17 @@ class ForeignTokenizer:
 
 
 def find_tokenizer(
-    folder: Path, vocab_size: int, marks: Marks
+    folder: Path, vocab_size: int, marks: Marks, declared: Sequence[AddedToken] = ()
 ) -> tuple[ForeignTokenizer, list[Path]]:
     """The tokenizer of a Hugging Face folder, and the files it was read from.
 
     `tokenizer.model` is taken where it is lossless, else `tokenizer.json` where that is.
+
+    Args:
+        folder: of the model.
+        vocab_size: rows of its embedding.
+        marks: what frames a document.
+        declared: added tokens that other files of the folder list.
 
     Raises:
         UserError: where neither can be used, saying why.
@@ -141,14 +163,18 @@ def find_tokenizer(
     model, tree = folder / MODEL_FILE, folder / JSON_FILE
     if model.is_file():
         try:
-            content = model.read_bytes()
-            return ForeignTokenizer.sentencepiece(content, vocab_size, str(model)), [model]
+            content = _read(model)
+            found = ForeignTokenizer.sentencepiece(content, vocab_size, str(model))
+            beside = _read(tree) if tree.is_file() else None
+            return _beside(found, content, beside, marks, declared, folder), [model]
         except UserError as error:
             reasons.append(str(error))
     if tree.is_file():
         try:
-            content = tree.read_bytes()
+            content = _read(tree)
             found = ForeignTokenizer.byte_level(content, vocab_size, marks, str(tree))
+            framing = {*marks.others, *(x for x in (marks.start, marks.end) if type(x) is str)}
+            require_agreement(declared, read_entries(content)[1], framing, folder)
             _require_their_ids(content, found.tokenizer, str(tree))
             return found, [tree]
         except UserError as error:
@@ -156,6 +182,44 @@ def find_tokenizer(
     if not reasons:
         raise UserError(f"{folder}: has no tokenizer; wanted: {JSON_FILE} or {MODEL_FILE}")
     raise UserError("; ".join(reasons))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _beside(
+    found: ForeignTokenizer,
+    model: bytes,
+    tree: bytes | None,
+    marks: Marks,
+    declared: Sequence[AddedToken],
+    folder: Path,
+) -> ForeignTokenizer:
+    """A SentencePiece model with notes on the files beside it, which transformers would read too.
+
+    Raises:
+        UserError: where those add a token that is text and that the model does not know.
+    """
+    proto = read_proto(model)
+    kind = type(proto).SentencePiece
+    own = {
+        piece.piece.replace(SPACE_MARK, " ") for piece in proto.pieces if piece.type != kind.NORMAL
+    }
+    added = [*declared, *(added_of(tree) if tree is not None else ())]
+    for token in added:
+        if token.flags.get("special") is False and token.content not in own | {*marks.others, ""}:
+            raise UserError(
+                f"{folder}: added token {token.content!r} is text, and {MODEL_FILE} does not "
+                "know it as a token of its own"
+            )
+    if tree is None or gives_same_ids(tree, found.tokenizer):
+        return found
+    note = f"{JSON_FILE} gives other tokens than {MODEL_FILE}, which is used"
+    return dataclasses.replace(found, notes=(*found.notes, note))
 
 
 def _ours(

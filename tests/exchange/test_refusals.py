@@ -53,7 +53,7 @@ def refused(folder: Path, tmp_path: Path, **options: Any) -> str:
         ({"auto_map": {"AutoModel": "x.py"}}, ["auto_map"]),
         ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor"]),
         ({"rope_scaling": "yarn"}, ["rope_scaling", "'yarn'"]),
-        ({"rms_norm_eps": "small"}, ["norm_epsilon", "small"]),
+        ({"rms_norm_eps": "small"}, ["rms_norm_eps", "small"]),
         ({"hidden_size": "absent"}, ["hidden_size", "missing"]),
         ({"hidden_size": -3}, ["hidden_size", "-3"]),
         ({"num_attention_heads": 3}, ["heads"]),
