@@ -37,8 +37,8 @@ from calibtrain.models.huggingface.safetensors_folder import SafetensorsFolder
 
 CONFIG = "config.json"
 _EMBEDDING, _UNEMBEDDING = EMBEDDING.huggingface, UNEMBEDDING.huggingface
-_SPARE = (ROPE_FACTORS, "rotary_emb.inv_freq")
-"""Ends of names of tensors that repeat what the architecture says: rotary frequencies."""
+_FREQUENCIES = "rotary_emb.inv_freq"
+"""End of the names of tensors that repeat what `config.json` says of rotary frequencies."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +67,7 @@ class Pretrained:
 
     def parameters(self, network: Network) -> Params:
         """Its parameters; see `models.huggingface.parameters.read_parameters`."""
-        spare = {name for name in self.tensors.shapes if name.endswith(_SPARE)}
-        return read_parameters(network, self.tensors, spare)
+        return read_parameters(network, self.tensors, spare_tensors(self.tensors))
 
     def checksums(self) -> dict[str, str]:
         """Hex SHA-256 of its files."""
@@ -103,6 +102,13 @@ def open_pretrained(path: Path, *, start: str | None = None, end: str | None = N
             "(pickled weights, as in .bin and .pt files, are never read)"
         )
     return _open_gguf(path, start, end)
+
+
+def spare_tensors(tensors: Tensors) -> set[str]:
+    """Names of the tensors that say nothing new: rotary frequencies, and factors on them."""
+    if tensors.naming == "gguf":
+        return {ROPE_FACTORS} & {*tensors.shapes}  # compared with the architecture's
+    return {name for name in tensors.shapes if name.endswith(_FREQUENCIES)}
 
 
 def require_packages() -> None:
@@ -151,6 +157,10 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
         model = architecture.model.model_copy(update={"tied": True, "embedding_scale": True})
         architecture = dataclasses.replace(architecture, model=model)
     notes += sampling_notes(folder, size)
+    if spare_tensors(tensors):
+        notes.append(
+            f"its {_FREQUENCIES} are not read, as transformers does not: config.json says them"
+        )
     if not (start or end):
         notes += _frame_notes(tokenizer.tokenizer, first, last)
     return Pretrained(
@@ -166,7 +176,7 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
 
 
 def _frame_notes(tokenizer: Tokenizer, first: Sequence[int], last: Sequence[int]) -> list[str]:
-    """What `config.json` says of document start and end and a SentencePiece model does otherwise."""
+    """What `config.json` says of document start and end, where the tokenizer says otherwise."""
     found = []
     for key, ids, own in (
         ("bos_token_id", first, tokenizer.bos_id),
@@ -189,9 +199,6 @@ def _open_gguf(path: Path, start: str | None, end: str | None) -> Pretrained:
         start=start or (first[0] if first else None), end=end or (last[0] if last else None)
     )
     spelled = tokenizer_json(metadata, str(path))
-    entries = len(metadata["tokenizer.ggml.tokens"])
-    if entries != size:
-        raise UserError(f"{path}: has {entries:,} tokens, and {size:,} rows of its embedding")
     tokenizer = ForeignTokenizer.byte_level(spelled, size, marks, str(path))
     return Pretrained(
         path=path,

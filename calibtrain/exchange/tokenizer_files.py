@@ -69,7 +69,7 @@ def _names(content: bytes) -> dict[int, str]:
 
 
 def gives_same_ids(content: bytes, tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizers package reads a `tokenizer.json`, and cuts texts as a tokenizer does."""
+    """Whether the tokenizers package gives our ids for a `tokenizer.json`, on texts to try."""
     from tokenizers import Tokenizer as Theirs
 
     try:

@@ -1,8 +1,8 @@
 """The keys of a `config.json`: which of them the code of transformers reads for our model types.
 
 Its classes for `llama`, `mistral`, `qwen2` and `qwen3` read few keys; the others that are named
-here belong to models akin (Gemma, Granite, Cohere, mixtures of experts) or to other programs. A file
-that sets one of those was not made for the plain architecture.
+here belong to models akin (Gemma, Granite, Cohere, mixtures of experts) or to other programs. A
+file that sets one of those was not made for the plain architecture.
 """
 
 import math
@@ -32,8 +32,8 @@ CONFIG_KEYS = KeyRules(
         cache_implementation max_seq_len max_sequence_length seq_length model_max_length
         keys_to_ignore_at_inference is_llama_config _flash_attn_2_enabled use_flash_attn*
 
-        initializer_range *dropout *_pdrop *dropout_prob gradient_checkpointing* router_aux_loss_coef
-        label_smoothing* neftune* z_loss*
+        initializer_range *dropout *_pdrop *dropout_prob gradient_checkpointing*
+        router_aux_loss_coef label_smoothing* neftune* z_loss*
 
         max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty
         temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size

@@ -16,7 +16,7 @@ from calibtrain.models.huggingface.parameters import listed
 
 Neutral = tuple[Any, ...] | Callable[[Any], bool]
 """Values that ask for nothing, beside null; or whether a value does."""
-_EMPTY = (None, False, "", [], {})
+_EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class KeyRules:
 
 
 def names(text: str) -> re.Pattern[str]:
-    """The expression that matches each of some names, which white space parts; `*` is any end."""
+    """The expression that matches each of some names, which white space parts; `*` is any text."""
     return re.compile("|".join(re.escape(name).replace(r"\*", ".*") for name in text.split()))
 
 
