@@ -63,18 +63,23 @@ def require_distinct(vocabulary: Mapping[str, int], added: Sequence[AddedToken])
     Raises:
         UserError: naming the first.
     """
+    damaged = "the file is damaged"
     names: dict[int, str] = {}
     ids = dict(vocabulary)
     entries = [*vocabulary.items(), *((token.content, token.id) for token in added)]
     for content, index in entries:
         if names.setdefault(index, content) != content:
-            raise UserError(f"id {index} is both {names[index]!r} and {content!r}; it is damaged")
+            raise UserError(
+                f"id {index} is both {names[index][:60]!r} and {content[:60]!r}; it is damaged"
+            )
         if ids.setdefault(content, index) != index:
-            raise UserError(f"{content!r} has the ids {ids[content]} and {index}; it is damaged")
+            raise UserError(
+                f"{content[:60]!r} has the ids {ids[content]} and {index}; it is damaged"
+            )
     contents = [token.content for token in added]
     for content in contents:
         if contents.count(content) > 1 and len({*contents}) < len(contents):
-            raise UserError(f"added token {content!r} is listed twice; it is damaged")
+            raise UserError(f"added token {content[:60]!r} is listed twice; {damaged}")
 
 
 def text_tokens(added: Sequence[AddedToken], marks: Collection[int]) -> list[int]:
@@ -92,15 +97,17 @@ def text_tokens(added: Sequence[AddedToken], marks: Collection[int]) -> list[int
     for token in added:
         for name in _FLAGS:
             if type(token.flags.get(name)) is not bool:
-                said = f"is {token.flags[name]!r}" if name in token.flags else "is missing"
+                said = (
+                    f"is {str(token.flags[name])[:60]!r}" if name in token.flags else "is missing"
+                )
                 raise UserError(
-                    f"added token {token.content!r}: {name} {said}; it must be true or false"
+                    f"added token {token.content[:60]!r}: {name} {said}; it must be true or false"
                 )
         if token.is_special or token.id in marks or not token.content:
             continue
         if taking := [name for name in ("lstrip", "rstrip") if token.flags[name]]:
             raise UserError(
-                f"added token {token.content!r} takes the white space beside it "
+                f"added token {token.content[:60]!r} takes the white space beside it "
                 f"({', '.join(taking)}), which does not come back byte for byte; only a lossless "
                 "tokenizer can be used"
             )

@@ -210,20 +210,20 @@ def _spell(
         except KeyError:
             if entry not in texts:
                 raise UserError(
-                    f"{JSON_FILE}: entry {index} ({entry!r}) is not spelled in bytes"
+                    f"{JSON_FILE}: entry {index} ({entry[:60]!r}) is not spelled in bytes"
                 ) from None
     for token in added:
         try:
             own = token.content.encode()
         except UnicodeEncodeError:
             raise UserError(
-                f"{JSON_FILE}: added token {token.content!r} holds a lone surrogate, which has no "
-                "UTF-8 bytes"
+                f"{JSON_FILE}: added token {token.content[:60]!r} holds a lone surrogate, which "
+                "has no UTF-8 bytes"
             ) from None
         if pieces[token.id] not in (b"", own):
             raise UserError(
-                f"{JSON_FILE}: entry {token.id} stands for the text {token.content!r} as an added "
-                f"token, and for the bytes {pieces[token.id]!r} as a piece"
+                f"{JSON_FILE}: entry {token.id} stands for the text {token.content[:60]!r} as an "
+                f"added token, and for the bytes {pieces[token.id][:60]!r} as a piece"
             )
         pieces[token.id] = own
     absent = [value for value in sorted(_NEEDED) if letters[value] not in vocabulary]
@@ -272,5 +272,5 @@ def _build(
     try:
         encoder = Tokenizer.from_str(json.dumps(plain))
     except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"{JSON_FILE} cannot be used: {error}") from None
+        raise UserError(f"{JSON_FILE} cannot be used: {str(error)[:200]}") from None
     return encoder, ids

@@ -213,7 +213,7 @@ def _beside(
     for token in added:
         if token.flags.get("special") is False and token.content not in own | {*marks.others, ""}:
             raise UserError(
-                f"{folder}: added token {token.content!r} is text, and {MODEL_FILE} does not "
+                f"{folder}: added token {token.content[:60]!r} is text, and {MODEL_FILE} does not "
                 "know it as a token of its own"
             )
     if tree is None or gives_same_ids(tree, found.tokenizer):
@@ -272,8 +272,8 @@ def _frame(
         if isinstance(mark, str):
             if mark not in contents:
                 raise UserError(
-                    f"{mark!r}, which {does} a document, is not an added token of {JSON_FILE}; "
-                    f"allowed: {_few(contents)}"
+                    f"{mark[:60]!r}, which {does} a document, is not an added token of "
+                    f"{JSON_FILE}; allowed: {_few(contents)}"
                 )
             return next(token.id for token in added if token.content == mark)
         if not 0 <= mark < vocab_size:
@@ -284,7 +284,7 @@ def _frame(
         if piece is not None and piece not in contents:
             option = {"starts": "--start", "ends": "--end"}[does]
             raise UserError(
-                f"id {mark}, which {does} a document, is {piece!r}, a piece of text; "
+                f"id {mark}, which {does} a document, is {piece[:60]!r}, a piece of text; "
                 f"name an added token with {option}: {_few(contents)}"
             )
         return mark
@@ -313,7 +313,7 @@ def _require_composed(pieces: ByteLevelBPE, text: Collection[int]) -> None:
         composed = unicodedata.is_normalized("NFC", token.content)
         if token.id in text and token.flags["normalized"] and not composed:
             raise UserError(
-                f"{JSON_FILE}: added token {token.content!r} is composed ({pieces.left_out}) "
+                f"{JSON_FILE}: added token {token.content[:60]!r} is composed ({pieces.left_out}) "
                 "before it is looked for, which does not come back; only a lossless tokenizer can "
                 "be used"
             )
@@ -326,17 +326,19 @@ def _require_their_ids(content: bytes, tokenizer: Tokenizer, source: str) -> Non
     try:
         theirs = Theirs.from_str(content.decode())
     except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"{source}: cannot be used: {error}") from None
+        raise UserError(f"{source}: cannot be used: {str(error)[:200]}") from None
     _, added = read_entries(content)
     used = {*tokenizer.manifest.settings.get(ADDED_TEXT, ()), tokenizer.bos_id, tokenizer.eos_id}
     for token in added:
         own = theirs.token_to_id(token.content)
         if token.id in used and own != token.id:
             raise UserError(
-                f"{source}: added token {token.content!r} has id {token.id}, but the tokenizers "
-                f"package numbers it {own}; number added tokens on from the vocabulary's last"
+                f"{source}: added token {token.content[:60]!r} has id {token.id}, but the "
+                f"tokenizers package numbers it {own}; number added tokens on from the vocabulary's last"
             )
 
 
 def _few(names: Sequence[str]) -> str:
-    return json.dumps(names[:8], ensure_ascii=False) + (" ..." if len(names) > 8 else "")
+    return json.dumps([name[:60] for name in names[:8]], ensure_ascii=False) + (
+        " ..." if len(names) > 8 else ""
+    )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from calibtrain.data.byte_level_bpe import BYTE_LEVEL
+from calibtrain.data.byte_level_bpe import BYTE_LEVEL, added_of
 from calibtrain.data.gguf_tokenizer import tokenizer_json
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
@@ -31,6 +31,7 @@ from calibtrain.models.huggingface.gguf_file import (
     GGUFFile,
     read_gguf_architecture,
 )
+from calibtrain.models.huggingface.keys import shown
 from calibtrain.models.huggingface.names import EMBEDDING, UNEMBEDDING
 from calibtrain.models.huggingface.parameters import Tensors, read_parameters
 from calibtrain.models.huggingface.safetensors_folder import SafetensorsFolder
@@ -162,7 +163,7 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
             f"its {_FREQUENCIES} are not read, as transformers does not: config.json says them"
         )
     if not (start or end):
-        notes += _frame_notes(tokenizer.tokenizer, first, last)
+        notes += _frame_notes(tokenizer.tokenizer, {"bos": first, "eos": last}, named)
     return Pretrained(
         path=folder,
         format="safetensors",
@@ -175,15 +176,26 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
     )
 
 
-def _frame_notes(tokenizer: Tokenizer, first: Sequence[int], last: Sequence[int]) -> list[str]:
-    """What `config.json` says of document start and end, where the tokenizer says otherwise."""
+def _frame_notes(
+    tokenizer: Tokenizer, ids: Mapping[str, Sequence[int]], named: Mapping[str, Any]
+) -> list[str]:
+    """Where what the files call document start and end is not what is used."""
+    own = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+    texts = {}
+    if tokenizer.manifest.kind == BYTE_LEVEL and tokenizer.model is not None:
+        texts = {token.id: token.content for token in added_of(tokenizer.model)}
     found = []
-    for key, ids, own in (
-        ("bos_token_id", first, tokenizer.bos_id),
-        ("eos_token_id", last, tokenizer.eos_id),
-    ):
-        if ids and own not in ids:
-            found.append(f"{CONFIG} has {key} {ids[0]}; the tokenizer's own, {own}, is used")
+    for name, used in own.items():
+        if ids[name] and used not in ids[name]:
+            found.append(
+                f"{CONFIG} has {name}_token_id {ids[name][0]}; the tokenizer's, {used}, is used"
+            )
+        text = content(named.get(f"{name}_token"))
+        if ids[name] and text is not None and texts.get(used, text) != text:
+            found.append(
+                f"tokenizer_config.json has {name}_token {shown(text)}; the {name}_token_id of "
+                f"{CONFIG}, {used}, is used"
+            )
     return found
 
 

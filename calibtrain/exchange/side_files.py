@@ -12,7 +12,7 @@ from calibtrain.data.added_tokens import AddedToken, read_added_tokens
 from calibtrain.data.byte_level_bpe import JSON_FILE
 from calibtrain.errors import UserError
 from calibtrain.exchange.tokenizer_files import TOKENIZER_CONFIG
-from calibtrain.models.huggingface.keys import KeyRules, names
+from calibtrain.models.huggingface.keys import KeyRules, names, shown
 from calibtrain.storage.json_text import read_json
 
 GENERATION_CONFIG, SPECIALS_MAP = "generation_config.json", "special_tokens_map.json"
@@ -87,7 +87,7 @@ def token_ids(tree: Mapping[str, Any], key: str, vocab_size: int, source: str) -
     ids = value if isinstance(value, list) else [value]
     if not ids or not all(type(index) is int and 0 <= index < vocab_size for index in ids):
         raise UserError(
-            f"{source}: {key} is {str(value)[:80]!s}; it must be a whole number from 0 to "
+            f"{source}: {key} is {shown(value)}; it must be a whole number from 0 to "
             f"{vocab_size - 1}, in the vocabulary, or a list of such"
         )
     return ids
@@ -97,6 +97,9 @@ def read_tokenizer_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """The contents of `tokenizer_config.json`, empty where there is none; and notes on its keys."""
     path = folder / TOKENIZER_CONFIG
     tree = read_object(path) or {}
+    for key in ("bos_token", "eos_token"):
+        if tree.get(key) is not None and content(tree[key]) is None:
+            raise UserError(f"{path}: {key} is {shown(tree[key])}; it must be the text of a token")
     return tree, _TOKENIZER_KEYS.review(tree, str(path))
 
 
@@ -156,7 +159,7 @@ def declared_tokens(folder: Path, named: Mapping[str, Any]) -> list[AddedToken]:
     known = {token.content for token in found}
     for text, index in beside.items():
         if type(index) is not int or index < 0:
-            raise UserError(f"{path}: {text[:40]!r} is {str(index)[:40]}; it must be an id")
+            raise UserError(f"{path}: {shown(text)} is {shown(index)}; it must be an id")
         if text not in known:
             found.append(AddedToken(index, text, {}))
     return found
@@ -181,7 +184,7 @@ def require_agreement(
         if found is None:
             if token.flags.get("special") is False:
                 raise UserError(
-                    f"{folder / TOKENIZER_CONFIG}: added token {token.content!r} is text, and "
+                    f"{folder / TOKENIZER_CONFIG}: added token {shown(token.content)} is text, and "
                     f"{JSON_FILE} lacks it"
                 )
             continue
@@ -192,6 +195,6 @@ def require_agreement(
             theirs = found.id if name == "id" else found.flags.get(name)
             if value is not None and value != theirs:
                 raise UserError(
-                    f"{folder / TOKENIZER_CONFIG}: added token {token.content!r}: {name} is "
-                    f"{value!r}, in {JSON_FILE} {theirs!r}; make them agree"
+                    f"{folder / TOKENIZER_CONFIG}: added token {shown(token.content)}: {name} is "
+                    f"{shown(value)}, in {JSON_FILE} {shown(theirs)}; make them agree"
                 )

@@ -52,7 +52,7 @@ def refused(folder: Path, tmp_path: Path, **options: Any) -> str:
         ({"quantization_config": {"bits": 4}}, ["quantization_config"]),
         ({"auto_map": {"AutoModel": "x.py"}}, ["auto_map"]),
         ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor"]),
-        ({"rope_scaling": "yarn"}, ["rope_scaling", "'yarn'"]),
+        ({"rope_scaling": "yarn"}, ["rope_scaling", '"yarn"']),
         ({"rms_norm_eps": "small"}, ["rms_norm_eps", "small"]),
         ({"hidden_size": "absent"}, ["hidden_size", "missing"]),
         ({"hidden_size": -3}, ["hidden_size", "-3"]),
@@ -65,10 +65,10 @@ def refused(folder: Path, tmp_path: Path, **options: Any) -> str:
         ({"num_hidden_layers": 3}, ["lacks", "model.layers.2."]),
         ({"vocab_size": 300}, ["300", "384 rows"]),
         ({"vocab_size": 10**13}, ["vocab_size", "384 rows"]),
-        ({"model_type": ["llama"]}, ["model_type ['llama']", "llama, mistral"]),
+        ({"model_type": ["llama"]}, ['model_type ["llama"]', "llama, mistral"]),
         ({"architectures": 3}, ["architectures is 3", "list of names"]),
         ({"layer_types": 3}, ["layer_types is 3", "list of names"]),
-        ({"head_dim": {"of": 8}}, ["head_dim", "{'of': 8}"]),
+        ({"head_dim": {"of": 8}}, ["head_dim", '{"of": 8}']),
     ],
 )
 def test_a_configuration_that_asks_for_something_else(

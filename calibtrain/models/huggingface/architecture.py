@@ -11,6 +11,7 @@ from typing import Any
 from calibtrain.config import ModelConfig, RopeScalingConfig, validate
 from calibtrain.errors import UserError
 from calibtrain.models.huggingface.config_keys import CONFIG_KEYS, by_architecture
+from calibtrain.models.huggingface.keys import shown
 from calibtrain.models.huggingface.rope import number, read_rope
 
 FAMILY = {
@@ -53,11 +54,13 @@ def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
     """
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILY:
-        raise UserError(f"{source}: model_type {kind!r} is not known; allowed: {', '.join(FAMILY)}")
+        raise UserError(
+            f"{source}: model_type {shown(kind)} is not known; allowed: {', '.join(FAMILY)}"
+        )
     classes = _names(tree, "architectures", source) or [FAMILY[kind]]
     if FAMILY[kind] not in classes:
         raise UserError(
-            f"{source}: architectures {classes} is no language model of type {kind}; "
+            f"{source}: architectures {shown(classes)} is not a language model of type {kind}; "
             f"allowed: {FAMILY[kind]}"
         )
     width, heads = _whole(tree, "hidden_size", source), _whole(tree, "num_attention_heads", source)
@@ -83,7 +86,7 @@ def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
     rope = read_rope(tree, source)
     tied = tree.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
-        raise UserError(f"{source}: tie_word_embeddings is {tied!r}; it must be true or false")
+        raise UserError(f"{source}: tie_word_embeddings is {shown(tied)}; it must be true or false")
     model = {
         "width": width,
         "depth": depth,
@@ -111,7 +114,7 @@ def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
 def _whole(tree: Mapping[str, Any], key: str, source: str) -> int:
     value = tree.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        said = f"is {value!r}" if key in tree else "is missing"
+        said = f"is {shown(value)}" if key in tree else "is missing"
         raise UserError(f"{source}: {key} {said}; it must be a whole number of at least 1")
     return value
 
@@ -122,7 +125,7 @@ def _names(tree: Mapping[str, Any], key: str, source: str) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise UserError(f"{source}: {key} is {value!r}; it must be a list of names")
+        raise UserError(f"{source}: {key} is {shown(value)}; it must be a list of names")
     return value
 
 

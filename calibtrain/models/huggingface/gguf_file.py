@@ -60,6 +60,7 @@ class GGUFFile:
             raise UserError(
                 f"{path}: is not a whole GGUF file ({said}); it is damaged or cut short"
             ) from None
+        _require_in_order(reader, path)
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.shapes = {
             name: tuple(int(size) for size in reversed(tensor.shape))
@@ -107,6 +108,18 @@ class GGUFFile:
             kv_heads = self.value("attention.head_count_kv") or heads
             return halves(array, heads if part == "attn_q" else kv_heads)
         return array
+
+
+def _require_in_order(reader: Any, path: Path) -> None:
+    """Refuse a file whose tensors do not follow each other, as llama.cpp does."""
+    expected = int(reader.data_offset)
+    for tensor in reader.tensors:
+        if int(tensor.data_offset) != expected:
+            raise UserError(
+                f"{path}: is not a whole GGUF file ({tensor.name[:60]} begins at byte "
+                f"{int(tensor.data_offset):,}, not {expected:,}); it is damaged"
+            )
+        expected += -(-int(tensor.n_bytes) // int(reader.alignment)) * int(reader.alignment)
 
 
 def halves(rows: np.ndarray, heads: int) -> np.ndarray:

@@ -51,10 +51,10 @@ class KeyRules:
         for key, value in tree.items():
             if key in rules:
                 if not _is_neutral(value, rules[key]):
-                    refused.append(f"{key} {_shown(value)}{_allowed(rules[key])}")
+                    refused.append(f"{key} {shown(value)}{_allowed(rules[key])}")
             elif not self.harmless.fullmatch(key):
                 if self.computes.search(key.lower()) and not _is_any(value, _EMPTY):
-                    refused.append(f"{key} {_shown(value)}")
+                    refused.append(f"{key} {shown(value)}")
                 else:
                     unknown.append(key[:60])
         if refused:
@@ -81,7 +81,8 @@ def _is_any(value: Any, choices: tuple[Any, ...]) -> bool:
     return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in choices)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as JSON, cut off where it is long."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:60] + "..."
 
@@ -89,4 +90,4 @@ def _shown(value: Any) -> str:
 def _allowed(rule: Neutral) -> str:
     if callable(rule) or not rule:
         return ""
-    return f" (allowed: {', '.join(_shown(value) for value in rule)})"
+    return f" (allowed: {', '.join(shown(value) for value in rule)})"

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from calibtrain.errors import UserError
+from calibtrain.models.huggingface.keys import shown
+from calibtrain.models.huggingface.parameters import listed
 
 _BASE = 10_000.0
 _COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
@@ -66,27 +68,33 @@ def read_rope(tree: Mapping[str, Any], source: str) -> Rope:
         )
     kinds = [rope[key] for key in ("rope_type", "type") if key in rope] or ["default"]
     if any(kind != kinds[0] for kind in kinds):
-        raise UserError(f"{source}: {name} has rope_type {kinds[0]!r} and type {kinds[1]!r}")
+        raise UserError(
+            f"{source}: {name} has rope_type {shown(kinds[0])} and type {shown(kinds[1])}"
+        )
     kind = kinds[0]
     if not isinstance(kind, str) or kind not in _VALUES:
-        raise UserError(f"{source}: rope type {kind!r} is not known; allowed: {', '.join(_VALUES)}")
+        raise UserError(
+            f"{source}: rope type {shown(kind)} is not known; allowed: {', '.join(_VALUES)}"
+        )
     values = _VALUES[kind]
     if absent := [key for key in values if key not in rope]:
         raise UserError(f"{source}: rope type {kind} has no {', '.join(absent)}")
     if unknown := sorted({*rope} - _COMMON - _OF_OTHERS):
-        raise UserError(f"{source}: {name} has keys that are not known: {', '.join(unknown)}")
+        raise UserError(
+            f"{source}: {name} has keys that are not known: {listed([shown(key) for key in unknown])}"
+        )
     if unused := sorted({*rope} - _COMMON - {*values}):
         notes.append(f"rope type {kind} does not use {', '.join(unused)}, which {name} has")
     if rope.get("partial_rotary_factor", 1) != 1:
         raise UserError(
             f"{source}: asks for what calibtrain does not have: partial_rotary_factor "
-            f"{rope['partial_rotary_factor']!r} (allowed: 1)"
+            f"{shown(rope['partial_rotary_factor'])} (allowed: 1)"
         )
     beside = tree.get("original_max_position_embeddings")
     if kind == "llama3" and beside not in (None, rope["original_max_position_embeddings"]):
         raise UserError(
-            f"{source}: original_max_position_embeddings is {beside!r} and, in {name}, "
-            f"{rope['original_max_position_embeddings']!r}"
+            f"{source}: original_max_position_embeddings is {shown(beside)} and, in {name}, "
+            f"{shown(rope['original_max_position_embeddings'])}"
         )
     outside = number(tree, "rope_theta", source, _BASE)
     base = number(rope, "rope_theta", f"{source}: {name}", outside)
@@ -103,7 +111,7 @@ def number(tree: Mapping[str, Any], key: str, source: str, default: float | None
     """A number of a file; UserError where it is something else."""
     value = tree.get(key, default)
     if type(value) not in (int, float):
-        raise UserError(f"{source}: {key} is {value!r}; it must be a number")
+        raise UserError(f"{source}: {key} is {shown(value)}; it must be a number")
     return value
 
 
@@ -112,5 +120,5 @@ def _part(tree: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
     if part is None:
         return {}
     if not isinstance(part, Mapping):
-        raise UserError(f"{source}: {key} is {part!r}; it must be an object")
+        raise UserError(f"{source}: {key} is {shown(part)}; it must be an object")
     return part
