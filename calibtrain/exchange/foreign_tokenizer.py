@@ -334,7 +334,8 @@ def _require_their_ids(content: bytes, tokenizer: Tokenizer, source: str) -> Non
         if token.id in used and own != token.id:
             raise UserError(
                 f"{source}: added token {token.content[:60]!r} has id {token.id}, but the "
-                f"tokenizers package numbers it {own}; number added tokens on from the vocabulary's last"
+                f"tokenizers package numbers it {own}; number added tokens on from the "
+                "vocabulary's last"
             )
 
 

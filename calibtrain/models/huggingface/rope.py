@@ -80,9 +80,8 @@ def read_rope(tree: Mapping[str, Any], source: str) -> Rope:
     if absent := [key for key in values if key not in rope]:
         raise UserError(f"{source}: rope type {kind} has no {', '.join(absent)}")
     if unknown := sorted({*rope} - _COMMON - _OF_OTHERS):
-        raise UserError(
-            f"{source}: {name} has keys that are not known: {listed([shown(key) for key in unknown])}"
-        )
+        odd = listed([shown(key) for key in unknown])
+        raise UserError(f"{source}: {name} has keys that are not known: {odd}")
     if unused := sorted({*rope} - _COMMON - {*values}):
         notes.append(f"rope type {kind} does not use {', '.join(unused)}, which {name} has")
     if rope.get("partial_rotary_factor", 1) != 1:
