@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from calibtrain.config import TokenizerConfig
+from calibtrain.data.added_tokens import ADDED_TEXT
 from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, ByteLevelBPE
 from calibtrain.data.encoder import Document, available_cores, encode_documents
 from calibtrain.data.sentencepiece_model import (
@@ -108,7 +109,7 @@ class Tokenizer:
             self.piece_bytes, self.byte_ids = (*single, b"", b""), np.arange(256, dtype=np.int32)
             specials = {"bos": 256, "eos": 257}
         elif manifest.kind == BYTE_LEVEL:
-            self._byte_level = ByteLevelBPE(model, manifest.vocab_size)
+            self._byte_level = ByteLevelBPE(model, manifest.vocab_size, _added_text(manifest))
             self.piece_bytes, self.byte_ids = self._byte_level.pieces, self._byte_level.byte_ids
             specials = manifest.specials  # which of the added ones they are, its file does not say
         else:
@@ -131,7 +132,8 @@ class Tokenizer:
             model or b""
         )
         if manifest.kind == BYTE_LEVEL or PADDED_TO in manifest.settings:
-            behaviour += json.dumps([self.vocab_size, manifest.specials], sort_keys=True).encode()
+            apart = [self.vocab_size, manifest.specials, *filter(None, [_added_text(manifest)])]
+            behaviour += json.dumps(apart, sort_keys=True).encode()
         self.hash = hashlib.sha256(behaviour).hexdigest()[:16]
 
     @property
@@ -427,6 +429,14 @@ def _is_asked_for(manifest: Manifest, config: TokenizerConfig, corpus_hash: str)
 
 def _model_file(manifest: Manifest) -> str:
     return JSON_FILE if manifest.kind == BYTE_LEVEL else MODEL_FILE
+
+
+def _added_text(manifest: Manifest) -> list[int]:
+    """Ids of the added tokens that are read in a text."""
+    ids = manifest.settings.get(ADDED_TEXT, [])
+    if not isinstance(ids, list) or not all(type(index) is int for index in ids):
+        raise UserError(f"settings.{ADDED_TEXT} is {str(ids)[:80]}; it must be a list of ids")
+    return ids
 
 
 def _settings(config: TokenizerConfig) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def _describe(
             "context": model.architecture.context,
             "sha256": model.checksums(),
             "frame": frame,
-            "notes": list(model.tokenizer.notes),
+            "notes": list(model.notes),
             **model.about,
         },
     }
