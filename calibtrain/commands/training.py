@@ -184,7 +184,7 @@ def finetune(
         from calibtrain.terminal import make_view
 
         hosts.start()
-        settings = resolve(config, overrides or ())
+        settings = resolve(config, overrides or (), path)
         with make_view(progress.value) as view:
             outcome = start(settings, path, observer=lambda event: view("", event))
     if hosts.is_primary():

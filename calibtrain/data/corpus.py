@@ -4,6 +4,7 @@ Every source of text (`sources`) ends up in the same form under the cache: `arra
 a `provenance.json` that says what text this is, to the byte.
 """
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -114,6 +115,10 @@ class Corpus:
             allowed = ", ".join(self.provenance.splits)
             raise UserError(f"split: {split!r} is not allowed; allowed: {allowed}")
         return Documents(self._records[split])
+
+    def named(self, name: str) -> "Corpus":
+        """The same text under another name."""
+        return Corpus(dataclasses.replace(self.provenance, name=name), self._records)
 
     def groups(self, split: str) -> tuple[str, ...]:
         """The group of each document of a split; "" where there is none."""
