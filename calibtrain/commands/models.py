@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from calibtrain.commands.options import AsJson, RunOrBucket
+from calibtrain.commands.options import AsJson, Field, Group, RunOrBucket
 from calibtrain.output import print_json, say
 from calibtrain.storage.places import place
 
@@ -21,6 +21,8 @@ def import_(
             "tfds:NAME[/CONFIG]."
         ),
     ] = None,
+    field: Field = None,
+    group: Group = None,
     context: Annotated[
         int | None,
         typer.Option(min=8, help="Tokens it sees back; default its own, at most 2048."),
@@ -40,9 +42,19 @@ def import_(
 
     Example: calibtrain import SmolLM2-135M --run runs/smollm2
     """
+    from calibtrain.data.named import Columns
     from calibtrain.exchange import import_model
 
-    summary = import_model(path, run, corpus=corpus, context=context, start=start, end=end, say=say)
+    summary = import_model(
+        path,
+        run,
+        corpus=corpus,
+        columns=Columns(field, group),
+        context=context,
+        start=start,
+        end=end,
+        say=say,
+    )
     if as_json:
         print_json(summary)
         return

@@ -17,7 +17,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from calibtrain.config import CorpusConfig, validate
+from calibtrain.config import CorpusConfig
+from calibtrain.data.named import parse_corpus
 from calibtrain.data.sources import Document, Source, source_of
 from calibtrain.data.splits import SPLITS, assign_splits, text_key
 from calibtrain.errors import UserError
@@ -148,17 +149,6 @@ def open_corpus(config: CorpusConfig, cache: Path) -> Corpus:
             if folder.is_dir() and not _read(folder, config.name):
                 shutil.rmtree(folder)
     raise UserError(f"{folder}: cannot be read back; delete it, or set CALIBTRAIN_CACHE elsewhere")
-
-
-def parse_corpus(spec: str, like: CorpusConfig) -> CorpusConfig:
-    """The corpus that a command line names, all other settings as in `like`.
-
-    Raises:
-        UserError: for a name that is no corpus.
-    """
-    paths = like.paths if spec == like.name else ()
-    tree = like.model_dump(mode="json") | {"name": spec, "paths": paths}
-    return validate(CorpusConfig, tree, "corpus")
 
 
 # --- preparing -----------------------------------------------------------------------------------

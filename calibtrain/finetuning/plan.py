@@ -25,6 +25,7 @@ from calibtrain.data.examples import (
 )
 from calibtrain.data.store import Observer, ignore, open_store
 from calibtrain.errors import UserError
+from calibtrain.evaluation.own_text import trained_on
 from calibtrain.evaluation.saved_run import latest_step, load_merged_params
 from calibtrain.models import Network, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
@@ -80,6 +81,13 @@ def make_finetuning_plans(
     assert settings is not None
     base = RunFolder(place(settings.run))
     corpus = open_corpus(config.corpus, cache)
+    before, now = trained_on(base, latest_step(base)), corpus.provenance.content_hash
+    if before not in (None, now):
+        raise UserError(
+            f"finetune.run: {settings.run} was trained on another text (content hash {before}) "
+            f"than its corpus {corpus.provenance.name} holds now ({now}), so that its calibration "
+            "would be measured on text that may have been trained on; restore the text"
+        )
     tokenizer = base.read_tokenizer()
     store = open_store(corpus, "train", tokenizer, cache, observer)
     store = dataclasses.replace(store, counts=base.read_target_counts(tokenizer.vocab_size))

@@ -15,6 +15,7 @@ import numpy as np
 
 import calibtrain
 from calibtrain.config import HEADS
+from calibtrain.data.named import columns_of
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.losses import CrossEntropy
@@ -41,6 +42,7 @@ def compare_heads(
     *,
     heads: Sequence[str] | None = None,
     corpora: Sequence[str] = (),
+    fields: Sequence[str] = (),
     limit: int | None = None,
     recipe: Recipe | None = None,
     keep: bool = True,
@@ -56,6 +58,7 @@ def compare_heads(
         path: the run folder.
         heads: their kinds; none: all that the model can have.
         corpora: whose test splits are read; none: the run's own.
+        fields: of their texts: one for all that have fields, or one each in order.
         limit: bytes of each text, about; none: all.
         recipe: how heads are fitted, where that is not exact.
         keep: keep hidden states in the cache.
@@ -74,7 +77,8 @@ def compare_heads(
     if len(set(corpora)) < len(corpora):
         twice = next(name for name in corpora if list(corpora).count(name) > 1)
         raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
-    with opened(path, cache) as saved:
+    columns = columns_of(corpora, fields, [""] * len(corpora))  # groups are not read here
+    with opened(path, cache, columns=columns) as saved:
         require_headless(saved)
         chosen = _kinds(saved, heads)
         names: list[str | None] = list(corpora) or [None]
@@ -153,5 +157,6 @@ def _on_corpus(
         "documents": len(text.documents),
         "limit": limit,
         "bins": bins,
+        **({"notes": notes} if (notes := saved.notes(corpus)) else {}),
         "rows": rows,
     }

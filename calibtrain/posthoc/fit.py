@@ -12,6 +12,7 @@ import calibtrain
 from calibtrain import losses
 from calibtrain.config import HEADS, TemperatureConfig, config_hash, validate
 from calibtrain.config.temperature import check_fits
+from calibtrain.data.named import Columns
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.posthoc.balance import Balanced, share_right
@@ -32,6 +33,7 @@ def fit_temperature_head(
     *,
     name: str | None = None,
     corpus: str | None = None,
+    field: str | None = None,
     split: str = "validation",
     limit: int | None = None,
     loss: str = "nll",
@@ -52,6 +54,7 @@ def fit_temperature_head(
         kind: of the head, one of `config.HEADS`.
         name: by which it will be known; default: kind, loss and corpus.
         corpus: the text to fit on; none: the run's own.
+        field: of its documents that is read; none: as of the run's own.
         split: of it: train or validation.
         limit: bytes of text, about; none: the whole split.
         loss: one of `LOSSES`.
@@ -76,7 +79,9 @@ def fit_temperature_head(
         )
     config = head_settings(kind, settings or {})
     name = check_name(name or default_name(kind, loss, balanced, corpus))
-    with opened(path, cache) as saved:
+    # groups are not read here: a corpus without the field of the run's own need not have one
+    columns = {corpus: Columns(field, None if corpus is None else "")}
+    with opened(path, cache, columns=columns) as saved:
         require_headless(saved)
         fits(config, saved)
         if not replace:
@@ -201,6 +206,7 @@ def fitted_on(
         "tokens": text.states.tokens,
         "hidden_bytes": text.size,
         "hidden_kept": text.kept,
+        **({"notes": notes} if (notes := saved.notes(corpus)) else {}),
     }
 
 

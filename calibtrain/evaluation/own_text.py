@@ -1,0 +1,82 @@
+"""Whether a run's own corpus still is the text that the run was trained on.
+
+Splits are drawn by a hash of each document: where texts have changed, a document that was trained
+on may stand in the test split, a little changed, and a score on it says nothing of new text.
+"""
+
+import os
+
+from calibtrain.config import CorpusConfig
+from calibtrain.data.corpus import Corpus
+from calibtrain.data.text_files import find_files
+from calibtrain.errors import UserError
+from calibtrain.training import checkpoint
+from calibtrain.training.run import RunFolder
+
+
+def require_own_text(run: RunFolder, step: int, own: CorpusConfig, corpus: Corpus) -> None:
+    """Raise a UserError where a run's own corpus holds another text than it was trained on.
+
+    Args:
+        run: the folder.
+        step: of a checkpoint, which says what that was.
+        own: the settings of the run's corpus.
+        corpus: what it holds now.
+    """
+    before, now = trained_on(run, step), corpus.provenance.content_hash
+    if before not in (None, now):
+        raise UserError(
+            f"{run.path}: its corpus {own.name} holds another text now (content hash {now}) than "
+            f"it was trained on ({before}): its splits were drawn anew, and test text may have "
+            "been trained on; restore the text, or name it as the one --corpus, to measure on it "
+            f"with a note: --corpus {_spec(own)}"
+        )
+
+
+def note_on_text(
+    run: RunFolder, step: int, own: CorpusConfig, settings: CorpusConfig, corpus: Corpus
+) -> str | None:
+    """What is to be noted of a score on a corpus that a command named; None: nothing.
+
+    Args:
+        run: as for `require_own_text`, as are `step` and `own`.
+        settings: of the corpus that was named.
+        corpus: what it holds.
+    """
+    before, now = trained_on(run, step), corpus.provenance.content_hash
+    if before in (None, now) or not _is_same_source(own, settings):
+        return None
+    return (
+        f"{settings.name} holds another text now (content hash {now}) than the run was trained on "
+        f"({before}): its splits were drawn anew, and text that is scored may have been trained on"
+    )
+
+
+def trained_on(run: RunFolder, step: int) -> str | None:
+    """The content hash of the text that a checkpoint was trained on; None where it does not say."""
+    return checkpoint.read_identity(run.checkpoints, step).corpus
+
+
+def _spec(own: CorpusConfig) -> str:
+    """The corpus as a command line names it."""
+    return f"files:{','.join(own.paths)}" if own.name == "files" else own.name
+
+
+def _is_same_source(own: CorpusConfig, other: CorpusConfig) -> bool:
+    """Whether two corpora read the same source, or a file in common."""
+    kinds = [each.name.partition(":")[0] for each in (own, other)]
+    if kinds != ["files", "files"]:
+        return own.name == other.name
+    return bool(_files(own) & _files(other))
+
+
+def _files(corpus: CorpusConfig) -> set[str]:
+    """The files of a corpus that are there, by their real paths; those that are gone, by name."""
+    patterns = corpus.paths or tuple(corpus.name.partition(":")[2].split(","))
+    found: set[str] = set()
+    for pattern in filter(None, (each.strip() for each in patterns)):
+        try:
+            found |= {os.path.realpath(path) for path in find_files([pattern])}
+        except UserError:
+            found.add(os.path.realpath(os.path.expanduser(pattern)))
+    return found
