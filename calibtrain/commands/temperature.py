@@ -94,17 +94,17 @@ def fit(
 
 @temperature_app.command("list")
 def list_(run: RunOrBucket, as_json: AsJson = False) -> None:
-    """The heads that were fitted to a run."""
-    from calibtrain.temperature.saved_head import list_heads
-    from calibtrain.training.run import RunFolder
+    """The heads that were fitted to a run, and which of them cannot be used."""
+    from calibtrain.posthoc.listing import describe_heads
 
-    folder = RunFolder(place(run))
-    folder.read_config()
-    heads = [dict(head.about) for head in list_heads(folder.heads)]
+    heads = describe_heads(place(run))
     if as_json:
         print_json({"heads": heads})
-    else:
-        _print_heads(heads)
+        return
+    _print_heads(heads)
+    for head in heads:
+        if not head["usable"]:
+            say(f"{head['name']}: cannot be used: {head['problem']}")
 
 
 @temperature_app.command()
@@ -251,9 +251,12 @@ def _print_heads(heads: list[dict[str, Any]] | list[Any]) -> None:
     for title in ("step", "parameters", "nll before", "nll after", "seconds"):
         table.add_column(title, justify="right")
     for head in heads:
+        if "fitted_on" not in head:
+            table.add_row(f"{head['name']} (damaged)")
+            continue
         on = head["fitted_on"]
         table.add_row(
-            head["name"],
+            head["name"] + ("" if head.get("usable", True) else " (another checkpoint)"),
             f"{on['corpus']}-{on['split']}",
             str(head["checkpoint"]["step"]),
             f"{head['parameters']:,}",

@@ -1,17 +1,41 @@
-"""Whether a run's own corpus still is the text that the run was trained on.
+"""Which text a run is measured on, and whether its own corpus still is what it was trained on.
 
 Splits are drawn by a hash of each document: where texts have changed, a document that was trained
 on may stand in the test split, a little changed, and a score on it says nothing of new text.
 """
 
 import os
+from pathlib import Path
 
 from calibtrain.config import CorpusConfig
-from calibtrain.data.corpus import Corpus
+from calibtrain.data.corpus import Corpus, TooFewDocuments, open_corpus
 from calibtrain.data.text_files import find_files
 from calibtrain.errors import UserError
 from calibtrain.training import checkpoint
 from calibtrain.training.run import RunFolder
+
+
+def open_measured(settings: CorpusConfig, cache: Path, *, named: bool) -> tuple[Corpus, list[str]]:
+    """A corpus to measure on, and what is to be noted of it.
+
+    Args:
+        settings: which.
+        cache: where prepared data is kept.
+        named: whether a command named it: then it need not have enough documents to be split.
+
+    Raises:
+        UserError: for a corpus that cannot be had.
+    """
+    try:
+        return open_corpus(settings, cache), []
+    except TooFewDocuments:
+        if not named:
+            raise
+    corpus = open_corpus(settings, cache, split=False)
+    count = corpus.provenance.splits["test"].documents
+    what = "one document" if count == 1 else f"{count:,} documents"
+    note = f"{settings.name} holds {what}, too few to be split: each split is all of it"
+    return corpus, [note]
 
 
 def require_own_text(run: RunFolder, step: int, own: CorpusConfig, corpus: Corpus) -> None:
@@ -33,10 +57,10 @@ def require_own_text(run: RunFolder, step: int, own: CorpusConfig, corpus: Corpu
         )
 
 
-def note_on_text(
+def notes_on_text(
     run: RunFolder, step: int, own: CorpusConfig, settings: CorpusConfig, corpus: Corpus
-) -> str | None:
-    """What is to be noted of a score on a corpus that a command named; None: nothing.
+) -> list[str]:
+    """What is to be noted of a score on a corpus that a command named, beside the run's own.
 
     Args:
         run: as for `require_own_text`, as are `step` and `own`.
@@ -45,11 +69,11 @@ def note_on_text(
     """
     before, now = trained_on(run, step), corpus.provenance.content_hash
     if before in (None, now) or not _is_same_source(own, settings):
-        return None
-    return (
+        return []
+    return [
         f"{settings.name} holds another text now (content hash {now}) than the run was trained on "
         f"({before}): its splits were drawn anew, and text that is scored may have been trained on"
-    )
+    ]
 
 
 def trained_on(run: RunFolder, step: int) -> str | None:

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 
 from calibtrain.config import Config, MeshConfig, config_hash
-from calibtrain.data.corpus import Corpus, open_corpus
+from calibtrain.data.corpus import Corpus
 from calibtrain.data.named import Columns, own_corpus, parse_corpus, settings_are_options
 from calibtrain.data.store import TokenStore, frequency_deciles, open_store
 from calibtrain.errors import UserError
 from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, TextEvaluator
-from calibtrain.evaluation.own_text import note_on_text, require_own_text
+from calibtrain.evaluation.own_text import notes_on_text, open_measured, require_own_text
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
@@ -167,7 +167,7 @@ class SavedRun:
         self.head, self.cache, self._check = head, cache, check
         self._columns = columns or {}
         self._corpora: dict[str | None, Corpus] = {}
-        self._notes: dict[str | None, str] = {}
+        self._notes: dict[str | None, list[str]] = {}
         self._loaded: tuple[Any, TokenEvaluator] | None = None
 
     def corpus(self, name: str | None) -> Corpus:
@@ -183,18 +183,19 @@ class SavedRun:
             else:
                 settings = parse_corpus(name, own, columns)
             with settings_are_options():
-                corpus = open_corpus(settings, self.cache)
+                corpus, notes = open_measured(settings, self.cache, named=name is not None)
             if name is None:
                 require_own_text(self.run, self.step, own, corpus)
-            elif note := note_on_text(self.run, self.step, own, settings, corpus):
-                self._notes[name] = note
+            else:
+                notes += notes_on_text(self.run, self.step, own, settings, corpus)
+            self._notes[name] = notes
             self._corpora[name] = corpus
         return self._corpora[name]
 
     def notes(self, corpus: str | None) -> list[str]:
         """What is to be noted of whatever is measured on a corpus, or fitted to it."""
         self.corpus(corpus)
-        return [self._notes[corpus]] if corpus in self._notes else []
+        return self._notes[corpus]
 
     def store(self, corpus: str | None, split: str) -> TokenStore:
         """A split of a corpus in the run's vocabulary."""
@@ -337,21 +338,35 @@ def fitted_head(run: RunFolder, config: Config, name: str) -> SavedHead:
         UserError: where there is none of that name, or it was fitted to another checkpoint.
     """
     head = read_head(run.heads, name)
+    if other := another_checkpoint(head, checkpoint_facts(run, config)):
+        raise UserError(
+            f"--temperature: {name} was fitted to {other}; fit it again: calibtrain temperature "
+            f"fit {run.path} --head {head.config.kind} --name {name} --replace"
+        )
+    return head
+
+
+def checkpoint_facts(run: RunFolder, config: Config) -> dict[str, Any]:
+    """Which checkpoint of a run is its latest: what a head that is fitted to it is bound to.
+
+    Raises:
+        UserError: where there is none.
+    """
     step = latest_step(run)
-    mine = {
+    return {
         "step": step,
         "config": config_hash(config),
         "sha256": checkpoint.fingerprint(run.checkpoints, step),
     }
+
+
+def another_checkpoint(head: SavedHead, latest: Mapping[str, Any]) -> str:
+    """Which other checkpoint a head was fitted to than a run's latest; empty: to that one."""
     found = head.about.get("checkpoint", {})
-    for key, value in mine.items():
+    for key, value in latest.items():
         if found.get(key) != value:
-            raise UserError(
-                f"--temperature: {name} was fitted to another checkpoint ({key} {found.get(key)}; "
-                f"the run's latest has {value}); fit it again: calibtrain temperature fit "
-                f"{run.path} --head {head.config.kind} --name {name} --replace"
-            )
-    return head
+            return f"another checkpoint ({key} {found.get(key)}; the run's latest has {value})"
+    return ""
 
 
 def latest_step(run: RunFolder) -> int:

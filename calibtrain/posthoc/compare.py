@@ -17,6 +17,7 @@ import calibtrain
 from calibtrain.config import HEADS
 from calibtrain.data.named import columns_of
 from calibtrain.errors import UserError
+from calibtrain.evaluation.result import ONE_DOCUMENT
 from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.losses import CrossEntropy
 from calibtrain.posthoc.fit import (
@@ -113,7 +114,7 @@ def compare_heads(
 def _kinds(saved: SavedRun, heads: Sequence[str] | None) -> list[str]:
     if heads is not None:
         for kind in heads:
-            fits(head_settings(kind, {}), saved)
+            fits(head_settings(kind, {}, "--heads"), saved, "--heads")
         return list(dict.fromkeys(heads))
     possible = []
     for kind in HEADS:
@@ -149,6 +150,7 @@ def _on_corpus(
         rows.append(row(kind, scored, plain, about, parameters=count, seconds=head.seconds))
         say(f"{kind}: measured in {time.monotonic() - began:.1f} s")
     provenance = saved.corpus(corpus).provenance
+    notes = saved.notes(corpus) + ([ONE_DOCUMENT] if len(text.documents) == 1 else [])
     return {
         "corpus": provenance.name,
         "corpus_hash": provenance.content_hash,
@@ -157,6 +159,6 @@ def _on_corpus(
         "documents": len(text.documents),
         "limit": limit,
         "bins": bins,
-        **({"notes": notes} if (notes := saved.notes(corpus)) else {}),
+        **({"notes": notes} if notes else {}),
         "rows": rows,
     }
