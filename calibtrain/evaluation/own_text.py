@@ -12,7 +12,7 @@ from calibtrain.data.corpus import Corpus, TooFewDocuments, open_corpus
 from calibtrain.data.text_files import find_files
 from calibtrain.errors import UserError
 from calibtrain.training import checkpoint
-from calibtrain.training.run import RunFolder
+from calibtrain.training.run import IMPORTED, RunFolder
 
 
 def open_measured(settings: CorpusConfig, cache: Path, *, named: bool) -> tuple[Corpus, list[str]]:
@@ -38,23 +38,33 @@ def open_measured(settings: CorpusConfig, cache: Path, *, named: bool) -> tuple[
     return corpus, [note]
 
 
-def require_own_text(run: RunFolder, step: int, own: CorpusConfig, corpus: Corpus) -> None:
-    """Raise a UserError where a run's own corpus holds another text than it was trained on.
+def notes_on_own_text(run: RunFolder, step: int, own: CorpusConfig, corpus: Corpus) -> list[str]:
+    """What is to be noted of a score on a run's own corpus.
 
     Args:
         run: the folder.
-        step: of a checkpoint, which says what that was.
+        step: of a checkpoint, which says what it was trained on.
         own: the settings of the run's corpus.
         corpus: what it holds now.
+
+    Raises:
+        UserError: where that is another text than the run was trained on. (A model that was
+            imported has seen neither.)
     """
     before, now = trained_on(run, step), corpus.provenance.content_hash
-    if before not in (None, now):
-        raise UserError(
-            f"{run.path}: its corpus {own.name} holds another text now (content hash {now}) than "
-            f"it was trained on ({before}): its splits were drawn anew, and test text may have "
-            "been trained on; restore the text, or name it as the one --corpus, to measure on it "
-            f"with a note: --corpus {_spec(own)}"
-        )
+    if before in (None, now):
+        return []
+    if run.read_summary().get("status") == IMPORTED:
+        return [
+            f"{own.name} holds another text now (content hash {now}) than when the model was "
+            f"imported ({before}), of which the frequency deciles are"
+        ]
+    raise UserError(
+        f"{run.path}: its corpus {own.name} holds another text now (content hash {now}) than "
+        f"it was trained on ({before}): its splits were drawn anew, and test text may have "
+        "been trained on; restore the text, or name it as the one --corpus, to measure on it "
+        f"with a note: --corpus {_spec(own)}"
+    )
 
 
 def notes_on_text(
@@ -63,12 +73,14 @@ def notes_on_text(
     """What is to be noted of a score on a corpus that a command named, beside the run's own.
 
     Args:
-        run: as for `require_own_text`, as are `step` and `own`.
+        run: as for `notes_on_own_text`, as are `step` and `own`.
         settings: of the corpus that was named.
         corpus: what it holds.
     """
     before, now = trained_on(run, step), corpus.provenance.content_hash
     if before in (None, now) or not _is_same_source(own, settings):
+        return []
+    if run.read_summary().get("status") == IMPORTED:
         return []
     return [
         f"{settings.name} holds another text now (content hash {now}) than the run was trained on "

@@ -15,7 +15,7 @@ from calibtrain.data.named import Columns, own_corpus, parse_corpus, settings_ar
 from calibtrain.data.store import TokenStore, frequency_deciles, open_store
 from calibtrain.errors import UserError
 from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, TextEvaluator
-from calibtrain.evaluation.own_text import notes_on_text, open_measured, require_own_text
+from calibtrain.evaluation.own_text import notes_on_own_text, notes_on_text, open_measured
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
@@ -185,7 +185,7 @@ class SavedRun:
             with settings_are_options():
                 corpus, notes = open_measured(settings, self.cache, named=name is not None)
             if name is None:
-                require_own_text(self.run, self.step, own, corpus)
+                notes += notes_on_own_text(self.run, self.step, own, corpus)
             else:
                 notes += notes_on_text(self.run, self.step, own, settings, corpus)
             self._notes[name] = notes

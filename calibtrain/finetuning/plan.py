@@ -34,7 +34,7 @@ from calibtrain.storage.places import place
 from calibtrain.training import checkpoint
 from calibtrain.training.networks import network_of, trained_parameters
 from calibtrain.training.plan import Budget, Plan, context_seen
-from calibtrain.training.run import RunFolder
+from calibtrain.training.run import IMPORTED, RunFolder
 
 BASE = "started_from"
 """Where run.json says which checkpoint a fine-tuning starts from."""
@@ -82,7 +82,7 @@ def make_finetuning_plans(
     base = RunFolder(place(settings.run))
     corpus = open_corpus(config.corpus, cache)
     before, now = trained_on(base, latest_step(base)), corpus.provenance.content_hash
-    if before not in (None, now):
+    if before not in (None, now) and base.read_summary().get("status") != IMPORTED:
         raise UserError(
             f"finetune.run: {settings.run} was trained on another text (content hash {before}) "
             f"than its corpus {corpus.provenance.name} holds now ({now}), so that its calibration "

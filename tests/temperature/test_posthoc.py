@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from conftest import tiny
 from heads import head_config
 from synthetic import MODEL, make
 
+from calibtrain import cli
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.saved_run import opened
@@ -20,6 +22,7 @@ from calibtrain.posthoc import fit_temperature_head
 from calibtrain.posthoc.balance import share_right
 from calibtrain.posthoc.compare import compare_heads
 from calibtrain.posthoc.hidden import read_text
+from calibtrain.posthoc.listing import describe_heads
 from calibtrain.report import write_report
 from calibtrain.temperature import make_head
 from calibtrain.temperature.bounded import raw_of
@@ -93,6 +96,48 @@ def test_a_damaged_head_is_refused(run: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(UserError, match=r"parameters\.npz: is damaged"):
         evaluate_run(copy, limit=300, temperature="whole")
+
+
+def test_a_list_marks_what_cannot_be_used(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("temperature"))
+    for name in ("cut", "edited", "nameless", "whole"):
+        fit_temperature_head(copy, "global", name=name)
+    heads = copy / "temperature"
+    parameters = heads / "cut" / PARAMETERS
+    parameters.write_bytes(parameters.read_bytes()[:-3])
+    about = json.loads((heads / "edited" / "head.json").read_text())
+    (heads / "edited" / "head.json").write_text(json.dumps({**about, "nll_after": "low"}))
+    (heads / "nameless" / "head.json").unlink()
+    found = {head["name"]: head for head in describe_heads(copy)}
+    assert found["whole"] == {**about, "name": "whole", "usable": True}
+    problems = {name: head["problem"] for name, head in found.items() if not head["usable"]}
+    assert problems.keys() == {"cut", "edited", "nameless"}
+    assert "checksum" in problems["cut"]
+    assert "nll_after is 'low'" in problems["edited"]
+    assert "has no head.json" in problems["nameless"]
+    with pytest.raises(UserError, match=r"there are: cut, edited, whole"):
+        evaluate_run(copy, temperature="none of them")
+    shutil.rmtree(copy / "checkpoints" / "12")
+    monkeypatch.setattr(sys, "argv", ["calibtrain", "temperature", "list", str(copy)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    said = capsys.readouterr()
+    assert "whole (another checkpoint)" in said.out
+    assert "cut (damaged)" in said.out
+    assert "whole: cannot be used: was fitted to another checkpoint (step 12; " in said.err
+    (head,) = [head for head in describe_heads(copy) if head["name"] == "whole"]
+    assert not head["usable"]
+
+
+def test_a_comparison_blames_its_own_option(run: Path) -> None:
+    with pytest.raises(UserError, match=r"^--heads: 'nonsense' is not allowed; allowed: global"):
+        compare_heads(run, heads=["nonsense"])
+    with pytest.raises(UserError, match=r"^--heads: '' is not allowed"):
+        compare_heads(run, heads=["global", ""])
 
 
 @pytest.mark.parametrize(
