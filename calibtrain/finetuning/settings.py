@@ -14,7 +14,7 @@ import jax
 from calibtrain.config import (
     WAYS_TO_COMPUTE,
     Config,
-    LoRAConfig,
+    FinetuningConfig,
     apply_overrides,
     read_tree,
     validate,
@@ -60,7 +60,9 @@ def resolve(path: Path, overrides: Iterable[str] = (), run: Path | None = None) 
     assert settings is not None
     if settings.objective == "dpo" and "loss" in tree:
         raise UserError(f"{path}: loss: is for finetune.objective: sft; dpo has its own, remove it")
-    if settings.objective == "sft" and "beta" in given:
+    begun = _begun(run)
+    passed_over = begun is not None and begun.beta == settings.beta  # as it once was
+    if settings.objective == "sft" and "beta" in given and not passed_over:
         raise UserError(
             f"{path}: finetune.beta: is for finetune.objective: dpo; sft has none, remove it"
         )
@@ -100,20 +102,20 @@ def resolve(path: Path, overrides: Iterable[str] = (), run: Path | None = None) 
     }
     if settings.lora is not None:
         asked_for = given["lora"].get("maps")
-        maps = _adapted_maps(f"{path}: finetune.lora.maps", asked_for, own, _begun(run))
+        maps = _adapted_maps(f"{path}: finetune.lora.maps", asked_for, own, begun)
         tree["finetune"]["lora"] = {**given["lora"], "maps": maps}
     return validate(Config, tree, str(path), overrides)
 
 
-def _adapted_maps(key: str, asked: Any, base: Config, begun: LoRAConfig | None) -> list[str]:
+def _adapted_maps(key: str, asked: Any, base: Config, begun: FinetuningConfig | None) -> list[str]:
     """The maps of a section `finetune.lora`, which the model's layers have.
 
     Args:
         key: what messages begin with.
         asked: the maps that were asked for; none: those that are there.
         base: of the run that is fine-tuned.
-        begun: the section of the fine-tuning that goes on. It may hold maps which are not there:
-            once, they were passed over.
+        begun: the section `finetune` of what goes on. It may hold maps which are not there: once,
+            they were passed over.
 
     Raises:
         UserError: for a map that the layers do not have, or that is named twice.
@@ -122,8 +124,8 @@ def _adapted_maps(key: str, asked: Any, base: Config, begun: LoRAConfig | None) 
     every = LSTM_MAPS if base.model.kind == "lstm" else LINEAR_MAPS
     there = [name for name in every if name in linear_maps(shapes)]
     wanted = list(asked or every)
-    if begun is not None and set(begun.maps) & set(there):
-        before = list(begun.maps)
+    if begun is not None and begun.lora is not None and set(begun.lora.maps) & set(there):
+        before = list(begun.lora.maps)
         if before == (list(LINEAR_MAPS) if asked is None else wanted):
             return before
     if asked is None:
@@ -140,12 +142,11 @@ def _adapted_maps(key: str, asked: Any, base: Config, begun: LoRAConfig | None) 
     return wanted
 
 
-def _begun(run: Path | None) -> LoRAConfig | None:
-    """The adapters of the fine-tuning that a folder holds, if it holds one."""
+def _begun(run: Path | None) -> FinetuningConfig | None:
+    """The section of the fine-tuning that a folder holds, if it holds one."""
     if run is None or not (folder := RunFolder(place(run))).exists:
         return None
-    finetune = folder.read_config().finetune
-    return None if finetune is None else finetune.lora
+    return folder.read_config().finetune
 
 
 def _identity(base: RunFolder) -> str:

@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 from conftest import tiny
 
+from calibtrain.ablation import run_study
+from calibtrain.ablation.controls import apply_controls
+from calibtrain.ablation.records import is_done
+from calibtrain.config import ControlsConfig, StudyConfig
 from calibtrain.data.named import Columns, columns_of, parse_corpus
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text, train_run
@@ -239,3 +243,24 @@ def test_the_text_of_a_run_is_known_by_its_hash_and_not_by_its_path(
     other = texts(tmp_path / "my.jsonl", 61)
     with pytest.raises(UserError, match=r"another configuration: corpus\.paths"):
         train_run(config(other), run, cache=cache)
+
+
+def test_a_study_goes_on_with_the_text_it_was_begun_with(tmp_path: Path, cache: Path) -> None:
+    """Its arms that are done are known by that text, however it is spelled, and by no other."""
+    text, folder = texts(tmp_path / "my.jsonl"), tmp_path / "study"
+
+    def study(path: Path) -> StudyConfig:
+        as_given = ControlsConfig(budget="as_given", parameters="as_given", context="as_given")
+        return StudyConfig(
+            title="seeds", base=config(path), grid={"seed": [0, 1]}, controls=as_given
+        )
+
+    arms, _ = apply_controls(study(text), cache)
+    train_run(arms[0].config, folder / arms[0].name, cache=cache)
+    spelled, _ = apply_controls(study(tmp_path / ".." / tmp_path.name / "my.jsonl"), cache)
+    assert [is_done(arm, folder) for arm in spelled] == [True, False]
+    texts(text, 61)
+    before = set(folder.rglob("*"))
+    with pytest.raises(UserError, match=r"seed=0: was trained on another text .* begin the study"):
+        run_study(study(text), folder, cache=cache)
+    assert set(folder.rglob("*")) == before
