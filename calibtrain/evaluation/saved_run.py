@@ -25,6 +25,7 @@ from calibtrain.storage.disk import cache_directory
 from calibtrain.storage.places import place
 from calibtrain.temperature import FittedTemperature, fit_temperature, tempered
 from calibtrain.temperature.saved_head import SavedHead, read_head
+from calibtrain.temperature.scalar import NotFiniteError
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError
 from calibtrain.training.networks import network_of
@@ -138,7 +139,7 @@ def opened(
         try:
             head = None if temperature is None else fitted_head(run, config, temperature)
             yield SavedRun(run, config, cache or cache_directory(), check, head, columns)
-        except NonFiniteError as error:
+        except (NonFiniteError, NotFiniteError) as error:
             raise NonFiniteError(f"{path}: {error}. {ADVICE}") from None
 
 

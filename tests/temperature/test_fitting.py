@@ -80,36 +80,29 @@ def test_the_nll_of_the_text_never_rises_and_the_best_token_stays(kind: str) -> 
         np.testing.assert_array_equal(score(fitted.params, block).correct, plain.correct)
 
 
-@pytest.mark.parametrize("temperature", [0.13, 0.7, 1.0, 3.0, 9.9])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_head_can_begin_at_any_temperature(kind: str, temperature: float) -> None:
+def test_a_head_can_begin_at_any_temperature(kind: str) -> None:
     """Then it is that of a global head, of every token."""
     states, frozen, _ = make(4, 10, by_previous, seed=2)
-    head = head_of(kind)
-    params = head.at(head.init(jax.random.key(0)), temperature)
-    assert jax.tree.structure(params) == jax.tree.structure(head.init(jax.random.key(0)))
-    block = states.block(np.arange(4))
-    found = frozen.scorer(head, ("nll",))(params, block).nll
-    divided = dataclasses.replace(frozen, unembedding=frozen.unembedding / np.float32(temperature))
-    np.testing.assert_allclose(
-        found, divided.scorer(None, ("nll",))(None, block).nll, rtol=2e-5, atol=2e-6
-    )
+    head, block = head_of(kind), states.block(np.arange(4))
+    fresh, score = head.init(jax.random.key(0)), frozen.scorer(head, ("nll",))
+    z = (np.asarray(states.hidden, np.float64) @ frozen.unembedding).reshape(-1, VOCAB)
+    for temperature in (0.13, 0.7, 1.0, 3.0, 9.9):
+        params = head.at(fresh, temperature)
+        assert jax.tree.structure(params) == jax.tree.structure(fresh)
+        at = z / temperature
+        own = np.take_along_axis(at, states.labels.reshape(-1, 1), 1)[:, 0]
+        want = np.log(np.exp(at - at.max(1, keepdims=True)).sum(1)) + at.max(1) - own
+        np.testing.assert_allclose(score(params, block).nll, want, rtol=5e-5, atol=5e-5)
+    for temperature in (1e-9, 1e9):  # which it cannot give
+        nearest = head.at(fresh, temperature)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(nearest))
 
 
-@pytest.mark.parametrize("temperature", [1e-9, 1e9])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_temperature_that_a_head_cannot_give_is_the_nearest(
-    kind: str, temperature: float
-) -> None:
-    head = head_of(kind)
-    params = head.at(head.init(jax.random.key(0)), temperature)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
-
-
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "global"])
-def test_no_head_ends_above_the_global_one(kind: str, seed: int) -> None:
+def test_no_head_ends_above_the_global_one(kind: str) -> None:
     """On the text that both are fitted on, after a few steps and one document held out."""
+    seed = 1
     states, frozen, _ = make(12, 16, constant(2.5), seed=seed)
     alone = fit_global(frozen, states, lowest=0.1, highest=10.0)
     head = head_of(kind)

@@ -1,5 +1,6 @@
 """Heads fitted to a run that is done: files, refusals, and figures that two ways agree on."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -18,7 +19,7 @@ from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.saved_run import opened
 from calibtrain.losses import SelectiveSmoothing
 from calibtrain.metrics.signature import differences, parse_signature
-from calibtrain.posthoc import fit_temperature_head
+from calibtrain.posthoc import fit, fit_temperature_head
 from calibtrain.posthoc.balance import share_right
 from calibtrain.posthoc.compare import compare_heads
 from calibtrain.posthoc.hidden import read_text
@@ -132,6 +133,21 @@ def test_a_list_marks_what_cannot_be_used(
     assert "whole: cannot be used: was fitted to another checkpoint (step 12; " in said.err
     (head,) = [head for head in describe_heads(copy) if head["name"] == "whole"]
     assert not head["usable"]
+
+
+def test_a_model_without_finite_probabilities_is_told_in_one_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*args: Any, **kept: Any) -> Any:
+        text = read_text(*args, **kept)
+        broken = dataclasses.replace(text.frozen, unembedding=text.frozen.unembedding * np.nan)
+        return dataclasses.replace(text, frozen=broken)
+
+    monkeypatch.setattr(fit, "read_text", nothing)
+    for kind in ("global", "linear"):
+        with pytest.raises(UserError, match=r"run: .*nan.*learning_rate") as refusal:
+            fit_temperature_head(run, kind, name="broken", recipe=QUICK, limit=300)
+        assert "\n" not in str(refusal.value)
 
 
 def test_a_comparison_blames_its_own_option(run: Path) -> None:
