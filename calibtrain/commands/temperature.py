@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calibtrain.commands.options import AsJson, Field, Fields, Group, RunOrBucket
+from calibtrain.commands.options import AsJson, Field, Fields, RunOrBucket
 from calibtrain.errors import UserError
 from calibtrain.output import print_json, say
 from calibtrain.storage.places import place
@@ -118,7 +118,9 @@ def compare(
         typer.Option(help="Whose test split is measured; may be given again; default the run's."),
     ] = None,
     field: Fields = None,
-    group: Group = None,
+    group: Annotated[
+        str | None, typer.Option(help="The field of a document's group, to leave out in turn.")
+    ] = None,
     limit: Limit = None,
     steps: Annotated[
         int | None,
