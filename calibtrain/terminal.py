@@ -213,9 +213,10 @@ def describe(event: Mapping[str, Any]) -> str:
         return (
             f"{event['steps']} steps of {row}-token rows on {event['device']}"
             f"{resumed}; parameters: {parameters['embedding']:,} embedding + "
-            f"{parameters['unembedding']:,} unembedding + {parameters['body']:,} body; memory: "
-            f"{human_bytes(memory['parameters'])} parameters, {human_bytes(memory['optimizer'])} "
-            f"optimizer, {human_bytes(memory['peak_temporary'])} peak activations"
+            f"{parameters['unembedding']:,} unembedding + {parameters['body']:,} body"
+            f"{_trained(event, '; trained: ')}; memory: {human_bytes(memory['parameters'])} "
+            f"parameters, {human_bytes(memory['optimizer'])} optimizer, "
+            f"{human_bytes(memory['peak_temporary'])} peak activations"
         )
     if kind == "note":
         return str(event["text"])
@@ -242,6 +243,15 @@ def describe(event: Mapping[str, Any]) -> str:
     if kind == "finished":
         return event["status"] + (f": {event['error']}" if event.get("error") else "")
     return ""
+
+
+def _trained(event: Mapping[str, Any], before: str = "") -> str:
+    """What a fine-tuning trains of its model; nothing for other runs."""
+    if "trained" not in event:
+        return ""
+    text = f"{before}{event['trained']['parameters']:,}"
+    maps = event["trained"].get("maps")
+    return f"{text}, in adapters of {', '.join(maps)}" if maps else text
 
 
 def _examples_measured(event: Mapping[str, Any]) -> str:
@@ -273,6 +283,7 @@ def facts_table(event: Mapping[str, Any]) -> Table:
             f"{parameters['unembedding']:,}" + ("" if parameters["unembedding"] else " (tied)"),
         ),
         ("  body", f"{parameters['body']:,}"),
+        *([("  trained", _trained(event))] if "trained" in event else []),
         ("memory, parameters", human_bytes(memory["parameters"])),
         ("memory, optimizer", human_bytes(memory["optimizer"])),
         ("memory, peak activations", f"{human_bytes(memory['peak_temporary'])} (as compiled)"),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.ablation.controls import ControlledArm, apply_controls, held_fixed
-from calibtrain.ablation.records import describe_arm, is_done, result_of
+from calibtrain.ablation.records import describe_arm, is_done, require_same_text, result_of
 from calibtrain.ablation.result import SEED, write_result
 from calibtrain.ablation.study import expand, with_seeds
 from calibtrain.config import StudyConfig, config_hash, resolved_yaml
@@ -72,6 +72,7 @@ def run_study(
         if folder.is_dir() and RunFolder(folder).exists:
             raise UserError(f"{folder}: is the folder of a single run; choose another --run")
         folder.mkdir(parents=True, exist_ok=True)
+    require_same_text(arms, folder)
     with RunFolder(folder).locked(), _Children() as children:
         (folder / "configs").mkdir(exist_ok=True)
         write_whole(folder / "study.yaml", resolved_yaml(study))

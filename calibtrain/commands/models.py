@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from calibtrain.commands.options import AsJson, RunOrBucket
+from calibtrain.commands.options import AsJson, Field, Group, RunOrBucket
 from calibtrain.output import print_json, say
 from calibtrain.storage.places import place
 
@@ -20,6 +20,8 @@ def import_(
             "tfds:NAME[/CONFIG]."
         ),
     ] = None,
+    field: Field = None,
+    group: Group = None,
     context: Annotated[
         int | None,
         typer.Option(min=8, help="Tokens it sees back; default its own, at most 2048."),
@@ -39,6 +41,7 @@ def import_(
 
     Example: calibtrain import SmolLM2-135M --run runs/smollm2
     """
+    from calibtrain.data.named import Columns
     from calibtrain.exchange import import_model
 
     folder = place(run)
@@ -46,6 +49,7 @@ def import_(
         place(path),
         folder,
         corpus=corpus,
+        columns=Columns(field, group),
         context=context,
         start=start,
         end=end,

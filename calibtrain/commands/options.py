@@ -28,6 +28,29 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document as the result.")]
 Progress = Annotated[ProgressKind, typer.Option(help="How to show progress (on standard error).")]
+Field = Annotated[
+    str | None, typer.Option(help="The field that holds the text of --corpus files or tfds.")
+]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        help="The field that holds the text of --corpus files or tfds: once for all, or once for "
+        "each, in order.",
+    ),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(help="The field that names a document's group: results are also given by group."),
+]
+Groups = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group",
+        help="The field that names a document's group, by which results are also given; '' for "
+        "none. As often as --field.",
+    ),
+]
 RunOrBucket = Annotated[str, typer.Argument(help="A run folder, or gs://BUCKET/PATH.")]
 
 

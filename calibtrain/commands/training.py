@@ -195,7 +195,7 @@ def finetune(
         from calibtrain.terminal import make_view
 
         hosts.start()
-        settings = resolve(source, overrides or ())
+        settings = resolve(source, overrides or (), path)
         with make_view(progress.value) as view:
             outcome = start(settings, path, observer=lambda event: view("", event))
     if hosts.is_primary():

@@ -4,6 +4,7 @@ Every source of text (`sources`) ends up in the same form under the cache: `arra
 a `provenance.json` that says what text this is, to the byte.
 """
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -16,7 +17,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from calibtrain.config import CorpusConfig, validate
+from calibtrain.config import CorpusConfig
+from calibtrain.data.named import parse_corpus
 from calibtrain.data.sources import Document, Source, source_of
 from calibtrain.data.splits import SPLITS, assign_splits, text_key
 from calibtrain.errors import UserError
@@ -29,6 +31,7 @@ __all__ = [
     "Document",
     "Provenance",
     "SplitSize",
+    "TooFewDocuments",
     "cache_directory",
     "open_corpus",
     "parse_corpus",
@@ -116,41 +119,47 @@ class Corpus:
             raise UserError(f"split: {split!r} is not allowed; allowed: {allowed}")
         return Documents(self._records[split])
 
+    def named(self, name: str) -> "Corpus":
+        """The same text under another name."""
+        return Corpus(dataclasses.replace(self.provenance, name=name), self._records)
+
     def groups(self, split: str) -> tuple[str, ...]:
         """The group of each document of a split; "" where there is none."""
         return tuple(document.group for document in self.documents(split))
 
 
-def open_corpus(config: CorpusConfig, cache: Path) -> Corpus:
+class TooFewDocuments(UserError):
+    """A corpus that cannot be split: each split needs a document of its own."""
+
+
+def open_corpus(config: CorpusConfig, cache: Path, *, split: bool = True) -> Corpus:
     """Open a corpus, preparing it once under `cache`, and again once it was damaged there.
 
     Splits are by document and depend on the texts and the shares alone (see `splits`); a TFDS data
     set that has splits of its own keeps them as published.
 
+    Args:
+        config: which text.
+        cache: where it is prepared.
+        split: whether a document is in one split alone; else all of them are in each, to be
+            measured on and not trained on.
+
     Raises:
-        UserError: text that is not there or cannot be read exactly; fewer than three distinct
-            documents; a split without a byte of text; a cache that is full or read-only.
+        TooFewDocuments: fewer distinct documents than there are splits.
+        UserError: text that is not there or cannot be read exactly; a split without a byte of text;
+            a cache that is full or read-only.
     """
     cache = cache.absolute()
     with disk_errors(cache):
         source = source_of(config, cache)
     folder = cache / "corpora" / f"{config.name.partition(':')[0]}-{_key(config, source)}"
-    prepare_once(folder, lambda made: _prepare(config, source, made), sound=_is_sound)
+    if not split:
+        folder = folder.with_name(f"{folder.name}-unsplit")
+    prepare_once(folder, lambda made: _prepare(config, source, made, split), sound=_is_sound)
     corpus = _read(folder, config.name)
     if corpus is None:
         raise UserError(f"{folder}: cannot be read; delete it, or set CALIBTRAIN_CACHE elsewhere")
     return corpus
-
-
-def parse_corpus(spec: str, like: CorpusConfig) -> CorpusConfig:
-    """The corpus that a command line names, all other settings as in `like`.
-
-    Raises:
-        UserError: for a name that is no corpus.
-    """
-    paths = like.paths if spec == like.name else ()
-    tree = like.model_dump(mode="json") | {"name": spec, "paths": paths}
-    return validate(CorpusConfig, tree, "corpus")
 
 
 # --- preparing -----------------------------------------------------------------------------------
@@ -162,7 +171,7 @@ def _key(config: CorpusConfig, source: Source) -> str:
     return hashlib.sha256(json.dumps(parts + shares).encode()).hexdigest()[:16]
 
 
-def _prepare(config: CorpusConfig, source: Source, folder: Path) -> None:
+def _prepare(config: CorpusConfig, source: Source, folder: Path, split: bool) -> None:
     from calibtrain.data.builder import Spool, read_documents, write_documents
 
     work = folder / "work"
@@ -170,7 +179,7 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path) -> None:
     keys, own = array("Q"), array("b")
     with (work / "spool").open("w+b") as file:
         spool = Spool(file)
-        for split, document in source.read():
+        for side, document in source.read():
             if len(document.text.encode()) > _LARGEST:
                 raise UserError(
                     f"corpus {config.name}: document {document.id!r} is larger than 1 GiB; "
@@ -178,12 +187,16 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path) -> None:
                 )
             spool.append(document)
             keys.append(text_key(document.text))
-            own.append(SPLITS.index(split) if split else -1)
-        numbers = _split(config, np.array(keys, np.uint64), np.array(own, np.int8))
+            own.append(SPLITS.index(side) if side else -1)
+        numbers = {name: np.arange(len(keys)) for name in SPLITS}
+        if split or not keys:
+            numbers = _split(config, np.array(keys, np.uint64), np.array(own, np.int8))
         write_documents(spool, numbers, work).rename(folder / "records")
     shutil.rmtree(work)
     provenance = _describe(config, source, read_documents(folder / "records"))
-    if sum(size.documents for size in provenance.splits.values()) != len(keys):
+    if sum(size.documents for size in provenance.splits.values()) != sum(
+        map(len, numbers.values())
+    ):
         raise UserError(f"{folder}: documents were lost while writing; is the disk full?")
     for name, size in provenance.splits.items():
         if not size.bytes:
@@ -203,7 +216,7 @@ def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str,
     free = own < 0
     assigned = assign_splits(keys[free], missing)
     if assigned is None:
-        raise UserError(
+        raise TooFewDocuments(
             f"corpus {config.name}: holds {np.unique(keys[free]).size} distinct document(s) to "
             f"split, and train{''.join(f', {name}' for name in missing)} need at least one each; "
             "give more documents, for example one for each chapter of a long text"

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from calibtrain.errors import UserError
+from calibtrain.errors import SettingError, UserError
 from calibtrain.storage.json_text import parse_json
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
@@ -296,9 +296,11 @@ def _group(record: dict[str, Any], group: str | None, place: str) -> str:
     return str(value)
 
 
-def _missing(key: str, field: str, there: Sequence[str], place: str) -> UserError:
+def _missing(key: str, field: str, there: Sequence[str], place: str) -> SettingError:
     names = ", ".join(there) or "none"
-    return UserError(f"{place}: has no field {field!r}; fields there: {names} (set corpus.{key})")
+    return SettingError(
+        f"{place}: has no field {field!r}; fields there: {names} (set ", f"corpus.{key}", ")"
+    )
 
 
 def _kind(value: Any) -> str:

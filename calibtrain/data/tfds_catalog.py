@@ -14,7 +14,7 @@ from typing import Any
 
 from calibtrain.config import CorpusConfig
 from calibtrain.data.sources import Document, Source
-from calibtrain.errors import UserError
+from calibtrain.errors import SettingError, UserError
 
 _OWN_SPLITS = {
     "train": "train",
@@ -109,9 +109,10 @@ def _check_text(builder: Any, name: str, field: str) -> None:
     if not isinstance(features.get(field), tfds.features.Text):
         texts = [key for key, kind in features.items() if isinstance(kind, tfds.features.Text)]
         problem = f"feature {field!r} is not text" if field in features else f"no feature {field!r}"
-        raise UserError(
-            f"tfds:{name}: {problem}; features: {', '.join(features) or 'none'}; allowed for "
-            f"corpus.field: {', '.join(texts) or 'none'}"
+        raise SettingError(
+            f"tfds:{name}: {problem}; features: {', '.join(features) or 'none'}; allowed for ",
+            "corpus.field",
+            f": {', '.join(texts) or 'none'}",
         )
 
 
@@ -125,9 +126,10 @@ def _grouping(builder: Any, name: str, group: str | None) -> Callable[[Any], str
     kinds = (tfds.features.Text, tfds.features.ClassLabel, tfds.features.Scalar)
     if not isinstance(features.get(group), kinds):
         allowed = [key for key, kind in features.items() if isinstance(kind, kinds)]
-        raise UserError(
-            f"tfds:{name}: no feature {group!r} to group by; allowed for corpus.group: "
-            f"{', '.join(allowed) or 'none'}"
+        raise SettingError(
+            f"tfds:{name}: no feature {group!r} to group by; allowed for ",
+            "corpus.group",
+            f": {', '.join(allowed) or 'none'}",
         )
     feature = features[group]
     if isinstance(feature, tfds.features.ClassLabel):

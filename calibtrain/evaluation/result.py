@@ -18,6 +18,7 @@ from calibtrain.storage.json_text import parse_json
 
 WIDTH, RATIO = 5, 0.05
 """The beam of evaluations by bytes and words, where nothing else is asked for."""
+ONE_DOCUMENT = "one document: figures have no intervals, which are over documents"
 FIGURE_DETAILS = ("intervals", "bounds", "signatures")
 """Results that say more about the figures, by their names."""
 TABLES = (
@@ -41,7 +42,8 @@ class Evaluation:
     Attributes:
         about: corpus, split, step, hashes, vocab_size, context, bins, documents; and limit, the
             bytes of text that were asked for, about (none: all); temperature, a number or the name
-            of a fitted head; head, the kind of one that the network has. For other events than
+            of a fitted head; head, the kind of one that the network has; notes, on its text. For
+            other events than
             tokens also how they were found.
         results: from `reading.read_results`, and `signatures`.
         documents: columns of the table with a row a document (document, tokens, bytes, nll and
@@ -61,7 +63,19 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """As the JSON file holds it."""
-        return {"format": 1, "version": calibtrain.__version__, **self.about, **self.results}
+        return {
+            "format": 1,
+            "version": calibtrain.__version__,
+            **self.about,
+            **({"notes": self.notes} if self.notes else {}),
+            **self.results,
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know."""
+        noted = list(self.about.get("notes", ()))
+        return noted + ([ONE_DOCUMENT] if self.about.get("documents") == 1 else [])
 
     def write(self, folder: Path, corpus_hash: str | None, final_bytes: int | None) -> Path:
         """Write NAME.parquet, then NAME.json; the JSON file says that both are whole.

@@ -55,6 +55,13 @@ class Head(Protocol):
     def init(self, key: Array) -> Params:
         """Fresh float32 parameters, of a temperature of 1."""
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The lowest and the highest temperature that it can give to all tokens."""
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """What `init` gave, moved so that all tokens have a temperature within reach."""
+
     def apply(
         self,
         params: Params,

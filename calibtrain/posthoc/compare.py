@@ -15,7 +15,9 @@ import numpy as np
 
 import calibtrain
 from calibtrain.config import HEADS
+from calibtrain.data.named import columns_of
 from calibtrain.errors import UserError
+from calibtrain.evaluation.result import ONE_DOCUMENT
 from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.losses import CrossEntropy
 from calibtrain.posthoc.fit import (
@@ -41,6 +43,7 @@ def compare_heads(
     *,
     heads: Sequence[str] | None = None,
     corpora: Sequence[str] = (),
+    fields: Sequence[str] = (),
     limit: int | None = None,
     recipe: Recipe | None = None,
     keep: bool = True,
@@ -56,6 +59,7 @@ def compare_heads(
         path: the run folder.
         heads: their kinds; none: all that the model can have.
         corpora: whose test splits are read; none: the run's own.
+        fields: of their texts: one for all that have fields, or one each in order.
         limit: bytes of each text, about; none: all.
         recipe: how heads are fitted, where that is not exact.
         keep: keep hidden states in the cache.
@@ -74,7 +78,8 @@ def compare_heads(
     if len(set(corpora)) < len(corpora):
         twice = next(name for name in corpora if list(corpora).count(name) > 1)
         raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
-    with opened(path, cache) as saved:
+    columns = columns_of(corpora, fields, [""] * len(corpora))  # groups are not read here
+    with opened(path, cache, columns=columns) as saved:
         require_headless(saved)
         chosen = _kinds(saved, heads)
         names: list[str | None] = list(corpora) or [None]
@@ -109,7 +114,7 @@ def compare_heads(
 def _kinds(saved: SavedRun, heads: Sequence[str] | None) -> list[str]:
     if heads is not None:
         for kind in heads:
-            fits(head_settings(kind, {}), saved)
+            fits(head_settings(kind, {}, "--heads"), saved, "--heads")
         return list(dict.fromkeys(heads))
     possible = []
     for kind in HEADS:
@@ -145,6 +150,7 @@ def _on_corpus(
         rows.append(row(kind, scored, plain, about, parameters=count, seconds=head.seconds))
         say(f"{kind}: measured in {time.monotonic() - began:.1f} s")
     provenance = saved.corpus(corpus).provenance
+    notes = saved.notes(corpus) + ([ONE_DOCUMENT] if len(text.documents) == 1 else [])
     return {
         "corpus": provenance.name,
         "corpus_hash": provenance.content_hash,
@@ -153,5 +159,6 @@ def _on_corpus(
         "documents": len(text.documents),
         "limit": limit,
         "bins": bins,
+        **({"notes": notes} if notes else {}),
         "rows": rows,
     }

@@ -55,6 +55,7 @@ class HeadTable:
     name: str
     in_domain: bool
     rows: tuple[HeadRow, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def read_heads(folder: Path) -> HeadComparison | None:
                 name=f"{corpus.text('corpus')}-{corpus.text('split')}",
                 in_domain=corpus.flag("in_domain"),
                 rows=tuple(_row(row) for row in corpus.records("rows")),
+                notes=tuple(map(str, corpus.data.get("notes") or ())),
             )
             for corpus in record.records("corpora")
         ),
@@ -133,7 +135,8 @@ def heads_section(found: HeadComparison) -> str:
         "The comparison is of a version of calibtrain that wrote no signatures beside its figures."
     )
     tables = "".join(_table(each) for each in found.corpora)
-    return tables + note(text) + table_of(signatures, absent)
+    noted = (f"{each.name}: {one}" for each in found.corpora for one in each.notes)
+    return tables + "".join(map(note, noted)) + note(text) + table_of(signatures, absent)
 
 
 def _table(found: HeadTable) -> str:

@@ -84,6 +84,12 @@ class Evaluation:
     raw: Mapping[str, Any]
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures must know, as the file says it."""
+        found = self.raw.get("notes")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    @property
     def tempered(self) -> str:
         """The temperature in words, empty where it changes nothing."""
         return "" if self.temperature == 1 else f"T = {self.temperature}"
@@ -188,6 +194,7 @@ class Run:
             self.of_tokens,
             key=lambda e: (
                 e.corpus != self.corpus.name,
+                e.raw.get("corpus_hash", self.corpus.content_hash) != self.corpus.content_hash,
                 order.get(e.split, 2),
                 e.tempered != "",
                 -e.step,

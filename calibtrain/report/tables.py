@@ -9,6 +9,7 @@ from calibtrain.report.cells import (
     code,
     estimate,
     explained,
+    note,
     num,
     prose,
     row_head,
@@ -211,9 +212,9 @@ def evaluations_table(evaluations: Sequence[Evaluation], event: str = "token") -
     ]
     head = [th("Evaluation"), th("Scored", numeric=True)]
     caption = f"Evaluations by {event}, with 95 % intervals over documents"
-    return table(
-        caption, [*head, *quantity_heads(event)], rows, quiet=event == "token"
-    ) + mixed_note(evaluations, QUANTITIES)
+    found = table(caption, [*head, *quantity_heads(event)], rows, quiet=event == "token")
+    noted = (f"{e.corpus}, {e.split}: {text}" for e in evaluations for text in e.notes)
+    return found + "".join(map(note, dict.fromkeys(noted))) + mixed_note(evaluations, QUANTITIES)
 
 
 def _evaluation_head(evaluation: Evaluation) -> str:

@@ -18,8 +18,8 @@ from calibtrain.config import ModelConfig
 from calibtrain.models import Params
 from calibtrain.models.layers import rotary_angles, rotary_angles_at, rotary_frequencies
 from calibtrain.models.transformer import Block
-from calibtrain.temperature.bounded import bounded_log_temperature, features
-from calibtrain.temperature.pointwise import to_number, zero_map
+from calibtrain.temperature.bounded import bounded_log_temperature, features, raw_of
+from calibtrain.temperature.pointwise import moved, to_number, zero_map
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
@@ -58,6 +58,10 @@ class Adaptive:
         block = Block(self.model, rngs=nnx.Rngs(key))
         layer = nnx.to_pure_dict(nnx.state(block, nnx.Param))
         return {"layer": layer, "out": zero_map(self.model.width)}
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `LogTemperature`."""
+        return {**params, "out": moved(params["out"], raw_of(temperature, self.limit))}
 
     def apply(
         self,

@@ -20,6 +20,13 @@ class LogTemperature(Protocol):
     def init(self, key: Array) -> Params:
         """Fresh float32 parameters."""
 
+    @property
+    def limit(self) -> float:
+        """Temperatures lie between 1 / limit and limit."""
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """Fresh parameters, moved so that every token has a temperature; the nearest in reach."""
+
     def apply(
         self,
         params: Params,
@@ -56,6 +63,15 @@ class TokenHead:
     def init(self, key: Array) -> Params:
         """See `models.Head`."""
         return self.source.init(key)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """See `models.Head`."""
+        return 1 / self.source.limit, self.source.limit
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `models.Head`."""
+        return self.source.at(params, temperature)
 
     def apply(
         self,

@@ -22,6 +22,7 @@ from calibtrain.parallel import hosts
 from calibtrain.storage.compiled import open_compiled
 from calibtrain.storage.places import place
 from calibtrain.training import checkpoint
+from calibtrain.training.as_begun import as_begun, as_begun_plan
 from calibtrain.training.engine import make_engine
 from calibtrain.training.finite import NonFiniteError, require_finite
 from calibtrain.training.optimizer import optimizer_of
@@ -93,9 +94,13 @@ def train(
         for member, run, exists in zip(members, runs, there, strict=True):
             if exists:
                 run.check_trained_here()
-                run.check_config(member.config)
+                run.check_config(as_begun(member.config, run))
                 _hold(run, held)
         plans = planner([m.config for m in members], cache, members[0].observer)
+        plans = [
+            as_begun_plan(plan, as_begun(plan.config, run), run) if exists else plan
+            for plan, run, exists in zip(plans, runs, there, strict=True)
+        ]
         made: list[RunFolder] = []
         try:
             for plan, run, exists in zip(plans, runs, there, strict=True):

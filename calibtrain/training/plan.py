@@ -48,6 +48,7 @@ class Plan:
 
     Attributes:
         start: the parameters that it goes on from; none: they are drawn by its seed.
+        facts: what run.json says of it beside what every run has.
     """
 
     config: Config
@@ -60,6 +61,7 @@ class Plan:
     parameters: ParameterCount
     budget: Budget
     start: Callable[[], Params] | None = None
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:

@@ -47,6 +47,7 @@ def describe_run(
         **({} if plan.config.finetune is None else {"row_tokens": plan.batches.context}),
         "parameters": {**dataclasses.asdict(parameters), "total": parameters.total},
         **_head(plan),
+        **plan.facts,
         "budget": dataclasses.asdict(plan.budget),
         "memory": dict(memory),
         "seconds": seconds,

@@ -11,6 +11,7 @@ from conftest import call, tiny
 from foreign import VOCAB, corpus, random_model, tokenizer_json, write_folder
 
 from calibtrain.config import ModelConfig
+from calibtrain.data.named import Columns
 from calibtrain.errors import UserError
 from calibtrain.exchange import export_run, import_model
 from calibtrain.exchange.exported import exported_tensors
@@ -247,3 +248,22 @@ def test_the_command_line_says_one_line_and_exits_with_2(tmp_path: Path) -> None
     done = call("export", tmp_path / "absent", tmp_path / "out")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_the_fields_of_a_corpus_are_named_by_options(tmp_path: Path) -> None:
+    """The message says which, and with them the import is made."""
+    folder = write_folder(tmp_path / "model", *random_model())
+    lines = [{"body": f"the text number {n}", "of": "ab"[n % 2]} for n in range(40)]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    name, run = f"files:{path}", tmp_path / "run"
+    with pytest.raises(UserError, match=r"has no field 'text'; .* body, of \(set --field\)"):
+        import_model(folder, run, corpus=name)
+    with pytest.raises(UserError, match=r"--field: 'body' is not allowed with --corpus kjv"):
+        import_model(folder, run, corpus="kjv", columns=Columns("body"))
+    with pytest.raises(UserError, match=r"--group: 'of' is not allowed with kjv"):
+        import_model(folder, run, columns=Columns(group="of"))
+    assert not run.exists()
+    import_model(folder, run, corpus=name, columns=Columns("body", "of"))
+    corpus = RunFolder(run).read_config().corpus
+    assert (corpus.field, corpus.group) == ("body", "of")
