@@ -17,11 +17,9 @@ from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.models import Network, ParameterCount, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
-from calibtrain.training.checkpoint import Identity
+from calibtrain.training.checkpoint import MOST_STEPS, Identity
 from calibtrain.training.networks import network_of
 from calibtrain.training.objective import Objective, objective_of
-
-MOST_STEPS = 2**31 - 1  # the state counts them in 32 bits
 
 
 @dataclasses.dataclass(frozen=True)
