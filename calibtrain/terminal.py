@@ -67,7 +67,9 @@ class SilentView:
     """Shows nothing."""
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
-        """Ignore the event."""
+        """Ignore the event, unless it is a note."""
+        if event["event"] == "note":
+            print(f"{arm}: {describe(event)}" if arm else describe(event), file=sys.stderr)
 
     def __enter__(self) -> View:
         return self
@@ -145,7 +147,7 @@ class LiveView:
                 self._progress.remove_task(self._tasks.pop("preparing"))
             for name in event["names"]:
                 self._task(name)
-        elif kind == "tokenised":
+        elif kind in ("tokenised", "note"):
             self._progress.console.print(escape(f"{arm}: " if arm else "") + describe(event))
         elif kind == "start":
             self._progress.update(
@@ -226,6 +228,8 @@ def describe(event: Mapping[str, Any]) -> str:
             f" signed gap {event['signed_gap']:+.4f}, entropy rate "
             f"{event['entropy_bits_per_byte']:.4f} bits/byte"
         ) + _examples_measured(event)
+    if kind == "note":
+        return f"note: {event['text']}"
     if kind == "finished":
         return event["status"] + (f": {event['error']}" if event.get("error") else "")
     return ""

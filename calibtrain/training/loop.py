@@ -162,7 +162,7 @@ def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
     learning-rate schedule; and runs that were begun apart may have no checkpoint in common. One
     that has diverged, far behind, must not take the others back.
     """
-    saved = {id(record): checkpoint.steps_saved(record.run.checkpoints) for record in records}
+    saved = {id(record): record.checkpoints() for record in records}
     alike: dict[tuple[int, bool, bool], list[Record]] = {}
     for record in records:
         steps = record.plan.budget.steps

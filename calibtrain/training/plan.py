@@ -88,6 +88,18 @@ class Plan:
         k = step * times // steps
         return k >= 1 and math.ceil(k * steps / times) == step
 
+    def due_steps(self, upto: int, times: int, every: int | None) -> list[int]:
+        """The steps up to one at which `is_due` says so."""
+        steps = self.budget.steps
+        if every is not None:
+            due = range(every, upto + 1, every)
+        elif times >= steps:
+            due = range(1, upto + 1)
+        else:
+            spaced = {math.ceil(k * steps / times) for k in range(1, times + 1)}
+            return sorted(step for step in spaced | {steps} if step <= upto)
+        return sorted({*due, steps} if upto >= steps else due)
+
     def progress_at(self, step: int) -> tuple[int, int]:
         """Tokens and bytes of text trained on after so many steps."""
         return self.batches.progress(step)

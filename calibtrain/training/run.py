@@ -300,14 +300,15 @@ class RunFolder:
             if not whole:
                 raise UserError(
                     f"{self.metrics}: line {number} is no JSON object with a step; remove that line"
+                    ", and training goes back to a checkpoint before it"
                 )
         return lines
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drop the lines of later steps, which will be written again."""
+    def rewind_metrics(self, count: int) -> None:
+        """Keep so many lines; those that follow will be written again."""
         if not self.writes:
             return
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        kept = self.read_metrics()[:count]
         self._growing().replace("".join(json.dumps(line) + "\n" for line in kept))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
