@@ -7,7 +7,7 @@ import typer
 
 from calibtrain.commands.options import AsJson, RunOrBucket
 from calibtrain.errors import UserError
-from calibtrain.output import print_json
+from calibtrain.output import print_json, say
 from calibtrain.storage.places import place
 
 
@@ -81,7 +81,7 @@ def evaluate(
             raise UserError(
                 f"--corpus: {len(corpus)} are named; --events {events.value} takes one at a time"
             )
-        found = evaluate_domains(place(run), corpus, split=split, limit=limit)
+        found = evaluate_domains(place(run), corpus, split=split, limit=limit, say=say)
         if as_json:
             print_json(found)
         else:
@@ -92,6 +92,7 @@ def evaluate(
         "split": split,
         "limit": limit,
         "temperature": temperature,
+        "say": say,
     }
     if by_tokens:
         evaluation = evaluate_run(place(run), **asked)

@@ -97,6 +97,7 @@ def list_(run: RunOrBucket, as_json: AsJson = False) -> None:
 
     folder = RunFolder(place(run))
     folder.read_config()
+    folder.read_summary()  # a run of a format that is not known is refused
     heads = [dict(head.about) for head in list_heads(folder.heads)]
     if as_json:
         print_json({"heads": heads})

@@ -22,6 +22,7 @@ def evaluate_domains(
     limit: int | None = None,
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Evaluate a run's latest checkpoint on several corpora, raw and with a fitted temperature.
 
@@ -33,6 +34,7 @@ def evaluate_domains(
             none: the whole splits.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
+        say: as for `evaluate_run`.
 
     Returns:
         `temperature` (value, fitted_on, nll_before, nll_after: nats a token, passes) and
@@ -44,7 +46,7 @@ def evaluate_domains(
     if len(set(corpora)) < len(corpora):
         twice = next(name for name in corpora if list(corpora).count(name) > 1)
         raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
-    with opened(path, cache, check) as saved:
+    with opened(path, cache, check, say=say) as saved:
         for name in corpora:
             saved.store(name, split)  # what cannot be had is told before anything is computed
         fitted = saved.fit_temperature(FITTED_ON, limit)

@@ -76,7 +76,7 @@ def fit_temperature_head(
         )
     config = head_settings(kind, settings or {})
     name = check_name(name or default_name(kind, loss, balanced, corpus))
-    with opened(path, cache) as saved:
+    with opened(path, cache, writes=True) as saved:
         require_headless(saved)
         fits(config, saved)
         if not replace:

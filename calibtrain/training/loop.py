@@ -19,6 +19,7 @@ import jax
 from calibtrain.config import Config
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
+from calibtrain.storage.disk import disk_errors
 from calibtrain.storage.places import place
 from calibtrain.training import checkpoint
 from calibtrain.training.engine import make_engine
@@ -102,7 +103,8 @@ def train(
                     _create(plan, run)
                     _hold(run, held)
                     made.append(run)  # not before: what another process holds is not ours to remove
-            return _train(members, plans, runs, cache, evaluator)
+            with disk_errors(runs[0].path):  # what nothing else named, as too many open files
+                return _train(members, plans, runs, cache, evaluator)
         except UserError:
             for run in made:
                 if run.writes and not checkpoint.steps_saved(run.checkpoints):

@@ -66,7 +66,11 @@ class Record:
         self._memory = memory
         if self.run.writes:
             self.run.rewind_metrics(lines_kept(self.plan, step, self.run.read_metrics()) or 0)
-        self._seconds = self.run.read_summary().get("seconds", 0.0) if step else 0.0
+        before = self.run.read_summary() if step else {"seconds": 0.0}
+        self._seconds = before.get("seconds", 0.0)
+        if "seconds" not in before:
+            text = f"{self.run.path / 'run.json'}: is missing; seconds are counted from here on"
+            self.observer({"event": "note", "text": text})
         self._began = time.monotonic()
         self.observer({"event": "start", "resumed_from": step, **self.summarise("running", step)})
 
