@@ -112,7 +112,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         UserError: when it is damaged, or of a format that this version does not know.
     """
-    return read_document(path, "remove it and evaluate again")
+    return read_document(path, "evaluate again")
 
 
 def document_table(

@@ -276,9 +276,9 @@ class RunFolder:
             with self.locked():
                 yield
             return
-        with ExitStack() as held:
+        with ExitStack() as open_files:
             with suppress(OSError):  # no lock is there, or it is not ours to read
-                handle = held.enter_context((self.path / LOCK).open("r"))
+                handle = open_files.enter_context((self.path / LOCK).open("r"))
                 self._lock(handle, fcntl.LOCK_SH)  # a writer locks this very file
             yield
 
@@ -378,13 +378,15 @@ class RunFolder:
             UserError: as `read_summary` does, and when it is missing.
         """
         path = self.path / "run.json"
-        again = "the command that made the run writes it again, for example " + self.resuming
-        summary = read_document(path, f"remove it, if it is there: {again}")
+        again = "the command that made the run writes it again, such as " + self.resuming
+        summary = read_document(path, again)
         for key in {*keys, *_SUMMARY.keys() & summary.keys()}:
             value, kinds = summary.get(key), _SUMMARY[key]
             sound = isinstance(value, kinds) and not isinstance(value, bool)
             if not sound or (isinstance(value, float) and not math.isfinite(value)):
-                raise UserError(f"{path}: is damaged ({key} is {value!r:.40}); remove it: {again}")
+                raise UserError(
+                    f"{path}: is damaged ({key} is {value!r:.40}); remove it, and {again}"
+                )
         return summary
 
     @property

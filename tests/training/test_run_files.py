@@ -1,4 +1,4 @@
-"""What is read of a run folder: one reader of run.json, and runs that may be read and not written."""
+"""What is read of a run folder: one reader of run.json; and runs that may only be read."""
 
 import errno
 import json
@@ -35,7 +35,8 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def finetuned(run: Path) -> Any:
-    (run.parent / "examples.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * 8)
+    lines = [json.dumps({"prompt": f"say {number}", "response": "b"}) for number in range(30)]
+    (run.parent / "examples.jsonl").write_text("\n".join(lines) + "\n")
     tree = {
         "finetune": {
             "run": str(run),
@@ -76,7 +77,7 @@ def test_a_format_that_is_not_known_is_refused_by_every_command(
 )
 def test_a_damaged_run_json_is_said_by_every_command(run: Path, command: str, text: str) -> None:
     (run / "run.json").write_text(text)
-    with pytest.raises(UserError, match=r"run\.json: is damaged \(.*\); .*remove it") as error:
+    with pytest.raises(UserError, match=r"run\.json: is damaged \(.*\); remove it, and ") as error:
         COMMANDS[command](run)
     assert len(str(error.value)) < 600
 
