@@ -8,18 +8,21 @@ from calibtrain.ablation.controls import ControlledArm, FailedArm
 from calibtrain.errors import UserError
 from calibtrain.evaluation.result import TABLES, evaluation_name, read_evaluation
 from calibtrain.training.as_begun import as_begun, text_of
+from calibtrain.training.metric_lines import lines_kept
 from calibtrain.training.run import RunFolder
 
 
 def is_done(arm: ControlledArm, folder: Path) -> bool:
-    """Whether this very arm was trained and scored in a study's folder.
+    """Whether this very arm was trained and scored in a study's folder, with all its metrics.
 
     Raises:
         UserError: for a damaged file of its run.
     """
     run = RunFolder(folder / arm.name)
     scored = all(path.is_file() for path in _evaluation_files(arm, run).values())
-    return scored and run.is_done(as_begun(arm.config, run))
+    if not (scored and run.is_done(as_begun(arm.config, run))):
+        return False
+    return lines_kept(arm.plan, arm.plan.budget.steps, run.read_metrics()) is not None
 
 
 def require_same_text(arms: Sequence[ControlledArm], folder: Path) -> None:

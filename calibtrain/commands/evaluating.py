@@ -92,6 +92,7 @@ def evaluate(
             limit=limit,
             fields=field or (),
             groups=group or (),
+            say=say,
         )
         _say_notes(*found["evaluations"])
         if as_json:
@@ -106,6 +107,7 @@ def evaluate(
         "split": split,
         "limit": limit,
         "temperature": temperature,
+        "say": say,
     }
     if by_tokens:
         evaluation = evaluate_run(place(run), **asked)

@@ -25,6 +25,7 @@ def evaluate_domains(
     groups: Sequence[str] = (),
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Evaluate a run's latest checkpoint on several corpora, raw and with a fitted temperature.
 
@@ -38,6 +39,7 @@ def evaluate_domains(
         groups: of a document's group; likewise.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
+        say: as for `evaluate_run`.
 
     Returns:
         `temperature` (value, fitted_on, nll_before, nll_after: nats a token, passes) and
@@ -50,7 +52,7 @@ def evaluate_domains(
         twice = next(name for name in corpora if list(corpora).count(name) > 1)
         raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
     columns = columns_of(corpora, fields, groups)
-    with opened(path, cache, check, columns=columns) as saved:
+    with opened(path, cache, check, columns=columns, say=say) as saved:
         for name in corpora:
             saved.store(name, split)  # what cannot be had is told before anything is computed
         fitted = saved.fit_temperature(FITTED_ON, limit)

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 import calibtrain
-from calibtrain.errors import UserError
 from calibtrain.evaluation.tally import COLUMNS
 from calibtrain.storage.disk import make_folder, write_whole
-from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.documents import read_document
 
 WIDTH, RATIO = 5, 0.05
 """The beam of evaluations by bytes and words, where nothing else is asked for."""
@@ -125,15 +124,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """An evaluation's JSON file.
 
     Raises:
-        UserError: when it is damaged.
+        UserError: when it is damaged, or of a format that this version does not know.
     """
-    try:
-        found = parse_json(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
-        return found
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove it and evaluate again") from None
+    return read_document(path, "evaluate again")
 
 
 def document_table(

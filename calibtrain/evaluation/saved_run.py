@@ -21,7 +21,7 @@ from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
 from calibtrain.models import ADAPTER, TEMPERATURE, Network, Params
 from calibtrain.parallel.mesh import Layout, make_layout
-from calibtrain.storage.disk import cache_directory
+from calibtrain.storage.disk import cache_directory, is_read_only
 from calibtrain.storage.places import place
 from calibtrain.temperature import FittedTemperature, fit_temperature, tempered
 from calibtrain.temperature.saved_head import SavedHead, read_head
@@ -35,6 +35,8 @@ from calibtrain.training.plan import context_seen
 from calibtrain.training.run import RunFolder
 from calibtrain.training.state import TrainState, initial_state
 
+Say = Callable[[str], None]
+"""Is told in words what the user must know."""
 EVENT_SPACES = {space.name: space for space in (NEXT_BYTE, NEXT_WORD)}
 """Events of text, the same for every vocabulary."""
 
@@ -49,6 +51,7 @@ def evaluate_run(
     columns: Columns | None = None,
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
+    say: Say = lambda text: None,
 ) -> Evaluation:
     """Evaluate a run's latest checkpoint, and write the result into its `evaluations/`.
 
@@ -63,6 +66,7 @@ def evaluate_run(
         columns: the fields of the corpus that are read; none: those of the run's own.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
+        say: told in words of a result that cannot be written beside the run.
 
     Raises:
         UserError: for a run whose own corpus is not the text that it was trained on; for a folder
@@ -70,7 +74,8 @@ def evaluate_run(
             corpus or split that cannot be had; and for a head that is not there or was fitted to
             another checkpoint.
     """
-    with opened(path, cache, check, temperature, {corpus: columns or Columns()}) as saved:
+    read = {corpus: columns or Columns()}
+    with opened(path, cache, check, temperature, columns=read, say=say) as saved:
         return saved.evaluate(corpus, split, limit)
 
 
@@ -87,6 +92,7 @@ def evaluate_run_on_text(
     columns: Columns | None = None,
     cache: Path | None = None,
     progress: Progress = lambda done, total: None,
+    say: Say = lambda text: None,
 ) -> Evaluation:
     """Score a run's latest checkpoint on next bytes or words, and write that to `evaluations/`.
 
@@ -102,6 +108,7 @@ def evaluate_run_on_text(
         columns: likewise.
         cache: where prepared data is kept.
         progress: called with symbols read, and of all; may raise to give up.
+        say: as for `evaluate_run`.
 
     Raises:
         UserError: as `evaluate_run` does.
@@ -109,7 +116,7 @@ def evaluate_run_on_text(
     beam = Beam()
     beam = Beam(beam.width if width is None else width, beam.ratio if ratio is None else ratio)
     read = {corpus: columns or Columns()}
-    with opened(path, cache, temperature=temperature, columns=read) as saved:
+    with opened(path, cache, temperature=temperature, columns=read, say=say) as saved:
         return saved.evaluate_text(EVENT_SPACES[events], corpus, split, limit, beam, progress)
 
 
@@ -119,7 +126,10 @@ def opened(
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
     temperature: str | None = None,
+    *,
     columns: Mapping[str | None, Columns] | None = None,
+    say: Say = lambda text: None,
+    writes: bool = False,
 ) -> Iterator["SavedRun"]:
     """A run, held for this process, with its latest checkpoint ready to be evaluated.
 
@@ -129,16 +139,19 @@ def opened(
         check: called between batches; may raise to give up.
         temperature: name of a fitted head that is to divide the logits.
         columns: the fields that are read of corpora, by their names.
+        say: told in words of a result that cannot be written beside the run.
+        writes: whether what is asked for is of no use unless the run may be written.
 
     Raises:
         UserError: as `evaluate_run` does.
     """
     run = RunFolder(place(path))
     config = run.read_config()
-    with run.locked():
+    run.read_summary()  # a run of a format that is not known is refused
+    with run.locked() if writes else run.held_to_read():
         try:
             head = None if temperature is None else fitted_head(run, config, temperature)
-            yield SavedRun(run, config, cache or cache_directory(), check, head, columns)
+            yield SavedRun(run, config, cache or cache_directory(), check, head, columns, say)
         except (NonFiniteError, NotFiniteError) as error:
             raise NonFiniteError(f"{path}: {error}. {ADVICE}") from None
 
@@ -162,8 +175,9 @@ class SavedRun:
         check: Callable[[], None] = lambda: None,
         head: SavedHead | None = None,
         columns: Mapping[str | None, Columns] | None = None,
+        say: Say = lambda text: None,
     ):
-        self.run, self.config = run, config
+        self.run, self.config, self._say = run, config, say
         self.tokenizer = run.read_tokenizer()
         self.head, self.cache, self._check = head, cache, check
         self._columns = columns or {}
@@ -266,8 +280,23 @@ class SavedRun:
 
     def _write(self, evaluation: Evaluation) -> Evaluation:
         own = checkpoint.read_identity(self.run.checkpoints, self.step)
-        evaluation.write(self.run.evaluations, own.corpus, self.config.evaluation.final_bytes)
+        settings = self.config.evaluation
+        with self.writing():
+            evaluation.write(self.run.evaluations, own.corpus, settings.final_bytes)
         return evaluation
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say that a result cannot be written beside the run, where that may only be read."""
+        try:
+            yield
+        except UserError as error:
+            if not is_read_only(error):
+                raise
+            self._say(
+                f"note: {self.run.path}: may be read and not written, so that the result is shown "
+                "and not kept beside the run; copy the run to keep it"
+            )
 
     @property
     def step(self) -> int:

@@ -156,5 +156,4 @@ def _begun(run: Path | None) -> FinetuningConfig | None:
 def _identity(base: RunFolder) -> str:
     """The latest checkpoint of a run: hash of its configuration, and its step."""
     step = latest_step(base)
-    hashes = base.read_summary().get("config_hash", "")
-    return f"{hashes}@{step}"
+    return f"{base.require_summary('config_hash')['config_hash']}@{step}"

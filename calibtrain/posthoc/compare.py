@@ -79,7 +79,7 @@ def compare_heads(
         twice = next(name for name in corpora if list(corpora).count(name) > 1)
         raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
     columns = columns_of(corpora, fields, [""] * len(corpora))  # groups are not read here
-    with opened(path, cache, columns=columns) as saved:
+    with opened(path, cache, columns=columns, say=say) as saved:
         require_headless(saved)
         chosen = _kinds(saved, heads)
         names: list[str | None] = list(corpora) or [None]
@@ -105,9 +105,10 @@ def compare_heads(
                 _on_corpus(saved, name, limit, fitted, keep, progress, say) for name in names
             ],
         }
-        make_folder(saved.run.heads)
         text_of = json.dumps(found, indent=1, allow_nan=False)
-        write_whole(saved.run.heads / FILE, text_of + "\n")
+        with saved.writing():
+            make_folder(saved.run.heads)
+            write_whole(saved.run.heads / FILE, text_of + "\n")
         return found
 
 

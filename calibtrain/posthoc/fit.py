@@ -80,7 +80,7 @@ def fit_temperature_head(
     name = check_name(name or default_name(kind, loss, balanced, corpus))
     # groups are not read here: a corpus without the field of the run's own need not have one
     columns = {corpus: Columns(field, None if corpus is None else "")}
-    with opened(path, cache, columns=columns) as saved:
+    with opened(path, cache, columns=columns, writes=True) as saved:
         require_headless(saved)
         fits(config, saved)
         if not replace:

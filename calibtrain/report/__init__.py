@@ -39,7 +39,10 @@ def write_report(folder: Path) -> Path:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
+        raise UserError(
+            f"{target} cannot be written: {error.strerror or error}; "
+            "copy the folder to where you may write"
+        ) from None
     return target
 
 
@@ -66,6 +69,10 @@ def _page(folder: Path) -> str:
                 f"{run.steps:,}): let it train on, or score it with `calibtrain evaluate {folder}`"
             )
         return page.run_page(run)
+    if (folder / "config.yaml").is_file():
+        raise UserError(
+            f"{folder / 'run.json'}: is missing; the command that made the run writes it again"
+        )
     if not folder.is_dir():
         raise UserError(
             f"{folder} is no folder; a report is made from the folder of a run or study"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from calibtrain.report.json_record import Record, contents, parse
+from calibtrain.report.json_record import Record, document
 from calibtrain.report.results import STRATA, Bin, Evaluation, Interval, Row, SmoothPoint
 
 
@@ -12,7 +12,7 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         UserError: it is missing, damaged or of another format.
     """
-    record = parse(path, contents(path))
+    record = document(path)
     event = event_of(record)
     for key in ("ece", "signed_gap", "bytes", *(["bits_per_byte"] if event == "token" else [])):
         record.number(key)

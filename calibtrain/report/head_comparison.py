@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from calibtrain.report.cells import note, num, row_head, table, th
 from calibtrain.report.display import count, duration, number
 from calibtrain.report.figures import SOFT, Figure, Panel, interval_bars, plot, zero
-from calibtrain.report.json_record import Record, contents, parse
+from calibtrain.report.json_record import Record, document
 from calibtrain.report.signatures import table_of
 
 FIGURES = (
@@ -84,7 +84,7 @@ def read_heads(folder: Path) -> HeadComparison | None:
     path = folder / "temperature" / "comparison.json"
     if not path.is_file():
         return None
-    record = parse(path, contents(path))
+    record = document(path)
     on = record.record("fitted_on")
     return HeadComparison(
         fitted_on=f"{on.text('corpus')}-{on.text('split')}",

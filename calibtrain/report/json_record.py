@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import UserError
-from calibtrain.storage.json_text import parse_json
-
-FORMAT = 1
+from calibtrain.storage.documents import read_document
 
 
 class Record:
@@ -94,17 +92,10 @@ def contents(path: Path) -> str:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
-def parse(path: Path, text: str) -> Record:
-    """The JSON object that is the whole of a file's text.
+def document(path: Path) -> Record:
+    """The JSON object that a file holds.
 
     Raises:
-        UserError: it is damaged or has another format.
+        UserError: it is missing, damaged or has another format.
     """
-    try:
-        record = Record(str(path), parse_json(text))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if record.data.get("format") != FORMAT:
-        said = record.data.get("format")
-        raise UserError(f"{path} has format {said!r}; this version reads format {FORMAT}")
-    return record
+    return Record(str(path), read_document(path, "run what wrote it again"))

@@ -9,7 +9,7 @@ from typing import Any
 from calibtrain.errors import UserError
 from calibtrain.report.evaluation_file import event_of, read_evaluation
 from calibtrain.report.head_comparison import read_heads
-from calibtrain.report.json_record import Record, contents, parse
+from calibtrain.report.json_record import Record, contents, document
 from calibtrain.report.results import (
     Arm,
     Corpus,
@@ -36,7 +36,7 @@ _SAME = ("step", "corpus_hash", "limit", "temperature", "bins")
 def read_run(folder: Path) -> Run:
     """The run in `folder`: run.json, metrics.jsonl and every evaluations/*.json."""
     path = folder / "run.json"
-    record = parse(path, contents(path))
+    record = document(path)
     corpus, tokenizer = record.record("corpus"), record.record("tokenizer")
     parameters, memory = record.record("parameters"), record.record("memory")
     splits = corpus.record("splits")
@@ -138,8 +138,7 @@ def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...
 def read_study(folder: Path) -> Study:
     """The study in `folder`: ablation.json and the run folder of every arm."""
     path = folder / "ablation.json"
-    text = contents(path)
-    record = parse(path, text)
+    record, text = document(path), contents(path)
     arms = tuple(_read_arm(folder, arm) for arm in record.records("arms"))
     named = dict.fromkeys(name for arm in arms for name in arm.evaluations)
     events = {n: arm.scored[n].event for arm in arms for n in arm.scored}

@@ -6,6 +6,7 @@ as they stay as they were. A folder that does not agree with its seal is moved a
 process that has mapped its files keeps them, removed, and made again; a warning says so.
 """
 
+import glob
 import hashlib
 import json
 import logging
@@ -63,7 +64,7 @@ def prepare_once(
                 return folder
             _log.warning("%s: %s; it is made again", folder, trouble)
             _remove(folder)
-        for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
+        for stale in folder.parent.glob(f".{glob.escape(folder.name)}.tmp-*"):
             shutil.rmtree(stale, ignore_errors=True)
         temporary = _temporary(folder)
         try:

@@ -20,6 +20,7 @@ from calibtrain.config import Config
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
 from calibtrain.storage.compiled import open_compiled
+from calibtrain.storage.disk import disk_errors
 from calibtrain.storage.places import place
 from calibtrain.training import checkpoint
 from calibtrain.training.as_begun import as_begun, as_begun_plan
@@ -108,7 +109,8 @@ def train(
                     _create(plan, run)
                     _hold(run, held)
                     made.append(run)  # not before: what another process holds is not ours to remove
-            return _train(members, plans, runs, cache, evaluator)
+            with disk_errors(runs[0].path):  # what nothing else named, as too many open files
+                return _train(members, plans, runs, cache, evaluator)
         except UserError:
             for run in made:
                 if run.writes and not checkpoint.steps_saved(run.checkpoints):
@@ -168,7 +170,7 @@ def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
     learning-rate schedule; and runs that were begun apart may have no checkpoint in common. One
     that has diverged, far behind, must not take the others back.
     """
-    saved = {id(record): checkpoint.steps_saved(record.run.checkpoints) for record in records}
+    saved = {id(record): record.checkpoints() for record in records}
     alike: dict[tuple[int, bool, bool], list[Record]] = {}
     for record in records:
         steps = record.plan.budget.steps

@@ -18,11 +18,9 @@ from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.models import Network, ParameterCount, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
-from calibtrain.training.checkpoint import Identity
+from calibtrain.training.checkpoint import MOST_STEPS, Identity
 from calibtrain.training.networks import network_of
 from calibtrain.training.objective import Objective, objective_of
-
-MOST_STEPS = 2**31 - 1  # the state counts them in 32 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +90,18 @@ class Plan:
         # evenly spaced: step is ceil(k * steps / times) for some k
         k = step * times // steps
         return k >= 1 and math.ceil(k * steps / times) == step
+
+    def due_steps(self, upto: int, times: int, every: int | None) -> list[int]:
+        """The steps up to one at which `is_due` says so."""
+        steps = self.budget.steps
+        if every is not None:
+            due = range(every, upto + 1, every)
+        elif times >= steps:
+            due = range(1, upto + 1)
+        else:
+            spaced = {math.ceil(k * steps / times) for k in range(1, times + 1)}
+            return sorted(step for step in spaced | {steps} if step <= upto)
+        return sorted({*due, steps} if upto >= steps else due)
 
     def progress_at(self, step: int) -> tuple[int, int]:
         """Tokens and bytes of text trained on after so many steps."""
