@@ -26,6 +26,15 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=1))
 
 
+def can_print(text: str) -> bool:
+    """Whether standard output has every character of a text."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def say(text: str) -> None:
     """A line on standard error."""
     try:

@@ -43,15 +43,18 @@ def start() -> None:
     arguments = _arguments()
     if arguments is None:
         return
+    global met
+    if met:
+        return
+    met = True
+    meeting.catch_aborts()  # before JAX is imported, to be there until JAX has ended
+    _keep_libraries_off_stdout()
     import jax
 
     if jax.distributed.is_initialized():
         return
-    global met
-    met = True
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours to handle
-    _keep_libraries_off_stdout()
     meeting.join(arguments)
 
 

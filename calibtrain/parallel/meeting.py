@@ -28,7 +28,7 @@ _LOST_LINE = (
     f"{_BEGIN_AGAIN}: the same command goes on from the last checkpoint"
 )
 _LOSS = re.compile(
-    r"Gloo \w+ failed|gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED"
+    r"[Gg]loo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED"
     r"|[Cc]onnection (closed|reset|refused)|[Cc]oordination ?[Ss]ervice|heartbeat"
 )
 _FATAL = re.compile(r"F\d{4} |terminate called after|\*\*\* Check failure")
@@ -49,7 +49,6 @@ def join(arguments: Mapping[str, Any]) -> None:
     wait, lost = _seconds(WAIT, WAIT_SECONDS), _seconds(LOST, LOST_SECONDS)
     awaited = _awaited(arguments)
     say(f"calibtrain: {awaited}, for at most {wait} s ({WAIT})")
-    _catch_aborts()
     failures: list[BaseException] = []
 
     def initialize() -> None:
@@ -110,7 +109,7 @@ def _awaited(arguments: Mapping[str, Any]) -> str:
     return f"process {number} of {count} waits for {others} at {arguments['coordinator_address']}"
 
 
-def _catch_aborts() -> None:
+def catch_aborts() -> None:
     """Let the runtime's abort end the process with one line, where it is about a lost process.
 
     What C++ writes to standard error goes through a thread, which keeps back what comes with an
