@@ -111,7 +111,8 @@ def run() -> int:
         text, code = told
         if text:
             text = "calibtrain: " + " ".join(text.split("\n"))
-        if code == TransientError.status or _has_met_others():
+        # threads that lack memory, or wait for other processes, do not come to an end
+        if code == TransientError.status or _has_met_others() or lacks_memory(error):
             end(text, code)
         if text:
             say(text)

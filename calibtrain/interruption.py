@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from calibtrain.output import end
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PATIENCE = 5.0
+PATIENCE = 3.0
 """Seconds from a signal to the end of a process that has nothing to save."""
 
 
@@ -93,8 +93,7 @@ def interrupt(number: int, frame: Any) -> None:
         return  # it unwinds already, and the watcher sees that it comes to an end
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            signal_soon(number)  # extension modules may crash when they are half imported
-            return
+            end_now(number)  # extension modules may crash when they are half imported
         frame = frame.f_back
     _watch.raised = number
     raise Interrupted(number)
@@ -124,7 +123,7 @@ def end_now(number: int, left: str | None = None) -> NoReturn:
         left: what the command leaves behind; by default what its folders tell.
     """
     if left is None:
-        left = _left(_watch.folders[-1]) if _watch.folders else ""
+        left = _left(_watch.folders[-1]) if _watch.folders else _Watch.left
     end(f"calibtrain: stopped by {signal.Signals(number).name}{left}", 128 + number)
 
 

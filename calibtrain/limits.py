@@ -16,7 +16,7 @@ from calibtrain.errors import UserError
 THREADS = 80
 """Threads that a small training starts on any machine; 64 of them read records."""
 THREADS_PER_CORE = 12
-ADDRESS_SPACE = 2560 << 20
+ADDRESS_SPACE = 2048 << 20
 """Bytes of address space that libraries and a small training take beside their threads' stacks."""
 STACK = 1 << 20
 """Bytes below which a thread that compiles overflows its stack."""

@@ -29,6 +29,9 @@ from calibtrain.training.plan import Plan, make_plans
 from calibtrain.training.record import Evaluator, Observer, Record
 from calibtrain.training.run import RunFolder
 
+_ANYTHING = 600.0
+"""Seconds that a call other than a step, such as a compilation in mid-run, may take."""
+
 
 class Stopped(Exception):
     """Raised by an evaluation that was asked to stop."""
@@ -355,8 +358,8 @@ class _Stop(threading.Event):
     """Is set when the loop is to save and end.
 
     Until the first step is done there is nothing to save: a compilation is not waited for. Then
-    what the main thread does is, however long it takes; but a step of many hosts only for some
-    times as long as the others took, for it may wait for a host that does not answer.
+    what the main thread does is waited for; but a step only for some times as long as others took:
+    it may wait for a host that does not answer, or for a thread that died of lack of memory.
     """
 
     def __init__(self) -> None:
@@ -380,10 +383,12 @@ class _Stop(threading.Event):
             self._longest = max(self._longest, now - self._since)
         self._stepping, self._since = True, now
 
-    def patience(self) -> float | None:
+    def patience(self) -> float:
         """Seconds in which the main thread must come to a signal, at the moment."""
         if not self._stepping:
             return PATIENCE
-        if self._since is None or not hosts.met:
-            return None
-        return max(2 * PATIENCE, 3 * self._longest)
+        if self._since is None:
+            return _ANYTHING
+        if hosts.met:
+            return max(2 * PATIENCE, 3 * self._longest)
+        return max(20 * PATIENCE, 10 * self._longest)
