@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this", and how its line shows what was given."""
+"""The exceptions that end a command with a single clear line, and how it shows what was given."""
 
 import json
 from typing import Any
@@ -10,7 +10,21 @@ LONGEST_MESSAGE = 2_000
 
 
 class UserError(Exception):
-    """A mistake the user can act on; the message names the key, the value and what is allowed."""
+    """A mistake the user can act on; the message names the key, the value and what is allowed.
+
+    Exit status 2.
+    """
+
+    status = 2
+
+
+class TransientError(UserError):
+    """Something that is nobody's mistake: the same command, started again, may succeed.
+
+    Exit status 75 (EX_TEMPFAIL of sysexits.h).
+    """
+
+    status = 75
 
 
 class SettingError(UserError):

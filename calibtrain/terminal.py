@@ -91,7 +91,7 @@ class JsonView(SilentView):
         """Write the event."""
         if event["event"] != "final":  # the results are in the files
             named = {**event, "arm": arm} if arm else {**event}
-            print(json.dumps(named), file=sys.stderr, flush=True)
+            say(json.dumps(named))
 
 
 class PlainView(SilentView):
@@ -109,7 +109,7 @@ class PlainView(SilentView):
             self._told[arm] = time.monotonic()
         text = describe(event)
         if text:
-            print(f"{arm}: {text}" if arm else text, file=sys.stderr, flush=True)
+            say(f"{arm}: {text}" if arm else text)
 
 
 class LiveView(SilentView):
@@ -198,7 +198,7 @@ def show_counting(what: str) -> Iterator[Callable[[int, int], None]]:
         nonlocal told
         if time.monotonic() - told >= 10:
             told = time.monotonic()
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+            say(f"{what}: {done:,} of {total:,}")
 
     yield tell
 

@@ -44,12 +44,12 @@ def train(
     """
     source = place(config)
     path = run_folder(run, source)
-    with leaving(path):
+    from calibtrain.parallel import hosts
+
+    with leaving(path), hosts.losses():
         from calibtrain.config import load_config
 
         settings = load_config(source, overrides or ())
-        from calibtrain.parallel import hosts
-
         hosts.start()
         if beside:
             train_beside(source, path, beside, progress)
@@ -188,10 +188,11 @@ def finetune(
     """
     source = place(config)
     path = run_folder(run, source)
-    with leaving(path):
+    from calibtrain.parallel import hosts
+
+    with leaving(path), hosts.losses():
         from calibtrain.finetuning import finetune as start
         from calibtrain.finetuning import resolve
-        from calibtrain.parallel import hosts
         from calibtrain.terminal import make_view
 
         hosts.start()

@@ -204,7 +204,7 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path, split: bool) ->
                 f"corpus {config.name}: the {name} split holds only empty documents; leave empty "
                 "documents out, or give more text"
             )
-    (folder / "provenance.json").write_text(json.dumps(provenance.to_dict(), indent=2))
+    (folder / "provenance.json").write_text(json.dumps(provenance.to_dict(), indent=2), "utf-8")
 
 
 def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str, np.ndarray]:

@@ -225,7 +225,7 @@ def _verify(path: Path) -> None:
     """Raise a UserError for a checkpoint whose files are not those that were written."""
     # Checked here because Orbax reads in parallel and reports damage in pages of nested tracebacks.
     try:
-        wanted = parse_json((path / CHECKSUMS).read_text())
+        wanted = parse_json((path / CHECKSUMS).read_text("utf-8"))
         if not isinstance(wanted, dict) or not wanted:
             raise ValueError("not the checksums of files")
     except (OSError, ValueError) as error:
