@@ -1,4 +1,4 @@
-"""`python -m fuzz`: every case, side by side, with the time left; a summary; status 1 if any fails."""
+"""Run every case, some side by side; show the time left and a summary; status 1 if any fails."""
 
 import argparse
 import dataclasses
@@ -29,7 +29,9 @@ from fuzz.verdict import (
 KINDS: dict[str, ModuleType] = {"configs": configs, "data": data, "runs": runs, "imports": imports}
 
 
-def one(kind: ModuleType, number: int, seed: int, base: Path, place: Path, seconds: float) -> Verdict:
+def one(
+    kind: ModuleType, number: int, seed: int, base: Path, place: Path, seconds: float
+) -> Verdict:
     """Make a case, run its commands and judge them."""
     wanted = json.loads((base / "wanted.json").read_text())
     made = place.parent / f"{place.name}.case.json"
@@ -59,6 +61,7 @@ def judge(
     environment = {"CALIBTRAIN_CACHE": str(place / "cache")}
     compiled = base.parent / "compiled"
     outcome, wrong, shown, took = "ok", [], "", 0.0
+    said: list[str] = []
     commands = tuple("calibtrain " + shlex.join(step.arguments)[:300] for step in case.steps)
     for step in case.steps:
         before = tree(place)
@@ -69,13 +72,14 @@ def judge(
         shown = (ended.stderr.strip() or ended.stdout.strip())[-1500:]
         wrong += wrong_with_ending(ended)
         wrong += wrong_with_files(ended, before, tree(place), step.makes)
+        said.append(ended.stderr)
         if ended.status == 0 and step.figures is not None:
             try:
                 got = kind.of(step, place, ended.stdout)
             except (RuntimeError, ValueError, OSError) as error:
                 wrong.append(f"the result cannot be read: {' '.join(str(error).split())[-300:]}")
                 break
-            found = wrong_with_figures(ended, got, wanted[step.figures], case)
+            found = wrong_with_figures("\n".join(said), got, wanted[step.figures], case)
             wrong += found
             if not found and got != wanted[step.figures]:
                 outcome = "note"
@@ -184,7 +188,9 @@ def _start(name: str, number: int, seed: int, folder: Path, place: Path, seconds
 
 def summary(verdicts: dict[tuple[str, int], Verdict], seed: int, seconds: float) -> int:
     """Print what was found; the exit status."""
-    failed = {key: verdict for key, verdict in sorted(verdicts.items()) if verdict.outcome == "FAIL"}
+    failed = {
+        key: verdict for key, verdict in sorted(verdicts.items()) if verdict.outcome == "FAIL"
+    }
     for (name, number), verdict in failed.items():
         print(f"\nFAIL {name} {number}: {'; '.join(verdict.wrong)}\n  {verdict.what[:400]}")
         print(f"  {' && '.join(verdict.commands)[:400]}")

@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -202,5 +201,3 @@ def _places(tree: Any) -> Any:
     for key, value in items:
         yield tree, key
         yield from _places(value)
-
-

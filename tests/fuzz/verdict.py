@@ -1,8 +1,8 @@
 """What must hold of a case, and what was found: the rule of the fuzz in one place.
 
 A command ends with status 0, 2 or 75 within its time; where it fails it says one line that begins
-with "calibtrain: ", and leaves nothing half-written; it never shows a traceback. Damage that changes
-a figure is refused, or a note on standard error names what is damaged.
+with "calibtrain: ", and leaves nothing half-written; it never shows a traceback. Damage that
+changes a figure is refused, or a note on standard error names what is damaged.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ class Step:
     Attributes:
         arguments: after `calibtrain`.
         figures: name of what is compared with the undamaged run's, by its kind; none: nothing is.
-        makes: what it may leave even where it fails, if that is whole: paths from the case's folder.
+        makes: runs that it may leave even where it fails, if they are whole, by their paths.
     """
 
     arguments: tuple[str, ...]
@@ -45,12 +45,14 @@ class Case:
         steps: commands, of which each but the last must succeed for the next.
         damaged: names of which a note must hold one, where a figure changed.
         must_notice: whether a success without such a note is a failure even if figures agree.
+        changes: whether figures must change, since what is asked for is another model.
     """
 
     what: str
     steps: tuple[Step, ...]
     damaged: tuple[str, ...] = ()
     must_notice: bool = False
+    changes: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,19 +130,16 @@ def wrong_with_files(
     return wrong[:4]
 
 
-def wrong_with_figures(ended: Ended, got: Any, want: Any, case: Case) -> list[str]:
-    """A figure that changed, and no note that names what is damaged."""
-    noted = is_noted(ended, case.damaged)
+def wrong_with_figures(said: str, got: Any, want: Any, case: Case) -> list[str]:
+    """A figure that changed, and no note on standard error that names what is damaged."""
+    noted = any(name in said for name in case.damaged)
     if case.must_notice and not noted:
         return [f"not noticed: no note names {' or '.join(case.damaged)}"]
+    if case.changes:
+        return ["not noticed: the figures did not change"] if got == want and not noted else []
     if got == want or noted:
         return []
     return [f"not noticed: {difference(got, want)}"]
-
-
-def is_noted(ended: Ended, damaged: Sequence[str]) -> bool:
-    """Whether standard error names what is damaged."""
-    return any(name in ended.stderr for name in damaged)
 
 
 def difference(got: Any, want: Any, where: str = "") -> str:
