@@ -26,6 +26,38 @@ CHEAP = {
     "bytes": 60_000, "final_bytes": 4_000,
 }  # fmt: skip
 """Largest values of a configuration that is trained here; others are only read."""
+VALID: dict[str, tuple[Any, ...]] = {
+    "seed": (0, 2**31 - 1), "log_every": (1, 2**31 - 1), "tokenizer.kind": ("bpe", "byte"),
+    "tokenizer.vocab_size": (290, 512), "tokenizer.character_coverage": (0.98, 1.0),
+    "context.tokens": (8, 33), "model.kind": ("lstm", "transformer"), "model.width": (8, 24),
+    "model.depth": (1, 2), "model.heads": (1, 2, 4), "model.kv_heads": (1, None),
+    "model.head_size": (2, 10), "model.mlp": ("gelu",), "model.mlp_ratio": (1e-9, 64),
+    "model.feed_forward_width": (8, 9), "model.tied": (False,), "model.qk_norm": (False,),
+    "model.qkv_bias": (True,), "model.logit_soft_cap": (1e-3, 30), "model.rope_base": (1.001, 1e12),
+    "model.rope_scaling": ({"kind": "linear", "factor": 4}, {"kind": "llama3"}),
+    "model.norm_epsilon": (1e-12, 1.0), "model.compute": ("bfloat16",),
+    "model.remat": (True, "dots"),
+    "model.layers": ("scanned",), "model.attention": ("xla", "splash", "cudnn"),
+    "budget": ({"tokens": 1}, {"bytes": 1}, {"flops": 1}, {"steps": 1}), "batch.rows": (1, 3),
+    "batch.accumulate": (1, 2, 4), "mesh.data": (1, 2), "mesh.fsdp": (1, 2), "train.replicas": (2,),
+    "optimizer.learning_rate": (1e-30, 10.0), "optimizer.schedule": ("wsd", "constant"),
+    "optimizer.warmup_fraction": (0.0, 1.0), "optimizer.decay_fraction": (0.0, 1.0),
+    "optimizer.beta1": (0.0, 0.999999), "optimizer.beta2": (0.0,),
+    "optimizer.clip_norm": (None, 1e-9),
+    "optimizer.weight_decay": (0.0, 1.0), "evaluation.every": (1, 2),
+    "evaluation.bytes": (1, 10**9),
+    "evaluation.rows": (1, 3), "evaluation.bins": (1, 7, 100), "checkpoints.every": (1, 100),
+    "checkpoints.keep": (1,), "corpus.validation_fraction": (1e-9, 0.49), "corpus.group": ("g",),
+    "corpus.markov": (
+        {"bytes": 1000}, {"bytes": 30_000, "words": 2, "successors": 1, "letters": 2},
+        {"bytes": 30_000, "zipf": 10.0}, {"bytes": 20_000, "mean_document_words": 1.5},
+    ),
+    "temperature": (
+        {"kind": "linear"}, {"kind": "global"}, {"kind": "vector"}, {"kind": "position"},
+    ),
+    "loss": ("focal", {"kind": "brier"}, [{"kind": "cross_entropy"}]),
+}  # fmt: skip
+"""Values that are allowed by themselves, if they are not at odds with another."""
 LINES = (
     "seed: 010", "seed: 0o10", "seed: 1_0", "seed: 0x1F", "seed: 1:30", "seed: +1", "seed: .5",
     "budget: {steps: 0100}", "budget: {steps: 2e0}", "budget: {steps: 2.0}", "budget: {steps: '2'}",
@@ -77,9 +109,20 @@ def make(number: int, rng: random.Random, base: Path, place: Path) -> Case:
         tree["tokenizer"] = {"kind": "byte"}
     defaults = json.loads((base / "defaults.json").read_text())
     said, overrides, text = [], [], None
-    for _ in range(rng.choice([1, 1, 2, 4])):
-        way = rng.choice(["value", "value", "value", "unknown", "line", "override", "odd override"])
-        if way == "value":
+    wrong = ["valid"]
+    if rng.random() < 0.65:
+        wrong = ["value"] * 3 + ["unknown", "line", "override", "odd override"]
+    for nth in range(rng.choice([1, 2, 3, 4])):
+        way = rng.choice(wrong if nth == 0 or rng.random() < 0.3 else ["valid"])
+        if way == "valid":
+            key = rng.choice(list(VALID))
+            value = rng.choice(VALID[key])
+            if rng.random() < 0.5:
+                _put(tree, tuple(key.split(".")), value)
+            else:
+                overrides.append(f"{key}={_plain(value)}")
+            said.append(f"{key} = {value!r}")
+        elif way == "value":
             where, old = rng.choice(list(_leaves(defaults)))
             value = _near(old, rng) if rng.random() < 0.5 else rng.choice(ODD)
             _put(tree, where, value)
@@ -169,35 +212,36 @@ def _plain(value: Any) -> str:
 
 def _is_cheap(tree: Any) -> bool:
     """Whether training a configuration, should it be allowed, takes a second or two."""
-    for where, value in _leaves(tree):
-        limit = CHEAP.get(where[-1], 10_000)
-        if where[0] in ("budget", "context") and where[-1] not in ("steps", "tokens"):
-            return False
-        if isinstance(value, int | float) and not isinstance(value, bool) and not value <= limit:
-            return False
-        if isinstance(value, str) and value[:1].isdigit():
-            return False
-    return (
-        tree.get("corpus", {}) == CONFIG["corpus"]
-        or not isinstance(tree["corpus"], dict)
-        or (tree["corpus"].get("name") == "markov")
-    )
+    corpus = tree.get("corpus")
+    if isinstance(corpus, dict) and corpus.get("name") not in ("markov", "files", "nonsense"):
+        return not isinstance(corpus.get("name"), str)
+    if corpus in ("kjv", "pydoc"):
+        return False
+    return all(_is_small(".".join(where), value) for where, value in _leaves(tree))
+
+
+def _is_small(key: str, value: Any) -> bool:
+    """Whether a value makes nothing large: one that is allowed here, or too large to be allowed."""
+    if isinstance(value, dict) or value in VALID.get(key, ()):
+        return True
+    last = key.rpartition(".")[2]
+    if isinstance(value, str) and last in CHEAP:
+        return not value[:1].isdigit()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return True
+    return value <= CHEAP.get(last, 10_000)
 
 
 def _is_cheap_override(text: str) -> bool:
     key, _, value = text.partition("=")
-    heavy = (
-        "budget",
-        "context",
-        "corpus.markov",
-        "model",
-        "tokenizer.vocab",
-        "evaluation",
-        "batch",
-    )
-    if key.startswith("corpus.name") and ("kjv" in value or "pydoc" in value):
-        return False
-    return not key.startswith(heavy) or len(value) <= 2 or not value[-1:].isdigit()
+    if key.startswith("corpus.name"):
+        return "kjv" not in value and "pydoc" not in value
+    known = VALID.get(key, ())
+    if value in [_plain(each) for each in known]:
+        return True
+    section = key.partition(".")[0]
+    large = ("budget", "context", "model", "tokenizer", "evaluation", "batch", "corpus")
+    return section not in large or len(value) < 2 or not any(c.isdigit() for c in value)
 
 
 def of(step: Step, place: Path, printed: str) -> Any:
