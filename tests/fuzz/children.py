@@ -1,8 +1,8 @@
 """Commands of calibtrain in forked children: everything is imported once, no process starts anew.
 
-The parent imports JAX but never asks it for a device, and nothing that it imports starts a thread
-which a child would miss; so a child is what a fresh process is after its imports. What needs JAX to
-prepare or to read a case is done in a child, too.
+The parent imports JAX but never asks it for a device, and no module that it imports starts a thread
+of Python, which a child would miss (`preload` makes sure); so a child is what a fresh process is after
+its imports. What needs JAX to prepare or to read a case is done in a child, too.
 """
 
 import atexit
@@ -135,15 +135,18 @@ def reading(function: Callable[[], Any], place: Path, seconds: float = 120) -> A
 def child(
     run: Callable[[], None], out: Path, err: Path, seconds: float
 ) -> tuple[int | None, float]:
-    """Run a function in a forked child with output of its own; its status and seconds."""
+    """Run a function in a forked child with output of its own; its status and seconds.
+
+    It is killed after so many seconds of an idle machine; on a busy one it has longer.
+    """
     began = time.monotonic()
     sys.stdout.flush()
     sys.stderr.flush()
     number = os.fork()
     if number == 0:
         os._exit(_inside(run, out, err))
-    status = None
-    while status is None and time.monotonic() - began < seconds:
+    status, limit = None, seconds * busyness()
+    while status is None and time.monotonic() - began < limit:
         found, code = os.waitpid(number, os.WNOHANG)
         if found:
             status = os.waitstatus_to_exitcode(code)
@@ -154,6 +157,11 @@ def child(
         os.killpg(number, signal.SIGKILL)
         os.waitpid(number, 0)
     return status, took
+
+
+def busyness() -> float:
+    """How many times longer a command takes here than on an idle machine, from 1 to 10."""
+    return min(10.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def _inside(run: Callable[[], None], out: Path, err: Path) -> int:

@@ -110,7 +110,7 @@ def make(number: int, rng: random.Random, base: Path, place: Path) -> Case:
     defaults = json.loads((base / "defaults.json").read_text())
     said, overrides, text = [], [], None
     wrong = ["valid"]
-    if rng.random() < 0.65:
+    if rng.random() < 0.75:
         wrong = ["value"] * 3 + ["unknown", "line", "override", "odd override"]
     for nth in range(rng.choice([1, 2, 3, 4])):
         way = rng.choice(wrong if nth == 0 or rng.random() < 0.3 else ["valid"])
