@@ -1,8 +1,8 @@
 """Commands of calibtrain in forked children: everything is imported once, no process starts anew.
 
 The parent imports JAX but never asks it for a device, and no module that it imports starts a thread
-of Python, which a child would miss (`preload` makes sure); so a child is what a fresh process is after
-its imports. What needs JAX to prepare or to read a case is done in a child, too.
+of Python, which a child would miss (`preload` makes sure); so a child is what a fresh process is
+after its imports. What needs JAX to prepare or to read a case is done in a child, too.
 """
 
 import atexit
