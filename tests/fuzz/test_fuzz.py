@@ -179,19 +179,17 @@ def test_cases_are_those_of_their_seed(kind: Any, tmp_path: Path) -> None:
     assert sum(len(case.steps) == 2 for case in made[0]) > 10  # trained, not only read
 
 
-def test_a_few_configurations_end_to_end() -> None:
-    """Commands run in forked children, are judged and summed up; one case can be replayed."""
+def test_a_case_is_replayed_in_a_forked_child() -> None:
+    """From the command line to the summary; in a process of its own, since JAX runs in this one."""
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"}
-    for options, said in ((["--count", "3"], "3 cases in"), (["--case", "2"], "calibtrain config")):
-        done = subprocess.run(
-            [sys.executable, "-m", "fuzz", "--only", "configs", "--seconds", "120", *options],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env=environment,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert said in done.stdout
-        assert "0 FAIL" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "fuzz", "--only", "configs", "--case", "2", "--seconds", "120"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "calibtrain config show c.yaml" in done.stdout
+    assert "configs: 0 ok, 1 refused, 0 note, 0 FAIL" in done.stdout
