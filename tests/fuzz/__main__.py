@@ -179,6 +179,7 @@ def _start(name: str, number: int, seed: int, folder: Path, place: Path, seconds
     if pid:
         return pid
     try:
+        children.end_with_parent()
         found = one(KINDS[name], number, seed, folder / name / "base", place, seconds)
     except BaseException:
         found = Verdict("FAIL", wrong=("the harness failed",), shown=traceback.format_exc())

@@ -6,6 +6,7 @@ after its imports. What needs JAX to prepare or to read a case is done in a chil
 """
 
 import atexit
+import ctypes
 import importlib
 import json
 import os
@@ -159,6 +160,12 @@ def child(
     return status, took
 
 
+def end_with_parent() -> None:
+    """Let this process be killed when the one that forked it ends; where the system is Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def busyness() -> float:
     """How many times longer a command takes here than on an idle machine, from 1 to 10."""
     return min(10.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
@@ -167,6 +174,7 @@ def busyness() -> float:
 def _inside(run: Callable[[], None], out: Path, err: Path) -> int:
     """What a child does; returns its status, as the interpreter would end with it."""
     try:
+        end_with_parent()
         os.setpgid(0, 0)
         for number, path in ((0, Path(os.devnull)), (1, out), (2, err)):
             flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if number else 0)

@@ -91,7 +91,7 @@ SCENARIOS = {
         ("run/config.yaml", "run/run.json", "run/checkpoints/12/**/*", "run/tokenizer/*"),
     ),
     "list": Scenario("whole", ("temperature", "list", "run", "--json"), "printed",
-                     ("run/temperature/mine/*", "run/temperature")),
+                     ("run/temperature/mine/*",)),
 }  # fmt: skip
 SHARE = ("resume",) * 7 + ("evaluate",) * 6 + ("head", "compare") * 3 + ("report", "export", "list")
 
