@@ -48,14 +48,16 @@ class Adaptive:
     Attributes:
         model: of the decoder layer: its width, heads and kinds of parts.
         limit: of temperatures.
+        mapped: whether calls are traced under `jax.vmap` (see `models.attention.attend`).
     """
 
     model: ModelConfig
     limit: float
+    mapped: bool = False
 
     def init(self, key: Array) -> Params:
         """See `LogTemperature`."""
-        block = Block(self.model, rngs=nnx.Rngs(key))
+        block = Block(self.model, mapped=self.mapped, rngs=nnx.Rngs(key))
         layer = nnx.to_pure_dict(nnx.state(block, nnx.Param))
         return {"layer": layer, "out": zero_map(self.model.width)}
 
@@ -98,7 +100,7 @@ class Adaptive:
         return self._read(params, x), LayerCache(cache.position + active, keys, values)
 
     def _with(self, params: Params) -> Any:
-        block = nnx.eval_shape(lambda: Block(self.model, rngs=nnx.Rngs(0)))
+        block = nnx.eval_shape(lambda: Block(self.model, mapped=self.mapped, rngs=nnx.Rngs(0)))
         return nnx.merge(nnx.graphdef(block), nnx.State(params["layer"]))
 
     def _frequencies(self, layer: Any) -> Float[Array, " half"]:

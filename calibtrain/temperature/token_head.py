@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from calibtrain.models import Params
+from calibtrain.temperature.adaptive import Adaptive
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
@@ -59,6 +60,12 @@ class TokenHead:
 
     name: str
     source: LogTemperature
+
+    def mapped(self) -> TokenHead:
+        """See `models.Head`."""
+        if not isinstance(self.source, Adaptive):  # the only one that attends
+            return self
+        return dataclasses.replace(self, source=dataclasses.replace(self.source, mapped=True))
 
     def init(self, key: Array) -> Params:
         """See `models.Head`."""

@@ -34,6 +34,10 @@ class VectorHead:
     vocab_size: int
     name: str = "vector"
 
+    def mapped(self) -> VectorHead:
+        """See `models.Head`."""
+        return self
+
     def init(self, key: Array) -> Params:
         """See `models.Head`."""
         return {

@@ -24,7 +24,8 @@ from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build
 from calibtrain.parallel.mesh import AXES, Layout
 from calibtrain.readout import TokenStats, statistics
-from calibtrain.training.objective import LEAST_ROWS, Objective, Term, make_objective
+from calibtrain.training.coupled import LEAST_ROWS, coupled_terms
+from calibtrain.training.objective import Objective, Term, make_objective
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import for_replicas, make_train_step
@@ -285,11 +286,11 @@ def test_every_token_of_a_batch_has_its_turn(tokens: int, rows: int, context: in
     objective = make_objective(
         terms({"kind": "cross_entropy"}, {"kind": "dca", "tokens": tokens}), vocab_size=40
     )
-    (some,) = objective.coupled
+    (some,) = coupled_terms(objective)
     seen = np.zeros((rows, context), bool)
     for step in range(rows * context):
-        own = np.flatnonzero(some.turn(step, rows, context))
-        places = some.places(step, rows, context)
+        own = np.flatnonzero(some.selected_rows(step, rows, context))
+        places = some.positions(step, rows, context)
         places = np.arange(context) if places is None else np.asarray(places)
         assert len(own) == some.rows(rows, context) >= LEAST_ROWS
         assert len(set(places.tolist())) == len(places)
