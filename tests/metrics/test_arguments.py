@@ -256,7 +256,8 @@ def test_short_floats_are_numbers(dtype: Any, holder: Any) -> None:
 
 
 def test_pandas_columns_are_read_and_what_is_missing_is_refused_where_it_counts() -> None:
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     want = metrics.expected_calibration_error(CONFIDENCE, CORRECT, bins=5)
     for floats, truth in (("Float64", "boolean"), ("float64", "bool"), ("Float32", "Int64")):
         confidence = pandas.Series(CONFIDENCE, dtype=floats, index=range(8, 0, -1))
