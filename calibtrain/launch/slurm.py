@@ -291,8 +291,14 @@ def _refuse_twice(folder: Path) -> None:
     record = folder / "jobs.json"
     if not record.is_file():
         return
-    earlier = parse_json(record.read_text(encoding="utf-8"))
-    ids = sorted({job.partition("_")[0] for job in earlier})
+    try:
+        earlier = parse_json(record.read_text(encoding="utf-8"))
+        ids = sorted({job.partition("_")[0] for job in earlier})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{record}: cannot be read ({error}); see with squeue that its jobs have ended, and "
+            "remove it"
+        ) from None
     there = [job for job in ids if _output("squeue", "--noheader", f"--jobs={job}").strip()]
     if there:
         raise UserError(

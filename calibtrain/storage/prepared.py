@@ -69,7 +69,7 @@ def prepare_once(
         temporary = _temporary(folder)
         try:
             fill(temporary)
-            _seal(temporary)
+            seal_folder(temporary)
             temporary.chmod(0o755)
             temporary.rename(folder)
         except BaseException:
@@ -81,6 +81,38 @@ def prepare_once(
 def is_whole(folder: Path) -> bool:
     """Whether a folder of prepared data is there and agrees with its seal."""
     return folder.is_dir() and _trouble(folder, None) is None
+
+
+def remove_damaged(folder: Path, of_interest: Callable[[str], bool] = lambda name: True) -> bool:
+    """Removes a sealed folder that does not agree with its seal, with a warning.
+
+    Args:
+        folder: may be there or not.
+        of_interest: tells which files are compared, by name.
+
+    Returns:
+        Whether it was removed.
+
+    Raises:
+        UserError: when a file may not be read, or the folder not be removed.
+    """
+    if not (folder / SEAL).exists():
+        return False
+    damage = _damage(folder, of_interest)
+    if damage is not None:
+        _log.warning("%s: was damaged (%s); it is made again", folder, damage)
+        with disk_errors(folder):
+            _remove(folder)
+    return damage is not None
+
+
+def seal_folder(folder: Path) -> None:
+    """Write the fingerprints of every file of a folder into it.
+
+    Raises:
+        UserError: when the disk is full or may not be written.
+    """
+    write_seal(folder, fingerprints(folder, (name for name in files(folder) if name != SEAL)))
 
 
 def fingerprints(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -138,10 +170,6 @@ def read_seal(folder: Path) -> dict[str, dict[str, Any]]:
     raise ValueError("was changed")
 
 
-def _seal(folder: Path) -> None:
-    write_seal(folder, fingerprints(folder, (name for name in files(folder) if name != SEAL)))
-
-
 def _hash_tree(tree: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
@@ -154,17 +182,17 @@ def _trouble(folder: Path, sound: Callable[[Path], bool] | None) -> str | None:
         if not sound(folder):
             return f"was damaged ({SEAL} is missing and the files do not fit together)"
         with suppress(OSError, UserError):  # a cache that may only be read is used as it is
-            _seal(folder)
+            seal_folder(folder)
         return None
     damage = _damage(folder)
     return None if damage is None else f"was damaged ({damage})"
 
 
-def _damage(folder: Path) -> str | None:
+def _damage(folder: Path, of_interest: Callable[[str], bool] = lambda name: True) -> str | None:
     """The first file that is not as the seal says, and how it differs; None for a whole folder."""
     key = os.path.abspath(folder)
     try:
-        wanted = read_seal(folder)
+        wanted = {name: about for name, about in read_seal(folder).items() if of_interest(name)}
     except PermissionError as error:
         raise UserError(f"{folder / SEAL}: cannot be read: {error.strerror}") from None
     except (OSError, ValueError):
@@ -178,7 +206,7 @@ def _damage(folder: Path) -> str | None:
         if stat.st_size != about["bytes"]:
             return f"{name} has {stat.st_size:,} bytes, not {about['bytes']:,}"
         seen[name] = (stat.st_size, stat.st_mtime_ns, stat.st_ino, about["sha256"])
-    if _whole.get(key) == seen:
+    if seen.items() <= _whole.get(key, {}).items():
         return None
     try:
         found = fingerprints(folder, wanted)
@@ -189,7 +217,7 @@ def _damage(folder: Path) -> str | None:
     for name, about in wanted.items():
         if found[name]["sha256"] != about["sha256"]:
             return f"{name} was changed"
-    _whole[key] = seen
+    _whole[key] = {**_whole.get(key, {}), **seen}
     return None
 
 
