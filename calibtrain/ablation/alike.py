@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from calibtrain.config import WAYS_TO_COMPUTE, Config, overridden, set_path
-from calibtrain.config.temperature import attention_heads
+from calibtrain.config.temperature import AdaptiveTemperature, attention_heads
 from calibtrain.errors import UserError
 from calibtrain.training.plan import Plan
 
@@ -54,7 +54,7 @@ def what_is_trained(plan: Plan) -> dict[str, Any]:
         tree["model"] |= {**sizes, "mlp_ratio": None, "feed_forward_width": model.mlp_width}
     if "hidden" in temperature:
         temperature["hidden"] = temperature["hidden"] or model.width
-    if "heads" in temperature:
+    if isinstance(config.temperature, AdaptiveTemperature):
         temperature["heads"] = attention_heads(config.temperature, model)
     if config.optimizer.weight_decay == 0:  # there is nothing to be spared of it
         tree["optimizer"]["decay_embeddings"] = False
