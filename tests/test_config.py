@@ -439,6 +439,14 @@ def test_solving_for_nothing_is_refused(tmp_path: Path) -> None:
         load_study(path)
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\udcff"])
+def test_a_text_that_is_not_utf_8_is_named(text: str) -> None:
+    with pytest.raises(UserError, match=r'^x: corpus.paths.1: "a?\\ud\w+" is not UTF-8'):
+        validate(Config, {"corpus": {"name": "files", "paths": ["a", text]}}, "x")
+    with pytest.raises(UserError, match="is not UTF-8"):
+        validate(Config, {text: 1})
+
+
 def test_none_is_null_where_null_is_allowed_and_a_text_where_texts_are() -> None:
     tree = {
         "optimizer": {"clip_norm": "none"},

@@ -59,26 +59,35 @@ def test_the_cache_is_a_folder_of_a_disk(home: Path, monkeypatch: pytest.MonkeyP
 def test_every_command_takes_a_tilde(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    byte = tiny(tokenizer={"kind": "byte", "vocab_size": 258}, budget={"steps": 2})
+    byte = tiny(tokenizer={"kind": "byte", "vocab_size": 258})
     (home / "c.yaml").write_text(to_yaml(byte))
-    assert run_command(monkeypatch, "config", "show", "~/c.yaml") == 0
-    assert run_command(monkeypatch, "tokenizer", "train", "~/c.yaml", "--out=~/tok") == 0
-    assert run_command(monkeypatch, "tokenizer", "inspect", "~/tok") == 0
-    arguments = ("train", "~/c.yaml", "--run=~/run", "--progress=none")
-    assert run_command(monkeypatch, *arguments, "tokenizer.path=~/tok") == 0
-    assert run_command(monkeypatch, "evaluate", "~/run", "--bytes=2000") == 0
-    assert run_command(monkeypatch, "report", "~/run") == 0
-    assert run_command(monkeypatch, "temperature", "list", "~/run") == 0
-    assert run_command(monkeypatch, "temperature", "fit", "~/run", "--head=global") == 0
-    assert run_command(monkeypatch, "export", "~/run", "~/out") == 0
-    assert (home / "out" / "config.json").is_file()
-    assert run_command(monkeypatch, "import", "~/nothing", "--run=~/made") == 2
-    assert run_command(monkeypatch, "launch", "slurm", "~/c.yaml", "--run=~/s", "--dry-run") == 0
-    shown = capsys.readouterr()
-    assert f"{home}/s" in shown.out
-    assert f"{home}/nothing" in shown.err
+    (home / "study.yaml").write_text("grid: {seed: [0, 1]}")
+    (home / "tuned.yaml").write_text("finetune: {run: ~/nothing, paths: [~/none.jsonl]}")
+    for command in (
+        ("config", "show", "~/c.yaml"),
+        ("tokenizer", "train", "~/c.yaml", "--out=~/tok"),
+        ("tokenizer", "inspect", "~/tok"),
+        ("launch", "slurm", "~/c.yaml", "--run=~/s", "--dry-run"),
+    ):
+        assert run_command(monkeypatch, *command) == 0, command
+    assert f"{home}/s" in capsys.readouterr().out
+    nothing = str(home / "nothing")
+    for name, command in (
+        (nothing, ("evaluate", "~/nothing")),
+        (nothing, ("report", "~/nothing")),
+        (nothing, ("temperature", "list", "~/nothing")),
+        (nothing, ("temperature", "fit", "~/nothing", "--head=global")),
+        (nothing, ("temperature", "compare", "~/nothing")),
+        (nothing, ("export", "~/nothing", "~/out")),
+        (nothing, ("import", "~/nothing", "--run=~/made")),
+        (nothing, ("finetune", "~/tuned.yaml")),
+        (nothing, ("train", "~/c.yaml", "--run=~/x", "tokenizer={path: ~/nothing}")),
+        (f"{home}/study.yaml", ("ablate", "~/study.yaml", "--run=~/study.yaml")),
+        (f"{home}/c.yaml", ("train", "~/c.yaml", "--run=~/c.yaml", "budget.steps=1")),
+    ):
+        assert run_command(monkeypatch, *command) == 2, command
+        assert name in capsys.readouterr().err, command
     assert not list(Path.cwd().iterdir()), "nothing was made where the command ran"
-    assert "~/tok" in (home / "run" / "config.yaml").read_text(), "the value is kept as written"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,27 @@ def explain(cls: type[Section], item: Mapping[str, Any]) -> tuple[list[str], str
     return path, _explain(fields, path, kinds, item)
 
 
+def not_text(tree: Any, key: str = "") -> str | None:
+    """What is wrong with the first text in plain data that has no UTF-8 bytes, if there is one.
+
+    Arguments and names of files hold such letters (lone surrogates) for bytes that are not UTF-8.
+    """
+    if isinstance(tree, str):
+        try:
+            tree.encode()
+        except UnicodeEncodeError:
+            return f"{key or 'a key'}: {shown(tree)} is not UTF-8; use letters that are"
+        return None
+    parts: list[tuple[str, Any]] = []
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            own = f"{key}.{name}".removeprefix(".")
+            parts += [(own, name), (own, value)]
+    elif isinstance(tree, (list, tuple)):
+        parts = [(f"{key}.{index}", value) for index, value in enumerate(tree)]
+    return next((said for own, part in parts if (said := not_text(part, own))), None)
+
+
 def with_nulls(cls: Any, tree: Any) -> Any:
     """Plain data with `none` as null, where a key allows null and no text.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from calibtrain.config.mistakes import explain, with_nulls
+from calibtrain.config.mistakes import explain, not_text, with_nulls
 from calibtrain.config.overridden import refusal, refuse_overridden
 from calibtrain.config.section import Section
 from calibtrain.config.sections import Config
@@ -112,6 +112,8 @@ def validate(cls: type[T], tree: Any, source: str = "", overrides: Iterable[str]
     Raises:
         UserError: one line for the first few mistakes, with the nearest right key for unknown ones.
     """
+    if wrong := not_text(tree):
+        raise UserError(f"{source}: {wrong}" if source else wrong)
     try:
         text = json.dumps(with_nulls(cls, tree), allow_nan=True, default=str)
         return cls.model_validate_json(text)

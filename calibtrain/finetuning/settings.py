@@ -4,6 +4,7 @@ What the model is comes from that run; what it is trained on, and how, from the 
 the configuration of a run like any other, which also says by hash what it started from.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ from calibtrain.models import build
 from calibtrain.models.adapter import linear_maps
 from calibtrain.storage.places import place
 from calibtrain.training.run import RunFolder
+
+_log = logging.getLogger(__name__)
 
 INHERITED = ("corpus", "tokenizer", "context", "model", "temperature")
 """Sections that the run it starts from decides."""
@@ -99,6 +102,15 @@ def resolve(path: Path, overrides: Iterable[str] = (), run: Path | None = None) 
             f"{path}: budget: a fine-tuning takes finetune.epochs, or budget.steps; got "
             f"{', '.join(tree['budget'])}"
         )
+    elif settings.epochs != type(settings).model_fields["epochs"].default:
+        message = (
+            f"{path}: finetune.epochs: {settings.epochs:g} has no effect with budget.steps: "
+            f"{tree['budget']['steps']}; remove one of them"
+        )
+        said = any(item.startswith("budget") for item in overrides)
+        if not said or any(item.startswith("finetune.epochs") for item in overrides):
+            raise UserError(message)
+        _log.warning("note: %s", message)  # an override is the user's last word
     tree["finetune"] = {
         **given,
         "started_from": _identity(base),

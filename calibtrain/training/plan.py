@@ -1,6 +1,7 @@
 """Everything about a run that can be known before it starts: data, model, budget, cadences."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from calibtrain.parallel.flops import training_flops
 from calibtrain.training.checkpoint import MOST_STEPS, Identity
 from calibtrain.training.networks import network_of
 from calibtrain.training.objective import Objective, objective_of
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +171,16 @@ def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = igno
         )
     for event in told:
         observer(event)
+    steps = plans[0].budget.steps
+    for index, term in enumerate(config.loss):
+        if term.from_step >= steps:
+            _log.warning(
+                "note: loss.%d.from_step: %d is past the end of a run of %d steps: %s never counts",
+                index,
+                term.from_step,
+                steps,
+                term.kind,
+            )
     return plans
 
 

@@ -253,6 +253,9 @@ def test_stopped_it_goes_on_to_the_same_end(folder: Path, cache: Path) -> None:
         ({}, ("budget.bytes=1000",), "takes finetune.epochs"),
         ({}, ("finetune.lora.maps=[qury]",), "qury given"),
         ({}, ("train.replicas=2",), "run one by one"),
+        ({"budget": {"steps": 3}}, (), "epochs: 2 has no effect with budget.steps: 3"),
+        ({}, ("budget.steps=3", "finetune.epochs=4"), "epochs: 4 has no effect with budget.steps"),
+        ({}, ("finetune.beta=0.5",), "beta: 0.5 has no effect with finetune.objective: sft"),
     ],
 )
 def test_mistakes_end_in_one_line(

@@ -27,6 +27,7 @@ from calibtrain.readout import TokenStats, statistics
 from calibtrain.training.coupled import LEAST_ROWS, coupled_terms
 from calibtrain.training.objective import Objective, Term, make_objective
 from calibtrain.training.optimizer import make_optimizer
+from calibtrain.training.plan import make_plan
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import for_replicas, make_train_step
 
@@ -173,6 +174,12 @@ def test_devices_and_micro_batches_change_no_loss(
         for name in mine:
             if name.startswith("train/loss"):
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
+
+
+def test_a_term_that_never_counts_is_noted(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loss = [{"kind": "cross_entropy"}, {"kind": "brier", "from_step": 100}]
+    make_plan(tiny(loss=loss, tokenizer={"kind": "byte", "vocab_size": 258}), cache)
+    assert "loss.1.from_step: 100 is past the end of a run of 24 steps: brier never" in caplog.text
 
 
 def test_terms_are_logged_by_name_and_add_up(tmp_path: Path, cache: Path) -> None:
