@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import tiny
 from foreign import SPECIALS, VOCAB, corpus, random_model, texts, tokenizer_json, write_folder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_gguf import write
 from test_round_trip import loaded
@@ -76,6 +76,7 @@ def files(draw: st.DrawFn) -> bytes:
     return with_added(*tokens)
 
 
+@settings(max_examples=60, deadline=None)
 @given(content=files(), parts=st.lists(st.sampled_from(PARTS) | st.text(max_size=3), max_size=12))
 def test_texts_are_cut_as_the_tokenizers_package_cuts_them(content: bytes, parts: Any) -> None:
     from tokenizers import Tokenizer as Theirs
