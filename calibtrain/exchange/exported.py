@@ -11,7 +11,7 @@ import numpy as np
 from calibtrain.config import ModelConfig
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import latest_step, load_merged_params
-from calibtrain.exchange.pretrained import CONFIG, require_packages, scaled
+from calibtrain.exchange.pretrained import CONFIG, require_packages, require_utf8, scaled
 from calibtrain.exchange.tokenizer_files import tokenizer_files
 from calibtrain.models import Params
 from calibtrain.models.huggingface.architecture import is_tied_outside, write_architecture
@@ -45,6 +45,7 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
             cannot be said in that format, or the folder cannot be made.
     """
     require_packages()
+    require_utf8(path)
     folder = RunFolder(place(run))
     config = folder.read_config()
     if config.temperature.kind != "none":

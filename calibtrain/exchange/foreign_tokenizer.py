@@ -210,8 +210,10 @@ def _beside(
         piece.piece.replace(SPACE_MARK, " ") for piece in proto.pieces if piece.type != kind.NORMAL
     }
     added = [*declared, *(added_of(tree) if tree is not None else ())]
+    marked = {token.content for token in added if token.flags.get("special") is True}
+    known = {*own, *marks.others, *marked, ""}
     for token in added:
-        if token.flags.get("special") is False and token.content not in own | {*marks.others, ""}:
+        if token.content not in known:
             raise UserError(
                 f"{folder}: added token {token.content[:60]!r} is text, and {MODEL_FILE} does not "
                 "know it as a token of its own"

@@ -20,7 +20,7 @@ from calibtrain.data.named import Columns, own_corpus, parse_corpus, settings_ar
 from calibtrain.data.store import TokenStore, open_store
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
-from calibtrain.exchange.pretrained import Pretrained, open_pretrained
+from calibtrain.exchange.pretrained import Pretrained, open_pretrained, require_utf8
 from calibtrain.models import Params, build, count_parameters
 from calibtrain.storage.disk import cache_directory
 from calibtrain.storage.places import absolute, in_bucket, place
@@ -65,6 +65,8 @@ def import_model(
         UserError: for a model that cannot be read or that asks for what is not to be had here, a
             corpus that its tokenizer does not give back, and a run folder that is there.
     """
+    for named in (path, run):
+        require_utf8(named)
     folder = RunFolder(place(run))
     if in_bucket(folder.path):
         raise UserError(f"{run}: import into a folder of a disk, and copy it to the bucket")

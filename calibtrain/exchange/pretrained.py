@@ -112,6 +112,14 @@ def spare_tensors(tensors: Tensors) -> set[str]:
     return {name for name in tensors.shapes if name.endswith(_FREQUENCIES)}
 
 
+def require_utf8(path: Path) -> None:
+    """Refuse a name that is not UTF-8: neither run.json nor Orbax can hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{str(path)!a}: is not a name in UTF-8; rename the folder") from None
+
+
 def require_packages() -> None:
     """Raise a UserError that names the packages of the extra `hf` that are not installed."""
     specs = {name: importlib.util.find_spec(name) for name in ("safetensors", "gguf", "tokenizers")}

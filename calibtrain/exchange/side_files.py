@@ -182,9 +182,9 @@ def require_agreement(
             continue
         found = mine.get(token.content)
         if found is None:
-            if token.flags.get("special") is False:
+            if token.flags.get("special") is not True:  # which is what leaving it out means
                 raise UserError(
-                    f"{folder / TOKENIZER_CONFIG}: added token {shown(token.content)} is text, and "
+                    f"{folder}: added token {shown(token.content)} is text, and "
                     f"{JSON_FILE} lacks it"
                 )
             continue

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign import SPECIALS, VOCAB, corpus, random_model, tokenizer_json, write_folder
-from hypothesis import given
+from conftest import tiny
+from foreign import SPECIALS, VOCAB, corpus, random_model, texts, tokenizer_json, write_folder
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_gguf import write
 from test_round_trip import loaded
@@ -16,11 +17,13 @@ from test_round_trip import loaded
 from calibtrain.data.added_tokens import ADDED_TEXT
 from calibtrain.data.byte_trie import ByteTrie
 from calibtrain.data.gguf_tokenizer import tokenizer_json as from_metadata
-from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.data.tokenizer import Tokenizer, train_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run_on_text
 from calibtrain.exchange import export_run, import_model
 from calibtrain.exchange.foreign_tokenizer import ForeignTokenizer, Marks
+from calibtrain.exchange.pretrained import open_pretrained
+from calibtrain.exchange.tokenizer_files import tokenizer_files
 
 pytest.importorskip("tokenizers")
 
@@ -73,6 +76,7 @@ def files(draw: st.DrawFn) -> bytes:
     return with_added(*tokens)
 
 
+@settings(max_examples=60, deadline=None)
 @given(content=files(), parts=st.lists(st.sampled_from(PARTS) | st.text(max_size=3), max_size=12))
 def test_texts_are_cut_as_the_tokenizers_package_cuts_them(content: bytes, parts: Any) -> None:
     from tokenizers import Tokenizer as Theirs
@@ -207,3 +211,38 @@ def test_user_defined_tokens_of_a_gguf_file(tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf", *random_model(vocab=FIRST))
     import_model(path, tmp_path / "run", corpus=corpus(tmp_path))
     assert ADDED_TEXT not in loaded(tmp_path / "run")[2].manifest.settings
+
+
+def test_what_lies_beside_a_sentencepiece_model(tmp_path: Path) -> None:
+    """Its own file says how text is cut; what the others add is refused or noted."""
+    config = tiny(tokenizer={"kind": "unigram", "vocab_size": 300}).tokenizer
+    own = train_tokenizer(config, texts(), corpus_hash="", corpus_name="texts")
+    files, _ = tokenizer_files(own, 64)
+    tree = json.loads(files["tokenizer.json"])
+    network, params = random_model(vocab=300)
+    ids = {"bos_token_id": own.bos_id, "eos_token_id": own.eos_id}
+
+    def opened(content: bytes = files["tokenizer.json"], **changes: Any) -> Any:
+        folder = write_folder(
+            tmp_path / "folder", network, params, tokenizer=content, changes={**ids, **changes}
+        )
+        (folder / "tokenizer.model").write_bytes(files["tokenizer.model"])
+        return open_pretrained(folder)
+
+    assert opened().notes == ()
+    assert "bos_token_id 9; the tokenizer's" in opened(bos_token_id=9).notes[0]
+    for index in (300, -1, "1"):
+        with pytest.raises(UserError, match=r"bos_token_id is .*in the vocabulary"):
+            opened(bos_token_id=index)
+    with pytest.raises(UserError, match=r"added token 'x y' is text, and tokenizer\.model"):
+        opened(json.dumps({**tree, "added_tokens": [added(300, "x y")]}).encode())
+    with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer"):
+        opened(files["tokenizer.json"][:-9])
+    tree["model"]["vocab"][40:] = reversed(tree["model"]["vocab"][40:])
+    found = opened(json.dumps(tree).encode())
+    assert found.notes == ("tokenizer.json gives other tokens than tokenizer.model, which is used",)
+    (tmp_path / "folder" / "added_tokens.json").write_text(json.dumps({"x y": 300}))
+    with pytest.raises(UserError, match="added token 'x y' is text"):
+        open_pretrained(tmp_path / "folder")
+    (tmp_path / "folder" / "special_tokens_map.json").write_text(json.dumps({"pad_token": "x y"}))
+    assert open_pretrained(tmp_path / "folder").notes == found.notes

@@ -11,6 +11,7 @@ from test_gguf import write
 
 from calibtrain.errors import UserError
 from calibtrain.exchange.pretrained import Pretrained, open_pretrained
+from calibtrain.exchange.tokenizer_files import tokenizer_files
 from calibtrain.models.huggingface.architecture import read_architecture, write_architecture
 
 pytest.importorskip("safetensors")
@@ -242,6 +243,11 @@ def test_a_word_that_a_configuration_calls_a_mark_is_not_text(tmp_path: Path) ->
     found = open_pretrained(folder)
     assert found.tokenizer.tokenizer.piece_bytes[first] == b""
     assert any("[PAD]" in note for note in found.notes)
+    files, notes = tokenizer_files(found.tokenizer.tokenizer, 64)
+    assert json.loads(files["tokenizer_config.json"])["additional_special_tokens"] == ["[PAD]"]
+    assert len(notes) == 1
+    (folder / "tokenizer_config.json").write_bytes(files["tokenizer_config.json"])
+    assert open_pretrained(folder).tokenizer.tokenizer.hash == found.tokenizer.tokenizer.hash
 
 
 @pytest.mark.parametrize(
