@@ -148,7 +148,7 @@ def opened(
     run = RunFolder(place(path))
     config = run.read_config()
     run.read_summary()  # a run of a format that is not known is refused
-    with run.locked() if writes else run.held_to_read():
+    with run.locked() if writes else run.locked_to_read():
         try:
             head = None if temperature is None else fitted_head(run, config, temperature)
             yield SavedRun(run, config, cache or cache_directory(), check, head, columns, say)

@@ -54,7 +54,7 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
             f"{config.temperature.kind}), and transformers has none; what can be written: a run "
             "without one"
         )
-    with folder.held_to_read():
+    with folder.locked_to_read():
         latest_step(folder)  # what cannot be had is told first
         tokenizer = folder.read_tokenizer()
         summary = folder.require_summary("context_tokens")

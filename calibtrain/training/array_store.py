@@ -5,6 +5,7 @@ do not take names that are not UTF-8. Folders on a disk are therefore given to t
 name is plain, where their own is not.
 """
 
+import fcntl
 import gc
 import logging
 import os
@@ -14,12 +15,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from calibtrain.errors import UserError
+from calibtrain.parallel import hosts
 from calibtrain.storage.disk import disk_error_in
 from calibtrain.storage.places import absolute, in_bucket
 
@@ -27,6 +30,8 @@ Result = TypeVar("Result")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+=:,@~-]+")
 _ARRAYS = "state"  # Orbax's name for the one thing in a checkpoint
+_NUMBER = 700
+"""Of a file: above those that are open in a process that trains, below the usual limit of 1024."""
 _SETTLE = 0.2  # seconds
 
 
@@ -45,7 +50,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]
         with context:
             ocp.save(place, dict(arrays), custom_metadata=dict(about))
 
-    _quietly(write, path)
+    _quietly(write, path, together=True)
 
 
 def read_arrays(path: Path, wanted: Mapping[str, Any], *, part: bool = False) -> dict[str, Any]:
@@ -65,7 +70,7 @@ def read_arrays(path: Path, wanted: Mapping[str, Any], *, part: bool = False) ->
         with context:
             return ocp.load(place, dict(wanted))
 
-    return _quietly(read, path)
+    return _quietly(read, path, together=True)
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -128,11 +133,18 @@ def _bits(array: np.ndarray) -> bytes:
 
 
 @contextmanager
-def _plain(path: Path) -> Iterator[Path]:
-    """The same place under a path that nothing takes for a pattern or a URL."""
+def _plain(path: Path, *, together: bool = False) -> Iterator[Path]:
+    """The same place under a path that nothing takes for a pattern or a URL.
+
+    Together, every process of the run comes here, and all get the same path.
+    """
     path = absolute(path)  # Orbax wants it absolute
     if in_bucket(path) or _PLAIN.fullmatch(str(path)):
         yield path
+        return
+    if together and hosts.are_many():
+        with _numbered(path.parent) as folder:
+            yield folder / path.name
         return
     with tempfile.TemporaryDirectory(prefix="calibtrain-", dir=_plain_temporary()) as folder:
         link = Path(folder) / "checkpoints"
@@ -141,6 +153,33 @@ def _plain(path: Path) -> Iterator[Path]:
             yield link / path.name
         finally:
             link.unlink(missing_ok=True)
+
+
+@contextmanager
+def _numbered(folder: Path) -> Iterator[Path]:
+    """A folder by the number that it is open under: the same path in every process of a run.
+
+    Orbax compares the paths of processes, which may be on machines with other temporary folders.
+    """
+    number = -1
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            number = fcntl.fcntl(opened, fcntl.F_DUPFD, _NUMBER)  # the lowest that is free
+        finally:
+            os.close(opened)
+    try:
+        place = Path(f"/proc/self/fd/{number}")
+        with hosts.together():
+            if number != _NUMBER or not place.is_dir():
+                raise UserError(
+                    f"{folder}: several processes cannot write under such a name here; choose a "
+                    "--run of letters, digits and - _ . alone"
+                )
+        yield place
+    finally:
+        if number >= 0:
+            os.close(number)
 
 
 def _plain_temporary() -> str:
@@ -152,7 +191,7 @@ def _plain_temporary() -> str:
     return tempfile.gettempdir()
 
 
-def _quietly(action: Callable[[Path], Result], path: Path) -> Result:
+def _quietly(action: Callable[[Path], Result], path: Path, *, together: bool = False) -> Result:
     """Does something with a folder, and keeps what Orbax and its threads print from the user.
 
     Raises:
@@ -172,7 +211,7 @@ def _quietly(action: Callable[[Path], Result], path: Path) -> Result:
     sys.unraisablehook = only_signals
     try:
         try:
-            with _plain(path) as place:
+            with _plain(path, together=together) as place:
                 return action(place)
         except Exception as error:
             failed = _without_traceback(disk_error_in(error))

@@ -122,7 +122,13 @@ def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
         except Exception as error:
             if hosts.is_primary():
                 remove_unfinished(folder)
-            raise disk_error_in(error) from error
+            found = disk_error_in(error)
+            if isinstance(found, FileNotFoundError):
+                raise UserError(
+                    f"{path}: cannot write: a folder above it was removed or moved; start "
+                    "again, with --run where it is now"
+                ) from error
+            raise found from error
     with hosts.together():
         if hosts.is_primary():
             _seal(path, arrays)

@@ -5,7 +5,6 @@ last: without one there is no run.
 """
 
 import dataclasses
-import fcntl
 import glob
 import io
 import json
@@ -15,9 +14,9 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -25,12 +24,13 @@ from jaxtyping import Int
 from calibtrain.config import WAYS_TO_COMPUTE, Config, config_hash, read_tree, to_yaml, validate
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
-from calibtrain.storage.disk import disk_errors, is_read_only, make_folder, write_whole
+from calibtrain.storage.disk import disk_errors, make_folder, write_whole
 from calibtrain.storage.documents import read_document
 from calibtrain.storage.growing import GrowingFile
 from calibtrain.storage.json_text import parse_json
 from calibtrain.storage.places import in_bucket, reached, remove_tree
 from calibtrain.training.bucket_lock import BucketLock, held
+from calibtrain.training.disk_lock import held_to_read, held_to_write
 
 LOCK = ".lock"
 _SUMMARY: dict[str, Any] = {
@@ -256,48 +256,18 @@ class RunFolder:
                 finally:
                     self._writing.lock = None
             return
-        with disk_errors(self.path):
-            handle = (self.path / LOCK).open("a+")
-        with handle:
-            self._lock(handle, fcntl.LOCK_EX)
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
+        with held_to_write(self.path / LOCK):
             yield
 
     @contextmanager
-    def held_to_read(self) -> Iterator[None]:
+    def locked_to_read(self) -> Iterator[None]:
         """Hold the run as `locked` does, for what reads it: also where it may not be written.
 
         Raises:
             UserError: when another process is writing it.
         """
-        if in_bucket(self.path) or not self._may_only_be_read():
-            with self.locked():
-                yield
-            return
-        with ExitStack() as open_files:
-            with suppress(OSError):  # no lock is there, or it is not ours to read
-                handle = open_files.enter_context((self.path / LOCK).open("r"))
-                self._lock(handle, fcntl.LOCK_SH)  # a writer locks this very file
+        with self.locked() if in_bucket(self.path) else held_to_read(self.path / LOCK):
             yield
-
-    def _may_only_be_read(self) -> bool:
-        try:
-            with (self.path / LOCK).open("a"):
-                return False
-        except OSError as error:
-            return is_read_only(error)
-
-    def _lock(self, handle: IO[str], kind: int) -> None:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise UserError(
-                f"{self.path}: is being written by another process (pid {handle.read().strip()}"
-                "); wait for it, stop it, or choose another --run"
-            ) from None
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Append one line of metrics."""

@@ -19,7 +19,7 @@ from conftest import assert_same, tiny
 
 from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
-from calibtrain.evaluation import train_run
+from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.parallel import hosts, meeting
 from calibtrain.training.checkpoint import steps_saved
 from calibtrain.training.run import RunFolder
@@ -95,6 +95,16 @@ def test_one_killed_the_run_started_again_ends_the_same(
     assert steps_saved(run / "checkpoints")[-1] < 60
     finish(start(2, config, run))
     assert_same(run, whole)
+
+
+@pytest.mark.xdist_group("hosts")
+def test_several_processes_write_under_any_name_of_a_folder(tmp_path: Path) -> None:
+    """Each gives Orbax the folder by a link of its own."""
+    config, run = tmp_path / "config.yaml", tmp_path / "v[1] *" / "run"
+    config.write_text(to_yaml(tiny(batch={"rows": 8}, budget={"steps": 6})))
+    finish(start(2, config, run))
+    assert steps_saved(run / "checkpoints") == [6]
+    assert evaluate_run(run, limit=300).about["step"] == 6
 
 
 @pytest.mark.xdist_group("hosts")

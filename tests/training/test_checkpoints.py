@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tiny
+from orbax.checkpoint import v1 as ocp
 
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_run
@@ -161,6 +162,18 @@ def test_a_write_that_fails_is_one_line_and_nothing_else(
     gc.collect()
     assert capfd.readouterr().err == ""
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_folder_that_goes_while_a_checkpoint_is_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(path: Path, *more: Any, **options: Any) -> None:
+        shutil.rmtree(tmp_path / "run")
+        (path / "file").write_text("x")
+
+    monkeypatch.setattr(ocp, "save", gone)
+    with pytest.raises(UserError, match=r"checkpoints/2: cannot write: a folder above it was rem"):
+        save(tmp_path / "run" / "checkpoints", 2, STATE, OWN)
 
 
 def test_a_file_too_many_is_said_to_be_one(tmp_path: Path) -> None:
