@@ -9,10 +9,12 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback, for the moment 
 import sys
 
 from calibtrain.interruption import Interrupted, end_now, interruptible
+from calibtrain.output import prepare_streams
 
 
 def main() -> None:
     """Entry point."""
+    prepare_streams()  # before anything gets the number of a stream that is closed
     with interruptible():
         try:
             from calibtrain.cli import run

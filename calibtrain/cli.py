@@ -79,6 +79,7 @@ def is_tpu_compiler_alone() -> bool:
 
 def main() -> None:
     """Parse, call and print, and exit with the status that tells how it went."""
+    prepare_streams()
     with interruptible():
         code = run()
     sys.exit(code)
@@ -90,7 +91,6 @@ def run() -> int:
     Returns:
         The exit status: 2 for a user's mistake, 75 for what may succeed when started again.
     """
-    prepare_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         if is_tpu_compiler_alone():
