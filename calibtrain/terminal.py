@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from calibtrain.output import say
+
 RESULT_COLUMNS = (
     ("bits_per_byte", "bits/byte", ".4f"),
     ("ece", "ECE", ".4f"),
@@ -83,7 +85,7 @@ class JsonView(SilentView):
         """Write the event."""
         if event["event"] != "final":  # the results are in the files
             named = {**event, "arm": arm} if arm else {**event}
-            print(json.dumps(named), file=sys.stderr, flush=True)
+            say(json.dumps(named))
 
 
 class PlainView(SilentView):
@@ -100,7 +102,7 @@ class PlainView(SilentView):
             self._told[arm] = time.monotonic()
         text = describe(event)
         if text:
-            print(f"{arm}: {text}" if arm else text, file=sys.stderr, flush=True)
+            say(f"{arm}: {text}" if arm else text)
 
 
 class LiveView:
@@ -187,7 +189,7 @@ def show_counting(what: str) -> Iterator[Callable[[int, int], None]]:
         nonlocal told
         if time.monotonic() - told >= 10:
             told = time.monotonic()
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+            say(f"{what}: {done:,} of {total:,}")
 
     yield tell
 

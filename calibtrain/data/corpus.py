@@ -194,7 +194,7 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path) -> None:
                 f"corpus {config.name}: the {name} split holds only empty documents; leave empty "
                 "documents out, or give more text"
             )
-    (folder / "provenance.json").write_text(json.dumps(provenance.to_dict(), indent=2))
+    (folder / "provenance.json").write_text(json.dumps(provenance.to_dict(), indent=2), "utf-8")
 
 
 def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str, np.ndarray]:
@@ -244,7 +244,7 @@ def _read(folder: Path, name: str) -> Corpus | None:
     from calibtrain.data.builder import read_documents
 
     try:
-        tree = parse_json((folder / "provenance.json").read_text())
+        tree = parse_json((folder / "provenance.json").read_text("utf-8"))
         provenance = Provenance.from_dict(tree | {"name": name})
         records = read_documents(folder / "records")
         whole = all(

@@ -154,7 +154,7 @@ def write_store(
 
 def read_store(folder: Path) -> TokenStore:
     """Open a store written by `write_store`."""
-    meta = parse_json((folder / "store.json").read_text())
+    meta = parse_json((folder / "store.json").read_text("utf-8"))
     return TokenStore(
         ids=np.memmap(folder / "ids.bin", dtype=meta["dtype"], mode="r"),
         offsets=np.load(folder / "offsets.npy"),

@@ -86,7 +86,8 @@ def apply(documents: str) -> str:
         ["kubectl", "apply", "-f", "-"],
         input=documents,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     if done.returncode != 0:

@@ -303,4 +303,6 @@ def _refuse_twice(folder: Path) -> None:
 
 def _output(*command: str) -> str:
     """What a command prints; nothing where it fails (squeue does for jobs long gone)."""
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    ).stdout

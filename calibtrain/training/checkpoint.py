@@ -220,7 +220,7 @@ def _verify(path: Path) -> None:
     """Raise a UserError for a checkpoint whose files are not those that were written."""
     # Checked here because Orbax reads in parallel and reports damage in pages of nested tracebacks.
     try:
-        wanted = parse_json((path / CHECKSUMS).read_text())
+        wanted = parse_json((path / CHECKSUMS).read_text("utf-8"))
         found = _checksums(path)
         bad = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
     except (OSError, ValueError, TypeError, AttributeError) as error:
