@@ -24,6 +24,7 @@ from calibtrain.ablation.result import SEED, write_result
 from calibtrain.ablation.study import expand, with_seeds
 from calibtrain.config import StudyConfig, config_hash, to_yaml
 from calibtrain.errors import UserError
+from calibtrain.interruption import handled
 from calibtrain.parallel import hosts
 from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
 from calibtrain.storage.places import in_bucket, place
@@ -176,7 +177,7 @@ def _train(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         env={**_own_environment(), "CALIBTRAIN_CACHE": str(cache)},
         start_new_session=True,  # a Ctrl-C reaches the arms once, through us
@@ -238,18 +239,15 @@ class _Children:
         self.stopping = False
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
-        self._old: dict[int, Any] = {}
+        self._signals = handled(lambda number, frame: self.stop(), patience=lambda: None)
 
     def __enter__(self) -> "_Children":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._old[number] = signal.signal(number, lambda number, frame: self.stop())
+        self._signals.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.stop()
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
+        self._signals.__exit__(*error)
 
     def stop(self) -> None:
         """Ask every child to save and end."""

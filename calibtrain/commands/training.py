@@ -42,12 +42,12 @@ def train(
     Example: calibtrain train configs/tiny.yaml tokenizer.vocab_size=1024 --run runs/v1024
     """
     path = place(run or Path("runs") / config.stem)
-    with leaving(path):
+    from calibtrain.parallel import hosts
+
+    with leaving(path), hosts.losses():
         from calibtrain.config import load_config
 
         settings = load_config(config, overrides or ())
-        from calibtrain.parallel import hosts
-
         hosts.start()
         if beside:
             train_beside(config, path, beside, progress)
@@ -177,10 +177,11 @@ def finetune(
     Example: calibtrain finetune configs/finetune/sft.yaml finetune.run=runs/tiny --run runs/sft
     """
     path = place(run or Path("runs") / config.stem)
-    with leaving(path):
+    from calibtrain.parallel import hosts
+
+    with leaving(path), hosts.losses():
         from calibtrain.finetuning import finetune as start
         from calibtrain.finetuning import resolve
-        from calibtrain.parallel import hosts
         from calibtrain.terminal import make_view
 
         hosts.start()
