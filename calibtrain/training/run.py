@@ -304,13 +304,13 @@ class RunFolder:
         for number, text in enumerate(self.metrics.read_bytes().split(b"\n")[:-1], 1):
             try:
                 lines.append(parse_json(text))
-                whole = isinstance(lines[-1]["step"], int)
-            except (ValueError, TypeError, KeyError):
+                whole = _is_metrics(lines[-1])
+            except ValueError:
                 whole = False
             if not whole:
                 raise UserError(
-                    f"{self.metrics}: line {number} is no JSON object with a step; remove that line"
-                    ", and training goes back to a checkpoint before it"
+                    f"{self.metrics}: line {number} is not a JSON object with a step and numbers; "
+                    "remove that line, and training goes back to a checkpoint before it"
                 )
         return lines
 
@@ -369,6 +369,18 @@ class RunFolder:
         """Whether this very run was finished here."""
         summary = self.read_summary()
         return summary.get("status") == "done" and summary.get("config_hash") == config_hash(config)
+
+
+def _is_metrics(line: Any) -> bool:
+    """Whether a line holds a step and numbers; an evaluation has null for what it cannot tell."""
+    return (
+        isinstance(line, dict)
+        and type(line.get("step")) is int
+        and all(
+            type(value) in (int, float) or (value is None and name.startswith("eval/"))
+            for name, value in line.items()
+        )
+    )
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
