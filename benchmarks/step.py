@@ -19,7 +19,7 @@ from calibtrain.data.batches import Batch
 from calibtrain.models import build, compute_dtype
 from calibtrain.parallel.flops import training_flops
 from calibtrain.readout import FIELDS
-from calibtrain.training.gradient import default_micro_batches
+from calibtrain.training.coupled import default_micro_batches
 from calibtrain.training.objective import Objective
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import TrainState, initial_state

@@ -1,6 +1,29 @@
-"""`python -m calibtrain` is `calibtrain`."""
+"""`python -m calibtrain` is `calibtrain`: signals are handled before anything heavy is imported."""
 
-from calibtrain.cli import main
+# ruff: noqa: E402
+
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback, for the moment until `main`
+
+import sys
+
+from calibtrain.interruption import Interrupted, end_now, interruptible
+from calibtrain.output import prepare_streams
+
+
+def main() -> None:
+    """Entry point."""
+    prepare_streams()  # before anything gets the number of a stream that is closed
+    with interruptible():
+        try:
+            from calibtrain.cli import run
+
+            code = run()
+        except Interrupted as stop:
+            end_now(stop.number)
+    sys.exit(code)
+
 
 if __name__ == "__main__":
     main()

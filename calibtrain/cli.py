@@ -7,9 +7,10 @@ exit status 2. Heavy imports happen inside the commands, so that `--help` is qui
 import importlib.metadata
 import importlib.util
 import os
-import signal
 import sys
+import traceback
 from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -22,9 +23,10 @@ from calibtrain.commands.options import as_typed
 from calibtrain.commands.temperature import temperature_app
 from calibtrain.commands.tokenizers import tokenizer_app
 from calibtrain.commands.training import ablate, finetune, train
-from calibtrain.errors import UserError
-from calibtrain.interruption import Interrupted, interruptible
-from calibtrain.output import say
+from calibtrain.errors import TransientError, UserError, one_line
+from calibtrain.interruption import end_now, interruptible, unwinding
+from calibtrain.limits import lacks_memory, require_room
+from calibtrain.output import OutputError, drop_output, end, prepare_streams, say, telling
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,11 +52,18 @@ app.add_typer(temperature_app, name="temperature")
 app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(config_app, name="config")
 app.add_typer(launch_app, name="launch")
+LESS_MEMORY = (
+    "lower batch.rows, context or model.width, set batch.accumulate, or raise the limit (ulimit -v)"
+)
+LIGHT = ("report", "config")
+"""Commands that read and write files only."""
 
 
-def drop_output() -> None:
-    """Send what is still to be written nowhere, so that the interpreter's end does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+@app.callback()
+def before(context: typer.Context) -> None:
+    """Try what the system grants, before a command loads what computes."""
+    if context.invoked_subcommand not in LIGHT:
+        require_room()
 
 
 def is_tpu_compiler_alone() -> bool:
@@ -69,32 +78,81 @@ def is_tpu_compiler_alone() -> bool:
 
 
 def main() -> None:
-    """Entry point: a user's mistake becomes one line and exit status 2."""
+    """Parse, call and print, and exit with the status that tells how it went."""
+    prepare_streams()
+    with interruptible():
+        code = run()
+    sys.exit(code)
+
+
+def run() -> int:
+    """Run the command that was typed; say in one line why it ended, if it did not end well.
+
+    Returns:
+        The exit status: 2 for a user's mistake, 75 for what may succeed when started again.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if is_tpu_compiler_alone():
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    command = typer.main.get_command(app)
     try:
-        with interruptible():
-            code = command.main(standalone_mode=False)
-            sys.stdout.flush()
-    except UserError as error:
-        say("calibtrain: " + " ".join(str(error).split("\n")))
-        code = 2
-    except Interrupted as stop:
-        say(f"calibtrain: stopped by {signal.Signals(stop.number).name}{stop.left}")
-        code = 128 + stop.number
-    except BrokenPipeError:  # the reader of our output went away
-        drop_output()
-        code = 141
-    except OSError as error:  # of standard output: files have their own messages
-        drop_output()
-        say(f"calibtrain: {error.filename or 'output'}: {error.strerror or error}")
-        code = 2
-    except typer.exceptions.TyperException as error:
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        say(f"calibtrain: {' '.join(message.split())} In: {as_typed()} (see --help)")
-        code = error.exit_code
-    except typer.Abort:
-        code = 130
-    sys.exit(code if isinstance(code, int) else 0)
+        if is_tpu_compiler_alone():
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        with telling(say):
+            code = typer.main.get_command(app).main(standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BaseException as error:
+        if stop := unwinding():
+            number, left = stop
+            end_now(number, left)
+        told = _told(error)
+        if told is None:
+            if _has_met_others():
+                traceback.print_exc()
+                end("", 1)  # without waiting for them: they see that this process is gone
+            raise
+        text, code = told
+        if text:
+            text = "calibtrain: " + one_line(text)
+        # threads that lack memory, or wait for other processes, do not come to an end
+        if code == TransientError.status or _has_met_others() or lacks_memory(error):
+            end(text, code)
+        if text:
+            say(text)
+        return code
+
+
+def _told(error: BaseException) -> tuple[str, int] | None:
+    """The line and the exit status for an error; None for one that only a traceback explains."""
+    match error:
+        case UserError():
+            return str(error), error.status
+        case OutputError(__cause__=BrokenPipeError()):  # the reader of our output went away
+            drop_output()
+            return "", 141
+        case OutputError():
+            drop_output()
+            reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+            return (
+                f"standard output: the result could not be printed ({reason}); files that the "
+                "command wrote are whole",
+                2,
+            )
+        case typer.exceptions.TyperException():
+            formatted = getattr(error, "format_message", error.__str__)()
+            return f"{' '.join(formatted.split())} In: {as_typed()} (see --help)", error.exit_code
+        case typer.Abort():
+            return "", 130
+        case _ if lacks_memory(error):
+            return f"memory: not enough for this ({_first_line(error)}); {LESS_MEMORY}", 2
+        case OSError():  # files have their own messages
+            return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _has_met_others() -> bool:
+    """Whether this process is one of several: others wait for what it does at its end."""
+    hosts: Any = sys.modules.get("calibtrain.parallel.hosts")
+    return hosts is not None and hosts.met

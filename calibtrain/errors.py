@@ -1,5 +1,115 @@
-"""The one exception that means "the user can mend this": a single clear line, exit status 2."""
+"""The exceptions that end a command with a single clear line, and how it shows what was given."""
+
+import json
+from typing import Any
+
+LONGEST_VALUE = 80
+"""Characters of a value that a message repeats."""
+LONGEST_MESSAGE = 2_000
+"""Characters of a line: room for several mistakes and the paths in them."""
 
 
 class UserError(Exception):
-    """A mistake the user can act on; the message names the key, the value and what is allowed."""
+    """A mistake the user can act on; the message names the key, the value and what is allowed.
+
+    Exit status 2.
+    """
+
+    status = 2
+
+
+class TransientError(UserError):
+    """Something that is nobody's mistake: the same command, started again, may succeed.
+
+    Exit status 75 (EX_TEMPFAIL of sysexits.h).
+    """
+
+    status = 75
+
+
+class SettingError(UserError):
+    """A mistake that a setting would mend, which commands without a configuration call otherwise.
+
+    Attributes:
+        setting: its key, as `corpus.field`.
+    """
+
+    def __init__(self, before: str, setting: str, after: str = ""):
+        """Args:
+        before: of the message, up to the key.
+        setting: the key.
+        after: the rest of the message.
+        """
+        self._around = before, after
+        self.setting = setting
+        super().__init__(self.said_of(setting))
+
+    def said_of(self, name: str) -> str:
+        """The message with another name in place of the key."""
+        before, after = self._around
+        return f"{before}{name}{after}"
+
+
+def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
+    """A value as a message repeats it: as JSON, on one line, without control characters, shortened.
+
+    Args:
+        value: plain data; what JSON does not have is shown as its text.
+        longest: characters of it that are shown before the rest is left out.
+
+    Example:
+        >>> shown("a" * 1_000_000, 5)
+        '"aaaa... (1,000,002 characters)'
+        >>> shown({"width": 8, "tied": None})
+        '{"width": 8, "tied": null}'
+    """
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str):  # a long one is not copied several times over
+        text = json.dumps(value[: longest + 1], ensure_ascii=False)
+        length = len(value) + 2
+    else:
+        try:
+            text = json.dumps(value, default=str, ensure_ascii=False)
+        except (ValueError, TypeError, RecursionError):  # an integer of thousands of digits
+            return f"a {type(value).__name__} that is too large to be shown"
+        length = len(text)
+    if length > longest:
+        return f"{printable(text[:longest])}... ({length:,} characters)"
+    return printable(text)
+
+
+def quoted(text: str, longest: int = LONGEST_VALUE) -> str:
+    """A name as a message repeats it: in single quotes, control characters escaped, shortened.
+
+    Example:
+        >>> print(quoted("a\x1b[2Jb"))
+        'a\\x1b[2Jb'
+    """
+    if len(text) > longest:
+        return f"{text[:longest]!r}... ({len(text):,} characters)"
+    return repr(text)
+
+
+def printable(text: str) -> str:
+    """A text with what is not printable (escape sequences, line ends, half characters) escaped.
+
+    Example:
+        >>> printable("a\\x1b[2Jb")
+        'a\\\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def one_line(text: str) -> str:
+    """A message as it is printed: on one line, printable, its middle left out if it is long."""
+    text = printable(" ".join(text.splitlines()))
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    half = LONGEST_MESSAGE // 2
+    return f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"

@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # benchmarks run without it
 
 __all__ = [
     "FIELDS",
+    "Cotangents",
     "Functional",
-    "Pull",
     "Reduction",
     "TokenStats",
     "accumulate",
@@ -52,13 +52,14 @@ up over chunks."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Pull:
-    """The derivatives of a loss that couples tokens by what it reads of them.
+class Cotangents:
+    """Derivatives of a loss that couples tokens, with respect to what it reads of them.
 
     Attributes:
-        stats: by each statistic of each token (0 where it reads none), and by each of the sums.
-        weights: of the tokens in the sums.
-        reduction: what makes the sums of a chunk's logits; none where it reads none.
+        stats: one derivative for each statistic of each token (0 for tokens that the loss does not
+            read), and one for each of the sums.
+        weights: weights of the tokens in the sums.
+        reduction: computes the sums from a chunk's logits; None if the loss reads no sums.
     """
 
     stats: TokenStats
@@ -67,13 +68,13 @@ class Pull:
 
     @property
     def by_token(self) -> TokenStats:
-        """Those by a token's statistics."""
+        """Derivatives with respect to statistics of tokens, without those of the sums."""
         return dataclasses.replace(self.stats, sums={})
 
-    def over(
+    def inner_product(
         self, by_token: TokenStats, weights: Array, stats: TokenStats, logits: Array, labels: Array
     ) -> Array:
-        """The sum of derivative times statistic over a chunk."""
+        """Returns the sum of derivative times statistic over a chunk."""
         pairs = [(slope, stats.extra[name]) for name, slope in by_token.extra.items()]
         for field in FIELDS:
             if getattr(by_token, field) is not None:
@@ -166,14 +167,14 @@ def additive_loss(
     chunk: int | None = None,
     fields: Sequence[str] = ("nll",),
     functionals: Mapping[str, Functional] | None = None,
-    pulls: Sequence[Pull] = (),
+    cotangents: Sequence[Cotangents] = (),
 ) -> tuple[Float[Array, ""], TokenStats]:
     """sum_t weights_t * per_token(stats)_t, and the statistics, from one product with the logits.
 
     Because the loss is a sum over tokens, a chunk's gradient is known as soon as its logits are:
     it is computed in the forward pass and kept, so that nothing is multiplied twice (`readout`
-    multiplies each chunk once more on the way back). A loss that couples tokens is no such sum, but
-    its gradient is that of one: of its statistics times its derivatives by them, its `pulls`.
+    multiplies each chunk once more on the way back). A loss that couples tokens is not such a sum,
+    but its gradient is that of one: the sum of its statistics times its `cotangents`.
 
     Args:
         hidden: as for `readout`, as are the arguments not named here.
@@ -182,9 +183,10 @@ def additive_loss(
         weights: of the tokens in the sum; no gradient flows to them.
         per_token: the loss of each token, from the statistics of a chunk; it (as `functionals`)
             must not close over what is differentiated.
-        fields: the statistics wanted; those that `per_token` and `pulls` read must be among them.
+        fields: the statistics wanted; those that `per_token` and `cotangents` read must be among
+            them.
         functionals: likewise.
-        pulls: what is added to the gradient, not to the sum.
+        cotangents: of losses that couple tokens; added to the gradient, not to the sum.
 
     Returns:
         The sum, differentiable with respect to hidden states, unembedding and temperature; and
@@ -197,19 +199,23 @@ def additive_loss(
     tokens = Chunks.of(hidden, unembedding, labels, vocab_size, chunk)
     split_labels = tokens.split(labels)
     split_weights = tokens.split(jax.lax.stop_gradient(weights))
-    split_slopes = [jax.tree.map(tokens.split, (pull.by_token, pull.weights)) for pull in pulls]
+    split_slopes = [
+        jax.tree.map(tokens.split, (each.by_token, each.weights)) for each in cotangents
+    ]
 
     def chunk_loss(product: Array, inverse: Any, labels: Array, weights: Array) -> Any:
         logits = _logits(product, soft_cap, inverse)
         stats = statistics(logits, labels, tokens.vocab_size, fields, functionals)
         return jnp.sum(per_token(stats) * weights), stats, logits
 
-    def pulled(product: Array, inverse: Any, labels: Array, weights: Array, slopes: Any) -> Any:
+    def with_cotangents(
+        product: Array, inverse: Any, labels: Array, weights: Array, slopes: Any
+    ) -> Any:
         loss, stats, logits = chunk_loss(product, inverse, labels, weights)
         real = tokens.masked(logits)
         total = loss
-        for pull, (by_token, own) in zip(pulls, slopes, strict=True):
-            total += pull.over(by_token, own, stats, real, labels)
+        for each, (by_token, own) in zip(cotangents, slopes, strict=True):
+            total += each.inner_product(by_token, own, stats, real, labels)
         return total, (loss, stats)
 
     def value(hidden: Array, unembedding: Array, inverse: Any) -> Any:
@@ -232,7 +238,7 @@ def additive_loss(
             hidden, inverse, labels, weights, slopes = x
             product = jnp.matmul(hidden, columns, preferred_element_type=jnp.float32)
             _, pull_back, (loss, stats) = jax.vjp(
-                lambda product, inverse: pulled(product, inverse, labels, weights, slopes),
+                lambda product, inverse: with_cotangents(product, inverse, labels, weights, slopes),
                 product,
                 inverse,
                 has_aux=True,

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from calibtrain.metrics.quantities import QUANTITIES
+from calibtrain.output import say, telling
 
 RESULT_COLUMNS = (
     "bits_per_byte",
@@ -68,16 +69,22 @@ def make_view(kind: str) -> View:
 
 
 class SilentView:
-    """Shows nothing."""
+    """Shows notes, which are no progress, and nothing else."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
-        """Ignore the event."""
+        """Write a note; ignore every other event."""
+        if event["event"] == "note":
+            say(f"{arm}: {event['text']}" if arm else event["text"])
 
     def __enter__(self) -> View:
+        self._open.enter_context(telling(lambda text: self("", {"event": "note", "text": text})))
         return self
 
     def __exit__(self, *error: object) -> None:
-        return None
+        self._open.close()
 
 
 class JsonView(SilentView):
@@ -87,13 +94,14 @@ class JsonView(SilentView):
         """Write the event."""
         if event["event"] != "final":  # the results are in the files
             named = {**event, "arm": arm} if arm else {**event}
-            print(json.dumps(named), file=sys.stderr, flush=True)
+            say(json.dumps(named))
 
 
 class PlainView(SilentView):
     """Lines for a log file: every evaluation, and progress every ten seconds."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._told: dict[str, float] = {}
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
@@ -104,13 +112,14 @@ class PlainView(SilentView):
             self._told[arm] = time.monotonic()
         text = describe(event)
         if text:
-            print(f"{arm}: {text}" if arm else text, file=sys.stderr, flush=True)
+            say(f"{arm}: {text}" if arm else text)
 
 
-class LiveView:
+class LiveView(SilentView):
     """A bar an arm: step, tokens a second, time left, current bits per byte and ECE."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.console = Console(stderr=True)
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
@@ -126,9 +135,10 @@ class LiveView:
 
     def __enter__(self) -> View:
         self._progress.start()
-        return self
+        return super().__enter__()
 
     def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._progress.stop()
 
     def _task(self, arm: str) -> TaskID:
@@ -149,7 +159,7 @@ class LiveView:
                 self._progress.remove_task(self._tasks.pop("preparing"))
             for name in event["names"]:
                 self._task(name)
-        elif kind == "tokenised":
+        elif kind in ("tokenised", "note"):
             self._progress.console.print(escape(f"{arm}: " if arm else "") + describe(event))
         elif kind == "start":
             self._progress.update(
@@ -191,7 +201,7 @@ def show_counting(what: str) -> Iterator[Callable[[int, int], None]]:
         nonlocal told
         if time.monotonic() - told >= 10:
             told = time.monotonic()
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+            say(f"{what}: {done:,} of {total:,}")
 
     yield tell
 
@@ -206,10 +216,13 @@ def describe(event: Mapping[str, Any]) -> str:
         return (
             f"{event['steps']} steps of {row}-token rows on {event['device']}"
             f"{resumed}; parameters: {parameters['embedding']:,} embedding + "
-            f"{parameters['unembedding']:,} unembedding + {parameters['body']:,} body; memory: "
-            f"{human_bytes(memory['parameters'])} parameters, {human_bytes(memory['optimizer'])} "
-            f"optimizer, {human_bytes(memory['peak_temporary'])} peak activations"
+            f"{parameters['unembedding']:,} unembedding + {parameters['body']:,} body"
+            f"{_trained(event, '; trained: ')}; memory: {human_bytes(memory['parameters'])} "
+            f"parameters, {human_bytes(memory['optimizer'])} optimizer, "
+            f"{human_bytes(memory['peak_temporary'])} peak activations"
         )
+    if kind == "note":
+        return str(event["text"])
     if kind == "tokenised":
         size, seconds = event["bytes"] / 1e6, event["seconds"]
         return (
@@ -233,6 +246,15 @@ def describe(event: Mapping[str, Any]) -> str:
     if kind == "finished":
         return event["status"] + (f": {event['error']}" if event.get("error") else "")
     return ""
+
+
+def _trained(event: Mapping[str, Any], before: str = "") -> str:
+    """What a fine-tuning trains of its model; nothing for other runs."""
+    if "trained" not in event:
+        return ""
+    text = f"{before}{event['trained']['parameters']:,}"
+    maps = event["trained"].get("maps")
+    return f"{text}, in adapters of {', '.join(maps)}" if maps else text
 
 
 def _examples_measured(event: Mapping[str, Any]) -> str:
@@ -264,6 +286,7 @@ def facts_table(event: Mapping[str, Any]) -> Table:
             f"{parameters['unembedding']:,}" + ("" if parameters["unembedding"] else " (tied)"),
         ),
         ("  body", f"{parameters['body']:,}"),
+        *([("  trained", _trained(event))] if "trained" in event else []),
         ("memory, parameters", human_bytes(memory["parameters"])),
         ("memory, optimizer", human_bytes(memory["optimizer"])),
         ("memory, peak activations", f"{human_bytes(memory['peak_temporary'])} (as compiled)"),

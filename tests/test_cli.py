@@ -101,19 +101,6 @@ def test_mistakes_are_one_line_with_exit_status_2(arguments: list[str], words: l
         assert word in done.stderr
 
 
-def test_a_full_output_is_one_line() -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "calibtrain", "config", "schema"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 2
-    assert done.stderr == "calibtrain: output: No space left on device\n"
-
-
 @pytest.mark.parametrize(
     ("number", "there", "said"),
     [

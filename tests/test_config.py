@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -9,10 +10,13 @@ from typing import Any, get_args, get_origin
 import annotated_types
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from calibtrain import cli
 from calibtrain.config import (
     Config,
+    CorpusConfig,
     ModelConfig,
     Section,
     StudyConfig,
@@ -22,6 +26,7 @@ from calibtrain.config import (
     load_config,
     load_study,
     parse_yaml,
+    resolved_yaml,
     to_yaml,
     validate,
     with_value,
@@ -202,17 +207,103 @@ def test_yaml_mistakes_name_the_place() -> None:
     [
         ("a: &a [*a]", "line 1.*recursive"),
         ("a: &a {b: *a}", "line 1.*recursive"),
-        ("x: 1\n2001-01-01: 3", "line 2: key 2001-01-01 is not a text"),
-        ("on: 1", "line 1: key on is not a text"),
+        ("x: 1\n2001: 3", "line 2: key 2001 is not a text"),
+        ("true: 1", "line 1: key true is not a text"),
         ("[a]: 1", "line 1: a key is not a text"),
-        ("[" * 3000, "nested too deeply"),
-        ("a: 2001-99-99", "month"),
+        ("[" * 3000, "line 1: nested too deeply"),
+        ("x:\n" + "  " * 60 + "- " * 60, "line 2: nested too deeply"),
+        ("[" + "1, " * 30_000 + "1]", "more than 20,000 values"),
+        ("9" * 5_000, "line 1: a number of 5,000 digits"),
+        ("a: 1." + "9" * 5_000, "line 1: a number of 5,002 digits"),
+        ('"\\ud800"', "half a character"),
+        ('"\\UFFFFFFFF"', "an escape stands for no character"),
+        ("!!binary aGk=", '"!!binary" is not allowed'),
+        ("!!int yes", '"yes" is not of type int'),
+        ("{a: 1, 'a': 2}", "key 'a' is given twice"),
+        ("x: {a: {b: 1, b: 2}}", "key 'b' is given twice"),
     ],
 )
 def test_yaml_that_is_no_configuration_is_one_line(text: str, words: str) -> None:
     with pytest.raises(UserError, match=f"^x.yaml.*{words}") as error:
         parse_yaml(text, "x.yaml")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["[{}]", "{{<<: [{}]}}"], ids=["list", "merge"])
+def test_aliases_that_expand_without_end_are_refused_before_they_do(form: str) -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    for level in range(1, 12):
+        lines.append(f"a{level}: &a{level} " + form.format(", ".join([f"*a{level - 1}"] * 10)))
+    with pytest.raises(UserError, match=r"^x.yaml: holds more than 20,000 values \(an alias"):
+        parse_yaml("\n".join(lines), "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),
+        ("0100", 100),
+        ("-007", -7),
+        ("08", 8),
+        ("0x1F", 31),
+        ("1_000_000", 1_000_000),
+        ("2e6", 2_000_000),
+        ("010.5", 10.5),
+        ("1:30", "1:30"),
+        ("1:30.5", "1:30.5"),
+        ("0b11", "0b11"),
+        ("0o17", "0o17"),
+        ("1__0", "1__0"),
+        ("no", "no"),
+        ("On", "On"),
+        ("yes", "yes"),
+        ("2001-01-01", "2001-01-01"),
+        ("2001-01-01 00:00:00Z", "2001-01-01 00:00:00Z"),
+        ("=", "="),
+        ("TRUE", True),
+        ("~", None),
+        ("!!int 010", 10),
+        ('"\\ud83d\\ude00"', "\U0001f600"),
+    ],
+)
+def test_words_are_read_by_the_core_schema_of_yaml_1_2(text: str, value: Any) -> None:
+    for found in (parse_yaml(text, "x"), parse_yaml(f"[{text}]", "x")[0]):
+        assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed=0b11", "write it in decimal digits"),
+        ("seed=1:30", "write it in decimal digits"),
+        ("optimizer.learning_rate=1:30.5", "write it in decimal digits"),
+        ("model.tied=no", "write true or false"),
+        ("model.tied=On", "write true or false"),
+    ],
+)
+def test_what_older_yaml_read_as_numbers_and_switches_is_refused(override: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_config(CONFIGS / "tiny.yaml", [override])
+
+
+def test_padded_seeds_are_the_seeds_they_look_like(tmp_path: Path) -> None:
+    assert load_config(CONFIGS / "tiny.yaml", ["seed=010"]).seed == 10
+    path = tmp_path / "study.yaml"
+    path.write_text("base: {seed: 0100}\ngrid: {seed: [010, 011]}\n")
+    study = load_study(path)
+    assert (study.base.seed, study.grid["seed"]) == (100, [10, 11])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("0123456789_+-.eExobnulNtrueyfasi:~<='\" #", max_size=8))
+def test_every_text_that_is_written_is_read_back_as_that_text(text: str) -> None:
+    config = CorpusConfig(name="files", paths=(text,), group=text or None)
+    assert validate(CorpusConfig, parse_yaml(to_yaml(config), "x")) == config
+
+
+def test_a_file_without_end_is_read_no_further_than_a_configuration_goes() -> None:
+    with pytest.raises(UserError, match=r"/dev/zero: is larger than 1,048,576 bytes"):
+        load_config("/dev/zero")
 
 
 def test_yaml_merge_keys_are_resolved() -> None:
@@ -236,6 +327,177 @@ def test_yaml_merge_keys_are_resolved() -> None:
 def test_a_bad_override_is_blamed_and_not_the_file(overrides: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_config(CONFIGS / "tiny.yaml", ["batch.rows=8", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["seed=1", "seed=1"], "^override seed: is given twice"),
+        (["budget.steps=1", "budget.bytes=9"], "^override budget.bytes: replaces budget.steps"),
+        (["budget={steps: 3}", "budget.bytes=9"], "^override budget.bytes: replaces budget,"),
+        (["context.tokens=9", "context.bytes=9"], "replaces context.tokens"),
+        (["model.width=32", "model={depth: 2}"], "^override model: replaces model.width"),
+        (["model={depth: 2, depth: 3}"], "^override model: line 1: key 'depth' is given twice"),
+    ],
+)
+def test_an_override_that_undoes_another_is_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_config(CONFIGS / "tiny.yaml", overrides)
+    refined = load_config(CONFIGS / "tiny.yaml", ["model={depth: 2}", "model.width=32"])
+    assert (refined.model.depth, refined.model.width) == (2, 32)
+
+
+INEFFECTIVE = [
+    ("corpus: {name: kjv, markov: {words: 24}}", "corpus.markov.words: 24", "corpus.name: kjv"),
+    ("tokenizer: {kind: byte, character_coverage: 1.0}", "character_coverage", "kind: byte"),
+    ("model: {kind: lstm, heads: 2}", "model.heads: 2", "model.kind: lstm"),
+    ("model: {kind: lstm, qk_norm: false}", "model.qk_norm: false", "model.kind: lstm"),
+    ("model: {kind: lstm, attention: xla}", "model.attention", "model.kind: lstm"),
+    (
+        "model: {kind: lstm, rope_scaling: {kind: linear}}",
+        "model.rope_scaling.kind",
+        "model.kind: lstm",
+    ),
+    ("model: {rope_scaling: {factor: 2}}", "rope_scaling.factor: 2.0", "rope_scaling.kind: none"),
+    (
+        "model: {rope_scaling: {kind: linear, factor: 2, original_context: 64}}",
+        "rope_scaling.original_context: 64",
+        "rope_scaling.kind: linear",
+    ),
+    ("optimizer: {decay_fraction: 0.3}", "decay_fraction: 0.3", "schedule: cosine"),
+    (
+        "optimizer: {schedule: constant, final_fraction: 0.3}",
+        "final_fraction: 0.3",
+        "schedule: constant",
+    ),
+    ("evaluation: {every: 5, times: 3}", "evaluation.times: 3", "evaluation.every: 5"),
+    (
+        "evaluation: {final_splits: [], final_bytes: 99}",
+        "evaluation.final_bytes: 99",
+        "final_splits: \\[\\]",
+    ),
+    ("checkpoints: {every: 5, times: 3}", "checkpoints.times: 3", "checkpoints.every: 5"),
+    ("finetune: {run: a, paths: [b], beta: 0.3}", "finetune.beta: 0.3", "objective: sft"),
+    (
+        "finetune: {run: a, paths: [b], lora: {}}\noptimizer: {decay_embeddings: true}",
+        "decay_embeddings: true",
+        "finetune.lora",
+    ),
+    (
+        "finetune: {run: a, paths: [b]}\nloss: [{kind: cross_entropy}, {kind: dca, tokens: 9}]",
+        "loss.1.tokens: 9",
+        "finetune",
+    ),
+]
+"""A file, the setting in it without effect, and what overrides it."""
+
+
+@pytest.mark.parametrize(("text", "setting", "because"), INEFFECTIVE)
+def test_a_setting_that_another_overrides_is_refused(
+    text: str, setting: str, because: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"x.yaml: .*{setting}.* has no effect with .*{because}"):
+        load_config(path)
+    study = tmp_path / "study.yaml"
+    study.write_text("grid: {seed: [0]}\nbase:\n" + "".join(f"  {x}\n" for x in text.split("\n")))
+    with pytest.raises(UserError, match=rf"study.yaml: base\..*{setting}.* has no effect with"):
+        load_study(study)
+    # a run's own file is what it is, and so is what a study wrote for an arm
+    stored = tmp_path / "run" / "config.yaml"
+    stored.parent.mkdir()
+    stored.write_text(text)
+    (stored.parent / "run.json").write_text("{}")
+    config = load_config(stored)
+    path.write_text(resolved_yaml(config))
+    assert config_hash(load_config(path)) == config_hash(config)
+    assert config_hash(RunFolder(stored.parent).read_config()) == config_hash(config)
+
+
+def test_every_default_may_be_written_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(to_yaml(Config(model=ModelConfig(kind="lstm"))))
+    assert load_config(path).model.kind == "lstm"
+
+
+def test_an_override_that_leaves_a_file_s_setting_without_effect_is_noted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("model: {heads: 2}")
+    assert load_config(path, ["model.kind=lstm"]).model.kind == "lstm"
+    assert "model.heads: 2 has no effect with model.kind: lstm" in caplog.text
+    with pytest.raises(UserError, match=r"^override model.heads: model.heads: 8 has no effect"):
+        load_config(path, ["model.kind=lstm", "model.heads=8"])
+
+
+def test_solving_for_nothing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("grid: {seed: [0]}\ncontrols: {parameters: as_given, solve_for: depth}")
+    with pytest.raises(UserError, match=r"controls.solve_for: .*depth.* has no effect"):
+        load_study(path)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udcff"])
+def test_a_text_that_is_not_utf_8_is_named(text: str) -> None:
+    with pytest.raises(UserError, match=r'^x: corpus.paths.1: "a?\\ud\w+" is not UTF-8'):
+        validate(Config, {"corpus": {"name": "files", "paths": ["a", text]}}, "x")
+    with pytest.raises(UserError, match="is not UTF-8"):
+        validate(Config, {text: 1})
+
+
+def test_none_is_null_where_null_is_allowed_and_a_text_where_texts_are() -> None:
+    tree = {
+        "optimizer": {"clip_norm": "none"},
+        "corpus": {"group": "none"},
+        "temperature": "none",
+        "model": {"rope_scaling": "none", "remat": "none"},
+        "finetune": "none",
+        "loss": [{"kind": "cross_entropy"}, {"kind": "mmce", "tokens": "None"}],
+        "mesh": {"data": "NONE"},
+    }
+    config = validate(Config, tree)
+    assert config.optimizer.clip_norm is None
+    assert config.corpus.group == "none"
+    assert config.finetune is None
+    assert config.temperature.kind == config.model.rope_scaling.kind == "none"
+    assert config.loss[1].tokens is None  # type: ignore[union-attr]
+    assert config.mesh.data is None
+    with pytest.raises(UserError, match='seed: "none" is not allowed'):
+        validate(Config, {"seed": "none"})
+    assert load_config(CONFIGS / "tiny.yaml", ["optimizer.clip_norm=none"]).optimizer == (
+        load_config(CONFIGS / "tiny.yaml", ["optimizer.clip_norm=null"]).optimizer
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["finetune={}"], "finetune.run: is required; finetune.paths: is required"),
+        (["finetune={run: a, paths: [b], lora: {rnk: 1}}"], "did you mean finetune.lora.rank"),
+        (["model.width=" + "x" * 1_000_000], r'"x+\.\.\. \(1,000,002 characters\) is not allowed'),
+        (["corpus.name=" + "x" * 1_000_000], r"'x+'\.\.\. \(1,000,000 characters\) is no corpus"),
+        (["temperature.kind=" + "x" * 1_000_000], r"\(1,000,000 characters\) is not allowed"),
+        (["x" * 1_000_000 + "=1"], "xx: unknown key"),
+        ([r'model.heads="a\e[2J\nb"'], r'"a\\u001b\[2J\\nb" is not allowed'),
+    ],
+)
+def test_values_are_shown_on_one_short_line(
+    overrides: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["calibtrain", "config", "show", str(CONFIGS / "tiny.yaml"), *overrides]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    line = capsys.readouterr().err
+    assert end.value.code == 2
+    assert re.search(words, line), line[:300]
+    assert len(line) < 2_200
+    assert line.rstrip("\n").isprintable()
 
 
 def test_a_mistake_in_the_file_is_blamed_on_the_file(tmp_path: Path) -> None:

@@ -6,25 +6,42 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from calibtrain.ablation.alike import refuse_alike
 from calibtrain.ablation.study import Arm, expand
 from calibtrain.config import Config, ModelConfig, StudyConfig, with_value
 from calibtrain.data.corpus import open_corpus
+from calibtrain.data.sources import check_fields
+from calibtrain.data.tokenizer import check_described
 from calibtrain.errors import UserError
 from calibtrain.models import count_parameters
 from calibtrain.training.plan import Plan, make_plan
 
 TOLERANCE = 0.02
-"""How far matched parameters may lie apart, in relation: widths and depths come in steps."""
+"""How far matched parameters may lie apart, in relation: widths and depths come in steps. Those
+that lie farther are not called matched."""
+FARTHEST = 0.25
+"""How far the nearest may lie from the reference's before an arm is refused."""
+NOT_MATCHED = "not matched"
+"""How the rule of a quantity begins that a control was to match and did not."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ControlledArm:
-    """An arm as it is run: its configuration under the controls, and the plan that follows."""
+    """An arm as it is run.
+
+    Attributes:
+        name: of its run folder.
+        settings: dotted path -> value, as the grid has it.
+        config: under the controls.
+        plan: that follows from it.
+        wanted: parameters, of the body or in total, that it was matched to; None if it was not.
+    """
 
     name: str
     settings: dict[str, Any]
     config: Config
     plan: Plan
+    wanted: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +101,19 @@ def apply_controls(
         impossible match.
 
     Raises:
-        UserError: for a grid that makes no sense or varies what a control holds fixed, and for a
-            corpus or a reference that cannot be had.
+        UserError: for a grid that makes no sense or varies what a control holds fixed, for arms
+            that would train the same, and for a corpus or a reference that cannot be had.
     """
     arms = expand(study)
     _check_conflicts(study)
+    for arm in arms:
+        try:
+            check_described(arm.config.tokenizer)
+        except UserError as error:
+            raise UserError(f"grid, arm {arm.name}: {error}") from None
     reference = Reference(study.base, cache, observer)
     if not any(key.partition(".")[0] == "corpus" for key in study.grid):
+        check_fields(study.base.corpus)
         open_corpus(study.base.corpus, cache)
     shared = {**_context(study, reference), **_budget(study, reference)}
     wanted = _parameters(study, reference)
@@ -105,9 +128,11 @@ def apply_controls(
                 model = _matched_model(study, config.model, _vocab_size(config, cache), wanted, arm)
                 changes = {**shared, "model": model.model_dump(mode="json")}
                 config = with_value(arm.config, changes, "controls")
-            controlled.append(ControlledArm(arm.name, settings, config, make_plan(config, cache)))
+            plan = make_plan(config, cache)
+            controlled.append(ControlledArm(arm.name, settings, config, plan, wanted))
         except UserError as error:
             failed.append(FailedArm(arm.name, settings, str(error)))
+    refuse_alike([(arm.name, arm.plan) for arm in controlled])
     return controlled, failed
 
 
@@ -187,7 +212,7 @@ def _matched_model(
         middle = (low + high) // 2
         low, high = (middle, high) if at(middle * unit)[1] <= wanted else (low, middle)
     best, count = min((at(low * unit), at(high * unit)), key=lambda pair: abs(pair[1] - wanted))
-    if abs(count - wanted) > 0.25 * wanted:
+    if abs(count - wanted) > FARTHEST * wanted:
         raise UserError(
             f"controls.parameters: no model.{dimension} gives arm {arm.name} about {wanted:,} "
             f"parameters ({which}); the nearest has {count:,}; use a larger base model, or "
@@ -214,10 +239,21 @@ def held_fixed(study: StudyConfig, arms: Sequence[ControlledArm]) -> list[dict[s
     rows: list[dict[str, Any]] = []
 
     def row(
-        quantity: str, rule: str, unit: str, values: Sequence[float], tolerance: float = 0.0
+        quantity: str,
+        rule: str,
+        unit: str,
+        values: Sequence[float],
+        tolerance: float = 0.0,
+        wanted: float | None = None,
     ) -> None:
         smallest, largest = min(values), max(values)
-        held = largest - smallest <= tolerance * largest
+        low, high = (
+            (smallest, largest) if wanted is None else (min(smallest, wanted), max(largest, wanted))
+        )
+        held = high - low <= tolerance * high
+        if rule.startswith("matched") and not held:
+            of_base = "" if wanted is None else f", the base's {wanted:,} counted"
+            rule = f"{NOT_MATCHED}: {100 * (high - low) / high:.1f} % apart{of_base}"
         rows.append(
             {
                 "quantity": quantity,
@@ -258,8 +294,11 @@ def held_fixed(study: StudyConfig, arms: Sequence[ControlledArm]) -> list[dict[s
     row("Optimizer steps", "free", "steps", [plan.budget.steps for plan in plans])
     bodies = [plan.parameters.body for plan in plans]
     totals = [plan.parameters.total for plan in plans]
-    row("Parameters, body", parameter_rule("body"), "parameters", bodies, TOLERANCE)
-    row("Parameters, total", parameter_rule("total"), "parameters", totals, TOLERANCE)
+    for which, counts in (("body", bodies), ("total", totals)):
+        rule, wanted = parameter_rule(which), None
+        if controls.parameters == which:
+            wanted = arms[0].wanted
+        row(f"Parameters, {which}", rule, "parameters", counts, TOLERANCE, wanted)
     context_rule = {"tokens": "matched", "bytes": "free", "as_given": "as configured"}
     row("Context", context_rule[controls.context], "tokens", [plan.context for plan in plans])
     context_bytes = [plan.context * plan.store.bytes_per_token for plan in plans]

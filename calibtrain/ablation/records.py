@@ -1,24 +1,45 @@
 """An arm as ablation.json holds it, read from its run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from calibtrain.ablation.controls import ControlledArm, FailedArm
 from calibtrain.errors import UserError
 from calibtrain.evaluation.result import evaluation_name, read_evaluation
 from calibtrain.runs.records import TABLES, ArmEvaluation, ArmRecord
+from calibtrain.training.as_begun import as_begun, text_of
+from calibtrain.training.metric_lines import lines_kept
 from calibtrain.training.run import RunFolder
 
 
 def is_done(arm: ControlledArm, folder: Path) -> bool:
-    """Whether this very arm was trained and scored in a study's folder.
+    """Whether this very arm was trained and scored in a study's folder, with all its metrics.
 
     Raises:
         UserError: for a damaged file of its run.
     """
     run = RunFolder(folder / arm.name)
     scored = all(path.is_file() for path in _evaluation_files(arm, run).values())
-    return scored and run.is_done(arm.config)
+    if not (scored and run.is_done(as_begun(arm.config, run))):
+        return False
+    return lines_kept(arm.plan, arm.plan.budget.steps, run.read_metrics()) is not None
+
+
+def require_same_text(arms: Sequence[ControlledArm], folder: Path) -> None:
+    """Raise a UserError where an arm was trained on other text than its corpus holds now.
+
+    Arms that are done are not run again: beside them, others would be trained on other text.
+    """
+    for arm in arms:
+        run = RunFolder(folder / arm.name)
+        before = text_of(run) if run.exists else None
+        provenance = arm.plan.corpus.provenance
+        if before not in (None, provenance.content_hash):
+            raise UserError(
+                f"{run.path}: was trained on another text (content hash {before}) than its corpus "
+                f"{provenance.name} holds now ({provenance.content_hash}); restore the text, or "
+                "begin the study anew with another --run"
+            )
 
 
 def result_of(arm: ControlledArm, folder: Path, error: str | None = None) -> ArmRecord:
@@ -58,7 +79,8 @@ def describe_arm(
 
 def _evaluation_files(arm: ControlledArm, run: RunFolder) -> dict[str, Path]:
     """The files of an arm's final evaluations, by corpus and split."""
-    name, step = arm.plan.corpus.provenance.name, arm.plan.budget.steps
+    config = as_begun(arm.config, run) if run.exists else arm.config
+    name, step = config.corpus.name, arm.plan.budget.steps
     return {
         f"{name}-{split}": run.evaluations
         / f"{evaluation_name({'corpus': name, 'split': split, 'step': step})}.json"

@@ -9,7 +9,7 @@ from calibtrain.ablation.records import result_of
 from calibtrain.ablation.result import write_result
 from calibtrain.ablation.runner import StudyObserver
 from calibtrain.ablation.study import expand
-from calibtrain.config import Config, ControlsConfig, StudyConfig, to_yaml
+from calibtrain.config import Config, ControlsConfig, StudyConfig, resolved_yaml
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_together
 from calibtrain.parallel import hosts
@@ -64,7 +64,7 @@ def train_replicas(
     ]
     with single.locked():
         if single.writes:
-            write_whole(folder / "study.yaml", to_yaml(study))
+            write_whole(folder / "study.yaml", resolved_yaml(study))
         train_together(members, cache=cache)
         if not single.writes:
             return {}

@@ -6,9 +6,9 @@ from typing import Any
 
 import calibtrain
 from calibtrain.config import StudyConfig
-from calibtrain.runs.document import FORMAT
 from calibtrain.runs.records import STUDY_FILE, ArmRecord, HeldFixed, StudyRecord
 from calibtrain.runs.seeds import summarise
+from calibtrain.storage.documents import FORMAT
 
 
 def write_result(

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.ablation.controls import ControlledArm, apply_controls, held_fixed
-from calibtrain.ablation.records import describe_arm, is_done, result_of
+from calibtrain.ablation.records import describe_arm, is_done, require_same_text, result_of
 from calibtrain.ablation.result import write_result
 from calibtrain.ablation.study import expand, with_seeds
-from calibtrain.config import StudyConfig, config_hash, to_yaml
+from calibtrain.config import StudyConfig, config_hash, resolved_yaml
 from calibtrain.errors import UserError
+from calibtrain.interruption import handled
 from calibtrain.parallel import hosts
 from calibtrain.runs.records import ArmRecord
 from calibtrain.runs.seeds import SEED
@@ -74,9 +75,10 @@ def run_study(
         if folder.is_dir() and RunFolder(folder).exists:
             raise UserError(f"{folder}: is the folder of a single run; choose another --run")
         folder.mkdir(parents=True, exist_ok=True)
+    require_same_text(arms, folder)
     with RunFolder(folder).locked(), _Children() as children:
         (folder / "configs").mkdir(exist_ok=True)
-        write_whole(folder / "study.yaml", to_yaml(study))
+        write_whole(folder / "study.yaml", resolved_yaml(study))
         observer("", {"event": "arms", "names": names})
         slots: deque[int] = deque(range(jobs))
         records: dict[str, ArmRecord] = {}
@@ -168,7 +170,7 @@ def _train(
     """Train arms in a child process; returns what went wrong with all of them, if anything."""
     name = arms[0].name
     for arm in arms:
-        write_whole(folder / "configs" / f"{arm.name}.yaml", to_yaml(arm.config))
+        write_whole(folder / "configs" / f"{arm.name}.yaml", resolved_yaml(arm.config))
     command = [sys.executable, "-m", "calibtrain", "train"]
     command += [str(folder / "configs" / f"{name}.yaml"), "--run", str(folder / name)]
     for arm in arms[1:]:
@@ -178,7 +180,7 @@ def _train(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         env={**_own_environment(), "CALIBTRAIN_CACHE": str(cache)},
         start_new_session=True,  # a Ctrl-C reaches the arms once, through us
@@ -240,18 +242,15 @@ class _Children:
         self.stopping = False
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
-        self._old: dict[int, Any] = {}
+        self._signals = handled(lambda number, frame: self.stop(), patience=lambda: None)
 
     def __enter__(self) -> "_Children":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._old[number] = signal.signal(number, lambda number, frame: self.stop())
+        self._signals.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.stop()
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
+        self._signals.__exit__(*error)
 
     def stop(self) -> None:
         """Ask every child to save and end."""

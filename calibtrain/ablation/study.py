@@ -5,10 +5,18 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from calibtrain.config import Config, StudyConfig, config_hash, with_value
+from calibtrain.config import (
+    Config,
+    StudyConfig,
+    config_hash,
+    overridden,
+    refusal,
+    replaced_by,
+    with_value,
+)
 from calibtrain.errors import UserError
 
 
@@ -43,6 +51,7 @@ def expand(study: StudyConfig) -> list[Arm]:
         UserError: for a combination that is no valid configuration, naming it, or two alike.
     """
     keys = list(study.grid)
+    _check_keys(keys)
     short = {key: key.rpartition(".")[2] for key in keys}
     if len(set(short.values())) < len(keys):
         short = {key: key for key in keys}
@@ -58,13 +67,46 @@ def expand(study: StudyConfig) -> list[Arm]:
     for name, settings in zip(names, combinations, strict=True):
         alone = {**settings, "train.replicas": 1}  # whatever trains it, an arm is one run
         config = with_value(study.base, alone, f"grid, arm {name}")
+        _check_effects(config, keys, f"grid, arm {name}")
         key = config_hash(config)
         if key in arms:
-            raise UserError(f"grid: {name} comes twice; remove one of the equal values")
+            other = arms[key].name
+            alike = "" if other == name else f": it is the same run as {other}"
+            raise UserError(f"grid: {name} comes twice{alike}; remove one of the equal values")
         if name in shared:  # values that differ in what a name leaves out
             name += "-" + key[:8]
         arms[key] = Arm(name, settings, config)
+    _check_base(study, list(arms.values()))
     return list(arms.values())
+
+
+def _check_keys(keys: Sequence[str]) -> None:
+    """Refuse keys of a grid of which one undoes another, or that say how arms are trained."""
+    for index, key in enumerate(keys):
+        if key in ("train", "train.replicas"):
+            raise UserError(
+                f"grid: {key}: says how arms are trained, not what they are; set it in base"
+            )
+        if undone := replaced_by(key, keys[:index]):
+            raise UserError(
+                f"grid: {key}: replaces {undone}, which the grid varies too; leave one of them out"
+            )
+
+
+def _check_effects(config: Config, keys: Sequence[str], source: str) -> None:
+    """Refuse a value of the grid that another setting of its arm leaves without effect."""
+    for key, value, because, default in overridden(config):
+        if any(f"{key}.".startswith(f"{each}.") for each in keys):
+            raise UserError(f"{source}: {refusal(key, value, because, default)}")
+
+
+def _check_base(study: StudyConfig, arms: Sequence[Arm]) -> None:
+    """Refuse a setting of the base that the grid leaves without effect in every arm."""
+    of_base = {key for key, *_ in overridden(study.base)}  # judged where the study was read
+    of_arms = [{key: rest for key, *rest in overridden(arm.config)} for arm in arms]
+    for key, (value, because, default) in of_arms[0].items():
+        if key not in of_base and all(key in found for found in of_arms):
+            raise UserError(f"base.{refusal(key, value, because, default)} (in every arm)")
 
 
 def _slug(value: Any) -> str:

@@ -3,9 +3,10 @@
 from typing import Annotated
 
 import typer
+import yaml
 
 from calibtrain.commands.options import ConfigPath, Overrides
-from calibtrain.output import print_json
+from calibtrain.output import can_print, print_json
 
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 
@@ -26,4 +27,7 @@ def config_show(config: ConfigPath, overrides: Overrides = None) -> None:
     from calibtrain.config import load_config, load_study, read_tree, to_yaml
 
     load = load_study if "grid" in read_tree(config) else load_config
-    print(to_yaml(load(config, overrides or ())), end="")
+    text = to_yaml(load(config, overrides or ()))
+    if not can_print(text):  # YAML has escapes of its own
+        text = yaml.safe_dump(yaml.safe_load(text), sort_keys=False)
+    print(text, end="")

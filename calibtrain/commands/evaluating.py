@@ -1,13 +1,14 @@
 """The commands `evaluate` and `report`."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from calibtrain.commands.options import AsJson, RunOrBucket
+from calibtrain.commands.options import AsJson, Fields, Groups, RunOrBucket
 from calibtrain.errors import UserError
-from calibtrain.output import print_json
+from calibtrain.output import print_json, say
 from calibtrain.storage.places import place
 
 
@@ -28,6 +29,8 @@ def evaluate(
             "Given twice or more: a table of all, raw and with a temperature fitted in domain."
         ),
     ] = None,
+    field: Fields = None,
+    group: Groups = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     limit: Annotated[
         int | None,
@@ -63,6 +66,7 @@ def evaluate(
 
     Example: calibtrain evaluate runs/tiny --corpus kjv --corpus pydoc
     """
+    from calibtrain.data.named import columns_of
     from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text
     from calibtrain.terminal import domains_table, print_table, results_table, show_counting
 
@@ -81,17 +85,29 @@ def evaluate(
             raise UserError(
                 f"--corpus: {len(corpus)} are named; --events {events.value} takes one at a time"
             )
-        found = evaluate_domains(place(run), corpus, split=split, limit=limit)
+        found = evaluate_domains(
+            place(run),
+            corpus,
+            split=split,
+            limit=limit,
+            fields=field or (),
+            groups=group or (),
+            say=say,
+        )
+        _say_notes(*found["evaluations"])
         if as_json:
             print_json(found)
         else:
             print_table(domains_table(found))
         return
+    (columns,) = columns_of(corpus or (), field or (), group or ()).values()
     asked: dict[str, Any] = {
         "corpus": corpus[0] if corpus else None,
+        "columns": columns,
         "split": split,
         "limit": limit,
         "temperature": temperature,
+        "say": say,
     }
     if by_tokens:
         evaluation = evaluate_run(place(run), **asked)
@@ -100,11 +116,18 @@ def evaluate(
             evaluation = evaluate_run_on_text(
                 place(run), **asked, events=events.value, width=beam, ratio=ratio, progress=progress
             )
+    _say_notes(evaluation.to_dict())
     if as_json:
         print_json(evaluation.to_dict())
     else:
         name = f"{evaluation.about['corpus']}-{split}"
         print_table(results_table([(name, evaluation.results)], "evaluation", events.value))
+
+
+def _say_notes(*evaluations: Mapping[str, Any]) -> None:
+    """What is to be noted of evaluations, each note once."""
+    for note in dict.fromkeys(note for found in evaluations for note in found.get("notes", ())):
+        say(f"note: {note}")
 
 
 def report(

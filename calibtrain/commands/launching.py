@@ -2,12 +2,11 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from calibtrain.commands.options import AsJson, Overrides
+from calibtrain.commands.options import AsJson, Overrides, run_folder
 from calibtrain.errors import UserError
 from calibtrain.output import print_json, say
 from calibtrain.storage.places import in_bucket, place
@@ -16,7 +15,7 @@ launch_app = typer.Typer(
     no_args_is_help=True, help="Run on an engine: a Slurm cluster, or Cloud TPUs under GKE."
 )
 
-Described = Annotated[Path, typer.Argument(help="YAML file of a run or an ablation.")]
+Described = Annotated[str, typer.Argument(help="YAML file of a run or an ablation.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted.")]
 
 
@@ -25,7 +24,7 @@ def slurm(
     config: Described,
     overrides: Overrides = None,
     run: Annotated[
-        Path | None, typer.Option(help="Run or study folder on a shared disk; default runs/NAME.")
+        str | None, typer.Option(help="Run or study folder on a shared disk; default runs/NAME.")
     ] = None,
     partition: Annotated[str | None, typer.Option(help="Slurm's partition.")] = None,
     time: Annotated[
@@ -71,10 +70,11 @@ def slurm(
         parallel=parallel,
         extra=tuple(_pair(item) for item in sbatch or ()),
     )
-    if run and in_bucket(given := place(run)):
+    given = run_folder(run, place(config))
+    if in_bucket(given):
         raise UserError(f"--run: {given}: a Slurm job's folder is on a disk that its nodes share")
     asked = options(resources)  # a mistake in them is told before any data is prepared
-    folder = str(run or Path("runs") / config.stem)
+    folder = str(given)
     assignment = _assign(config, overrides, folder)
     if dry_run:
         work, skipped = plan(assignment)
@@ -182,12 +182,12 @@ def _flags(asked: dict[str, Any]) -> list[str]:
     ]
 
 
-def _assign(config: Path, overrides: Sequence[str] | None, folder: str) -> Any:
+def _assign(config: str, overrides: Sequence[str] | None, folder: str) -> Any:
     """The runs that a configuration asks for; tells what it prepares, and what it leaves out."""
     from calibtrain.launch.assignment import resolve
 
     assignment = resolve(
-        config, overrides or (), folder, observer=lambda arm: say(f"preparing {arm}")
+        place(config), overrides or (), folder, observer=lambda arm: say(f"preparing {arm}")
     )
     for name, error in assignment.impossible:
         say(f"left out: arm {name}: {error}")

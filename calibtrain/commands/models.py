@@ -1,19 +1,18 @@
 """The commands `import` and `export`: models of others as runs, and runs as models of others."""
 
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from calibtrain.commands.options import AsJson, RunOrBucket
+from calibtrain.commands.options import AsJson, Field, Group, RunOrBucket
 from calibtrain.output import print_json, say
 from calibtrain.storage.places import place
 
 
 def import_(
-    path: Annotated[Path, typer.Argument(help="A Hugging Face folder, or a GGUF file.")],
-    run: Annotated[Path, typer.Option(help="Run folder to make.")],
+    path: Annotated[str, typer.Argument(help="A Hugging Face folder, or a GGUF file.")],
+    run: Annotated[str, typer.Option(help="Run folder to make.")],
     corpus: Annotated[
         str | None,
         typer.Option(
@@ -21,6 +20,8 @@ def import_(
             "tfds:NAME[/CONFIG]."
         ),
     ] = None,
+    field: Field = None,
+    group: Group = None,
     context: Annotated[
         int | None,
         typer.Option(min=8, help="Tokens it sees back; default its own, at most 2048."),
@@ -40,9 +41,20 @@ def import_(
 
     Example: calibtrain import SmolLM2-135M --run runs/smollm2
     """
+    from calibtrain.data.named import Columns
     from calibtrain.exchange import import_model
 
-    summary = import_model(path, run, corpus=corpus, context=context, start=start, end=end, say=say)
+    folder = place(run)
+    summary = import_model(
+        place(path),
+        folder,
+        corpus=corpus,
+        columns=Columns(field, group),
+        context=context,
+        start=start,
+        end=end,
+        say=say,
+    )
     if as_json:
         print_json(summary)
         return
@@ -53,12 +65,12 @@ def import_(
     )
     for note in about["notes"]:
         say(f"note: {note}")
-    say(f"run: {run}    measure it: calibtrain evaluate {shlex.quote(str(run))}")
+    say(f"run: {folder}    measure it: calibtrain evaluate {shlex.quote(str(folder))}")
 
 
 def export(
     run: RunOrBucket,
-    path: Annotated[Path, typer.Argument(help="Folder to make.")],
+    path: Annotated[str, typer.Argument(help="Folder to make.")],
     as_json: AsJson = False,
 ) -> None:
     """Write a run's latest checkpoint as a folder that transformers loads.
@@ -67,10 +79,11 @@ def export(
     """
     from calibtrain.exchange import export_run
 
-    found = export_run(place(run), path)
+    folder = place(path)
+    found = export_run(place(run), folder)
     if as_json:
         print_json(found)
         return
-    print(f"{found['architecture']} of step {found['step']:,}: {path}")
+    print(f"{found['architecture']} of step {found['step']:,}: {folder}")
     for note in found["notes"]:
         say(f"note: {note}")

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calibtrain.commands.options import AsJson, RunOrBucket
+from calibtrain.commands.options import AsJson, Field, Fields, RunOrBucket
 from calibtrain.errors import UserError
 from calibtrain.output import print_json, say
 from calibtrain.storage.places import place
@@ -38,6 +38,7 @@ def fit(
         str | None, typer.Option(help="By which it will be known; default kind, loss, corpus.")
     ] = None,
     corpus: Annotated[str | None, typer.Option(help="Text to fit on; default the run's.")] = None,
+    field: Field = None,
     split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
     limit: Limit = None,
     loss: Annotated[str, typer.Option(help="nll or selective_smoothing.")] = "nll",
@@ -70,6 +71,7 @@ def fit(
             head,
             name=name,
             corpus=corpus,
+            field=field,
             split=split,
             limit=limit,
             loss=loss,
@@ -82,6 +84,7 @@ def fit(
             say=say,
             progress=progress,
         )
+    _say_notes(fitted.about["fitted_on"])
     if as_json:
         print_json(fitted.about)
         return
@@ -91,17 +94,17 @@ def fit(
 
 @temperature_app.command("list")
 def list_(run: RunOrBucket, as_json: AsJson = False) -> None:
-    """The heads that were fitted to a run."""
-    from calibtrain.temperature.saved_head import list_heads
-    from calibtrain.training.run import RunFolder
+    """The heads that were fitted to a run, and which of them cannot be used."""
+    from calibtrain.posthoc.listing import describe_heads
 
-    folder = RunFolder(place(run))
-    folder.read_config()
-    heads = [dict(head.about) for head in list_heads(folder.heads)]
+    heads = describe_heads(place(run))
     if as_json:
         print_json({"heads": heads})
-    else:
-        _print_heads(heads)
+        return
+    _print_heads(heads)
+    for head in heads:
+        if not head["usable"]:
+            say(f"{head['name']}: cannot be used: {head['problem']}")
 
 
 @temperature_app.command()
@@ -113,6 +116,10 @@ def compare(
     corpus: Annotated[
         list[str] | None,
         typer.Option(help="Whose test split is measured; may be given again; default the run's."),
+    ] = None,
+    field: Fields = None,
+    group: Annotated[
+        str | None, typer.Option(help="The field of a document's group, to leave out in turn.")
     ] = None,
     limit: Limit = None,
     steps: Annotated[
@@ -138,23 +145,29 @@ def compare(
     from calibtrain.terminal import show_counting
 
     chosen = None if heads is None else [kind.strip() for kind in heads.split(",")]
+    if group is not None and not leave_one_group_out:
+        raise UserError("--group: is for --leave-one-group-out; leave it out")
     if leave_one_group_out:
         if chosen is not None or len(corpus or ()) > 1:
             raise UserError("--leave-one-group-out: takes one --corpus and no --heads")
+        from calibtrain.data.named import Columns, columns_of
         from calibtrain.posthoc.leave_one_out import leave_one_group_out as leave_out
         from calibtrain.temperature.fit_thermometer import ThermometerRecipe
 
+        (columns,) = columns_of(corpus or (), field or ()).values()
         with show_counting("working") as progress:
             found = leave_out(
                 place(run),
                 corpus=corpus[0] if corpus else None,
+                columns=Columns(columns.field, group),
                 limit=limit,
                 recipe=ThermometerRecipe() if steps is None else ThermometerRecipe(steps=steps),
                 keep=keep,
                 say=say,
                 progress=progress,
             )
-        tables = [(group["group"], group["rows"]) for group in found["groups"]]
+        tables = [(each["group"], each["rows"]) for each in found["groups"]]
+        noted = [found["fitted_on"]]
     else:
         from calibtrain.posthoc.compare import compare_heads
         from calibtrain.temperature.fit_head import Recipe
@@ -164,6 +177,7 @@ def compare(
                 place(run),
                 heads=chosen,
                 corpora=corpus or (),
+                fields=field or (),
                 limit=limit,
                 recipe=Recipe() if steps is None else Recipe(steps=steps),
                 keep=keep,
@@ -171,6 +185,8 @@ def compare(
                 progress=progress,
             )
         tables = [(f"{each['corpus']}-{each['split']}", each["rows"]) for each in found["corpora"]]
+        noted = found["corpora"]
+    _say_notes(*noted)
     if as_json:
         print_json(found)
         return
@@ -204,6 +220,12 @@ def _print_comparison(title: str, rows: list[dict[str, Any]]) -> None:
     print_table(table)
 
 
+def _say_notes(*texts: dict[str, Any]) -> None:
+    """What is to be noted of texts that were fitted to or measured on."""
+    for note in dict.fromkeys(note for text in texts for note in text.get("notes", ())):
+        say(f"note: {note}")
+
+
 def _settings(pairs: list[str]) -> dict[str, Any]:
     """key=value, values read as YAML."""
     from calibtrain.config import apply_overrides
@@ -225,9 +247,12 @@ def _print_heads(heads: list[dict[str, Any]] | list[Any]) -> None:
     for title in ("step", "parameters", "nll before", "nll after", "seconds"):
         table.add_column(title, justify="right")
     for head in heads:
+        if "fitted_on" not in head:
+            table.add_row(f"{head['name']} (damaged)")
+            continue
         on = head["fitted_on"]
         table.add_row(
-            head["name"],
+            head["name"] + ("" if head.get("usable", True) else " (another checkpoint)"),
             f"{on['corpus']}-{on['split']}",
             str(head["checkpoint"]["step"]),
             f"{head['parameters']:,}",

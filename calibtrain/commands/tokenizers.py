@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from calibtrain.commands.options import AsJson, ConfigPath, Overrides
+from calibtrain.errors import UserError
 from calibtrain.output import print_json, say
+from calibtrain.storage.places import place
 
 tokenizer_app = typer.Typer(no_args_is_help=True, help="Train and look at tokenizers.")
 
@@ -17,7 +19,7 @@ def tokenizer_train(
     config: ConfigPath,
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for it; default tokenizers/CORPUS-KIND-SIZE.")
+        str | None, typer.Option(help="Folder for it; default tokenizers/CORPUS-KIND-SIZE.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -27,15 +29,22 @@ def tokenizer_train(
     """
     from calibtrain.config import load_config
     from calibtrain.data.corpus import open_corpus
+    from calibtrain.data.sources import check_fields
     from calibtrain.data.tokenizer import obtain_tokenizer
     from calibtrain.storage.disk import cache_directory
 
-    settings = load_config(config, overrides or ())
+    settings = load_config(place(config), overrides or ())
+    check_fields(settings.corpus)
+    if settings.tokenizer.path is not None:
+        raise UserError(
+            f"tokenizer.path: {settings.tokenizer.path} is a tokenizer that is there already, so "
+            "that none is trained; remove it (to look at one: calibtrain tokenizer inspect FOLDER)"
+        )
     corpus = open_corpus(settings.corpus, cache_directory())
     tokenizer = obtain_tokenizer(settings.tokenizer, corpus, cache_directory())
     kind = corpus.provenance.name.partition(":")[0]
     name = f"{kind}-{settings.tokenizer.kind}-{tokenizer.vocab_size}"
-    folder = out or Path("tokenizers") / name
+    folder = Path("tokenizers") / name if out is None else place(out)
     tokenizer.save(folder)
     say(f"saved: {folder}")
     show_tokenizer(tokenizer, as_json)
@@ -43,12 +52,12 @@ def tokenizer_train(
 
 @tokenizer_app.command("inspect")
 def tokenizer_inspect(
-    path: Annotated[Path, typer.Argument(help="A tokenizer folder.")], as_json: AsJson = False
+    path: Annotated[str, typer.Argument(help="A tokenizer folder.")], as_json: AsJson = False
 ) -> None:
     """Show what a tokenizer is: sizes, hashes, bytes a token, longest pieces."""
     from calibtrain.data.tokenizer import Tokenizer
 
-    show_tokenizer(Tokenizer.load(path), as_json)
+    show_tokenizer(Tokenizer.load(place(path)), as_json)
 
 
 def show_tokenizer(tokenizer: Any, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from calibtrain.commands.options import (
     Progress,
     ProgressKind,
     as_typed,
+    run_folder,
 )
 from calibtrain.interruption import leaving
 from calibtrain.output import print_json, say
@@ -41,16 +42,17 @@ def train(
 
     Example: calibtrain train configs/tiny.yaml tokenizer.vocab_size=1024 --run runs/v1024
     """
-    path = place(run or Path("runs") / config.stem)
-    with leaving(path):
+    source = place(config)
+    path = run_folder(run, source)
+    from calibtrain.parallel import hosts
+
+    with leaving(path), hosts.losses():
         from calibtrain.config import load_config
 
-        settings = load_config(config, overrides or ())
-        from calibtrain.parallel import hosts
-
+        settings = load_config(source, overrides or ())
         hosts.start()
         if beside:
-            train_beside(config, path, beside, progress)
+            train_beside(source, path, beside, progress)
             return
         if settings.train.replicas > 1:
             train_seeds(settings, path, progress, as_json)
@@ -122,11 +124,12 @@ def ablate(
 
     Example: calibtrain ablate configs/kjv-ablation.yaml base.budget.bytes=2e6 --jobs 2
     """
-    path = place(run or Path("runs") / config.stem)
+    source = place(config)
+    path = run_folder(run, source)
     with leaving(path):
         from calibtrain.config import load_study
 
-        study = load_study(config, overrides or ())
+        study = load_study(source, overrides or ())
         from calibtrain.ablation import run_study
         from calibtrain.terminal import make_view
 
@@ -137,6 +140,7 @@ def ablate(
 
 def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
     """Write a study's report; print its results, and what went wrong."""
+    from calibtrain.ablation.controls import NOT_MATCHED
     from calibtrain.report import write_report
     from calibtrain.terminal import print_table, study_table
 
@@ -146,6 +150,12 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
         print_json(result)
     elif report_path:
         print_table(study_table(result))
+    for row in result["held_fixed"]:
+        if row["rule"].startswith(NOT_MATCHED):
+            say(
+                f"note: controls: {row['quantity']}: {row['rule']} "
+                f"({row['smallest']:,} to {row['largest']:,} {row['unit']})"
+            )
     for arm in result["arms"]:
         if arm["status"] == "failed":
             say(f"arm {arm['name']} failed: {arm['error']}")
@@ -158,7 +168,7 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
 
 
 def finetune(
-    config: Annotated[Path, typer.Argument(help="YAML file; configs/finetune/ has some.")],
+    config: Annotated[str, typer.Argument(help="YAML file; configs/finetune/ has some.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Settings that replace the file's: finetune.run=runs/tiny"),
@@ -176,15 +186,17 @@ def finetune(
 
     Example: calibtrain finetune configs/finetune/sft.yaml finetune.run=runs/tiny --run runs/sft
     """
-    path = place(run or Path("runs") / config.stem)
-    with leaving(path):
+    source = place(config)
+    path = run_folder(run, source)
+    from calibtrain.parallel import hosts
+
+    with leaving(path), hosts.losses():
         from calibtrain.finetuning import finetune as start
         from calibtrain.finetuning import resolve
-        from calibtrain.parallel import hosts
         from calibtrain.terminal import make_view
 
         hosts.start()
-        settings = resolve(config, overrides or ())
+        settings = resolve(source, overrides or (), path)
         with make_view(progress.value) as view:
             outcome = start(settings, path, observer=lambda event: view("", event))
     if hosts.is_primary():

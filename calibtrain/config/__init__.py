@@ -3,13 +3,17 @@
 from calibtrain.config.corpus import CorpusConfig, MarkovConfig
 from calibtrain.config.finetuning import FinetuningConfig, LoRAConfig
 from calibtrain.config.losses import AnyTerm
+from calibtrain.config.overridden import overridden, refusal
 from calibtrain.config.reading import (
     WAYS_TO_COMPUTE,
     apply_overrides,
+    check_effects,
     config_hash,
     json_schema,
     load_config,
     load_study,
+    replaced_by,
+    resolved_yaml,
     set_path,
     to_yaml,
     validate,
@@ -32,7 +36,7 @@ from calibtrain.config.sections import (
 )
 from calibtrain.config.study import ControlsConfig, StudyConfig
 from calibtrain.config.temperature import HEADS, TemperatureConfig
-from calibtrain.config.yaml_text import parse_yaml, read_tree
+from calibtrain.config.yaml_text import parse_yaml, read_text, read_tree, to_tree
 
 __all__ = [
     "HEADS",
@@ -59,13 +63,20 @@ __all__ = [
     "TokenizerConfig",
     "TrainConfig",
     "apply_overrides",
+    "check_effects",
     "config_hash",
     "json_schema",
     "load_config",
     "load_study",
+    "overridden",
     "parse_yaml",
+    "read_text",
     "read_tree",
+    "refusal",
+    "replaced_by",
+    "resolved_yaml",
     "set_path",
+    "to_tree",
     "to_yaml",
     "validate",
     "with_value",

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from calibtrain.config.section import Section
+from calibtrain.errors import quoted
 
 
 class MarkovConfig(Section):
@@ -38,9 +39,10 @@ class CorpusConfig(Section):
     name: Annotated[str, Field(min_length=1)] = "kjv"
     """kjv, pydoc, markov, files, files:GLOB, or tfds:NAME[/CONFIG]."""
     paths: tuple[str, ...] = ()
-    """For `files`: .txt, .jsonl, .jsonl.gz or .parquet files; globs allowed."""
+    """For `files`: .txt, .jsonl, .jsonl.gz or .parquet files; globs allowed. A file of that very
+    name comes first; in a glob, [[] stands for a bracket."""
     field: Annotated[str, Field(min_length=1)] = "text"
-    """The field that holds the text, for .jsonl, .parquet and TFDS data sets."""
+    """The field that holds the text, for .jsonl, .parquet and TFDS data sets; others have none."""
     group: Annotated[str, Field(min_length=1)] | None = None
     """The field that names a document's group, for the same; results are also given by group.
     kjv has groups of its own: the sections of the Bible."""
@@ -58,7 +60,7 @@ class CorpusConfig(Section):
         if name in ("kjv", "pydoc", "markov", "files") or (kind in ("tfds", "files") and rest):
             return name
         raise ValueError(
-            f"{name!r} is no corpus; allowed: kjv, pydoc, markov, files, files:GLOB, "
+            f"{quoted(name)} is no corpus; allowed: kjv, pydoc, markov, files, files:GLOB, "
             "tfds:NAME[/CONFIG]"
         )
 

@@ -8,6 +8,9 @@ from calibtrain.config.section import Section
 
 LINEAR_MAPS = ("query", "key", "value", "out", "gate", "up", "down")
 """The linear maps of a transformer's layers, by name."""
+LSTM_MAPS = ("input", "recurrent", "out")
+"""Those of an LSTM's layers."""
+KNOWN_MAPS = tuple(dict.fromkeys((*LINEAR_MAPS, *LSTM_MAPS)))
 
 
 class LoRAConfig(Section):
@@ -18,15 +21,16 @@ class LoRAConfig(Section):
     alpha: Annotated[float, Field(gt=0.0, le=1e6)] = 16.0
     """What the product is multiplied by, times the rank."""
     maps: tuple[str, ...] = LINEAR_MAPS
-    """Linear maps of every layer that get an adapter."""
+    """Linear maps of every layer that get an adapter; default all. A transformer has query, key,
+    value, out, gate (swiglu alone), up and down; an LSTM has input, recurrent and out."""
 
     @field_validator("maps")
     @classmethod
     def _known(cls, maps: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in maps if name not in LINEAR_MAPS]
+        unknown = [name for name in maps if name not in KNOWN_MAPS]
         if unknown or not maps:
             said = ", ".join(unknown) or "none"
-            raise ValueError(f"{said} given; allowed: {', '.join(LINEAR_MAPS)}")
+            raise ValueError(f"{said} given; allowed: {', '.join(KNOWN_MAPS)}")
         return maps
 
 
@@ -47,9 +51,9 @@ class FinetuningConfig(Section):
     validation_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
     """Share of the examples held out; calibration is measured on their answers."""
     context: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
-    """Tokens an example may have; none: those of the longest, at most the model's context."""
+    """Tokens an example may have; null: those of the longest, at most the model's context."""
     lora: LoRAConfig | None = None
-    """Train adapters and leave the rest as it is; none: train every parameter."""
+    """Train adapters and leave the rest as it is; null: train every parameter."""
     started_from: str | None = None
     """Hash of the configuration and step of the run's checkpoint; filled in."""
     examples: str | None = None

@@ -4,23 +4,28 @@ A value that does not fit ends in one `UserError` line that names the key, the v
 allowed.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
+from calibtrain.config.mistakes import explain, not_text, with_nulls
+from calibtrain.config.overridden import refusal, refuse_overridden
 from calibtrain.config.section import Section
 from calibtrain.config.sections import Config
 from calibtrain.config.study import StudyConfig
-from calibtrain.config.yaml_text import parse_yaml, read_tree
-from calibtrain.errors import UserError
+from calibtrain.config.yaml_text import parse_yaml, read_text, to_tree, write_yaml
+from calibtrain.errors import UserError, quoted
+from calibtrain.storage.places import place, reached
 
 T = TypeVar("T", bound=Section)
+
+RESOLVED = "# Resolved by calibtrain, to be read by it: every default is written out."
+"""First line of a file that a study or a launcher made. Settings without effect in it were judged
+when they were given; they stay, because a run's hash counts them."""
 
 EXCLUSIVE = ("budget", "context")
 """Sections that take exactly one of their keys."""
@@ -50,7 +55,7 @@ def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     node = tree
     for depth, name in enumerate(parents):
-        child = node.setdefault(name, {})
+        child = node[name] = {} if node.get(name) is None else node[name]
         if not isinstance(child, dict):
             raise UserError(f"{'.'.join(parents[: depth + 1])}: is a value, not a section")
         node = child
@@ -59,14 +64,34 @@ def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
     node[last] = value
 
 
+def replaced_by(key: str, before: Iterable[str]) -> str | None:
+    """The first of some dotted paths, set before, whose value setting `key` would undo."""
+    section, _, _ = key.rpartition(".")
+    for other in before:
+        same = other == key or other.startswith(f"{key}.")
+        one_of = section.rpartition(".")[2] in EXCLUSIVE
+        if same or (one_of and (other == section or other.startswith(f"{section}."))):
+            return other
+    return None
+
+
 def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Apply `key.path=value` overrides, values read as YAML."""
+    """Apply `key.path=value` overrides, values read as YAML.
+
+    Raises:
+        UserError: for what is not an override, and for two of which one undoes the other.
+    """
     tree = json.loads(json.dumps(tree, default=str))
+    before: list[str] = []
     for item in overrides:
         key, equals, text = item.partition("=")
         key = key.strip()
         if not equals or not all(key.split(".")):
-            raise UserError(f"override {item!r}: write it as key.path=value")
+            raise UserError(f"override {quoted(item)}: write it as key.path=value")
+        if undone := replaced_by(key, before):
+            said = "is given twice" if undone == key else f"replaces {undone}, given before it"
+            raise UserError(f"override {key}: {said}; leave one of the two out")
+        before.append(key)
         value = parse_yaml(text, f"override {key}")
         try:
             set_path(tree, key, value)
@@ -87,16 +112,17 @@ def validate(cls: type[T], tree: Any, source: str = "", overrides: Iterable[str]
     Raises:
         UserError: one line for the first few mistakes, with the nearest right key for unknown ones.
     """
+    if wrong := not_text(tree):
+        raise UserError(f"{source}: {wrong}" if source else wrong)
     try:
-        text = json.dumps(tree, allow_nan=True, default=str)
+        text = json.dumps(with_nulls(cls, tree), allow_nan=True, default=str)
         return cls.model_validate_json(text)
     except ValidationError as error:
-        keys = [override.partition("=")[0].strip() for override in overrides]
+        keys = _keys(overrides)
         lines: list[str] = []
         blamed = ""
         for item in error.errors(include_url=False)[:3]:
-            fields, path, kinds = _fields_along(cls, [str(part) for part in item["loc"]])
-            line = _explain(fields, path, kinds, item)
+            path, line = explain(cls, item)
             origin = _origin(path, source, keys)
             if origin != blamed:
                 line, blamed = f"{origin}: {line}", origin
@@ -115,97 +141,85 @@ def _origin(path: Sequence[str], source: str, keys: Sequence[str]) -> str:
     return source
 
 
-def _explain(fields: Sequence[str], path: Sequence[str], kinds: Sequence[str], item: Any) -> str:
-    key = ".".join(part or "''" for part in path)
-    if item["type"] == "extra_forbidden":
-        name = path[-1]
-        near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-        prefix = ".".join(path[:-1])
-        known = f"did you mean {'.'.join([*path[:-1], near[0]])}? " if near else ""
-        where = prefix or "the top level"
-        return f"{key}: unknown key; {known}allowed in {where}: {', '.join(fields)}"
-    if item["type"].startswith("union_tag_"):
-        return _explain_kind(key, kinds, item["input"])
-    message = item["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if item["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    if item["type"] == "missing":
-        return f"{key}: is required"
-    value = item.get("input")
-    shown = json.dumps(value, default=str) if not isinstance(value, float) else repr(value)
-    return f"{key}: {shown[:80]} is not allowed: {message}"
-
-
-def _explain_kind(key: str, kinds: Sequence[str], section: Any) -> str:
-    """What is wrong with the `kind` of a section that may be of several."""
-    allowed = f"allowed: {', '.join(kinds)}"
-    if "kind" not in section:
-        return f"{key}: has no kind; {allowed}"
-    kind = section["kind"]
-    near = difflib.get_close_matches(str(kind), kinds, n=1, cutoff=0.5)
-    known = f"did you mean {near[0]}? " if near else ""
-    return f"{key}.kind: {str(kind)[:80]!r} is not allowed; {known}{allowed}"
-
-
-def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Fields of the innermost section on the way, the location without union tags, and the kinds
-    that what lies there may be of."""
-    path: list[str] = []
-    kinds: dict[str, Any] = {}
-    fields = list(cls.model_fields)
-    for part in location:
-        if cls is not None and part in cls.model_fields:
-            path.append(part)
-            annotation = cls.model_fields[part].annotation
-            kinds = _kinds(annotation)
-            cls = (
-                annotation
-                if isinstance(annotation, type) and issubclass(annotation, Section)
-                else None
-            )
-            if cls is not None:
-                fields = list(cls.model_fields)
-        elif cls is None and part in kinds:
-            cls, kinds = kinds[part], {}
-            fields = list(cls.model_fields)
-        elif cls is not None or part.isdigit():
-            path.append(part)
-    return fields, path, list(kinds)
-
-
-def _kinds(annotation: Any) -> dict[str, type[Section]]:
-    """The sections of a union, or of a list of them, that are told apart by `kind`."""
-    found: dict[str, type[Section]] = {}
-    for member in get_args(annotation):
-        if not (isinstance(member, type) and issubclass(member, Section)):
-            found.update(_kinds(member))
-        elif "kind" in member.model_fields:
-            found[get_args(member.model_fields["kind"].annotation)[0]] = member
-    return found
-
-
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a training configuration: YAML, then `key.path=value` overrides."""
-    tree = read_tree(path)
+    """Read a training configuration: YAML, then `key.path=value` overrides.
+
+    Raises:
+        UserError: for what is not valid, and for a setting that another leaves without effect. A
+            run's own config.yaml is taken as it is.
+    """
+    text = read_text(path)
+    tree = to_tree(text, str(path))
     if "grid" in tree:
         raise UserError(f"{path}: is an ablation (it has a grid); run: calibtrain ablate {path}")
     overrides = list(overrides)
-    return validate(Config, apply_overrides(tree, overrides), str(path), overrides)
+    config = validate(Config, apply_overrides(tree, overrides), str(path), overrides)
+    check_effects(config, text, str(path), overrides)
+    return config
+
+
+def check_effects(
+    config: Config, text: str, source: str, overrides: Sequence[str], prefix: str = ""
+) -> None:
+    """Refuse a setting that another leaves without effect, or note it where an override does.
+
+    Args:
+        config: valid, overrides applied.
+        text: of the file; where calibtrain wrote it, only what overrides change is looked at.
+        source: its path.
+        overrides: `key.path=value`.
+        prefix: of the configuration's keys in the file: "base." in a study.
+    """
+    keys = _keys(overrides)
+    refuse_overridden(
+        config,
+        lambda key: _origin(key, source, keys),
+        keys,
+        resolved=text.startswith(RESOLVED) or _is_of_a_run(source),
+        prefix=prefix,
+    )
+
+
+def _keys(overrides: Iterable[str]) -> list[str]:
+    return [override.partition("=")[0].strip() for override in overrides]
+
+
+def _is_of_a_run(path: str | Path) -> bool:
+    """Whether a file is the resolved configuration in a run's folder."""
+    path = place(path)
+    with reached(path):
+        return path.name == "config.yaml" and (path.parent / "run.json").exists()
 
 
 def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
-    """Read an ablation configuration, and check that every arm of its grid is valid."""
-    tree = read_tree(path)
+    """Read an ablation configuration, and check that every value of its grid is valid.
+
+    Raises:
+        UserError: for what is not valid, and for controls that others leave without effect.
+    """
+    text = read_text(path)
+    tree = to_tree(text, str(path))
     if "grid" not in tree:
         raise UserError(f"{path}: has no grid, so it is no ablation; run: calibtrain train {path}")
     overrides = list(overrides)
     study = validate(StudyConfig, apply_overrides(tree, overrides), str(path), overrides)
-    keys = [override.partition("=")[0].strip() for override in overrides]
+    keys = _keys(overrides)
     source = _origin(["grid"], f"{path}: grid", keys)
     for key, values in study.grid.items():
         for value in values:
             with_value(study.base, {key: value}, source)
+    check_effects(study.base, text, str(path), overrides, "base.")
+    controls = study.controls
+    if controls.parameters == "as_given" and controls.solve_for != "width":
+        raise UserError(
+            f"{_origin(['controls', 'solve_for'], str(path), keys)}: "
+            + refusal(
+                "controls.solve_for",
+                controls.solve_for,
+                "controls.parameters: as_given, which solves for nothing",
+                "width",
+            )
+        )
     return study
 
 
@@ -220,9 +234,14 @@ def with_value(config: Config, changes: Mapping[str, Any], source: str = "") -> 
     return validate(Config, tree, source)
 
 
+def resolved_yaml(section: Section) -> str:
+    """The same as `to_yaml`, marked as written by calibtrain for itself to read."""
+    return f"{RESOLVED}\n{to_yaml(section)}"
+
+
 def to_yaml(section: Section) -> str:
     """The resolved section as YAML, in the order of its fields."""
-    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return write_yaml(section.model_dump(mode="json"))
 
 
 def config_hash(section: Section) -> str:

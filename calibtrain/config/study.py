@@ -16,7 +16,8 @@ class ControlsConfig(Section):
     parameters: Literal["as_given", "body", "total"] = "body"
     """Match the body (all but embedding and unembedding) or the total to the base's."""
     solve_for: Literal["width", "depth"] = "width"
-    """Which dimension is solved for to match the parameters."""
+    """Which dimension is solved for to match the parameters. It comes in steps: the report says so
+    where the nearest is more than 2 % off, and an arm that is more than 25 % off is not run."""
     context: Literal["as_given", "tokens", "bytes"] = "as_given"
     """Every arm sees back the same number of tokens, or the same bytes of text."""
 

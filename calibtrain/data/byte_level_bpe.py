@@ -2,17 +2,18 @@
 
 Pieces are spelled in an alphabet with a letter for each of the 256 bytes, so that their bytes are
 exact and every text can be encoded; where a vocabulary lacks letters of bytes that texts hardly
-have, a text with one is refused. Added tokens ("<|im_end|>") are no text: they stand for no
-bytes, and a text that spells one gets the pieces of its letters.
+have, a text with one is refused. Added tokens that are marks ("<|im_end|>") stand for no bytes,
+and a text that spells one gets the pieces of its letters; those that are text are pieces.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from calibtrain.data.added_tokens import AddedToken, read_added_tokens, require_distinct
 from calibtrain.errors import UserError
 from calibtrain.storage.json_text import parse_json
 
@@ -37,20 +38,21 @@ def byte_alphabet() -> list[str]:
 
 
 class ByteLevelBPE:
-    """The tokenizer of a `tokenizer.json`, with nothing but its merges.
+    """The tokenizer of a `tokenizer.json`, with its merges and the added tokens that are text.
 
     Attributes:
-        pieces: exact bytes of each id; empty for added tokens and ids without a piece.
+        pieces: exact bytes of each id; empty for marks and ids without a piece.
         byte_ids: the id of each single byte; -1 where it has no piece.
         absent: bytes without a piece.
-        added: ids of the added tokens, by their text.
+        tokens: the added tokens, as the file has them.
         left_out: what the file does to a text before it is cut, and is not done here.
     """
 
-    def __init__(self, content: bytes, vocab_size: int | None = None):
+    def __init__(self, content: bytes, vocab_size: int | None = None, text: Collection[int] = ()):
         """Args:
         content: of the file.
         vocab_size: ids in all; those behind the tokenizer's own have no piece. Default: its own.
+        text: ids of the added tokens that are text (`added_tokens.text_tokens`).
 
         Raises:
             UserError: when it is not byte-level BPE, would lose text, or has more ids.
@@ -58,22 +60,26 @@ class ByteLevelBPE:
         tree = _parse(content)
         _require_byte_level(tree)
         self.left_out = "NFC" if _normalizers(tree) else None
-        self.added = {str(token["content"]): int(token["id"]) for token in tree["added_tokens"]}
+        self.tokens = tuple(read_added_tokens(tree))
         vocabulary: dict[str, int] = dict(tree["model"]["vocab"])
-        ids = [*vocabulary.values(), *self.added.values()]
+        ids = [*vocabulary.values(), *(token.id for token in self.tokens)]
         size = max(ids, default=-1) + 1
         if vocab_size is not None and size > vocab_size:
-            beyond = [token for token, at in self.added.items() if at >= vocab_size]
+            beyond = [token.content for token in self.tokens if token.id >= vocab_size]
             raise UserError(
                 f"{JSON_FILE} has {size:,} ids, the model {vocab_size:,}"
                 + (f": {', '.join(beyond[:4])} cannot be embedded" if beyond else "")
             )
-        for token in self.added:
-            vocabulary.pop(token, None)
-        self.pieces, self.byte_ids = _spell(vocabulary, max(size, vocab_size or 0))
+        own = [token for token in self.tokens if token.id in text]
+        if lost := sorted({*text} - {token.id for token in own}):
+            raise UserError(f"{JSON_FILE} has no added token of id {lost[0]}, which is to be text")
+        for token in self.tokens:
+            if token.id not in text:
+                vocabulary.pop(token.content, None)
+        self.pieces, self.byte_ids = _spell(vocabulary, own, max(size, vocab_size or 0))
         self.absent = bytes(np.flatnonzero(self.byte_ids < 0).tolist())
         self._lengths = np.array([len(piece) for piece in self.pieces])
-        self._processor = _build(tree, vocabulary)
+        self._processor, self._ids = _build(tree, vocabulary, own)
 
     def encode(self, texts: Sequence[str]) -> list[Int[np.ndarray, " tokens"]]:
         """Ids of texts, int32.
@@ -83,6 +89,8 @@ class ByteLevelBPE:
         """
         encoded = self._processor.encode_batch_fast(list(texts), add_special_tokens=False)
         ids = [np.array(one.ids, np.int32) for one in encoded]
+        if self._ids is not None:
+            ids = [self._ids[one] for one in ids]
         for text, own in zip(texts, ids, strict=True) if self.absent else ():
             raw = text.encode()
             if self._lengths[own].sum() != len(raw):  # what has no piece was dropped
@@ -94,18 +102,44 @@ class ByteLevelBPE:
         return ids
 
 
+def read_entries(content: bytes) -> tuple[Mapping[str, int], tuple[AddedToken, ...]]:
+    """The vocabulary and the added tokens of a `tokenizer.json`.
+
+    Raises:
+        UserError: where it is not byte-level BPE, or an id has two entries.
+    """
+    tree = _parse(content)
+    _require_byte_level(tree)
+    vocabulary, added = tree["model"]["vocab"], tuple(read_added_tokens(tree))
+    require_distinct(vocabulary, added)
+    return vocabulary, added
+
+
+def added_of(content: bytes) -> list[AddedToken]:
+    """The added tokens of a `tokenizer.json` of any kind; UserError where it is not one."""
+    try:
+        return read_added_tokens(parse_json(content))
+    except ValueError as error:
+        raise UserError(f"{JSON_FILE} is not a tokenizer ({error})") from None
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{JSON_FILE} is not a tokenizer; it is damaged or cut short") from None
+
+
 def _parse(content: bytes) -> dict[str, Any]:
+    reason = "it is damaged or cut short"
     try:
         tree = parse_json(content)
-        added = [(token["content"], token["id"]) for token in tree.get("added_tokens") or ()]
         if tree["model"]["type"] != "BPE":
             return {**tree, "added_tokens": []}
-        entries = [*tree["model"]["vocab"].items(), *added]
-        if all(type(text) is str and type(at) is int and at >= 0 for text, at in entries):
+        read_added_tokens(tree)
+        entries = tree["model"]["vocab"].values()
+        if all(type(at) is int and at >= 0 for at in entries):
             return {**tree, "added_tokens": tree.get("added_tokens") or []}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except ValueError as error:
+        reason = f"{error}; {reason}"
+    except (KeyError, TypeError, AttributeError):
         pass
-    raise UserError(f"{JSON_FILE} is no tokenizer; it is damaged or cut short")
+    raise UserError(f"{JSON_FILE} is not a tokenizer ({reason})")
 
 
 def _steps(tree: Mapping[str, Any], name: str, inside: str) -> list[Mapping[str, Any]]:
@@ -163,18 +197,35 @@ def _require_byte_level(tree: Mapping[str, Any]) -> None:
 
 
 def _spell(
-    vocabulary: Mapping[str, int], size: int
+    vocabulary: Mapping[str, int], added: Sequence[AddedToken], size: int
 ) -> tuple[tuple[bytes, ...], Int[np.ndarray, " 256"]]:
+    """Bytes of each id, and the ids of single bytes. Added tokens are spelled as in a text."""
     letters = byte_alphabet()
     values = {letter: value for value, letter in enumerate(letters)}
     pieces = [b""] * size
-    for token, index in vocabulary.items():
+    texts = {token.content for token in added}
+    for entry, index in vocabulary.items():
         try:
-            pieces[index] = bytes(values[letter] for letter in token)
+            pieces[index] = bytes(values[letter] for letter in entry)
         except KeyError:
+            if entry not in texts:
+                raise UserError(
+                    f"{JSON_FILE}: entry {index} ({entry[:60]!r}) is not spelled in bytes"
+                ) from None
+    for token in added:
+        try:
+            own = token.content.encode()
+        except UnicodeEncodeError:
             raise UserError(
-                f"{JSON_FILE}: entry {index} ({token!r}) is not spelled in bytes"
+                f"{JSON_FILE}: added token {token.content[:60]!r} holds a lone surrogate, which "
+                "has no UTF-8 bytes"
             ) from None
+        if pieces[token.id] not in (b"", own):
+            raise UserError(
+                f"{JSON_FILE}: entry {token.id} stands for the text {token.content[:60]!r} as an "
+                f"added token, and for the bytes {pieces[token.id][:60]!r} as a piece"
+            )
+        pieces[token.id] = own
     absent = [value for value in sorted(_NEEDED) if letters[value] not in vocabulary]
     if absent:
         raise UserError(
@@ -184,8 +235,14 @@ def _spell(
     return tuple(pieces), np.array([vocabulary.get(letter, -1) for letter in letters], np.int32)
 
 
-def _build(tree: Mapping[str, Any], vocabulary: Mapping[str, int]) -> Any:
-    """The encoder: without added tokens, normalisation, padding, truncation or frame."""
+def _build(
+    tree: Mapping[str, Any], vocabulary: Mapping[str, int], added: Sequence[AddedToken]
+) -> tuple[Any, Int[np.ndarray, " ids"] | None]:
+    """The encoder, without marks, normalisation, padding, truncation or frame; and its ids as ours.
+
+    The package numbers added tokens itself, behind the vocabulary. So that they cannot fall on an
+    id of another, it is given a vocabulary without gaps where there are any added tokens.
+    """
     try:
         from tokenizers import Tokenizer
     except ImportError:
@@ -193,11 +250,19 @@ def _build(tree: Mapping[str, Any], vocabulary: Mapping[str, int]) -> Any:
             f"{JSON_FILE} needs the package tokenizers; install it with: "
             "pip install 'calibtrain[hf]'"
         ) from None
+    ids = None
+    if added:
+        order = sorted(vocabulary, key=lambda token: vocabulary[token])
+        beside = [token for token in added if token.content not in vocabulary]
+        ids = np.array(
+            [*(vocabulary[token] for token in order), *(token.id for token in beside)], np.int32
+        )
+        vocabulary = {token: index for index, token in enumerate(order)}
     plain = {
         "version": tree.get("version", "1.0"),
         "truncation": None,
         "padding": None,
-        "added_tokens": [],
+        "added_tokens": [token.to_json() for token in added],
         "normalizer": None,
         "pre_tokenizer": tree["pre_tokenizer"],
         "post_processor": None,
@@ -205,6 +270,7 @@ def _build(tree: Mapping[str, Any], vocabulary: Mapping[str, int]) -> Any:
         "model": {**tree["model"], "vocab": vocabulary, "unk_token": None},
     }
     try:
-        return Tokenizer.from_str(json.dumps(plain))
+        encoder = Tokenizer.from_str(json.dumps(plain))
     except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"{JSON_FILE} cannot be used: {error}") from None
+        raise UserError(f"{JSON_FILE} cannot be used: {str(error)[:200]}") from None
+    return encoder, ids

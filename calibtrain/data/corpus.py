@@ -4,6 +4,7 @@ Every source of text (`sources`) ends up in the same form under the cache: `arra
 a `provenance.json` that says what text this is, to the byte.
 """
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -16,18 +17,21 @@ from typing import Any, overload
 
 import numpy as np
 
-from calibtrain.config import CorpusConfig, validate
+from calibtrain.config import CorpusConfig
+from calibtrain.data.named import parse_corpus
 from calibtrain.data.sources import Document, Source, source_of
 from calibtrain.data.splits import SPLITS, assign_splits, text_key
 from calibtrain.errors import UserError
-from calibtrain.storage.disk import cache_directory, disk_errors, locked, prepare_once
-from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.disk import cache_directory, disk_errors
+from calibtrain.storage.json_text import read_json
+from calibtrain.storage.prepared import prepare_once
 
 __all__ = [
     "Corpus",
     "Document",
     "Provenance",
     "SplitSize",
+    "TooFewDocuments",
     "cache_directory",
     "open_corpus",
     "parse_corpus",
@@ -115,45 +119,47 @@ class Corpus:
             raise UserError(f"split: {split!r} is not allowed; allowed: {allowed}")
         return Documents(self._records[split])
 
+    def named(self, name: str) -> "Corpus":
+        """The same text under another name."""
+        return Corpus(dataclasses.replace(self.provenance, name=name), self._records)
+
     def groups(self, split: str) -> tuple[str, ...]:
         """The group of each document of a split; "" where there is none."""
         return tuple(document.group for document in self.documents(split))
 
 
-def open_corpus(config: CorpusConfig, cache: Path) -> Corpus:
-    """Open a corpus, preparing it once under `cache`.
+class TooFewDocuments(UserError):
+    """A corpus that cannot be split: each split needs a document of its own."""
+
+
+def open_corpus(config: CorpusConfig, cache: Path, *, split: bool = True) -> Corpus:
+    """Open a corpus, preparing it once under `cache`, and again once it was damaged there.
 
     Splits are by document and depend on the texts and the shares alone (see `splits`); a TFDS data
     set that has splits of its own keeps them as published.
 
+    Args:
+        config: which text.
+        cache: where it is prepared.
+        split: whether a document is in one split alone; else all of them are in each, to be
+            measured on and not trained on.
+
     Raises:
-        UserError: text that is not there or cannot be read exactly; fewer than three distinct
-            documents; a split without a byte of text; a cache that is full or read-only.
+        TooFewDocuments: fewer distinct documents than there are splits.
+        UserError: text that is not there or cannot be read exactly; a split without a byte of text;
+            a cache that is full or read-only.
     """
     cache = cache.absolute()
     with disk_errors(cache):
         source = source_of(config, cache)
     folder = cache / "corpora" / f"{config.name.partition(':')[0]}-{_key(config, source)}"
-    for _ in range(2):
-        prepare_once(folder, lambda temporary: _prepare(config, source, temporary))
-        corpus = _read(folder, config.name)
-        if corpus:
-            return corpus
-        with disk_errors(folder), locked(folder.with_name(f".{folder.name}.lock")):
-            if folder.is_dir() and not _read(folder, config.name):
-                shutil.rmtree(folder)
-    raise UserError(f"{folder}: cannot be read back; delete it, or set CALIBTRAIN_CACHE elsewhere")
-
-
-def parse_corpus(spec: str, like: CorpusConfig) -> CorpusConfig:
-    """The corpus that a command line names, all other settings as in `like`.
-
-    Raises:
-        UserError: for a name that is no corpus.
-    """
-    paths = like.paths if spec == like.name else ()
-    tree = like.model_dump(mode="json") | {"name": spec, "paths": paths}
-    return validate(CorpusConfig, tree, "corpus")
+    if not split:
+        folder = folder.with_name(f"{folder.name}-unsplit")
+    prepare_once(folder, lambda made: _prepare(config, source, made, split), sound=_is_sound)
+    corpus = _read(folder, config.name)
+    if corpus is None:
+        raise UserError(f"{folder}: cannot be read; delete it, or set CALIBTRAIN_CACHE elsewhere")
+    return corpus
 
 
 # --- preparing -----------------------------------------------------------------------------------
@@ -165,7 +171,7 @@ def _key(config: CorpusConfig, source: Source) -> str:
     return hashlib.sha256(json.dumps(parts + shares).encode()).hexdigest()[:16]
 
 
-def _prepare(config: CorpusConfig, source: Source, folder: Path) -> None:
+def _prepare(config: CorpusConfig, source: Source, folder: Path, split: bool) -> None:
     from calibtrain.data.builder import Spool, read_documents, write_documents
 
     work = folder / "work"
@@ -173,7 +179,7 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path) -> None:
     keys, own = array("Q"), array("b")
     with (work / "spool").open("w+b") as file:
         spool = Spool(file)
-        for split, document in source.read():
+        for side, document in source.read():
             if len(document.text.encode()) > _LARGEST:
                 raise UserError(
                     f"corpus {config.name}: document {document.id!r} is larger than 1 GiB; "
@@ -181,12 +187,16 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path) -> None:
                 )
             spool.append(document)
             keys.append(text_key(document.text))
-            own.append(SPLITS.index(split) if split else -1)
-        numbers = _split(config, np.array(keys, np.uint64), np.array(own, np.int8))
+            own.append(SPLITS.index(side) if side else -1)
+        numbers = {name: np.arange(len(keys)) for name in SPLITS}
+        if split or not keys:
+            numbers = _split(config, np.array(keys, np.uint64), np.array(own, np.int8))
         write_documents(spool, numbers, work).rename(folder / "records")
     shutil.rmtree(work)
     provenance = _describe(config, source, read_documents(folder / "records"))
-    if sum(size.documents for size in provenance.splits.values()) != len(keys):
+    if sum(size.documents for size in provenance.splits.values()) != sum(
+        map(len, numbers.values())
+    ):
         raise UserError(f"{folder}: documents were lost while writing; is the disk full?")
     for name, size in provenance.splits.items():
         if not size.bytes:
@@ -194,7 +204,7 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path) -> None:
                 f"corpus {config.name}: the {name} split holds only empty documents; leave empty "
                 "documents out, or give more text"
             )
-    (folder / "provenance.json").write_text(json.dumps(provenance.to_dict(), indent=2))
+    (folder / "provenance.json").write_text(json.dumps(provenance.to_dict(), indent=2), "utf-8")
 
 
 def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str, np.ndarray]:
@@ -206,7 +216,7 @@ def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str,
     free = own < 0
     assigned = assign_splits(keys[free], missing)
     if assigned is None:
-        raise UserError(
+        raise TooFewDocuments(
             f"corpus {config.name}: holds {np.unique(keys[free]).size} distinct document(s) to "
             f"split, and train{''.join(f', {name}' for name in missing)} need at least one each; "
             "give more documents, for example one for each chapter of a long text"
@@ -218,6 +228,19 @@ def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str,
 
 def _describe(config: CorpusConfig, source: Source, records: Mapping[str, Any]) -> Provenance:
     """Provenance from the records as they were stored, every one read back."""
+    content_hash, splits = _measure(records)
+    return Provenance(
+        name=config.name,
+        source=source.description,
+        version=source.version,
+        content_hash=content_hash,
+        splits=splits,
+        entropy_bits_per_byte=source.entropy_bits_per_byte(),
+    )
+
+
+def _measure(records: Mapping[str, Any]) -> tuple[str, dict[str, SplitSize]]:
+    """The content hash, and how much text each split holds."""
     digest = hashlib.sha256()
     splits = {}
     for name in SPLITS:
@@ -229,22 +252,30 @@ def _describe(config: CorpusConfig, source: Source, records: Mapping[str, Any]) 
             digest.update(lengths + record["id"] + record["text"])
             size += len(record["text"])
         splits[name] = SplitSize(documents=len(records[name]), bytes=size)
-    return Provenance(
-        name=config.name,
-        source=source.description,
-        version=source.version,
-        content_hash=digest.hexdigest()[:16],
-        splits=splits,
-        entropy_bits_per_byte=source.entropy_bits_per_byte(),
+    return digest.hexdigest()[:16], splits
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether a prepared folder holds the text that its provenance tells of, to the byte."""
+    from calibtrain.data.builder import read_documents
+
+    corpus = _read(folder, "")
+    try:
+        found = _measure(read_documents(folder / "records"))
+    except Exception:  # whatever the readers of damaged records raise
+        return False
+    return corpus is not None and found == (
+        corpus.provenance.content_hash,
+        corpus.provenance.splits,
     )
 
 
 def _read(folder: Path, name: str) -> Corpus | None:
-    """The corpus in a prepared folder; None if it was damaged after it was prepared."""
+    """The corpus in a prepared folder; None if it cannot be read."""
     from calibtrain.data.builder import read_documents
 
     try:
-        tree = parse_json((folder / "provenance.json").read_text())
+        tree = read_json(folder / "provenance.json")
         provenance = Provenance.from_dict(tree | {"name": name})
         records = read_documents(folder / "records")
         whole = all(

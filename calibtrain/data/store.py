@@ -13,11 +13,13 @@ from jaxtyping import Int
 from calibtrain.data.corpus import Corpus, Document
 from calibtrain.data.encoder import encode_documents
 from calibtrain.data.tokenizer import Tokenizer
-from calibtrain.storage.disk import prepare_once
-from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.json_text import read_json
+from calibtrain.storage.prepared import prepare_once
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} of a store made."""
+
+_DOCUMENTS = 4096  # whose ids are looked at together
 
 
 def ignore(event: Mapping[str, Any]) -> None:
@@ -94,7 +96,7 @@ def frequency_deciles(counts: Int[np.ndarray, " vocab"]) -> Int[np.ndarray, " vo
 def open_store(
     corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Path, observer: Observer = ignore
 ) -> TokenStore:
-    """The token store of a split, made once under `cache`.
+    """The token store of a split, made once under `cache`, and made again once it was damaged.
 
     Raises:
         UserError: naming the first document that the tokenizer does not give back byte for byte.
@@ -107,7 +109,8 @@ def open_store(
         seconds = time.monotonic() - began
         observer({"event": "tokenised", "split": split, "bytes": size, "seconds": seconds})
 
-    return read_store(prepare_once(cache / "stores" / key, fill))
+    folder = cache / "stores" / key
+    return read_store(prepare_once(folder, fill, sound=lambda made: fits_together(made, tokenizer)))
 
 
 def write_store(
@@ -152,9 +155,46 @@ def write_store(
     return int(sizes.sum())
 
 
+def fits_together(folder: Path, tokenizer: Tokenizer) -> bool:
+    """Whether the files of a store agree with one another and with the tokenizer.
+
+    They hold the text twice over: document starts and ends, how often each entry is a target and
+    the bytes of each document all follow from the ids.
+    """
+    try:
+        store = read_store(folder)
+        offsets, documents = store.offsets, len(store)
+        counts = np.zeros(store.vocab_size, np.int64)
+        fits = (
+            np.array_equal(store.byte_lengths, tokenizer.byte_lengths)
+            and offsets[0] == 0
+            and offsets[-1] == len(store.ids)
+            and len(offsets) - 1 == len(store.document_ids) == documents
+        )
+        for first in range(0, documents, _DOCUMENTS) if fits else ():
+            edges = offsets[first : first + _DOCUMENTS + 1]
+            ids, (starts, ends) = (
+                store.ids[edges[0] : edges[-1]],
+                (edges[:-1], edges[1:]) - edges[0],
+            )
+            read = np.concatenate([[0], np.cumsum(store.byte_lengths[ids], dtype=np.int64)])
+            sizes = store.document_bytes[first : first + _DOCUMENTS]
+            fits = (
+                fits
+                and np.all(ids[starts] == tokenizer.bos_id)
+                and np.all(ids[ends - 1] == tokenizer.eos_id)
+                and np.array_equal(read[ends] - read[starts], sizes)
+            )
+            counts += np.bincount(ids, minlength=len(counts))
+        counts[tokenizer.bos_id] -= documents
+        return bool(fits and np.array_equal(counts, store.counts))
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError):
+        return False
+
+
 def read_store(folder: Path) -> TokenStore:
     """Open a store written by `write_store`."""
-    meta = parse_json((folder / "store.json").read_text())
+    meta = read_json(folder / "store.json")
     return TokenStore(
         ids=np.memmap(folder / "ids.bin", dtype=meta["dtype"], mode="r"),
         offsets=np.load(folder / "offsets.npy"),

@@ -9,13 +9,14 @@ import gzip
 import hashlib
 import json
 import os
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from calibtrain.errors import UserError
+from calibtrain.errors import SettingError, UserError
 from calibtrain.storage.json_text import parse_json
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
@@ -24,29 +25,76 @@ SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
 def find_files(patterns: Sequence[str]) -> list[Path]:
     """The files that paths and globs name, sorted within a glob, each once.
 
+    What is there under the very name is taken, whatever characters are in it.
+
     Raises:
-        UserError: a pattern that matches nothing, a folder, or a suffix that is not in `SUFFIXES`.
+        UserError: a pattern that matches nothing, a folder, what is not a file (a pipe, a device),
+            or a suffix that is not in `SUFFIXES`.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        expanded = os.path.expanduser(pattern)
+        expanded, shown = os.path.expanduser(pattern), _shorten(pattern)
         if os.path.isdir(expanded):
-            raise UserError(f"{pattern}: is a folder; name its files, for example {pattern}/*.txt")
-        if os.path.exists(expanded):
+            raise UserError(f"{shown}: is a folder; name its files, for example {shown}/*.txt")
+        if "\0" not in expanded and os.path.lexists(expanded):
             matches = [expanded]
-        elif glob.has_magic(expanded):
-            matches = [
-                path for path in sorted(glob.glob(expanded, recursive=True)) if os.path.isfile(path)
-            ]
-            if not matches:
-                raise UserError(f"{pattern}: matches no file (from {os.getcwd()})")
         else:
-            raise UserError(f"{pattern}: no such file (from {os.getcwd()})")
+            matches = [path for path in _expand(expanded) if not os.path.isdir(path)]
+            if not matches:
+                raise _nothing(expanded, shown)
         for match in matches:
             if not match.lower().endswith(SUFFIXES):
-                raise UserError(f"{match}: suffix not supported; allowed: {', '.join(SUFFIXES)}")
+                raise UserError(
+                    f"{_shorten(match)}: suffix not supported; allowed: {', '.join(SUFFIXES)}"
+                )
+            _check_regular(match)
             found[Path(match)] = None
     return list(found)
+
+
+def _expand(pattern: str) -> list[str]:
+    usable = glob.has_magic(pattern) and "\0" not in pattern
+    return sorted(glob.glob(pattern, recursive=True)) if usable else []
+
+
+def _nothing(pattern: str, shown: str) -> UserError:
+    """The error for a pattern that names no file."""
+    here = f"(from {os.getcwd()})"
+    if not glob.has_magic(pattern):
+        return UserError(f"{shown}: no such file {here}")
+    hint = ""
+    if _expand(pattern):  # folders only
+        hint = f"; it matches folders: name their files, for example {shown}/*.txt"
+    elif "[" in pattern:
+        literal = _shorten(pattern.replace("[", "[[]"))
+        many = len(_expand(pattern.replace("[", "[[]")))
+        hint = (
+            "; brackets are a pattern, [12] is 1 or 2; where the name itself has brackets, write "
+        )
+        hint += f"{literal}" + (f", which matches {many}" if many else "")
+    return UserError(f"{shown}: matches no file {here}{hint}")
+
+
+def _check_regular(path: str) -> None:
+    """Refuse what is not a file: reading a pipe would wait for its writer, a device has no end."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        link = f" (it is a link to {os.readlink(path)})" if os.path.islink(path) else ""
+        raise UserError(f"{path}: cannot be read: {error.strerror}{link}") from None
+    if not stat.S_ISREG(mode):
+        kinds = (
+            (stat.S_ISFIFO, "a pipe"),
+            (stat.S_ISSOCK, "a socket"),
+            (stat.S_ISCHR, "a device"),
+            (stat.S_ISBLK, "a device"),
+        )
+        kind = next((name for fits, name in kinds if fits(mode)), "not a file")
+        raise UserError(f"{path}: is {kind}; a corpus is read from files; write its text into one")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def file_names(paths: Sequence[Path]) -> list[str]:
@@ -57,17 +105,38 @@ def file_names(paths: Sequence[Path]) -> list[str]:
     return [name.encode("utf-8", "replace").decode("utf-8") for name in names]
 
 
-def digest_files(paths: Sequence[Path], names: Sequence[str]) -> str:
+def digest_files(paths: Sequence[Path]) -> list[str]:
+    """The hex SHA-256 of each file's bytes.
+
+    Raises:
+        UserError: for a file that cannot be read.
+    """
+    found = []
+    for path in paths:
+        with readable(path), path.open("rb") as handle:
+            found.append(hashlib.file_digest(handle, "sha256").hexdigest())
+    return found
+
+
+def digest_set(names: Sequence[str], digests: Sequence[str]) -> str:
     """Hex SHA-256 (16 digits) of the files' names and bytes."""
     digest = hashlib.sha256()
-    for path, name in zip(paths, names, strict=True):
-        try:
-            with path.open("rb") as handle:
-                content = hashlib.file_digest(handle, "sha256").hexdigest()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    for name, content in zip(names, digests, strict=True):
         digest.update(json.dumps([name, content]).encode())
     return digest.hexdigest()[:16]
+
+
+def check_unchanged(paths: Sequence[Path], digests: Sequence[str]) -> None:
+    """Check that files which were read still are what they were before.
+
+    Raises:
+        UserError: naming the first that is not.
+    """
+    for path, before, now in zip(paths, digests, digest_files(paths), strict=True):
+        if before != now:
+            raise UserError(
+                f"{path}: changed while it was read; run this again once nothing writes to it"
+            )
 
 
 def read_files(
@@ -85,7 +154,7 @@ def read_files(
     """
     for path, name in zip(paths, names, strict=True):
         prefix = f"{name}:" if len(paths) > 1 else ""
-        with _readable(path):
+        with readable(path):
             match Path(name.lower().removesuffix(".gz")).suffix:
                 case ".txt":
                     yield name, _decode(path.read_bytes(), str(path)), ""
@@ -99,14 +168,15 @@ def read_files(
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """What keeps a file from being read, in one line."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: is not a whole gzip file: {error}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+        reason = error.strerror or str(error) or type(error).__name__
+        raise UserError(f"{path}: cannot be read: {reason.splitlines()[0]}") from None
 
 
 def _decode(data: bytes, place: str) -> str:
@@ -126,7 +196,9 @@ def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
         UserError: for a file that cannot be read, or a line that is no JSON object.
     """
     opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with _readable(path), opener(path, "rb") as handle:
+    with readable(path), opener(path, "rb") as handle:
+        if opener is gzip.open and not path.stat().st_size:  # which gzip takes for a file of none
+            raise EOFError("it is empty")
         for number, line in enumerate(handle, start=1):
             place = f"{path}, line {number}"
             if not line.strip():
@@ -145,25 +217,47 @@ def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 def _read_rows(path: Path, field: str, group: str | None) -> Iterator[tuple[str, str, str]]:
     import pyarrow
-    from pyarrow import parquet
+    from pyarrow import parquet, types
 
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             columns = file.schema_arrow.names
             if field not in columns:
                 raise _missing("field", field, columns, str(path))
-            wanted = [name for name in (field, "id", group) if name in columns]
-            for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(wanted))):
+            kinds = [column.type for column in file.schema_arrow if column.name == "id"]
+            wanted = {name for name in columns if name in (field, group)}
+            if kinds and not types.is_temporal(kinds[0]):  # no document is known by a time
+                wanted.add("id")
+            for name in sorted(wanted):
+                if columns.count(name) > 1:
+                    raise UserError(
+                        f"{path}: has {columns.count(name)} columns called {name!r}, as a join "
+                        "writes them; rename all but one"
+                    )
+            for batch in file.iter_batches(batch_size=1024, columns=sorted(wanted)):
                 for row in range(batch.num_rows):
                     number += 1
-                    record = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
-                    yield _record(record, field, group, number, f"{path}, row {number}")
+                    place = f"{path}, row {number}"
+                    record = {
+                        name: _cell(batch.column(name)[row], name, place)
+                        for name in batch.schema.names
+                    }
+                    yield _record(record, field, group, number, place)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, row {number}: not valid UTF-8 at byte {error.start}") from None
     except pyarrow.ArrowException as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: is not a readable parquet file: {first}") from None
+
+
+def _cell(value: Any, name: str, place: str) -> Any:
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError, KeyError, ImportError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise
+        raise UserError(f"{place}: field {name!r} cannot be read: {error}") from None
 
 
 def _record(
@@ -202,9 +296,11 @@ def _group(record: dict[str, Any], group: str | None, place: str) -> str:
     return str(value)
 
 
-def _missing(key: str, field: str, there: Sequence[str], place: str) -> UserError:
+def _missing(key: str, field: str, there: Sequence[str], place: str) -> SettingError:
     names = ", ".join(there) or "none"
-    return UserError(f"{place}: has no field {field!r}; fields there: {names} (set corpus.{key})")
+    return SettingError(
+        f"{place}: has no field {field!r}; fields there: {names} (set ", f"corpus.{key}", ")"
+    )
 
 
 def _kind(value: Any) -> str:

@@ -6,6 +6,7 @@ need while they are prepared.
 
 import contextlib
 import difflib
+import glob
 import importlib
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from typing import Any
 
 from calibtrain.config import CorpusConfig
 from calibtrain.data.sources import Document, Source
-from calibtrain.errors import UserError
+from calibtrain.errors import SettingError, UserError
+from calibtrain.storage.prepared import SEAL, remove_damaged, seal_folder
 
 _OWN_SPLITS = {
     "train": "train",
@@ -49,7 +51,7 @@ def named_data_set(name: str, config: CorpusConfig, cache: Path) -> Source:
 
     def read() -> Iterator[tuple[str | None, Document]]:
         with _explained(name):
-            splits = _prepared(builder, cache)
+            splits = _prepared(name, builder, cache)
         names = {split: _OWN_SPLITS.get(split) for split in splits}
         if "train" in splits:
             splits = {split: rows for split, rows in splits.items() if names[split]}
@@ -62,6 +64,11 @@ def named_data_set(name: str, config: CorpusConfig, cache: Path) -> Source:
                     row = rows[number]
                 try:
                     text, group = row[field].decode("utf-8"), group_of(row)
+                except (AttributeError, TypeError):  # of a record that is not there
+                    raise UserError(
+                        f"tfds:{name}: {split} document {number}: cannot be read; delete "
+                        f"{builder.data_dir}, and run this again"
+                    ) from None
                 except UnicodeDecodeError as error:
                     raise UserError(
                         f"tfds:{name}: {split} document {number}: not valid UTF-8 at byte "
@@ -93,7 +100,12 @@ def _find(name: str, cache: Path) -> Any:
     try:
         builder = build()
         ready = builder.is_prepared() and builder.info.file_format.value == "array_record"
-        return builder if ready else build(data_dir=str(cache / "tensorflow_datasets"))
+        if ready:
+            return builder
+        own = cache / "tensorflow_datasets"
+        for seal in list(own.glob(f"{glob.escape(builder.name)}/**/{SEAL}")):
+            remove_damaged(seal.parent, lambda file: file.endswith(".json"))  # the rest when read
+        return build(data_dir=str(own))
     except tfds.core.registered.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
         near = difflib.get_close_matches(name.partition("/")[0], known, n=3, cutoff=0.5)
@@ -109,9 +121,10 @@ def _check_text(builder: Any, name: str, field: str) -> None:
     if not isinstance(features.get(field), tfds.features.Text):
         texts = [key for key, kind in features.items() if isinstance(kind, tfds.features.Text)]
         problem = f"feature {field!r} is not text" if field in features else f"no feature {field!r}"
-        raise UserError(
-            f"tfds:{name}: {problem}; features: {', '.join(features) or 'none'}; allowed for "
-            f"corpus.field: {', '.join(texts) or 'none'}"
+        raise SettingError(
+            f"tfds:{name}: {problem}; features: {', '.join(features) or 'none'}; allowed for ",
+            "corpus.field",
+            f": {', '.join(texts) or 'none'}",
         )
 
 
@@ -125,9 +138,10 @@ def _grouping(builder: Any, name: str, group: str | None) -> Callable[[Any], str
     kinds = (tfds.features.Text, tfds.features.ClassLabel, tfds.features.Scalar)
     if not isinstance(features.get(group), kinds):
         allowed = [key for key, kind in features.items() if isinstance(kind, kinds)]
-        raise UserError(
-            f"tfds:{name}: no feature {group!r} to group by; allowed for corpus.group: "
-            f"{', '.join(allowed) or 'none'}"
+        raise SettingError(
+            f"tfds:{name}: no feature {group!r} to group by; allowed for ",
+            "corpus.group",
+            f": {', '.join(allowed) or 'none'}",
         )
     feature = features[group]
     if isinstance(feature, tfds.features.ClassLabel):
@@ -137,12 +151,16 @@ def _grouping(builder: Any, name: str, group: str | None) -> Callable[[Any], str
     return lambda row: str(row[group])
 
 
-def _prepared(builder: Any, cache: Path) -> dict[str, Any]:
+def _prepared(name: str, builder: Any, cache: Path) -> dict[str, Any]:
+    """The data of each split; made here, it is sealed, and made again once it was damaged."""
+    if remove_damaged(Path(builder.data_dir)):
+        builder = _find(name, cache)
     if not builder.is_prepared():
         builder.download_and_prepare(
             file_format="array_record",
             download_dir=str(cache / "downloads"),
         )
+        seal_folder(Path(builder.data_dir))
     splits = [name for name, info in builder.info.splits.items() if info.num_examples]
     return {name: builder.as_data_source(split=name) for name in splits}
 

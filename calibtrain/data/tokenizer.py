@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from calibtrain.config import TokenizerConfig
+from calibtrain.data.added_tokens import ADDED_TEXT
 from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, ByteLevelBPE
 from calibtrain.data.encoder import Document, available_cores, encode_documents
 from calibtrain.data.sentencepiece_model import (
@@ -39,8 +40,10 @@ from calibtrain.data.tokenizer_manifest import (
     read_file,
     read_manifest,
 )
-from calibtrain.errors import UserError
-from calibtrain.storage.disk import disk_errors, make_folder, prepare_once, write_whole
+from calibtrain.errors import UserError, shown
+from calibtrain.storage.disk import disk_errors, make_folder, write_whole
+from calibtrain.storage.places import place
+from calibtrain.storage.prepared import prepare_once
 
 _BATCH = 256  # documents encoded at once where a whole corpus goes by
 _DECODED = 2**14  # tokens decoded at once: what a core's cache holds
@@ -106,7 +109,7 @@ class Tokenizer:
             self.piece_bytes, self.byte_ids = (*single, b"", b""), np.arange(256, dtype=np.int32)
             specials = {"bos": 256, "eos": 257}
         elif manifest.kind == BYTE_LEVEL:
-            self._byte_level = ByteLevelBPE(model, manifest.vocab_size)
+            self._byte_level = ByteLevelBPE(model, manifest.vocab_size, _added_text(manifest))
             self.piece_bytes, self.byte_ids = self._byte_level.pieces, self._byte_level.byte_ids
             specials = manifest.specials  # which of the added ones they are, its file does not say
         else:
@@ -129,7 +132,8 @@ class Tokenizer:
             model or b""
         )
         if manifest.kind == BYTE_LEVEL or PADDED_TO in manifest.settings:
-            behaviour += json.dumps([self.vocab_size, manifest.specials], sort_keys=True).encode()
+            apart = [self.vocab_size, manifest.specials, *filter(None, [_added_text(manifest)])]
+            behaviour += json.dumps(apart, sort_keys=True).encode()
         self.hash = hashlib.sha256(behaviour).hexdigest()[:16]
 
     @property
@@ -304,19 +308,22 @@ def train_tokenizer(
 def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> Tokenizer:
     """The tokenizer that a configuration asks for: given, published, kept in `cache`, or trained.
 
-    `config.path` wins over everything else. A published or kept one is taken when it was trained
-    on the same corpus, with the same settings, by the same version of the trainer. A new one is
-    trained on the training split, checked to be lossless there, and kept; processes that want
-    the same one at the same time wait for the first.
+    A folder at `config.path` must hold what the configuration says of it. A published or kept
+    tokenizer is taken when it was trained on the same corpus, with the same settings, by the same
+    version of the trainer. A new one is trained on the training split, checked to be lossless
+    there, and kept; processes that want the same one at the same time wait for the first. One that
+    was damaged is trained again.
 
     Raises:
         UserError: as `Tokenizer.load`, `train_tokenizer` and `Tokenizer.check_lossless` do.
     """
     if config.path is not None:
         try:
-            return Tokenizer.load(Path(config.path).expanduser())
+            tokenizer = Tokenizer.load(place(config.path))
         except UserError as error:
             raise UserError(f"tokenizer.path: {error}") from None
+        check_described(config, tokenizer.manifest)
+        return tokenizer
     if config.kind == BYTE_LEVEL:
         raise UserError(
             f"tokenizer.kind: {BYTE_LEVEL} is that of imported models and is not trained here; "
@@ -340,7 +347,49 @@ def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> To
     identity = [FORMAT_VERSION, provenance.content_hash, _settings(config), _trainer(config)]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / "tokenizers" / f"{config.kind}-{config.vocab_size}-{key}"
-    return Tokenizer.load(prepare_once(folder, fill))
+
+    def sound(folder: Path) -> bool:
+        try:
+            return _is_asked_for(Tokenizer.load(folder).manifest, config, provenance.content_hash)
+        except UserError:
+            return False
+
+    return Tokenizer.load(prepare_once(folder, fill, sound=sound))
+
+
+def check_described(config: TokenizerConfig, manifest: Manifest | None = None) -> None:
+    """Check that what a configuration says of the tokenizer at its `path` is what lies there.
+
+    Where every key is written out, as in a resolved configuration, defaults say nothing.
+
+    Args:
+        config: with a path or without.
+        manifest: of the folder; None reads it, and passes over a folder that cannot be read.
+
+    Raises:
+        UserError: for the first key that says something else.
+    """
+    if config.path is None:
+        return
+    try:
+        manifest = manifest or read_manifest(place(config.path))
+    except UserError:
+        return
+    coverage = manifest.settings.get("character_coverage")
+    found = {"kind": manifest.kind, "vocab_size": manifest.vocab_size}
+    fields = type(config).model_fields
+    resolved = config.model_fields_set == set(fields)
+    for name, value in {**found, "character_coverage": coverage}.items():
+        said = getattr(config, name)
+        silent = name not in config.model_fields_set or (
+            said == fields[name].default and (resolved or name not in found)
+        )
+        if said != value and not silent:
+            raise UserError(
+                f"tokenizer.{name}: {shown(said)} is not that of the tokenizer at tokenizer.path "
+                f"({config.path}), which has {shown(value)}; remove tokenizer.{name}, or the path "
+                "to train one"
+            )
 
 
 def published_folders() -> list[Path]:
@@ -357,14 +406,7 @@ def find_published(config: TokenizerConfig, corpus_hash: str) -> Tokenizer | Non
     """The published tokenizer that training would give, if there is one."""
     for folder in published_folders():
         try:
-            manifest = read_manifest(folder)
-            if (
-                manifest.kind == config.kind
-                and manifest.vocab_size == config.vocab_size
-                and manifest.corpus_hash == corpus_hash
-                and manifest.settings == _settings(config)
-                and manifest.trainer == _trainer(config)
-            ):
+            if _is_asked_for(read_manifest(folder), config, corpus_hash):
                 return Tokenizer.load(folder)
         except UserError as error:  # it can be trained instead
             _log.warning("published tokenizer left aside: %s", error)
@@ -374,8 +416,27 @@ def find_published(config: TokenizerConfig, corpus_hash: str) -> Tokenizer | Non
 # --- small parts ---------------------------------------------------------------------------------
 
 
+def _is_asked_for(manifest: Manifest, config: TokenizerConfig, corpus_hash: str) -> bool:
+    """Whether training would give this tokenizer."""
+    return (
+        manifest.kind == config.kind
+        and manifest.vocab_size == config.vocab_size
+        and manifest.corpus_hash == corpus_hash
+        and manifest.settings == _settings(config)
+        and manifest.trainer == _trainer(config)
+    )
+
+
 def _model_file(manifest: Manifest) -> str:
     return JSON_FILE if manifest.kind == BYTE_LEVEL else MODEL_FILE
+
+
+def _added_text(manifest: Manifest) -> list[int]:
+    """Ids of the added tokens that are read in a text."""
+    ids = manifest.settings.get(ADDED_TEXT, [])
+    if not isinstance(ids, list) or not all(type(index) is int for index in ids):
+        raise UserError(f"settings.{ADDED_TEXT} is {str(ids)[:80]}; it must be a list of ids")
+    return ids
 
 
 def _settings(config: TokenizerConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from calibtrain.data.named import columns_of
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import opened
 
@@ -20,8 +21,11 @@ def evaluate_domains(
     *,
     split: str = "test",
     limit: int | None = None,
+    fields: Sequence[str] = (),
+    groups: Sequence[str] = (),
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Evaluate a run's latest checkpoint on several corpora, raw and with a fitted temperature.
 
@@ -31,8 +35,11 @@ def evaluate_domains(
         split: of each corpus: train, validation or test.
         limit: bytes of text, about, of each corpus and of the text the temperature is fitted on;
             none: the whole splits.
+        fields: of the texts: one for all corpora that have fields, or one each in order.
+        groups: of a document's group; likewise.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
+        say: as for `evaluate_run`.
 
     Returns:
         `temperature` (value, fitted_on, nll_before, nll_after: nats a token, passes) and
@@ -44,7 +51,8 @@ def evaluate_domains(
     if len(set(corpora)) < len(corpora):
         twice = next(name for name in corpora if list(corpora).count(name) > 1)
         raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
-    with opened(path, cache, check) as saved:
+    columns = columns_of(corpora, fields, groups)
+    with opened(path, cache, check, columns=columns, say=say) as saved:
         for name in corpora:
             saved.store(name, split)  # what cannot be had is told before anything is computed
         fitted = saved.fit_temperature(FITTED_ON, limit)

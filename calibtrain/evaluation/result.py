@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 import calibtrain
-from calibtrain.errors import UserError
 from calibtrain.evaluation.tally import COLUMNS
-from calibtrain.runs.document import FORMAT
 from calibtrain.runs.records import FIGURE_DETAILS, TABLES, EvaluationRecord
 from calibtrain.storage.disk import make_folder, write_whole
+from calibtrain.storage.documents import FORMAT
 
 WIDTH, RATIO = 5, 0.05
 """The beam of evaluations by bytes and words, where nothing else is asked for."""
+ONE_DOCUMENT = "one document: figures have no intervals, which are over documents"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Evaluation:
     Attributes:
         about: corpus, split, step, hashes, vocab_size, context, bins, documents; and limit, the
             bytes of text that were asked for, about (none: all); temperature, a number or the name
-            of a fitted head; head, the kind of one that the network has. For other events than
+            of a fitted head; head, the kind of one that the network has; notes, on its text. For
+            other events than
             tokens also how they were found.
         results: from `reading.read_results`, and `signatures`.
         documents: columns of the table with a row a document (document, tokens, bytes, nll and
@@ -48,11 +49,18 @@ class Evaluation:
     def record(self) -> EvaluationRecord:
         """As the JSON file holds it."""
         about = {"format": FORMAT, "version": calibtrain.__version__, **self.about}
-        return EvaluationRecord(**about, **self.results)
+        notes = {"notes": self.notes} if self.notes else {}
+        return EvaluationRecord(**{**about, **notes, **self.results})
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data."""
         return self.record().document()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know."""
+        noted = list(self.about.get("notes", ()))
+        return noted + ([ONE_DOCUMENT] if self.about.get("documents") == 1 else [])
 
     def write(self, folder: Path, corpus_hash: str | None, final_bytes: int | None) -> Path:
         """Write NAME.parquet, then NAME.json; the JSON file says that both are whole.
@@ -102,12 +110,9 @@ def read_evaluation(path: Path) -> EvaluationRecord:
     """An evaluation's JSON file.
 
     Raises:
-        UserError: when it is damaged.
+        UserError: when it is damaged, or of a format that this version does not know.
     """
-    try:
-        return EvaluationRecord.read(path)
-    except UserError as error:
-        raise UserError(f"{error}; remove it and evaluate again") from None
+    return EvaluationRecord.read(path)
 
 
 def document_table(

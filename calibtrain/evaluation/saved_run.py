@@ -1,7 +1,7 @@
 """Evaluate a run on any corpus, when it is done or while it rests: `calibtrain evaluate`."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -10,19 +10,22 @@ from typing import Any
 import jax
 
 from calibtrain.config import Config, MeshConfig, config_hash
-from calibtrain.data.corpus import Corpus, open_corpus, parse_corpus
+from calibtrain.data.corpus import Corpus
+from calibtrain.data.named import Columns, own_corpus, parse_corpus, settings_are_options
 from calibtrain.data.store import TokenStore, frequency_deciles, open_store
 from calibtrain.errors import UserError
 from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, TextEvaluator
+from calibtrain.evaluation.own_text import notes_on_own_text, notes_on_text, open_measured
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
 from calibtrain.models import ADAPTER, TEMPERATURE, Network, Params
 from calibtrain.parallel.mesh import Layout, make_layout
-from calibtrain.storage.disk import cache_directory
+from calibtrain.storage.disk import cache_directory, is_read_only
 from calibtrain.storage.places import place
 from calibtrain.temperature import FittedTemperature, fit_temperature, tempered
 from calibtrain.temperature.saved_head import SavedHead, read_head
+from calibtrain.temperature.scalar import NotFiniteError
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError
 from calibtrain.training.networks import network_of
@@ -32,6 +35,8 @@ from calibtrain.training.plan import context_seen
 from calibtrain.training.run import RunFolder
 from calibtrain.training.state import TrainState, initial_state
 
+Say = Callable[[str], None]
+"""Is told in words what the user must know."""
 EVENT_SPACES = {space.name: space for space in (NEXT_BYTE, NEXT_WORD)}
 """Events of text, the same for every vocabulary."""
 
@@ -43,8 +48,10 @@ def evaluate_run(
     split: str = "test",
     limit: int | None = None,
     temperature: str | None = None,
+    columns: Columns | None = None,
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
+    say: Say = lambda text: None,
 ) -> Evaluation:
     """Evaluate a run's latest checkpoint, and write the result into its `evaluations/`.
 
@@ -56,15 +63,19 @@ def evaluate_run(
         split: train, validation or test.
         limit: bytes of text, about; none: the whole split.
         temperature: name of a head that was fitted to this checkpoint; none: without.
+        columns: the fields of the corpus that are read; none: those of the run's own.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
+        say: told in words of a result that cannot be written beside the run.
 
     Raises:
-        UserError: for a folder that holds no run or no whole checkpoint, or that another process
-            is writing; for a corpus or split that cannot be had; and for a head that is not there
-            or was fitted to another checkpoint.
+        UserError: for a run whose own corpus is not the text that it was trained on; for a folder
+            that holds no run or no whole checkpoint, or that another process is writing; for a
+            corpus or split that cannot be had; and for a head that is not there or was fitted to
+            another checkpoint.
     """
-    with opened(path, cache, check, temperature) as saved:
+    read = {corpus: columns or Columns()}
+    with opened(path, cache, check, temperature, columns=read, say=say) as saved:
         return saved.evaluate(corpus, split, limit)
 
 
@@ -78,8 +89,10 @@ def evaluate_run_on_text(
     width: int | None = None,
     ratio: float | None = None,
     temperature: str | None = None,
+    columns: Columns | None = None,
     cache: Path | None = None,
     progress: Progress = lambda done, total: None,
+    say: Say = lambda text: None,
 ) -> Evaluation:
     """Score a run's latest checkpoint on next bytes or words, and write that to `evaluations/`.
 
@@ -92,15 +105,18 @@ def evaluate_run_on_text(
         width: tokenisations that are followed; default 5.
         ratio: none is followed below this share of the best one's weight; default 0.05.
         temperature: as for `evaluate_run`.
+        columns: likewise.
         cache: where prepared data is kept.
         progress: called with symbols read, and of all; may raise to give up.
+        say: as for `evaluate_run`.
 
     Raises:
         UserError: as `evaluate_run` does.
     """
     beam = Beam()
     beam = Beam(beam.width if width is None else width, beam.ratio if ratio is None else ratio)
-    with opened(path, cache, temperature=temperature) as saved:
+    read = {corpus: columns or Columns()}
+    with opened(path, cache, temperature=temperature, columns=read, say=say) as saved:
         return saved.evaluate_text(EVENT_SPACES[events], corpus, split, limit, beam, progress)
 
 
@@ -110,6 +126,10 @@ def opened(
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
     temperature: str | None = None,
+    *,
+    columns: Mapping[str | None, Columns] | None = None,
+    say: Say = lambda text: None,
+    writes: bool = False,
 ) -> Iterator["SavedRun"]:
     """A run, held for this process, with its latest checkpoint ready to be evaluated.
 
@@ -118,17 +138,21 @@ def opened(
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
         temperature: name of a fitted head that is to divide the logits.
+        columns: the fields that are read of corpora, by their names.
+        say: told in words of a result that cannot be written beside the run.
+        writes: whether what is asked for is of no use unless the run may be written.
 
     Raises:
         UserError: as `evaluate_run` does.
     """
     run = RunFolder(place(path))
     config = run.read_config()
-    with run.locked():
+    run.read_summary()  # a run of a format that is not known is refused
+    with run.locked() if writes else run.locked_to_read():
         try:
             head = None if temperature is None else fitted_head(run, config, temperature)
-            yield SavedRun(run, config, cache or cache_directory(), check, head)
-        except NonFiniteError as error:
+            yield SavedRun(run, config, cache or cache_directory(), check, head, columns, say)
+        except (NonFiniteError, NotFiniteError) as error:
             raise NonFiniteError(f"{path}: {error}. {ADVICE}") from None
 
 
@@ -150,20 +174,43 @@ class SavedRun:
         cache: Path,
         check: Callable[[], None] = lambda: None,
         head: SavedHead | None = None,
+        columns: Mapping[str | None, Columns] | None = None,
+        say: Say = lambda text: None,
     ):
-        self.run, self.config = run, config
+        self.run, self.config, self._say = run, config, say
         self.tokenizer = run.read_tokenizer()
         self.head, self.cache, self._check = head, cache, check
+        self._columns = columns or {}
         self._corpora: dict[str | None, Corpus] = {}
+        self._notes: dict[str | None, list[str]] = {}
         self._loaded: tuple[Any, TokenEvaluator] | None = None
 
     def corpus(self, name: str | None) -> Corpus:
-        """A corpus as the command line names it; none: the run's own."""
+        """A corpus as the command line names it; none: the run's own.
+
+        Raises:
+            UserError: where it cannot be had, or the run's own holds another text than it did.
+        """
         if name not in self._corpora:
-            own = self.config.corpus
-            settings = own if name is None else parse_corpus(name, own)
-            self._corpora[name] = open_corpus(settings, self.cache)
+            own, columns = self.config.corpus, self._columns.get(name)
+            if name is None:
+                settings = own_corpus(own, columns)
+            else:
+                settings = parse_corpus(name, own, columns)
+            with settings_are_options():
+                corpus, notes = open_measured(settings, self.cache, named=name is not None)
+            if name is None:
+                notes += notes_on_own_text(self.run, self.step, own, corpus)
+            else:
+                notes += notes_on_text(self.run, self.step, own, settings, corpus)
+            self._notes[name] = notes
+            self._corpora[name] = corpus
         return self._corpora[name]
+
+    def notes(self, corpus: str | None) -> list[str]:
+        """What is to be noted of whatever is measured on a corpus, or fitted to it."""
+        self.corpus(corpus)
+        return self._notes[corpus]
 
     def store(self, corpus: str | None, split: str) -> TokenStore:
         """A split of a corpus in the run's vocabulary."""
@@ -175,8 +222,8 @@ class SavedRun:
         """Evaluate on a split of a corpus, and write the result into the run."""
         store = self.store(corpus, split)  # what cannot be had is told before the model is loaded
         params, evaluator = self._load()
-        return self._write(
-            evaluator.evaluate(
+        with settings_are_options():
+            evaluation = evaluator.evaluate(
                 params,
                 store,
                 self._about(corpus, split),
@@ -185,7 +232,7 @@ class SavedRun:
                 temperature=temperature,
                 check=self._check,
             )
-        )
+        return self._write(evaluation)
 
     def evaluate_text(
         self,
@@ -207,8 +254,8 @@ class SavedRun:
             events=events,
             fitted=None if self.head is None else self.head.name,
         )
-        return self._write(
-            evaluator.evaluate(
+        with settings_are_options():
+            evaluation = evaluator.evaluate(
                 self.params(),
                 store,
                 self._about(corpus, split),
@@ -216,7 +263,7 @@ class SavedRun:
                 groups=self.corpus(corpus).groups(split),
                 progress=progress,
             )
-        )
+        return self._write(evaluation)
 
     def _about(self, corpus: str | None, split: str) -> dict[str, Any]:
         provenance = self.corpus(corpus).provenance
@@ -228,12 +275,28 @@ class SavedRun:
             "tokenizer_hash": self.tokenizer.hash,
             "config_hash": config_hash(self.config),
             "vocab_size": self.tokenizer.vocab_size,
+            **({"notes": notes} if (notes := self.notes(corpus)) else {}),
         }
 
     def _write(self, evaluation: Evaluation) -> Evaluation:
         own = checkpoint.read_identity(self.run.checkpoints, self.step)
-        evaluation.write(self.run.evaluations, own.corpus, self.config.evaluation.final_bytes)
+        settings = self.config.evaluation
+        with self.writing():
+            evaluation.write(self.run.evaluations, own.corpus, settings.final_bytes)
         return evaluation
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say that a result cannot be written beside the run, where that may only be read."""
+        try:
+            yield
+        except UserError as error:
+            if not is_read_only(error):
+                raise
+            self._say(
+                f"note: {self.run.path}: may be read and not written, so that the result is shown "
+                "and not kept beside the run; copy the run to keep it"
+            )
 
     @property
     def step(self) -> int:
@@ -305,21 +368,35 @@ def fitted_head(run: RunFolder, config: Config, name: str) -> SavedHead:
         UserError: where there is none of that name, or it was fitted to another checkpoint.
     """
     head = read_head(run.heads, name)
+    if other := another_checkpoint(head, checkpoint_facts(run, config)):
+        raise UserError(
+            f"--temperature: {name} was fitted to {other}; fit it again: calibtrain temperature "
+            f"fit {run.path} --head {head.config.kind} --name {name} --replace"
+        )
+    return head
+
+
+def checkpoint_facts(run: RunFolder, config: Config) -> dict[str, Any]:
+    """Which checkpoint of a run is its latest: what a head that is fitted to it is bound to.
+
+    Raises:
+        UserError: where there is none.
+    """
     step = latest_step(run)
-    mine = {
+    return {
         "step": step,
         "config": config_hash(config),
         "sha256": checkpoint.fingerprint(run.checkpoints, step),
     }
+
+
+def another_checkpoint(head: SavedHead, latest: Mapping[str, Any]) -> str:
+    """Which other checkpoint a head was fitted to than a run's latest; empty: to that one."""
     found = head.about.get("checkpoint", {})
-    for key, value in mine.items():
+    for key, value in latest.items():
         if found.get(key) != value:
-            raise UserError(
-                f"--temperature: {name} was fitted to another checkpoint ({key} {found.get(key)}; "
-                f"the run's latest has {value}); fit it again: calibtrain temperature fit "
-                f"{run.path} --head {head.config.kind} --name {name} --replace"
-            )
-    return head
+            return f"another checkpoint ({key} {found.get(key)}; the run's latest has {value})"
+    return ""
 
 
 def latest_step(run: RunFolder) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from calibtrain.errors import UserError
+from calibtrain.errors import SettingError
 
 DECILES = 10
 MOST_GROUPS = 200
@@ -60,9 +60,11 @@ def document_groups(groups: Sequence[str]) -> tuple[Stratum, Int[np.ndarray, " d
     if names in ([], [""]):
         return None
     if len(names) > MOST_GROUPS:
-        raise UserError(
-            f"corpus.group: makes {len(names):,} groups of {len(groups):,} documents; at most "
-            f"{MOST_GROUPS} are allowed: name a field with fewer values, or none"
+        raise SettingError(
+            "",
+            "corpus.group",
+            f": makes {len(names):,} groups of {len(groups):,} documents; at most "
+            f"{MOST_GROUPS} are allowed: name a field with fewer values, or none",
         )
     place = {name: index for index, name in enumerate(names)}
     members = np.array([place[group] for group in groups])

@@ -10,8 +10,8 @@ import numpy as np
 
 from calibtrain.config import ModelConfig
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import load_merged_params
-from calibtrain.exchange.pretrained import CONFIG, require_packages, scaled
+from calibtrain.evaluation.saved_run import latest_step, load_merged_params
+from calibtrain.exchange.pretrained import CONFIG, require_packages, require_utf8, scaled
 from calibtrain.exchange.tokenizer_files import tokenizer_files
 from calibtrain.models import Params
 from calibtrain.models.huggingface.architecture import is_tied_outside, write_architecture
@@ -23,7 +23,7 @@ from calibtrain.models.huggingface.names import (
     parameter_paths,
 )
 from calibtrain.models.huggingface.safetensors_folder import WEIGHTS
-from calibtrain.storage.disk import disk_errors, make_folder
+from calibtrain.storage.disk import disk_error_in, disk_errors, make_folder
 from calibtrain.storage.places import place
 from calibtrain.training.run import RunFolder
 
@@ -45,6 +45,7 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
             cannot be said in that format, or the folder cannot be made.
     """
     require_packages()
+    require_utf8(path)
     folder = RunFolder(place(run))
     config = folder.read_config()
     if config.temperature.kind != "none":
@@ -53,12 +54,11 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
             f"{config.temperature.kind}), and transformers has none; what can be written: a run "
             "without one"
         )
-    with folder.locked():
+    with folder.locked_to_read():
+        latest_step(folder)  # what cannot be had is told first
         tokenizer = folder.read_tokenizer()
-        summary = folder.read_summary()
-        context = summary.get("imported", {}).get("context") or summary.get("context_tokens")
-        if context is None:
-            raise UserError(f"{run}: has no checkpoint yet; train it first: calibtrain train")
+        summary = folder.require_summary("context_tokens")
+        context = summary.get("imported", {}).get("context") or summary["context_tokens"]
         tree = write_architecture(
             config.model,
             tokenizer.vocab_size,
@@ -77,11 +77,15 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
     tensors = exported_tensors(config.model, params)
 
     def fill(inside: Path) -> None:
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         for name, content in contents.items():
             (inside / name).write_bytes(content)
-        save_file(tensors, inside / WEIGHTS, metadata={"format": "pt"})
+        try:
+            save_file(tensors, inside / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise disk_error_in(error) from None
         (inside / WEIGHTS).chmod(0o644)  # the library lets nobody else read it
 
     _make(path, fill)

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 
 import calibtrain
 from calibtrain.config import Config, config_hash, validate
-from calibtrain.data.corpus import Corpus, open_corpus, parse_corpus
+from calibtrain.data.corpus import Corpus, open_corpus
+from calibtrain.data.named import Columns, own_corpus, parse_corpus, settings_are_options
 from calibtrain.data.store import TokenStore, open_store
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
-from calibtrain.exchange.pretrained import Pretrained, open_pretrained
+from calibtrain.exchange.pretrained import Pretrained, open_pretrained, require_utf8
 from calibtrain.models import Params, build, count_parameters
-from calibtrain.runs.document import FORMAT
 from calibtrain.runs.records import (
     BudgetRecord,
     CorpusRecord,
@@ -31,6 +31,7 @@ from calibtrain.runs.records import (
     TokenizerRecord,
 )
 from calibtrain.storage.disk import cache_directory
+from calibtrain.storage.documents import FORMAT
 from calibtrain.storage.places import absolute, in_bucket, place
 from calibtrain.training import checkpoint
 from calibtrain.training.run import IMPORTED, RunFolder
@@ -49,6 +50,7 @@ def import_model(
     context: int | None = None,
     start: str | None = None,
     end: str | None = None,
+    columns: Columns | None = None,
     cache: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def import_model(
         context: tokens that the model sees back; default its own, at most 2048.
         start: the added token that starts a document; default: as the model's configuration says.
         end: likewise, that ends one.
+        columns: the fields of the corpus that are read; default its text, and no groups.
         cache: where prepared data is kept.
         say: is told what happens.
 
@@ -71,15 +74,18 @@ def import_model(
         UserError: for a model that cannot be read or that asks for what is not to be had here, a
             corpus that its tokenizer does not give back, and a run folder that is there.
     """
+    for named in (path, run):
+        require_utf8(named)
     folder = RunFolder(place(run))
     if in_bucket(folder.path):
         raise UserError(f"{run}: import into a folder of a disk, and copy it to the bucket")
     if folder.exists:
         raise UserError(f"{run}: holds a run already; choose another --run")
     model = open_pretrained(path, start=start, end=end)
-    config = _configuration(model, corpus, context)
+    config = _configuration(model, corpus, context, columns)
     cache = cache or cache_directory()
-    text = open_corpus(config.corpus, cache)
+    with settings_are_options():
+        text = open_corpus(config.corpus, cache)
     say(f"{model.architecture.name}: tokenising {text.provenance.name}")
     store = open_store(text, "train", model.tokenizer.tokenizer, cache)
     provenance = text.provenance
@@ -111,13 +117,18 @@ def untrained(params: Params) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, (), zeros)
 
 
-def _configuration(model: Pretrained, corpus: str | None, context: int | None) -> Config:
+def _configuration(
+    model: Pretrained, corpus: str | None, context: int | None, columns: Columns | None
+) -> Config:
     own = Config()
     longest = model.architecture.context
     if context is not None and context > longest:
         raise UserError(f"--context: {context} tokens; the model was made for at most {longest}")
     manifest = model.tokenizer.tokenizer.manifest
-    named = own.corpus if corpus is None else parse_corpus(corpus, own.corpus)
+    if corpus is None:
+        named = own_corpus(own.corpus, columns)
+    else:
+        named = parse_corpus(corpus, own.corpus, columns)
     tree = {
         "corpus": named.model_dump(mode="json"),
         "tokenizer": {"kind": manifest.kind, "vocab_size": manifest.vocab_size},
@@ -171,7 +182,7 @@ def _describe(
             "context": model.architecture.context,
             "sha256": model.checksums(),
             "frame": frame,
-            "notes": list(model.tokenizer.notes),
+            "notes": list(model.notes),
             **model.about,
         },
     )

@@ -10,11 +10,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from calibtrain.data.byte_level_bpe import BYTE_LEVEL
+from calibtrain.data.byte_level_bpe import BYTE_LEVEL, added_of
 from calibtrain.data.gguf_tokenizer import tokenizer_json
+from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.exchange.foreign_tokenizer import ForeignTokenizer, Marks, find_tokenizer
-from calibtrain.exchange.tokenizer_files import TOKENIZER_CONFIG
+from calibtrain.exchange.side_files import (
+    content,
+    declared_tokens,
+    named_marks,
+    read_object,
+    read_tokenizer_config,
+    sampling_notes,
+    token_ids,
+)
 from calibtrain.models import Network, Params
 from calibtrain.models.huggingface.architecture import Architecture, read_architecture
 from calibtrain.models.huggingface.gguf_file import (
@@ -22,15 +31,15 @@ from calibtrain.models.huggingface.gguf_file import (
     GGUFFile,
     read_gguf_architecture,
 )
+from calibtrain.models.huggingface.keys import shown
 from calibtrain.models.huggingface.names import EMBEDDING, UNEMBEDDING
 from calibtrain.models.huggingface.parameters import Tensors, read_parameters
 from calibtrain.models.huggingface.safetensors_folder import SafetensorsFolder
-from calibtrain.storage.json_text import parse_json
 
 CONFIG = "config.json"
 _EMBEDDING, _UNEMBEDDING = EMBEDDING.huggingface, UNEMBEDDING.huggingface
-_SPARE = (ROPE_FACTORS, "rotary_emb.inv_freq")
-"""Ends of names of tensors that repeat what the architecture says: rotary frequencies."""
+_FREQUENCIES = "rotary_emb.inv_freq"
+"""End of the names of tensors that repeat what `config.json` says of rotary frequencies."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Pretrained:
         tensors: its weights.
         files: that were read.
         about: what else there is to say of it: quantisation.
+        notes: on what differs from it, or is not used, a sentence each.
     """
 
     path: Path
@@ -54,11 +64,11 @@ class Pretrained:
     tensors: Tensors
     files: Sequence[Path]
     about: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
     def parameters(self, network: Network) -> Params:
         """Its parameters; see `models.huggingface.parameters.read_parameters`."""
-        spare = {name for name in self.tensors.shapes if name.endswith(_SPARE)}
-        return read_parameters(network, self.tensors, spare)
+        return read_parameters(network, self.tensors, spare_tensors(self.tensors))
 
     def checksums(self) -> dict[str, str]:
         """Hex SHA-256 of its files."""
@@ -95,6 +105,21 @@ def open_pretrained(path: Path, *, start: str | None = None, end: str | None = N
     return _open_gguf(path, start, end)
 
 
+def spare_tensors(tensors: Tensors) -> set[str]:
+    """Names of the tensors that say nothing new: rotary frequencies, and factors on them."""
+    if tensors.naming == "gguf":
+        return {ROPE_FACTORS} & {*tensors.shapes}  # compared with the architecture's
+    return {name for name in tensors.shapes if name.endswith(_FREQUENCIES)}
+
+
+def require_utf8(path: Path) -> None:
+    """Refuse a name that is not UTF-8: neither run.json nor Orbax can hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{str(path)!a}: is not a name in UTF-8; rename the folder") from None
+
+
 def require_packages() -> None:
     """Raise a UserError that names the packages of the extra `hf` that are not installed."""
     specs = {name: importlib.util.find_spec(name) for name in ("safetensors", "gguf", "tokenizers")}
@@ -108,24 +133,30 @@ def require_packages() -> None:
 
 
 def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained:
-    tree = _read_json(folder / CONFIG)
+    tree = read_object(folder / CONFIG)
     if tree is None:
-        raise UserError(f"{folder}: has no {CONFIG}, so it is no folder of a Hugging Face model")
+        raise UserError(f"{folder}: has no {CONFIG}, so it is not a folder of a Hugging Face model")
     architecture = read_architecture(tree, str(folder / CONFIG))
+    size = architecture.vocab_size
     tensors = SafetensorsFolder(folder)
     shape = tensors.shapes.get(_EMBEDDING)
-    if shape and shape[0] != architecture.vocab_size:  # before anything is made of that size
+    if shape and shape[0] != size:  # before anything is made of that size
         raise UserError(
-            f"{folder / CONFIG}: vocab_size is {architecture.vocab_size:,}, but {_EMBEDDING} has "
-            f"{shape[0]:,} rows"
+            f"{folder / CONFIG}: vocab_size is {size:,}, but {_EMBEDDING} has {shape[0]:,} rows"
         )
-    named = _read_json(folder / TOKENIZER_CONFIG) or {}
-    first = _ids(tree.get("bos_token_id"))
-    marks = Marks(
-        start=start or (_content(named.get("bos_token")) if first is None else first),
-        end=end or _one_end(tree, named),
+    named, notes = read_tokenizer_config(folder)
+    first, last = (
+        token_ids(tree, key, size, str(folder / CONFIG)) for key in ("bos_token_id", "eos_token_id")
     )
-    tokenizer, files = find_tokenizer(folder, architecture.vocab_size, marks)
+    if len(first) > 1:
+        raise UserError(f"{folder / CONFIG}: bos_token_id is {first}; it must be one id")
+    own_start, own_end = content(named.get("bos_token")), content(named.get("eos_token"))
+    marks = Marks(
+        start=start or (first[0] if first else own_start),
+        end=end or (last[0] if len(last) == 1 else own_end or (last[0] if last else None)),
+        others=named_marks(folder, named),
+    )
+    tokenizer, files = find_tokenizer(folder, size, marks, declared_tokens(folder, named))
     if (start or end) and tokenizer.tokenizer.manifest.kind != BYTE_LEVEL:
         raise UserError(
             f"--start, --end: {files[0]} says itself what frames a document; leave them out"
@@ -134,6 +165,13 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
     if ours is not None:
         model = architecture.model.model_copy(update={"tied": True, "embedding_scale": True})
         architecture = dataclasses.replace(architecture, model=model)
+    notes += sampling_notes(folder, size)
+    if spare_tensors(tensors):
+        notes.append(
+            f"its {_FREQUENCIES} are not read, as transformers does not: config.json says them"
+        )
+    if not (start or end):
+        notes += _frame_notes(tokenizer.tokenizer, {"bos": first, "eos": last}, named)
     return Pretrained(
         path=folder,
         format="safetensors",
@@ -142,61 +180,56 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
         tensors=ours or tensors,
         files=[folder / CONFIG, *tensors.files, *files],
         about={},
+        notes=(*architecture.notes, *notes, *tokenizer.notes),
     )
+
+
+def _frame_notes(
+    tokenizer: Tokenizer, ids: Mapping[str, Sequence[int]], named: Mapping[str, Any]
+) -> list[str]:
+    """Where what the files call document start and end is not what is used."""
+    own = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+    texts = {}
+    if tokenizer.manifest.kind == BYTE_LEVEL and tokenizer.model is not None:
+        texts = {token.id: token.content for token in added_of(tokenizer.model)}
+    found = []
+    for name, used in own.items():
+        if ids[name] and used not in ids[name]:
+            found.append(
+                f"{CONFIG} has {name}_token_id {ids[name][0]}; the tokenizer's, {used}, is used"
+            )
+        text = content(named.get(f"{name}_token"))
+        if ids[name] and text is not None and texts.get(used, text) != text:
+            found.append(
+                f"tokenizer_config.json has {name}_token {shown(text)}; the {name}_token_id of "
+                f"{CONFIG}, {used}, is used"
+            )
+    return found
 
 
 def _open_gguf(path: Path, start: str | None, end: str | None) -> Pretrained:
     file = GGUFFile(path)
     architecture = read_gguf_architecture(file)
-    metadata = file.metadata
-    marks = Marks(
-        start=start or _ids(metadata.get("tokenizer.ggml.bos_token_id")),
-        end=end or _ids(metadata.get("tokenizer.ggml.eos_token_id")),
+    metadata, size = file.metadata, architecture.vocab_size
+    first, last = (
+        token_ids(metadata, f"tokenizer.ggml.{name}_token_id", size, str(path))
+        for name in ("bos", "eos")
     )
-    content = tokenizer_json(metadata, str(path))
+    marks = Marks(
+        start=start or (first[0] if first else None), end=end or (last[0] if last else None)
+    )
+    spelled = tokenizer_json(metadata, str(path))
+    tokenizer = ForeignTokenizer.byte_level(spelled, size, marks, str(path))
     return Pretrained(
         path=path,
         format="gguf",
         architecture=architecture,
-        tokenizer=ForeignTokenizer.byte_level(content, architecture.vocab_size, marks, str(path)),
+        tokenizer=tokenizer,
         tensors=file,
         files=[path],
         about={"quantisation": file.quantisation},
+        notes=(*architecture.notes, *tokenizer.notes),
     )
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        tree = parse_json(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: is no JSON ({error}); it is damaged or cut short") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: is no JSON object")
-    return tree
-
-
-def _ids(value: Any) -> int | None:
-    """An id of a configuration; the first of a list."""
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return int(value) if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _content(token: Any) -> str | None:
-    """The text of a token that a tokenizer's configuration names."""
-    found = token.get("content") if isinstance(token, dict) else token
-    return found if isinstance(found, str) else None
-
-
-def _one_end(tree: Mapping[str, Any], named: Mapping[str, Any]) -> int | str | None:
-    """What ends a document. A model that is to stop at any of several names its own besides."""
-    ids, own = tree.get("eos_token_id"), _content(named.get("eos_token"))
-    if own is not None and (isinstance(ids, list) or ids is None):
-        return own
-    return _ids(ids)
 
 
 def _one_table(tensors: SafetensorsFolder, width: int) -> Tensors | None:

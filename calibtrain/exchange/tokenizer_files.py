@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, byte_alphabet
+from calibtrain.data.added_tokens import ADDED_TEXT
+from calibtrain.data.byte_level_bpe import BYTE_LEVEL, JSON_FILE, added_of, byte_alphabet
 from calibtrain.data.sentencepiece_model import read_proto
 from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.data.tokenizer_json import added_token, byte_level, tokenizer_tree
@@ -42,7 +43,7 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> tuple[dict[str, bytes
             files[MODEL_FILE] = tokenizer.model
         tree = _bytes_alone() if tokenizer.model is None else _sentencepiece(tokenizer.model)
         content = json.dumps(tree, ensure_ascii=False).encode()
-        if _agrees(content, tokenizer):
+        if gives_same_ids(content, tokenizer):
             files[JSON_FILE] = content
         else:
             notes.append(
@@ -58,9 +59,27 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> tuple[dict[str, bytes
             "model_max_length": context,
             "clean_up_tokenization_spaces": False,
         }
+        if apart := _marks_called_text(tokenizer):
+            settings["additional_special_tokens"] = apart
+            notes.append(
+                f"{TOKENIZER_CONFIG} calls {len(apart)} added tokens special that {JSON_FILE} "
+                f"calls text ({', '.join(apart)[:80]}), because this run reads no text as such"
+            )
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
         files[TOKENIZER_CONFIG] = text.encode()
     return files, notes
+
+
+def _marks_called_text(tokenizer: Tokenizer) -> list[str]:
+    """Added tokens that `tokenizer.json` calls text, and that a run does not read in one."""
+    if tokenizer.manifest.kind != BYTE_LEVEL or tokenizer.model is None:
+        return []
+    read = {*tokenizer.manifest.settings.get(ADDED_TEXT, ()), tokenizer.bos_id, tokenizer.eos_id}
+    return [
+        token.content
+        for token in added_of(tokenizer.model)
+        if not token.is_special and token.content and token.id not in read
+    ]
 
 
 def _names(content: bytes) -> dict[int, str]:
@@ -68,10 +87,14 @@ def _names(content: bytes) -> dict[int, str]:
     return {token["id"]: token["content"] for token in parse_json(content)["added_tokens"]}
 
 
-def _agrees(content: bytes, tokenizer: Tokenizer) -> bool:
+def gives_same_ids(content: bytes, tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizers package gives our ids for a `tokenizer.json`, on texts to try."""
     from tokenizers import Tokenizer as Theirs
 
-    theirs = Theirs.from_str(content.decode())
+    try:
+        theirs = Theirs.from_str(content.decode())
+    except Exception:  # the library raises nothing narrower
+        return False
     encoded = theirs.encode_batch(list(_TRIAL), add_special_tokens=False)
     own = tokenizer.encode_batch(_TRIAL)
     return all(one.ids == ids.tolist() for one, ids in zip(encoded, own, strict=True))

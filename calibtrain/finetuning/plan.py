@@ -25,14 +25,19 @@ from calibtrain.data.examples import (
 )
 from calibtrain.data.store import Observer, ignore, open_store
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import load_merged_params
+from calibtrain.evaluation.own_text import trained_on
+from calibtrain.evaluation.saved_run import latest_step, load_merged_params
 from calibtrain.models import Network, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
 from calibtrain.readout import readout
 from calibtrain.storage.places import place
-from calibtrain.training.networks import network_of
+from calibtrain.training import checkpoint
+from calibtrain.training.networks import network_of, trained_parameters
 from calibtrain.training.plan import Budget, Plan, context_seen
-from calibtrain.training.run import RunFolder
+from calibtrain.training.run import IMPORTED, RunFolder
+
+BASE = "started_from"
+"""Where run.json says which checkpoint a fine-tuning starts from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +81,25 @@ def make_finetuning_plans(
     assert settings is not None
     base = RunFolder(place(settings.run))
     corpus = open_corpus(config.corpus, cache)
+    before, now = trained_on(base, latest_step(base)), corpus.provenance.content_hash
+    if before not in (None, now) and base.read_summary().get("status") != IMPORTED:
+        raise UserError(
+            f"finetune.run: {settings.run} was trained on another text (content hash {before}) "
+            f"than its corpus {corpus.provenance.name} holds now ({now}), so that its calibration "
+            "would be measured on text that may have been trained on; restore the text"
+        )
     tokenizer = base.read_tokenizer()
     store = open_store(corpus, "train", tokenizer, cache, observer)
     store = dataclasses.replace(store, counts=base.read_target_counts(tokenizer.vocab_size))
     context = context_seen(config, store.counts, tokenizer.byte_lengths)
     fields = FIELDS[settings.objective]
     each = len(fields) - 1
-    examples, _ = read_examples(settings.paths, fields)
+    examples, digest = read_examples(settings.paths, fields)
+    if settings.examples not in (None, digest):  # since the configuration was resolved
+        raise UserError(
+            f"finetune.paths: {', '.join(settings.paths)}: changed while the run was prepared; run "
+            "this again once nothing writes to them"
+        )
     parts = split_examples(examples, settings.validation_fraction)
     answers, inner, cut = tokenise([*parts[0], *parts[1]], tokenizer, settings.context, context)
     observer({"event": "examples", "train": len(parts[0]), "held_out": len(parts[1]), "cut": cut})
@@ -110,6 +127,13 @@ def make_finetuning_plans(
     steps = config.budget.steps
     tokens, raw = batches.progress(steps)
     slots = steps * batches.slots_per_step
+    network = network_of(config, tokenizer.vocab_size)
+    trained = trained_parameters(network)
+    if not trained["parameters"]:
+        raise UserError(
+            f"finetune.lora.maps: {', '.join(settings.lora.maps if settings.lora else ())} name no "
+            "linear map of the model, so that nothing would be trained; leave maps out, for all"
+        )
     cost = training_flops(config.model, tokenizer.vocab_size, inner)
     windows = AnswerWindows(
         held_out[::each],
@@ -126,13 +150,20 @@ def make_finetuning_plans(
             store=store,
             context=context,
             batches=batches,
-            network=network_of(config, tokenizer.vocab_size),
+            network=network,
             parameters=count_parameters(config.model, tokenizer.vocab_size),
             budget=Budget(steps=steps, tokens=tokens, bytes=raw, flops=cost * slots),
             start=start,
+            facts={"trained": trained, BASE: checkpoint_of(base)},
             held_out=HeldOut(held_out, references[1], windows),
         )
     ]
+
+
+def checkpoint_of(base: RunFolder) -> dict[str, Any]:
+    """The checkpoint that a fine-tuning starts from: its step, and the SHA-256 of its checksums."""
+    step = latest_step(base)
+    return {"step": step, "sha256": checkpoint.fingerprint(base.checkpoints, step)}
 
 
 class AnswerScorer:

@@ -4,10 +4,17 @@ from pathlib import Path
 
 from calibtrain.config import Config
 from calibtrain.data.store import ignore
+from calibtrain.errors import UserError
 from calibtrain.finetuning.evaluation import FinetuningEvaluation
-from calibtrain.finetuning.plan import FinetuningPlan, make_finetuning_plans
+from calibtrain.finetuning.plan import (
+    BASE,
+    FinetuningPlan,
+    checkpoint_of,
+    make_finetuning_plans,
+)
 from calibtrain.parallel import hosts
 from calibtrain.storage.disk import cache_directory
+from calibtrain.storage.places import place
 from calibtrain.training.loop import Member, Outcome, train
 from calibtrain.training.plan import Plan
 from calibtrain.training.record import Observer
@@ -40,8 +47,28 @@ def finetune(
         assert isinstance(plan, FinetuningPlan)
         return FinetuningEvaluation(plan, run, folder, observer)
 
+    _require_same_base(config, RunFolder(place(path)))
     member = Member(config, path, observer)
     (outcome,) = train([member], cache=folder, evaluator=evaluation, planner=make_finetuning_plans)
     if outcome.error is not None:
         raise outcome.error
     return outcome
+
+
+def _require_same_base(config: Config, run: RunFolder) -> None:
+    """Raise a UserError where a fine-tuning that goes on was started from another checkpoint.
+
+    What was begun before run.json told is known by its configuration alone.
+    """
+    assert config.finetune is not None
+    before = run.read_summary().get(BASE)
+    if not isinstance(before, dict):
+        return
+    now = checkpoint_of(RunFolder(place(config.finetune.run)))
+    if now != before:
+        raise UserError(
+            f"{run.path}: was started from another checkpoint (step {before.get('step')}, sha256 "
+            f"{str(before.get('sha256'))[:16]}) than {config.finetune.run} holds now (step "
+            f"{now['step']}, sha256 {now['sha256'][:16]}); name the run that holds it by "
+            "finetune.run, or choose another --run"
+        )

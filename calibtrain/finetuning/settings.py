@@ -4,33 +4,53 @@ What the model is comes from that run; what it is trained on, and how, from the 
 the configuration of a run like any other, which also says by hash what it started from.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from calibtrain.config import WAYS_TO_COMPUTE, Config, apply_overrides, read_tree, validate
+import jax
+
+from calibtrain.config import (
+    WAYS_TO_COMPUTE,
+    Config,
+    FinetuningConfig,
+    apply_overrides,
+    check_effects,
+    read_text,
+    to_tree,
+    validate,
+)
+from calibtrain.config.finetuning import LINEAR_MAPS, LSTM_MAPS
 from calibtrain.data.examples import FIELDS, read_examples, split_examples
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import latest_step
+from calibtrain.models import build
+from calibtrain.models.adapter import linear_maps
 from calibtrain.storage.places import place
 from calibtrain.training.run import RunFolder
+
+_log = logging.getLogger(__name__)
 
 INHERITED = ("corpus", "tokenizer", "context", "model", "temperature")
 """Sections that the run it starts from decides."""
 
 
-def resolve(path: Path, overrides: Iterable[str] = ()) -> Config:
+def resolve(path: Path, overrides: Iterable[str] = (), run: Path | None = None) -> Config:
     """The configuration of a fine-tuning.
 
     Args:
         path: YAML with a section `finetune`.
         overrides: `key.path=value`.
+        run: the folder that it is for: where it was begun, it goes on with the adapters it has.
 
     Raises:
         UserError: for what is not allowed, a run that is none, and examples that cannot be read.
     """
     overrides = list(overrides)
-    tree = apply_overrides(read_tree(path), overrides)
+    text = read_text(path)
+    tree = apply_overrides(to_tree(text, str(path)), overrides)
     given = tree.get("finetune")
     if not isinstance(given, Mapping):
         raise UserError(
@@ -42,10 +62,17 @@ def resolve(path: Path, overrides: Iterable[str] = ()) -> Config:
     # what is wrong with it is said before anything is looked for
     with_budget = {"budget": {"steps": 1}, **tree}
     asked = validate(Config, with_budget, str(path), overrides)
+    check_effects(asked, text, str(path), overrides)
     settings, rows = asked.finetune, asked.batch.rows
     assert settings is not None
     if settings.objective == "dpo" and "loss" in tree:
         raise UserError(f"{path}: loss: is for finetune.objective: sft; dpo has its own, remove it")
+    begun = _begun(run)
+    passed_over = begun is not None and begun.beta == settings.beta  # as it once was
+    if settings.objective == "sft" and "beta" in given and not passed_over:
+        raise UserError(
+            f"{path}: finetune.beta: is for finetune.objective: dpo; sft has none, remove it"
+        )
     base = RunFolder(place(settings.run))
     own = base.read_config()
     allowed = WAYS_TO_COMPUTE["model"]
@@ -75,16 +102,70 @@ def resolve(path: Path, overrides: Iterable[str] = ()) -> Config:
             f"{path}: budget: a fine-tuning takes finetune.epochs, or budget.steps; got "
             f"{', '.join(tree['budget'])}"
         )
+    elif settings.epochs != type(settings).model_fields["epochs"].default:
+        message = (
+            f"{path}: finetune.epochs: {settings.epochs:g} has no effect with budget.steps: "
+            f"{tree['budget']['steps']}; remove one of them"
+        )
+        said = any(item.startswith("budget") for item in overrides)
+        if not said or any(item.startswith("finetune.epochs") for item in overrides):
+            raise UserError(message)
+        _log.warning("note: %s", message)  # an override is the user's last word
     tree["finetune"] = {
         **given,
         "started_from": _identity(base),
         "examples": digest,
     }
+    if settings.lora is not None:
+        asked_for = given["lora"].get("maps")
+        maps = _adapted_maps(f"{path}: finetune.lora.maps", asked_for, own, begun)
+        tree["finetune"]["lora"] = {**given["lora"], "maps": maps}
     return validate(Config, tree, str(path), overrides)
+
+
+def _adapted_maps(key: str, asked: Any, base: Config, begun: FinetuningConfig | None) -> list[str]:
+    """The maps of a section `finetune.lora`, which the model's layers have.
+
+    Args:
+        key: what messages begin with.
+        asked: the maps that were asked for; none: those that are there.
+        base: of the run that is fine-tuned.
+        begun: the section `finetune` of what goes on. It may hold maps which are not there: once,
+            they were passed over.
+
+    Raises:
+        UserError: for a map that the layers do not have, or that is named twice.
+    """
+    shapes = jax.eval_shape(build(base.model, 256).init, jax.random.key(0))
+    every = LSTM_MAPS if base.model.kind == "lstm" else LINEAR_MAPS
+    there = [name for name in every if name in linear_maps(shapes)]
+    wanted = list(asked or every)
+    if begun is not None and begun.lora is not None and set(begun.lora.maps) & set(there):
+        before = list(begun.lora.maps)
+        if before == (list(LINEAR_MAPS) if asked is None else wanted):
+            return before
+    if asked is None:
+        return wanted
+    absent = [name for name in wanted if name not in there]
+    if absent:
+        raise UserError(
+            f"{key}: the {base.model.kind} that is fine-tuned has no linear map called "
+            f"{', '.join(absent)}; allowed: {', '.join(there)}"
+        )
+    twice = sorted({name for name in wanted if wanted.count(name) > 1})
+    if twice:
+        raise UserError(f"{key}: {', '.join(twice)} is named twice; name each map once")
+    return wanted
+
+
+def _begun(run: Path | None) -> FinetuningConfig | None:
+    """The section of the fine-tuning that a folder holds, if it holds one."""
+    if run is None or not (folder := RunFolder(place(run))).exists:
+        return None
+    return folder.read_config().finetune
 
 
 def _identity(base: RunFolder) -> str:
     """The latest checkpoint of a run: hash of its configuration, and its step."""
     step = latest_step(base)
-    hashes = base.read_summary().get("config_hash", "")
-    return f"{hashes}@{step}"
+    return f"{base.require_summary('config_hash')['config_hash']}@{step}"

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 
-from calibtrain.config import to_yaml
+from calibtrain.config import resolved_yaml
 from calibtrain.errors import UserError
 from calibtrain.launch.assignment import Assignment, LaunchedRun
 from calibtrain.launch.jobset import (
@@ -86,7 +86,8 @@ def apply(documents: str) -> str:
         ["kubectl", "apply", "-f", "-"],
         input=documents,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     if done.returncode != 0:
@@ -101,7 +102,7 @@ def xpk_commands(
     """The commands of XPK that start the same runs; cluster, project and zone are left open."""
     commands = []
     for job, run in names(assignment, name).items():
-        encoded = base64.b64encode(to_yaml(run.config).encode()).decode()
+        encoded = base64.b64encode(resolved_yaml(run.config).encode()).decode()
         start = start_command(run.folder, f"echo {encoded} | base64 -d")
         arguments = {
             "cluster": "CLUSTER",

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from calibtrain.config import Config, to_yaml
+from calibtrain.config import Config, resolved_yaml
 from calibtrain.errors import UserError
 from calibtrain.parallel.tpu import Slice
 
@@ -206,7 +206,7 @@ def start_command(run: str, prints_config: str) -> str:
 
 
 def _environment(config: Config) -> Mapping[str, str]:
-    text = to_yaml(config).replace("$(", "$$(")  # Kubernetes would expand it
+    text = resolved_yaml(config).replace("$(", "$$(")  # Kubernetes would expand it
     return {
         "CALIBTRAIN_CONFIG": text,
         "CALIBTRAIN_CACHE": CACHE_PATH,

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from calibtrain.config import to_yaml
+from calibtrain.config import resolved_yaml
 from calibtrain.errors import UserError
 from calibtrain.launch.assignment import Assignment, LaunchedRun
 from calibtrain.launch.worker import STOPPED, ablate_command, train_command, watch
@@ -176,9 +176,9 @@ def _write_configurations(assignment: Assignment) -> None:
         path = _configuration(assignment, run)
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, to_yaml(run.config))
+        write_whole(path, resolved_yaml(run.config))
     if assignment.study is not None:
-        write_whole(_side_folder(assignment) / "study.yaml", to_yaml(assignment.study))
+        write_whole(_side_folder(assignment) / "study.yaml", resolved_yaml(assignment.study))
 
 
 def options(resources: Resources) -> dict[str, str | bool]:
@@ -291,8 +291,14 @@ def _refuse_twice(folder: Path) -> None:
     record = folder / "jobs.json"
     if not record.is_file():
         return
-    earlier = parse_json(record.read_text(encoding="utf-8"))
-    ids = sorted({job.partition("_")[0] for job in earlier})
+    try:
+        earlier = parse_json(record.read_text(encoding="utf-8"))
+        ids = sorted({job.partition("_")[0] for job in earlier})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{record}: cannot be read ({error}); see with squeue that its jobs have ended, and "
+            "remove it"
+        ) from None
     there = [job for job in ids if _output("squeue", "--noheader", f"--jobs={job}").strip()]
     if there:
         raise UserError(
@@ -303,4 +309,6 @@ def _refuse_twice(folder: Path) -> None:
 
 def _output(*command: str) -> str:
     """What a command prints; nothing where it fails (squeue does for jobs long gone)."""
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    ).stdout

@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from calibtrain.errors import TransientError
+from calibtrain.output import prepare_streams
+
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a run that was saved and is to be started again."""
 
@@ -36,7 +39,8 @@ def watch(arguments: Sequence[str], environment: Mapping[str, str] | None = None
         environment: variables to set for it.
 
     Returns:
-        0 if it is done; STOPPED if it was stopped and can go on; else its exit status.
+        0 if it is done; STOPPED if it was stopped, or lost another host, and can go on; else its
+        exit status.
     """
     asked = False
     child: subprocess.Popen[str] | None = None
@@ -52,7 +56,8 @@ def watch(arguments: Sequence[str], environment: Mapping[str, str] | None = None
         child = subprocess.Popen(
             [sys.executable, "-m", "calibtrain", *arguments],
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env={**os.environ, **(environment or {})},
         )
         if asked:  # between the two lines above
@@ -66,6 +71,8 @@ def watch(arguments: Sequence[str], environment: Mapping[str, str] | None = None
         print(f"calibtrain {arguments[0]}: {'stopped' if status else 'done'}", flush=True)
         return status
     print(printed, end="", flush=True)
+    if code == TransientError.status:
+        return STOPPED
     if asked and code < 0:  # SIGTERM came before the child could handle it
         return STOPPED
     return code if code > 0 else 128 - code
@@ -83,6 +90,7 @@ def _was_stopped(printed: str, asked: bool) -> bool:
 
 def main() -> None:
     """`python -m calibtrain.launch.worker CONFIG RUN`: train a run on this host."""
+    prepare_streams()
     if len(sys.argv) != 3:
         sys.exit("usage: python -m calibtrain.launch.worker CONFIG RUN")
     config, run = sys.argv[1:]

@@ -35,6 +35,7 @@ _NAMES = {
         "bootstrap_difference",
         "document_sums",
         "document_tables",
+        "student_half_width",
     ),
     "ranking": (
         "area_under_risk_coverage",
@@ -62,7 +63,6 @@ _NAMES = {
         "smooth_calibration_error",
         "smooth_reliability",
     ),
-    "student": ("student_half_width",),
     "tokens": (
         "TokenMetrics",
         "token_metrics",

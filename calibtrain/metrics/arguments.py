@@ -1,20 +1,25 @@
-"""What every metric is given: a confidence and a correctness a prediction, checked in one place.
+"""What every metric is given, checked in one place: arrays of any library, numbers and choices.
 
 Outside of `jax.jit` a metric computes on the host in float64 and what makes no sense is a
-ValueError that names the argument. Inside, it computes in float32 and values cannot be looked at:
-a NaN stays a NaN, and where nothing counts the result is NaN.
+ValueError that begins with the argument's name. Inside, it computes in float32 and values cannot
+be looked at: a NaN stays a NaN, and where nothing counts the result is NaN.
 """
 
 import dataclasses
+import math
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 AnyArray = Any
 """A NumPy array or, inside `jax.jit`, a JAX one."""
+
+MOST_BINS = 2**24
+"""More bins than this have edges that float32 cannot tell apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,20 +45,21 @@ def predictions(confidence: Any, correct: Any, weights: Any = None) -> Predictio
     """The arguments of a metric, checked; what weighs 0 may hold anything and counts nowhere.
 
     Raises:
-        ValueError: for lengths that differ, no predictions, and, outside of `jax.jit`, values that
-            are not finite or lie outside of [0, 1] (weights: below 0, or all 0).
+        ValueError: for what is not an array of numbers, lengths that differ, no predictions, and,
+            outside of `jax.jit`, values that are not finite or lie outside of [0, 1] (weights:
+            below 0, or all 0).
     """
-    shape = jnp.shape(confidence)
+    confidence, correct = as_array("confidence", confidence), as_array("correct", correct)
+    shape = confidence.shape
     if len(shape) != 1:
         raise ValueError(f"confidence: shape {shape} must be that of a vector")
+    weights = None if weights is None else as_array("weights", weights)
     for name, array in (("correct", correct), ("weights", weights)):
-        if array is not None and jnp.shape(array) != shape:
-            raise ValueError(
-                f"{name}: shape {jnp.shape(array)} must be that of confidence, {shape}"
-            )
+        if array is not None and array.shape != shape:
+            raise ValueError(f"{name}: shape {array.shape} must be that of confidence, {shape}")
     if shape[0] == 0:
         raise ValueError("confidence: is empty; at least one prediction is needed")
-    precision = getattr(confidence, "dtype", np.dtype(np.float64))
+    precision = confidence.dtype
     if not jnp.issubdtype(precision, jnp.floating):
         precision = np.dtype(np.float64)
     if is_traced(confidence, correct, weights):
@@ -82,13 +88,96 @@ def is_traced(*arrays: Any) -> bool:
     return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
+def as_array(name: str, value: Any) -> AnyArray:
+    """An array of numbers in its own type, from whatever holds numbers; JAX's are passed through.
+
+    Libraries are not known by name: pandas' columns are read by `to_numpy`, those of the others by
+    NumPy's `__array__` and, where that fails, by `__dlpack__`. A missing value (null, NA) becomes
+    NaN, which is refused wherever it counts.
+
+    Raises:
+        ValueError: naming `name`, for text, dates, complex numbers, rows of different lengths,
+            masked values, and what no protocol can read.
+    """
+    if isinstance(value, jax.Array):
+        if not _is_numeric(value.dtype):
+            raise ValueError(f"{name}: holds {value.dtype}; numbers are needed")
+        return value
+    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
+        raise ValueError(f"{name}: has masked values; leave them out, or give them weights of 0")
+    array = _read(name, value)
+    if array.dtype == object:
+        array = _of_objects(name, array)
+    if not _is_numeric(array.dtype):
+        kind = "text" if array.dtype.kind in "USTa" else array.dtype
+        raise ValueError(f"{name}: holds {kind}; numbers are needed")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _is_numeric(dtype: Any) -> bool:
+    """Whether booleans, whole or floating point numbers (bfloat16 too) are held."""
+    if np.issubdtype(dtype, np.timedelta64):  # to NumPy a duration is an integer
+        return False
+    return any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, jnp.integer, jnp.floating))
+
+
+def _read(name: str, value: Any) -> np.ndarray:
+    # what goes wrong in another library's conversion can be of any class
+    if not isinstance(value, np.ndarray) and hasattr(value, "to_numpy"):
+        try:
+            return np.asarray(value.to_numpy(na_value=np.nan))
+        except Exception:  # pandas alone knows na_value
+            pass
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        reason = error
+    if hasattr(value, "__dlpack__"):
+        for read in (np.from_dlpack, jnp.from_dlpack):  # JAX knows bfloat16
+            try:
+                return np.asarray(read(value))
+            except Exception:
+                continue
+    why = " ".join(str(reason).split()).partition(". ")[0].rstrip(".")
+    raise ValueError(f"{name}: cannot be read as an array of numbers: {why}") from None
+
+
+def _of_objects(name: str, array: np.ndarray) -> Float[np.ndarray, "..."]:
+    """Numbers of any class, each in an object of its own; what is missing becomes NaN."""
+    found = np.empty(array.shape)
+    for at, value in np.ndenumerate(array):
+        found[at] = math.nan if _is_missing(value) else _number(name, value)
+    return found
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is None, or the NA of pandas, which is not even equal to itself."""
+    if value is None:
+        return True
+    try:
+        return not bool(value == value)
+    except Exception:
+        return type(value).__name__ == "NAType"
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, str | bytes | complex) and hasattr(type(value), "__float__"):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            pass
+    text = repr(value)
+    shown = text if len(text) < 60 else text[:57] + "..."
+    raise ValueError(f"{name}: {shown} is not allowed; a number is needed")
+
+
 def numbers(name: str, array: Any, low: float, high: float) -> Float[np.ndarray, "..."]:
     """The array in float64, once all of it is known to be finite and in [low, high].
 
     Raises:
         ValueError: naming `name`.
     """
-    values = np.asarray(array, np.float64)
+    values = np.asarray(as_array(name, array)).astype(np.float64, copy=False)
     if values.size and not (
         np.isfinite(values).all() and values.min() >= low and values.max() <= high
     ):
@@ -96,13 +185,113 @@ def numbers(name: str, array: Any, low: float, high: float) -> Float[np.ndarray,
     return values
 
 
-def require_at_least(name: str, value: int, least: int) -> None:
-    """Raises ValueError, naming `name`, for a value below `least`."""
-    if value < least:
-        raise ValueError(f"{name}: {value} is not allowed; at least {least}")
+def counted(
+    fields: dict[str, Any], weights: Any, low: float = -np.inf, high: float = np.inf
+) -> tuple[dict[str, AnyArray], AnyArray]:
+    """Arrays of one shape and their weights for a state, as JAX's; default weights are 1.
+
+    Outside of `jax.jit` values that count are known to be finite and in [low, high] afterwards.
+
+    Raises:
+        ValueError: naming the field, or `weights`.
+    """
+    for name, value in fields.items():
+        if value is None:
+            raise ValueError(f"{name}: was not asked of readout")
+    arrays = {name: as_array(name, value) for name, value in fields.items()}
+    first, shape = next((name, array.shape) for name, array in arrays.items())
+    weights = np.ones(shape, np.float32) if weights is None else as_array("weights", weights)
+    for name, array in {**arrays, "weights": weights}.items():
+        if array.shape != shape:
+            raise ValueError(f"{name}: shape {array.shape} must be that of {first}, {shape}")
+    if not is_traced(weights, *arrays.values()):
+        chosen = numbers("weights", weights, 0.0, np.inf) > 0
+        for name, array in arrays.items():
+            numbers(name, np.asarray(array)[chosen], low, high)
+    return {name: jnp.asarray(array) for name, array in arrays.items()}, jnp.asarray(weights)
 
 
-def require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def whole_numbers(name: str, array: Any, below: int) -> Int[np.ndarray, "..."]:
+    """The array in int64, once all of it is known to be whole numbers in [0, below).
+
+    Raises:
+        ValueError: naming `name`.
+    """
+    values = np.asarray(as_array(name, array))
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        real = values.astype(np.float64)
+        if not (np.isfinite(real).all() and (real == np.floor(real)).all()):
+            raise ValueError(f"{name}: must be whole numbers in [0, {below})")
+        values = real
+    if values.size and not (values.min() >= 0 and values.max() < below):
+        raise ValueError(f"{name}: must be in [0, {below})")
+    return values.astype(np.int64)
+
+
+def traced_labels(name: str, array: Any) -> AnyArray:
+    """Whole numbers inside `jax.jit`, where their type is all that can be looked at.
+
+    Raises:
+        ValueError: naming `name`, for another type.
+    """
+    array = as_array(name, array)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(f"{name}: {array.dtype} is not allowed inside jax.jit; an integer type is")
+    return jnp.asarray(array)
+
+
+def require_whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """The value as an int, once it is known to be a whole number that is allowed: 2.0 is 2.
+
+    Raises:
+        ValueError: naming `name`.
+    """
+    if is_traced(value):
+        raise ValueError(f"{name}: is traced; make it a static argument of jax.jit")
+    wanted = f"at least {least}" if most is None else f"a whole number in {least}..{most}"
+    number = None
+    if not isinstance(value, bool | np.bool_):
+        try:
+            number = operator.index(value)
+        except Exception:  # of another library: any class
+            real = _number(name, value)
+            number = int(real) if real.is_integer() else None
+    if number is None or number < least or (most is not None and number > most):
+        raise ValueError(f"{name}: {value!r} is not allowed; {wanted}")
+    return number
+
+
+def require_bins(name: str, value: Any) -> int:
+    """`require_whole` of a number of bins."""
+    return require_whole(name, value, 1, MOST_BINS)
+
+
+def require_number(name: str, value: Any) -> float:
+    """The value as a float.
+
+    Raises:
+        ValueError: naming `name`, for what is traced or not a single number.
+    """
+    if is_traced(value):
+        raise ValueError(f"{name}: is traced; make it a static argument of jax.jit")
+    return _number(name, value)
+
+
+def require_level(level: Any) -> float:
+    """A level of confidence, between 0 and 1."""
+    number = require_number("level", level)
+    if not 0 < number < 1:
+        raise ValueError(f"level: {level} is not allowed; between 0 and 1")
+    return number
+
+
+def require_one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raises ValueError, naming `name`, for a value that is not allowed."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: {value!r} is not allowed; allowed: {', '.join(allowed)}")
+
+
+def require_kind(name: str, value: Any, kind: type) -> None:
+    """Raises ValueError, naming `name`, for a value of another class."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: must be {kind.__name__}, not {type(value).__name__}")

@@ -16,7 +16,7 @@ from calibtrain.metrics.arguments import (
     AnyArray,
     Predictions,
     predictions,
-    require_at_least,
+    require_bins,
     require_one_of,
 )
 from calibtrain.metrics.ordered import equal_mass, ordered_rows, running
@@ -29,6 +29,9 @@ def bin_edges(bins: int, precision: Any = np.float32) -> Float[np.ndarray, " bin
 
     So a confidence of i / bins lies on its edge exactly, and the bin is closed there.
     """
+    bins = require_bins("bins", bins)
+    if not jnp.issubdtype(precision, jnp.floating):
+        raise ValueError(f"precision: {precision} is not allowed; a floating point type")
     edges = (np.arange(bins + 1) / bins).astype(precision)
     return edges.astype(np.promote_types(precision, np.float32))
 
@@ -84,7 +87,7 @@ def reliability_table(
 
 def binned(p: Predictions, bins: int, scheme: str) -> Float[AnyArray, "bins 3"]:
     """`reliability_table` of predictions that are known to make sense."""
-    require_at_least("bins", bins, 1)
+    bins = require_bins("bins", bins)
     require_one_of("scheme", scheme, ("width", "mass"))
     if scheme == "mass":
         return equal_mass(running(ordered_rows(p), p.xp), p.xp.arange(bins + 1) / bins, p.xp)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from calibtrain.metrics.arguments import AnyArray, predictions, require_at_least
+from calibtrain.metrics.arguments import AnyArray, predictions, require_bins
 from calibtrain.metrics.calibration import Scheme, binned, table_error
 from calibtrain.metrics.ordered import WEIGHT, equal_mass, ordered_rows, running
 
@@ -71,7 +71,7 @@ def sweep_calibration_error(
             1,000 bins, more bins hardly change the ECE.
         weights: weight of each prediction; default 1.
     """
-    require_at_least("max_bins", max_bins, 1)
+    max_bins = require_bins("max_bins", max_bins)
     p = predictions(confidence, correct, weights)
     limit = min(max_bins, p.confidence.shape[0])
     return sweep_error(ordered_rows(p), limit, p.xp)[0]

@@ -2,10 +2,12 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from calibtrain.metrics.arguments import require_level, require_whole
 from calibtrain.metrics.intervals import Interval, checked_sums, interval_of
 from calibtrain.metrics.resampling import NoisyGaps, absolute_sum, first_scale, within_1
 
@@ -34,7 +36,8 @@ def calibration_error_interval(
     Raises:
         ValueError: for fewer than two documents, or what is not finite.
     """
-    model = _model(checked_sums(tables, resamples, level), resamples, level, seed)
+    resamples, level, seed = _checked_options(resamples, level, seed)
+    model = _model(_checked_tables("tables", tables), resamples, level, seed)
     return within_1(model.interval(level))
 
 
@@ -57,12 +60,11 @@ def calibration_error_difference(
             `calibration_error_interval`.
         second: the same documents, in the same order.
     """
+    resamples, level, seed = _checked_options(resamples, level, seed)
+    first, second = _checked_tables("first", first), _checked_tables("second", second)
     if len(first) != len(second):
         raise ValueError(f"second: has {len(second)} documents, first {len(first)}")
-    models = [
-        _model(checked_sums(tables, resamples, level), resamples, level, seed)
-        for tables in (first, second)
-    ]
+    models = [_model(tables, resamples, level, seed) for tables in (first, second)]
     estimate = models[0].estimate - models[1].estimate
     tail = (1 - level) / 2
     lower, upper = math.inf, -math.inf
@@ -72,6 +74,23 @@ def calibration_error_difference(
         lower, upper = min(lower, estimate - high), max(upper, estimate - low)
     drawn = models[0].errors(1.0) - models[1].errors(1.0)
     return interval_of(estimate, lower, upper, level, "scaled gaps", drawn)
+
+
+def _checked_options(resamples: Any, level: Any, seed: Any) -> tuple[int, float, int]:
+    return (
+        require_whole("resamples", resamples, 2),
+        require_level(level),
+        require_whole("seed", seed, 0),
+    )
+
+
+def _checked_tables(name: str, tables: Any) -> Float[np.ndarray, "documents bins 3"]:
+    tables = checked_sums(name, tables)
+    if tables.ndim != 3 or tables.shape[-1] != 3:
+        raise ValueError(f"{name}: shape {tables.shape} must be [documents, bins, 3]")
+    if not (tables[..., 0] >= 0).all() or not tables[..., 0].any():
+        raise ValueError(f"{name}: weights must not be below 0, or all be 0")
+    return tables
 
 
 def _model(

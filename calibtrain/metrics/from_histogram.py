@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from calibtrain.metrics.arguments import numbers, require_bins, require_kind
 from calibtrain.metrics.calibration import bin_gaps, table_error
 from calibtrain.metrics.debiased import debiased_square, sweep_error
 from calibtrain.metrics.histogram import ConfidenceHistogram
@@ -51,7 +52,9 @@ def histogram_metrics(state: ConfidenceHistogram, *, bins: int = 15) -> dict[str
     Raises:
         ValueError: for an empty state, one that is not finite, or bins that cut cells.
     """
-    rows, table = _rows(state), _width_table(state, bins)
+    rows = _rows(state)
+    table = _width_table(state, bins)
+    bins = len(table)
     total, confidence, correct = rows[:, : CORRECT + 1].sum(0)
     mass = _mass_table(rows, bins)
     sweep, sweep_bins = sweep_error(rows, MAX_SWEEP_BINS)
@@ -98,7 +101,7 @@ def histogram_bounds(state: ConfidenceHistogram, *, bins: int = 15) -> dict[str,
         differ. That of smooth_calibration_error holds at its bandwidth, and so, as the error falls
         with the bandwidth, for the fixed point.
     """
-    rows = _rows(state)
+    rows, bins = _rows(state), require_bins("bins", bins)
     total, right = rows[:, WEIGHT].sum(), rows[:, CORRECT].sum()
     _, sweep_bins = sweep_error(rows, MAX_SWEEP_BINS)
     _, sigma = smooth_error(rows)
@@ -114,17 +117,20 @@ def histogram_bounds(state: ConfidenceHistogram, *, bins: int = 15) -> dict[str,
 
 
 def _rows(state: ConfidenceHistogram) -> Float[np.ndarray, "cells 5"]:
-    rows = state.rows()
-    if not np.isfinite(rows).all():
-        raise ValueError("state: holds what is not finite")
+    require_kind("state", state, ConfidenceHistogram)
+    table = numbers("state", state.table, -np.inf, np.inf)
+    if table.ndim != 2 or table.shape[1] != 5:
+        raise ValueError(f"state: table of shape {table.shape} must be [cells, 5]")
+    rows = ConfidenceHistogram(table).rows()
     if rows[:, WEIGHT].sum() <= 0:
         raise ValueError("state: is empty; at least one prediction is needed")
     return rows
 
 
 def _width_table(state: ConfidenceHistogram, bins: int) -> Float[np.ndarray, "bins 3"]:
-    cells = state.table.shape[0]
-    if bins < 1 or cells % bins:
+    cells = len(state.table)
+    bins = require_bins("bins", bins)
+    if cells % bins:
         raise ValueError(f"bins: {bins} is not allowed; a divisor of the {cells} cells")
     return _rows(state)[:, : CORRECT + 1].reshape(bins, cells // bins, 3).sum(1)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from calibtrain.metrics.arguments import AnyArray, Predictions
+from calibtrain.metrics.arguments import AnyArray, Predictions, counted, require_bins
 from calibtrain.metrics.calibration import bin_edges, bin_index
 from calibtrain.metrics.ordered import columns
 
@@ -50,23 +50,28 @@ class ConfidenceHistogram:
         *,
         cells: int = CELLS,
     ) -> "ConfidenceHistogram":
-        """The state of some predictions. Runs inside `jax.jit`, in float32; checks nothing.
+        """The state of some predictions. Runs inside `jax.jit`, in float32.
 
         Args:
             confidence: probability given to each prediction, in [0, 1].
             correct: 1 where it was right, else 0.
             weights: 1 where a prediction counts; default: all do. The others may hold anything.
             cells: number of cells.
+
+        Raises:
+            ValueError: for shapes that differ, and, outside of `jax.jit`, values that count and
+                are not in [0, 1].
         """
-        c, y = (jnp.asarray(a, jnp.float32).reshape(-1) for a in (confidence, correct))
-        w = jnp.ones_like(c) if weights is None else jnp.asarray(weights, jnp.float32).reshape(-1)
+        cells = require_bins("cells", cells)
+        fields, weights = counted({"confidence": confidence, "correct": correct}, weights, 0.0, 1.0)
+        c, y, w = (a.astype(jnp.float32).reshape(-1) for a in (*fields.values(), weights))
         c, y = jnp.where(w > 0, c, 0.0), jnp.where(w > 0, y, 0.0)
         return cls(fine_table(Predictions(c, y, w, np.float32, jnp), cells))
 
     @classmethod
     def zero(cls, cells: int = CELLS) -> "ConfidenceHistogram":
         """The state of no predictions."""
-        return cls(jnp.zeros((cells, 5), jnp.float32))
+        return cls(jnp.zeros((require_bins("cells", cells), 5), jnp.float32))
 
     def merge(self, other: "ConfidenceHistogram") -> "ConfidenceHistogram":
         """The state of both parts together."""

@@ -7,13 +7,23 @@ was drawn with those sums, so that its cost does not depend on the number of tok
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from calibtrain.metrics.arguments import numbers, predictions, require_at_least, require_one_of
+from calibtrain.metrics import student
+from calibtrain.metrics.arguments import (
+    as_array,
+    numbers,
+    predictions,
+    require_bins,
+    require_level,
+    require_one_of,
+    require_whole,
+    whole_numbers,
+)
 from calibtrain.metrics.calibration import bin_edges
 
 Statistic = Callable[[Float[np.ndarray, "..."]], Float[np.ndarray, "..."]]
@@ -64,7 +74,10 @@ def document_sums(
         documents: the document of each token, in [0, count).
         count: number of documents.
     """
+    count = require_whole("count", count, 0)
     values = numbers("values", values, -np.inf, np.inf)
+    if values.ndim != 2:
+        raise ValueError(f"values: shape {values.shape} must be [tokens, columns]")
     documents = _checked_documents(documents, count, len(values))
     return np.stack([np.bincount(documents, v, count) for v in values.T], axis=-1)
 
@@ -86,7 +99,7 @@ def document_tables(
         count: number of documents.
         bins: number of bins.
     """
-    require_at_least("bins", bins, 1)
+    count, bins = require_whole("count", count, 1), require_bins("bins", bins)
     p = predictions(confidence, correct)
     documents = _checked_documents(documents, count, len(p.confidence))
     index = np.searchsorted(bin_edges(bins, p.precision)[1:-1], p.confidence, side="left")
@@ -96,12 +109,10 @@ def document_tables(
 
 
 def _checked_documents(documents: Any, count: int, tokens: int) -> Int[np.ndarray, " tokens"]:
-    documents = np.asarray(documents)
+    documents = as_array("documents", documents)
     if documents.shape != (tokens,):
         raise ValueError(f"documents: shape {documents.shape} must be that of the tokens, {tokens}")
-    if tokens and not (documents.min() >= 0 and documents.max() < count):
-        raise ValueError(f"documents: must be in [0, {count})")
-    return documents
+    return whole_numbers("documents", documents, count)
 
 
 def resampled_sums(
@@ -157,7 +168,11 @@ def bootstrap(
         ValueError: for fewer than two documents, or what is not finite.
     """
     require_one_of("method", method, ("bca", "expanded bca", "basic", "percentile"))
-    sums = checked_sums(sums, resamples, level)
+    if not callable(statistic):
+        raise ValueError("statistic: must be a function of sums over documents")
+    resamples, level = require_whole("resamples", resamples, 2), require_level(level)
+    seed = require_whole("seed", seed, 0)
+    sums = checked_sums("sums", sums)
     drawn = resampled_sums(sums, resamples=resamples, seed=seed)
     return bootstrap_of(sums, drawn, statistic, level, method)
 
@@ -200,8 +215,11 @@ def bootstrap_difference(
     Both are drawn together, so that what makes a document hard for both falls out. Arguments and
     errors as for `bootstrap`; row i of both is the same document.
     """
+    first, second = checked_sums("first", first), checked_sums("second", second)
     if len(first) != len(second):
         raise ValueError(f"second: has {len(second)} documents, first {len(first)}")
+    if not callable(statistic):
+        raise ValueError("statistic: must be a function of sums over documents")
     shapes = np.shape(first)[1:], np.shape(second)[1:]
     cut = math.prod(shapes[0])
     both = np.concatenate([np.reshape(a, (len(a), -1)) for a in (first, second)], axis=1)
@@ -213,14 +231,12 @@ def bootstrap_difference(
     return bootstrap(both, difference, resamples=resamples, level=level, method=method, seed=seed)
 
 
-def checked_sums(sums: Any, resamples: int, level: float) -> Float[np.ndarray, "documents ..."]:
-    """The sums in float64, once they and the options of an interval are known to make sense."""
-    sums = numbers("sums", sums, -np.inf, np.inf)
-    if len(sums) < 2:
-        raise ValueError(f"sums: of {len(sums)} documents; at least two are needed")
-    require_at_least("resamples", resamples, 2)
-    if not 0 < level < 1:
-        raise ValueError(f"level: {level} is not allowed; between 0 and 1")
+def checked_sums(name: str, sums: Any) -> Float[np.ndarray, "documents ..."]:
+    """The sums in float64, once they are known to be finite and of two documents or more."""
+    sums = numbers(name, sums, -np.inf, np.inf)
+    count = len(sums) if sums.ndim else 0
+    if count < 2:
+        raise ValueError(f"{name}: of {count} documents; at least two are needed")
     return sums
 
 
@@ -288,3 +304,11 @@ def interval_of(
         standard_error=float(figures.std(ddof=1)),
         bias=float(figures.mean()) - estimate,
     )
+
+
+def student_half_width(values: Sequence[float], level: float = 0.95) -> float | None:
+    """Half width of the Student interval of a mean, over seeds; None for a single value."""
+    values, level = numbers("values", values, -np.inf, np.inf).tolist(), require_level(level)
+    if not isinstance(values, list) or any(isinstance(value, list) for value in values):
+        raise ValueError("values: must be a vector, one number per seed")
+    return student.student_half_width(values, level)

@@ -46,7 +46,7 @@ def bootstrap_figures(
     Raises:
         ValueError: for fewer than two documents, or sums that are not finite.
     """
-    sums = checked_sums(sums, resamples, level)
+    sums = checked_sums("sums", sums)
     drawn = resampled_sums(sums, resamples=resamples, seed=seed)
     found = {}
     for name, statistic in statistics.items():

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from calibtrain.metrics.arguments import AnyArray, is_traced, numbers, predictions
+from calibtrain.metrics.arguments import (
+    AnyArray,
+    as_array,
+    counted,
+    is_traced,
+    numbers,
+    predictions,
+    require_kind,
+)
 from calibtrain.metrics.calibration import Scheme, binned
 from calibtrain.readout import TokenStats
 
@@ -113,6 +121,7 @@ def nll(
         ValueError: for a field that was not asked of `readout`, weights of another shape, nothing
             that counts, and, outside of `jax.jit`, what is not finite.
     """
+    require_kind("stats", stats, TokenStats)
     return _mean(weights, nll=stats.nll)
 
 
@@ -124,6 +133,7 @@ def entropy_calibration_error(
     The entropy rate is the mean entropy of the predictive distribution along real text: a
     calibrated model's equals its nll (Braverman et al., ICML 2020).
     """
+    require_kind("stats", stats, TokenStats)
     return abs(_mean(weights, entropy=stats.entropy) - _mean(weights, nll=stats.nll))
 
 
@@ -134,10 +144,14 @@ def multiclass_brier_score(
 
     Reads the fields `nll` and `sum_squares`; errors as for `nll`.
     """
+    require_kind("stats", stats, TokenStats)
     if stats.nll is None:
         raise ValueError("nll: was not asked of readout")
-    exp = jnp.exp if is_traced(stats.nll) else np.exp
-    p_y = _mean(weights, nll=exp(-stats.nll))
+    each = as_array("nll", stats.nll)
+    if is_traced(each):
+        p_y = _mean(weights, nll=jnp.exp(-each))
+    else:  # float32 stays what it is
+        p_y = _mean(weights, nll=np.exp(-np.asarray(each)))
     return 1 - 2 * p_y + _mean(weights, sum_squares=stats.sum_squares)
 
 
@@ -146,10 +160,11 @@ def _mean(weights: Any, **named: Any) -> Any:
     ((name, values),) = named.items()
     if values is None:
         raise ValueError(f"{name}: was not asked of readout")
-    if weights is not None and jnp.shape(weights) != jnp.shape(values):
-        shape = jnp.shape(values)
-        raise ValueError(f"weights: shape {jnp.shape(weights)} must be that of {name}, {shape}")
-    if jnp.size(values) == 0:
+    values = as_array(name, values)
+    weights = None if weights is None else as_array("weights", weights)
+    if weights is not None and weights.shape != values.shape:
+        raise ValueError(f"weights: shape {weights.shape} must be that of {name}, {values.shape}")
+    if values.size == 0:
         raise ValueError(f"{name}: is empty; at least one token is needed")
     if is_traced(values, weights):
         values = jnp.asarray(values, jnp.float32)
@@ -180,9 +195,12 @@ class TokenScores:
         cls, stats: TokenStats, weights: Float[AnyArray, "*tokens"] | None = None
     ) -> "TokenScores":
         """The state of some tokens: fields nll, entropy, sum_squares. Runs inside `jax.jit`."""
-        weights = jnp.ones_like(stats.nll) if weights is None else weights
-        brier = 1 - 2 * jnp.exp(-stats.nll) + stats.sum_squares
-        values = jnp.stack([jnp.ones_like(stats.nll), stats.nll, stats.entropy, brier])
+        require_kind("stats", stats, TokenStats)
+        fields = {name: getattr(stats, name) for name in ("nll", "entropy", "sum_squares")}
+        each, weights = counted(fields, weights)
+        nll = each["nll"]
+        brier = 1 - 2 * jnp.exp(-nll) + each["sum_squares"]
+        values = jnp.stack([jnp.ones_like(nll), nll, each["entropy"], brier])
         values = jnp.where(weights > 0, values * weights, 0.0)
         return cls(values.reshape(4, -1).sum(-1))
 
@@ -201,7 +219,11 @@ def token_scores(state: TokenScores) -> dict[str, float]:
     Raises:
         ValueError: for an empty state.
     """
-    weight, total_nll, entropy, brier = (float(value) for value in state.exact().sums)
+    require_kind("state", state, TokenScores)
+    sums = numbers("state", state.sums, -np.inf, np.inf)
+    if sums.shape != (4,):
+        raise ValueError(f"state: sums of shape {sums.shape} must be four")
+    weight, total_nll, entropy, brier = (float(value) for value in sums)
     if weight <= 0:
         raise ValueError("state: is empty; at least one token is needed")
     return {

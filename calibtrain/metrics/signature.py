@@ -21,6 +21,8 @@ import contextlib
 import dataclasses
 import re
 
+from calibtrain.metrics.arguments import require_kind, require_number, require_whole
+
 _KEYS = {
     "event": "event",
     "confidence": "conf",
@@ -66,6 +68,9 @@ class Signature:
     edges: str = ""
 
     def __post_init__(self) -> None:
+        for name in _KEYS:
+            if name not in ("bins", "temperature"):
+                require_kind(name, getattr(self, name), str)
         for name in ("corpus", "tokenizer"):
             digits = getattr(self, name)[:8]
             if not re.fullmatch("[0-9a-f]{8}", digits):
@@ -75,12 +80,13 @@ class Signature:
             object.__setattr__(self, name, digits)
         if not self.edges:
             object.__setattr__(self, "edges", _EDGES.get(self.scheme, "none"))
-        if self.bins is not None and self.bins < 1:
-            raise ValueError(f"bins: {self.bins} is not allowed; at least 1, or None")
+        if self.bins is not None:
+            object.__setattr__(self, "bins", require_whole("bins", self.bins, 1))
         if not isinstance(self.temperature, str):
-            if not 0 < self.temperature < float("inf"):
+            temperature = require_number("temperature", self.temperature)
+            if not 0 < temperature < float("inf"):
                 raise ValueError(f"temperature: {self.temperature} is not allowed; above 0")
-            object.__setattr__(self, "temperature", float(self.temperature))
+            object.__setattr__(self, "temperature", temperature)
         for name, text in self._texts().items():
             if not _VALUE.fullmatch(text):
                 raise ValueError(f"{name}: {text!r} is not allowed; letters, digits and . _ + -")
@@ -103,6 +109,7 @@ def parse_signature(text: str) -> Signature:
         ValueError: for a key that is missing, unknown, twice there or out of order, or a value that
             is not allowed.
     """
+    require_kind("text", text, str)
     parts = [part.partition(":") for part in text.split("|")]
     keys = [key for key, _, _ in parts]
     if keys != list(_KEYS.values()):
@@ -122,5 +129,7 @@ def parse_signature(text: str) -> Signature:
 
 def differences(one: Signature, other: Signature) -> dict[str, tuple[str, str]]:
     """The keys in which two signatures differ, with both values; none: figures may be compared."""
+    require_kind("one", one, Signature)
+    require_kind("other", other, Signature)
     mine, theirs = one._texts(), other._texts()
     return {_KEYS[n]: (mine[n], theirs[n]) for n in _KEYS if mine[n] != theirs[n]}

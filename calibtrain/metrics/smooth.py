@@ -18,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from calibtrain.metrics.arguments import AnyArray, predictions
+from calibtrain.metrics.arguments import AnyArray, predictions, require_number, require_whole
 from calibtrain.metrics.histogram import CELLS, fine_rows
 from calibtrain.metrics.ordered import BOTH, CONFIDENCE, CORRECT, SQUARE, WEIGHT
 
+MOST_POINTS = 10**6
+"""Points of a curve at most: the grid has 4,801."""
 BISECTIONS = 24
 """Halvings of (0, 1] on the way to the bandwidth: found to 6e-8."""
 
@@ -53,9 +55,15 @@ def smooth_calibration_error(
     rows = fine_rows(p)
     if sigma is None:
         return smooth_error(rows, p.xp)[0]
-    if not 2 / CELLS <= sigma <= 1:
+    return smooth_error_at(rows, _bandwidth(sigma), p.xp)
+
+
+def _bandwidth(sigma: Any) -> float:
+    """A bandwidth that the grid can tell from none."""
+    number = require_number("sigma", sigma)
+    if not 2 / CELLS <= number <= 1:
         raise ValueError(f"sigma: {sigma} is not allowed; in [{2 / CELLS:g}, 1]")
-    return smooth_error_at(rows, sigma, p.xp)
+    return number
 
 
 def smooth_error(rows: Float[AnyArray, "cells 5"], xp: Any = np) -> tuple[Any, Any]:
@@ -110,7 +118,8 @@ def smooth_reliability(
     Args:
         confidence: probability given to the prediction, in [0, 1].
         correct: 1 where the prediction was right, else 0.
-        sigma: bandwidth; default: that of SmoothECE, as the authors' `relplot` draws it.
+        sigma: bandwidth, at least 2 / 4800; default: that of SmoothECE, as the authors'
+            `relplot` draws it.
         points: confidences, spread evenly over [0, 1], at which the curve is given.
         weights: weight of each prediction; default 1.
 
@@ -120,9 +129,11 @@ def smooth_reliability(
     """
     p = predictions(confidence, correct, weights)
     if p.xp is jnp:
-        raise ValueError("smooth_reliability: is read on the host, not inside jax.jit")
+        raise ValueError("confidence: is traced; the curve is read on the host, not inside jax.jit")
+    points = require_whole("points", points, 1, MOST_POINTS)
     rows = fine_rows(p)
-    return smooth_curve(rows, smooth_error(rows)[1] if sigma is None else sigma, points)
+    width = smooth_error(rows)[1] if sigma is None else _bandwidth(sigma)
+    return smooth_curve(rows, width, points)
 
 
 def smooth_curve(

@@ -9,6 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from calibtrain.metrics.arguments import (
+    as_array,
+    counted,
+    is_traced,
+    numbers,
+    require_bins,
+    require_kind,
+    require_number,
+    traced_labels,
+    whole_numbers,
+)
 from calibtrain.metrics.calibration import bin_edges, bin_index, sums_by_bin
 from calibtrain.readout import TokenStats
 
@@ -50,13 +61,22 @@ class TokenMetrics:
             groups: number of groups.
             bins: number of equal-width confidence bins.
         """
+        require_kind("stats", stats, TokenStats)
+        groups, bins = require_bins("groups", groups), require_bins("bins", bins)
+        fields, weights = counted({name: getattr(stats, name) for name in FIELDS}, weights)
+        nll, log_confidence, correct, entropy = (each.reshape(-1) for each in fields.values())
+        group = as_array("group", group)
+        if group.shape != weights.shape:
+            raise ValueError(f"group: shape {group.shape} must be that of nll, {weights.shape}")
+        if is_traced(group):
+            group = traced_labels("group", group)
+        else:
+            group = jnp.asarray(whole_numbers("group", group, groups), jnp.int32)
         weights, group = weights.reshape(-1), group.reshape(-1)
-        confidence = stats.confidence.reshape(-1)
+        confidence = jnp.exp(log_confidence)
         cell = group * bins + bin_index(confidence, bin_edges(bins))
-        table = sums_by_bin(confidence, stats.correct.reshape(-1), cell, groups * bins, weights)
-        values = jnp.stack(
-            [jnp.ones_like(weights), stats.nll.reshape(-1), stats.entropy.reshape(-1)]
-        )
+        table = sums_by_bin(confidence, correct, cell, groups * bins, weights)
+        values = jnp.stack([jnp.ones_like(weights), nll, entropy])
         values = jnp.where(weights > 0, values * weights, 0.0)
         member = jax.nn.one_hot(group, groups, dtype=jnp.float32)
         sums = jnp.matmul(member.T, values.T, precision="highest")
@@ -86,10 +106,28 @@ def token_metrics(
         ece, entropy_rate (nats a token), entropy_bits_per_byte; `reliability`, a row a bin; and
         `frequency_deciles`, a row a group. What an empty bin or group would hold is None.
     """
-    state = state.exact()
+    require_kind("state", state, TokenMetrics)
+    parts: list[Any] = [
+        numbers("state", leaf, -np.inf, np.inf) for leaf in (state.sums, state.table)
+    ]
+    state = TokenMetrics(*parts)
+    groups = len(state.sums) if state.sums.ndim else 0
+    if state.sums.shape != (groups, 3) or state.table.shape[::2] != (groups, 3):
+        raise ValueError(
+            f"state: shapes {state.sums.shape} and {state.table.shape} must be [groups, 3] and "
+            "[groups, bins, 3]"
+        )
+    if not 0 <= require_number("raw_bytes", raw_bytes) < math.inf:
+        raise ValueError(f"raw_bytes: {raw_bytes} is not allowed; at least 0")
+    if vocabulary_entries is not None:
+        vocabulary_entries = numbers("vocabulary_entries", vocabulary_entries, 0.0, np.inf)
+        if vocabulary_entries.shape != (len(state.sums),):
+            raise ValueError(
+                f"vocabulary_entries: shape {vocabulary_entries.shape} must be ({len(state.sums)},)"
+            )
     whole = _reduce(state.sums.sum(0), state.table.sum(0))
     if not whole["tokens"]:
-        raise ValueError("no tokens: the selection is empty")
+        raise ValueError("state: is empty; at least one token is needed")
     per_byte = whole["tokens"] / math.log(2) / raw_bytes if raw_bytes else None
     bins = state.table.shape[1]
     edges = [i / bins for i in range(bins + 1)]

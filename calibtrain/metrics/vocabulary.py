@@ -16,11 +16,16 @@ from jaxtyping import Float, Int
 
 from calibtrain.metrics.arguments import (
     AnyArray,
+    as_array,
+    counted,
     is_traced,
     numbers,
     predictions,
-    require_at_least,
+    require_bins,
     require_one_of,
+    require_whole,
+    traced_labels,
+    whole_numbers,
 )
 from calibtrain.metrics.calibration import Scheme, bin_edges, binned, table_error
 from calibtrain.readout import Functional
@@ -67,6 +72,15 @@ class VocabularyTable:
             bins: number of equal-width bins of probability.
             vocab_size: columns from here on only pad; they must hold no probability.
         """
+        bins = require_bins("bins", bins)
+        logits, labels, weights = _fitting("logits", logits, labels, weights)
+        if vocab_size is not None:
+            vocab_size = require_whole("vocab_size", vocab_size, 1, logits.shape[1])
+        if is_traced(logits, labels, weights):
+            labels = traced_labels("labels", labels)
+        else:
+            counted({"logits": np.asarray(logits).max(-1)}, weights)
+            labels = jnp.asarray(whole_numbers("labels", labels, logits.shape[1]), jnp.int32)
         probability = jax.nn.softmax(jnp.asarray(logits, jnp.float32), axis=-1)
         return cls(class_table(probability[:, :vocab_size], labels, weights, bins))
 
@@ -87,7 +101,9 @@ class VocabularyTable:
         return _full(self._counted(), per)
 
     def _counted(self) -> Float[np.ndarray, "vocab bins 3"]:
-        table = self.exact().table
+        table = numbers("state", self.table, -np.inf, np.inf)
+        if table.ndim != 3 or table.shape[-1] != 3:
+            raise ValueError(f"state: table of shape {table.shape} must be [vocab, bins, 3]")
         if table[..., 0].sum() <= 0:
             raise ValueError("state: is empty; at least one token is needed")
         return table
@@ -182,13 +198,14 @@ def _full(table: Any, per: str) -> Any:
 
 def _table(probabilities: Any, labels: Any, bins: int, weights: Any) -> Any:
     """Per class and bin the sums of weight, probability and correctness."""
-    require_at_least("bins", bins, 1)
-    weights = _checked_shapes(probabilities, labels, weights)
-    vocab = jnp.shape(probabilities)[1]
+    bins = require_bins("bins", bins)
+    probabilities, labels, weights = _fitting("probabilities", probabilities, labels, weights)
+    vocab = probabilities.shape[1]
     if is_traced(probabilities, labels, weights):
+        labels = traced_labels("labels", labels)
         return class_table(jnp.asarray(probabilities, jnp.float32), labels, weights, bins)
     table = np.zeros((3, vocab * bins))
-    edges = bin_edges(bins, np.asarray(probabilities[:1]).dtype)
+    edges = bin_edges(bins, _precision(probabilities))
     for part, label, weight in _blocks(probabilities, labels, weights):
         index = np.searchsorted(edges[1:-1], part, side="left") + np.arange(vocab) * bins
         for row, value in ((0, np.ones_like(part)), (1, part)):
@@ -198,19 +215,28 @@ def _table(probabilities: Any, labels: Any, bins: int, weights: Any) -> Any:
     return np.moveaxis(table.reshape(3, vocab, bins), 0, -1)
 
 
-def _checked_shapes(probabilities: Any, labels: Any, weights: Any) -> Any:
-    shape = jnp.shape(probabilities)
-    if len(shape) != 2 or jnp.shape(labels) != shape[:1]:
-        raise ValueError(
-            f"labels: shape {jnp.shape(labels)} does not fit probabilities of shape {shape}"
-        )
+def _fitting(name: str, rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
+    """Arrays of one row, label and weight per token; default weights are 1."""
+    rows, labels = as_array(name, rows), as_array("labels", labels)
+    shape = rows.shape
+    if len(shape) != 2:
+        raise ValueError(f"{name}: shape {shape} must be [tokens, vocab]")
     if not all(shape):
-        raise ValueError("probabilities: are empty; at least one token and class are needed")
+        raise ValueError(f"{name}: are empty; at least one token and class are needed")
+    if labels.shape != shape[:1]:
+        raise ValueError(f"labels: shape {labels.shape} must be {shape[:1]}, one for each token")
     if weights is None:
-        return np.ones(shape[0], np.float32)
-    if jnp.shape(weights) != shape[:1]:
-        raise ValueError(f"weights: shape {jnp.shape(weights)} must be {shape[:1]}")
-    return weights
+        return rows, labels, np.ones(shape[0], np.float32)
+    weights = as_array("weights", weights)
+    if weights.shape != shape[:1]:
+        raise ValueError(f"weights: shape {weights.shape} must be {shape[:1]}")
+    return rows, labels, weights
+
+
+def _precision(probabilities: Any) -> Any:
+    """The type that edges are rounded to: theirs, or float64 for whole numbers."""
+    dtype = probabilities.dtype
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype(np.float64)
 
 
 def _blocks(probabilities: Any, labels: Any, weights: Any) -> Iterator[tuple[Any, Any, Any]]:
@@ -222,15 +248,14 @@ def _blocks(probabilities: Any, labels: Any, weights: Any) -> Iterator[tuple[Any
     rows = max(1, _HOST_ELEMENTS // vocab)
     for start in range(0, tokens, rows):
         weight = weights[start : start + rows]
-        counted = weight > 0
-        label = np.asarray(labels[start : start + rows])[counted]
-        part = np.asarray(probabilities[start : start + rows])[counted]
+        counts = weight > 0
+        label = np.asarray(labels[start : start + rows])[counts]
+        label = whole_numbers("labels", label, vocab)
+        part = np.asarray(probabilities[start : start + rows])[counts]
         part = numbers("probabilities", part, 0.0, 1.0)
         if len(part) and np.abs(part.sum(-1) - 1).max() > _SUM_TOLERANCE:
             raise ValueError(f"probabilities: must add up to 1, to within {_SUM_TOLERANCE:g}")
-        if len(label) and not (label.min() >= 0 and label.max() < vocab):
-            raise ValueError(f"labels: must be in [0, {vocab})")
-        yield part, label, weight[counted]
+        yield part, label, weight[counts]
 
 
 def top_k_calibration_error(
@@ -248,19 +273,18 @@ def top_k_calibration_error(
     is the ordinary ECE. In a stream, ask `readout` for the functionals `top_k_confidence(k)` and
     `top_k_correct(k)`. Arguments and errors as for `classwise_calibration_error`.
     """
-    weights = _checked_shapes(probabilities, labels, weights)
-    vocab = jnp.shape(probabilities)[1]
-    if not 1 <= k <= vocab:
-        raise ValueError(f"k: {k} is not allowed; in 1..{vocab}")
+    probabilities, labels, weights = _fitting("probabilities", probabilities, labels, weights)
+    k = require_whole("k", k, 1, probabilities.shape[1])
     if is_traced(probabilities, labels, weights):
+        labels = traced_labels("labels", labels)
         top, classes = jax.lax.top_k(jnp.asarray(probabilities, jnp.float32), k)
         among = jnp.any(classes == labels[:, None], axis=-1)
         p = predictions(jnp.minimum(jnp.sum(top, axis=-1), 1.0), among, weights)
     else:
         blocks = [_top_k(k, *block) for block in _blocks(probabilities, labels, weights)]
-        mass, hit, counted = (np.concatenate(column) for column in zip(*blocks, strict=True))
+        mass, hit, weight = (np.concatenate(column) for column in zip(*blocks, strict=True))
         # edges are rounded as the probabilities were
-        p = predictions(mass.astype(np.asarray(probabilities[:1]).dtype), hit, counted)
+        p = predictions(mass.astype(_precision(probabilities)), hit, weight)
     return table_error(binned(p, bins, scheme))
 
 
@@ -272,6 +296,7 @@ def _top_k(k: int, probabilities: Any, labels: Any, weights: Any) -> tuple[Any, 
 
 def top_k_confidence(k: int) -> Functional:
     """For `readout(functionals=...)`: the sum of a token's k largest probabilities."""
+    k = require_whole("k", k, 1)
 
     def functional(logits: jax.Array, labels: jax.Array) -> jax.Array:
         top = jax.nn.logsumexp(jax.lax.top_k(logits, k)[0], axis=-1)
@@ -282,6 +307,7 @@ def top_k_confidence(k: int) -> Functional:
 
 def top_k_correct(k: int) -> Functional:
     """For `readout(functionals=...)`: 1 where the target is among the k most probable, else 0."""
+    k = require_whole("k", k, 1)
 
     def functional(logits: jax.Array, labels: jax.Array) -> jax.Array:
         among = jax.lax.top_k(logits, k)[1] == labels[:, None]

@@ -52,8 +52,18 @@ class Head(Protocol):
     def name(self) -> str:
         """For signatures."""
 
+    def mapped(self) -> Head:
+        """The same head, to be traced under `jax.vmap` over parameters and rows."""
+
     def init(self, key: Array) -> Params:
         """Fresh float32 parameters, of a temperature of 1."""
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The lowest and the highest temperature that it can give to all tokens."""
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """What `init` gave, moved so that all tokens have a temperature within reach."""
 
     def apply(
         self,
@@ -87,7 +97,6 @@ class Head(Protocol):
         """`apply` for one more token of each row; and the cache with it."""
 
 
-_KINDS = {"transformer": Transformer, "lstm": LSTM}
 TEMPERATURE = "temperature"
 """Where a head's parameters are among a network's."""
 ADAPTER = "adapter"
@@ -110,6 +119,12 @@ class Network:
     _graph: Any = dataclasses.field(repr=False)
     head: Head | None = None
     adapter: LowRank | None = None
+
+    def mapped(self) -> Network:
+        """The same network, to be traced under `jax.vmap` over parameters and rows."""
+        head = None if self.head is None else self.head.mapped()
+        graph = _graph_of(self.config, self.vocab_size, mapped=True)
+        return dataclasses.replace(self, _graph=graph, head=head)
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -246,8 +261,11 @@ class Network:
 
 def build(config: ModelConfig, vocab_size: int) -> Network:
     """The network of a configuration for a vocabulary, without a head (`temperature.tempered`)."""
-    module = nnx.eval_shape(lambda: _module(config, vocab_size, nnx.Rngs(0)))
-    return Network(config, vocab_size, nnx.graphdef(module))
+    return Network(config, vocab_size, _graph_of(config, vocab_size))
+
+
+def _graph_of(config: ModelConfig, vocab_size: int, *, mapped: bool = False) -> Any:
+    return nnx.graphdef(nnx.eval_shape(lambda: _module(config, vocab_size, nnx.Rngs(0), mapped)))
 
 
 def compute_dtype(config: ModelConfig) -> jnp.dtype:
@@ -257,8 +275,10 @@ def compute_dtype(config: ModelConfig) -> jnp.dtype:
     return jnp.dtype(config.compute)
 
 
-def _module(config: ModelConfig, vocab_size: int, rngs: nnx.Rngs) -> Any:
-    return _KINDS[config.kind](config, vocab_size, compute_dtype(config), rngs=rngs)
+def _module(config: ModelConfig, vocab_size: int, rngs: nnx.Rngs, mapped: bool = False) -> Any:
+    if config.kind == "lstm":
+        return LSTM(config, vocab_size, compute_dtype(config), rngs=rngs)
+    return Transformer(config, vocab_size, compute_dtype(config), mapped=mapped, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,12 +50,24 @@ class LowRank:
         return jax.tree_util.tree_map_with_path(one, body)
 
     def _kernels(self, body: Params) -> dict[str, Any]:
-        leaves = jax.tree_util.tree_leaves_with_path(body)
         return {
-            _name(path): leaf
-            for path, leaf in leaves
-            if len(path) > 1 and _part(path[-1]) == "kernel" and _part(path[-2]) in self.config.maps
+            _name(path): leaf for path, leaf in _matrices(body) if _map_of(path) in self.config.maps
         }
+
+
+def linear_maps(body: Params) -> tuple[str, ...]:
+    """The names of the linear maps among a model's parameters (or their shapes): each once."""
+    return tuple(dict.fromkeys(_map_of(path) for path, _ in _matrices(body)))
+
+
+def _matrices(body: Params) -> list[tuple[tuple[Any, ...], Any]]:
+    """Path and leaf of every linear map."""
+    leaves = jax.tree_util.tree_leaves_with_path(body)
+    return [(path, leaf) for path, leaf in leaves if len(path) > 1 and _part(path[-1]) == "kernel"]
+
+
+def _map_of(path: tuple[Any, ...]) -> str:
+    return _part(path[-2])
 
 
 def _part(key: Any) -> str:

@@ -8,10 +8,8 @@ block can see are skipped.
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -32,7 +30,13 @@ _CACHED = 2**17
 
 
 def attend(
-    query: Query, key: Key, value: Key, segments: Segments, implementation: str = "plain"
+    query: Query,
+    key: Key,
+    value: Key,
+    segments: Segments,
+    implementation: str = "plain",
+    *,
+    mapped: bool = False,
 ) -> Query:
     """Scaled dot-product attention of each token to those before it in its document.
 
@@ -44,35 +48,21 @@ def attend(
         value: likewise.
         segments: number of the document, within its row, that each token belongs to.
         implementation: one of `IMPLEMENTATIONS`.
+        mapped: whether the call is traced under `jax.vmap`: JAX's rule for cuDNN (to 0.12) then
+            wants a mask of each head; otherwise one serves all heads.
     """
     if implementation == "plain":
         return _plain(query, key, value, segments)
     if implementation == "splash":
         return _splash(query, key, value, segments)
     together = _together(segments)[:, None]
-    if implementation == "cudnn" and _OVER_REPLICAS.get():
+    if implementation == "cudnn" and mapped:
         together = jnp.broadcast_to(together, (len(query), query.shape[2], *together.shape[2:]))
     library: Any = implementation
     # told that it is causal, cuDNN leaves out what lies above the diagonal
     return jax.nn.dot_product_attention(
         query, key, value, mask=together, is_causal=True, implementation=library
     )
-
-
-@contextlib.contextmanager
-def over_replicas() -> Iterator[None]:
-    """Around the tracing of what is mapped over replicas (`jax.vmap`).
-
-    JAX's rule for cuDNN (to 0.12) then wants a mask of each head; otherwise one serves all heads.
-    """
-    before = _OVER_REPLICAS.set(True)
-    try:
-        yield
-    finally:
-        _OVER_REPLICAS.reset(before)
-
-
-_OVER_REPLICAS = contextvars.ContextVar("over_replicas", default=False)
 
 
 def attend_to_cache(

@@ -46,7 +46,8 @@ class KeyValueCache:
 class Attention(nnx.Module):
     """Causal self-attention within a document."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, mapped: bool, rngs: nnx.Rngs):
+        self.mapped = mapped
         self.heads = config.heads
         self.kv_heads = config.kv_heads or config.heads
         self.size = config.size_of_head
@@ -70,7 +71,8 @@ class Attention(nnx.Module):
         chosen: str = self.implementation
         if chosen == "auto":
             chosen = choose(jax.default_backend(), x.dtype, self.size, x.shape[1])
-        return self.out(attend(query, key, value, segments, chosen).reshape(*x.shape[:2], -1))
+        seen = attend(query, key, value, segments, chosen, mapped=self.mapped)
+        return self.out(seen.reshape(*x.shape[:2], -1))
 
     def project(
         self, x: Float[Array, "batch time width"], angles: Float[Array, "2 time size"]
@@ -119,9 +121,9 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
     """x + attention(norm x), then x + mlp(norm x)."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, mapped: bool, rngs: nnx.Rngs):
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.attention = Attention(config, rngs=rngs)
+        self.attention = Attention(config, mapped=mapped, rngs=rngs)
         self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
         self.mlp = FeedForward(config, rngs=rngs)
 
@@ -144,7 +146,22 @@ class Block(nnx.Module):
 class Transformer(nnx.Module):
     """Token ids -> final hidden states; `vocabulary.columns()` turns those into logits."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int, dtype: jnp.dtype, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        dtype: jnp.dtype,
+        *,
+        mapped: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        """Args:
+        config: the architecture.
+        vocab_size: number of vocabulary entries.
+        dtype: that layers compute in.
+        mapped: whether calls are traced under `jax.vmap` (see `attention.attend`).
+        rngs: of the first parameters.
+        """
         self.way, self.remat = config.layers, config.remat
         self.head_size = config.size_of_head
         self.rope_base, self.rope_scaling = config.rope_base, config.rope_scaling
@@ -156,7 +173,9 @@ class Transformer(nnx.Module):
             rngs=rngs,
             scaled=config.embedding_scale,
         )
-        self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
+        self.blocks = nnx.List(
+            [Block(config, mapped=mapped, rngs=rngs) for _ in range(config.depth)]
+        )
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
 
     def __call__(

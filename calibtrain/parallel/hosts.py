@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError, UserError
+from calibtrain.output import rewired
+from calibtrain.parallel import meeting
 from calibtrain.parallel.tpu import has_chips
 
 ADDRESS, COUNT, NUMBER = (
@@ -22,6 +24,8 @@ ADDRESS, COUNT, NUMBER = (
     "CALIBTRAIN_PROCESS",
 )
 """Environment variables for processes that nothing else started: HOST:PORT, how many, which."""
+met = False
+"""Whether this process began to meet others; they wait for what it does at its end."""
 METADATA_SECONDS = 5.0
 """How long a machine with TPUs waits for its metadata server, which answers in milliseconds."""
 
@@ -33,22 +37,25 @@ def start() -> None:
     the metadata server of a TPU VM knows of its slice (`jax.distributed` reads the rest there).
 
     Raises:
-        UserError: for variables that do not fit, or a coordinator that does not answer.
+        UserError: for variables that do not fit.
+        TransientError: when the others did not come.
     """
     arguments = _arguments()
     if arguments is None:
         return
+    global met
+    if met:
+        return
+    met = True
+    meeting.catch_aborts()  # before JAX is imported, to be there until JAX has ended
+    _keep_libraries_off_stdout()
     import jax
 
     if jax.distributed.is_initialized():
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours to handle
-    _keep_libraries_off_stdout()
-    try:
-        jax.distributed.initialize(**arguments)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"the processes of this run did not meet: {error}") from None
+    meeting.join(arguments)
 
 
 def _arguments() -> dict[str, Any] | None:
@@ -58,6 +65,12 @@ def _arguments() -> dict[str, Any] | None:
         missing = [name for name, value in given.items() if not value]
         if missing:
             raise UserError(f"{missing[0]}: is required beside {ADDRESS}, {COUNT} and {NUMBER}")
+        address = given[ADDRESS] or ""
+        if not re.fullmatch(r"\S+:[0-9]{1,5}", address) or int(address.rpartition(":")[2]) > 65535:
+            raise UserError(
+                f"{ADDRESS}={address[:200]}: must be HOST:PORT, an address of process 0 and a free "
+                "port there"
+            )
         try:
             count, number = int(given[COUNT] or ""), int(given[NUMBER] or "")
         except ValueError:
@@ -131,7 +144,7 @@ def _keep_libraries_off_stdout() -> None:
     sys.stdout.flush()
     ours = os.dup(1)
     os.dup2(2, 1)
-    sys.stdout = os.fdopen(ours, "w", encoding="utf-8")
+    sys.stdout = rewired(sys.stdout, ours)
 
 
 def is_primary() -> bool:
@@ -148,6 +161,24 @@ def are_many() -> bool:
     return jax.process_count() > 1
 
 
+@contextmanager
+def losses() -> Iterator[None]:
+    """Where something fails because another process is lost, raise what says so.
+
+    Raises:
+        TransientError: for a collective that failed.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if met and (loss := meeting.lost(error)):
+            raise loss from None
+        raise
+
+
+@losses()
 def agreed(value: int) -> int:
     """The primary's value on every host: what each reads from a shared disk may be stale."""
     if not are_many():
@@ -167,18 +198,24 @@ def together() -> Iterator[None]:
     mine: UserError | None = None
     try:
         yield
+    except TransientError:  # the others are not there to be told
+        raise
     except UserError as error:
         mine = error
-    if are_many():
-        from jax.experimental import multihost_utils
-
-        failed = multihost_utils.process_allgather(np.asarray(mine is not None))
-        if mine is None and np.any(failed):
-            raise UserError("another process of this run failed; what it said tells why")
+    if are_many() and _any(mine is not None) and mine is None:
+        raise UserError("another process of this run failed; what it said tells why")
     if mine is not None:
         raise mine
 
 
+@losses()
+def _any(mine: bool) -> bool:
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))
+
+
+@losses()
 def wait(name: str) -> None:
     """Wait until every process is here."""
     if are_many():

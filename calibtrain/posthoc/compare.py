@@ -14,7 +14,9 @@ import numpy as np
 
 import calibtrain
 from calibtrain.config import HEADS
+from calibtrain.data.named import columns_of
 from calibtrain.errors import UserError
+from calibtrain.evaluation.result import ONE_DOCUMENT
 from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.losses import CrossEntropy
 from calibtrain.posthoc.fit import (
@@ -28,7 +30,6 @@ from calibtrain.posthoc.fit import (
 )
 from calibtrain.posthoc.hidden import Progress, read_text
 from calibtrain.posthoc.scoring import row, score_text, signature_of
-from calibtrain.runs.document import FORMAT
 from calibtrain.runs.records import (
     HEADS_FILE,
     CheckpointRecord,
@@ -38,6 +39,7 @@ from calibtrain.runs.records import (
     HeadTable,
 )
 from calibtrain.storage.disk import make_folder
+from calibtrain.storage.documents import FORMAT
 from calibtrain.temperature import make_head
 from calibtrain.temperature.fit_head import FittedHead, Recipe
 
@@ -47,6 +49,7 @@ def compare_heads(
     *,
     heads: Sequence[str] | None = None,
     corpora: Sequence[str] = (),
+    fields: Sequence[str] = (),
     limit: int | None = None,
     recipe: Recipe | None = None,
     keep: bool = True,
@@ -62,6 +65,7 @@ def compare_heads(
         path: the run folder.
         heads: their kinds; none: all that the model can have.
         corpora: whose test splits are read; none: the run's own.
+        fields: of their texts: one for all that have fields, or one each in order.
         limit: bytes of each text, about; none: all.
         recipe: how heads are fitted, where that is not exact.
         keep: keep hidden states in the cache.
@@ -80,7 +84,8 @@ def compare_heads(
     if len(set(corpora)) < len(corpora):
         twice = next(name for name in corpora if list(corpora).count(name) > 1)
         raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
-    with opened(path, cache) as saved:
+    columns = columns_of(corpora, fields, [""] * len(corpora))  # groups are not read here
+    with opened(path, cache, columns=columns, say=say) as saved:
         require_headless(saved)
         chosen = _kinds(saved, heads)
         names: list[str | None] = list(corpora) or [None]
@@ -104,15 +109,16 @@ def compare_heads(
             checkpoint=CheckpointRecord(**checkpoint_of(saved)),
             corpora=[_on_corpus(saved, name, limit, fitted, keep, progress, say) for name in names],
         )
-        make_folder(saved.run.heads)
-        record.write(saved.run.heads / HEADS_FILE)
+        with saved.writing():
+            make_folder(saved.run.heads)
+            record.write(saved.run.heads / HEADS_FILE)
         return record.document()
 
 
 def _kinds(saved: SavedRun, heads: Sequence[str] | None) -> list[str]:
     if heads is not None:
         for kind in heads:
-            fits(head_settings(kind, {}), saved)
+            fits(head_settings(kind, {}, "--heads"), saved, "--heads")
         return list(dict.fromkeys(heads))
     possible = []
     for kind in HEADS:
@@ -148,6 +154,8 @@ def _on_corpus(
         rows.append(row(kind, scored, plain, about, parameters=count, seconds=head.seconds))
         say(f"{kind}: measured in {time.monotonic() - began:.1f} s")
     provenance = saved.corpus(corpus).provenance
+    notes = saved.notes(corpus) + ([ONE_DOCUMENT] if len(text.documents) == 1 else [])
+    noted: dict[str, Any] = {"notes": notes} if notes else {}
     return HeadTable(
         corpus=provenance.name,
         corpus_hash=provenance.content_hash,
@@ -156,5 +164,6 @@ def _on_corpus(
         documents=len(text.documents),
         limit=limit,
         bins=bins,
+        **noted,
         rows=[HeadRow(**each) for each in rows],
     )

@@ -10,10 +10,11 @@ import numpy as np
 
 import calibtrain
 from calibtrain import losses
-from calibtrain.config import HEADS, TemperatureConfig, config_hash, validate
+from calibtrain.config import HEADS, TemperatureConfig, validate
 from calibtrain.config.temperature import check_fits
+from calibtrain.data.named import Columns
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import SavedRun, opened
+from calibtrain.evaluation.saved_run import SavedRun, checkpoint_facts, opened
 from calibtrain.posthoc.balance import Balanced, share_right
 from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
 from calibtrain.temperature import make_head
@@ -21,7 +22,6 @@ from calibtrain.temperature.bounded import bounded_log_temperature, raw_of
 from calibtrain.temperature.fit_global import fit_global
 from calibtrain.temperature.fit_head import FittedHead, Recipe, TokenLoss, fit_head
 from calibtrain.temperature.saved_head import SavedHead, check_name, require_free, write_head
-from calibtrain.training import checkpoint
 
 LOSSES = ("nll", "selective_smoothing")
 
@@ -32,6 +32,7 @@ def fit_temperature_head(
     *,
     name: str | None = None,
     corpus: str | None = None,
+    field: str | None = None,
     split: str = "validation",
     limit: int | None = None,
     loss: str = "nll",
@@ -52,6 +53,7 @@ def fit_temperature_head(
         kind: of the head, one of `config.HEADS`.
         name: by which it will be known; default: kind, loss and corpus.
         corpus: the text to fit on; none: the run's own.
+        field: of its documents that is read; none: as of the run's own.
         split: of it: train or validation.
         limit: bytes of text, about; none: the whole split.
         loss: one of `LOSSES`.
@@ -76,7 +78,9 @@ def fit_temperature_head(
         )
     config = head_settings(kind, settings or {})
     name = check_name(name or default_name(kind, loss, balanced, corpus))
-    with opened(path, cache) as saved:
+    # groups are not read here: a corpus without the field of the run's own need not have one
+    columns = {corpus: Columns(field, None if corpus is None else "")}
+    with opened(path, cache, columns=columns, writes=True) as saved:
         require_headless(saved)
         fits(config, saved)
         if not replace:
@@ -140,23 +144,25 @@ def check_request(split: str, loss: str = "nll", alpha: float = 0.5) -> None:
         raise UserError(f"--alpha: {alpha} is not allowed; from 0 to 1")
 
 
-def head_settings(kind: str, settings: Mapping[str, Any]) -> TemperatureConfig:
-    """The section of a head.
+def head_settings(
+    kind: str, settings: Mapping[str, Any], option: str = "--head"
+) -> TemperatureConfig:
+    """The section of a head; `option` is what messages call the kind.
 
     Raises:
         UserError: for a kind or settings that there are not.
     """
     if kind not in HEADS:
-        raise UserError(f"--head: {kind!r} is not allowed; allowed: {', '.join(HEADS)}")
-    return validate(HEADS[kind], {"kind": kind, **settings}, f"--head {kind}")
+        raise UserError(f"{option}: {kind!r} is not allowed; allowed: {', '.join(HEADS)}")
+    return validate(HEADS[kind], {"kind": kind, **settings}, f"{option} {kind}")
 
 
-def fits(config: TemperatureConfig, saved: SavedRun) -> None:
+def fits(config: TemperatureConfig, saved: SavedRun, option: str = "--head") -> None:
     """Raise a UserError for a head that a run's model cannot have."""
     try:
         check_fits(config, saved.config.model)
     except ValueError as error:
-        raise UserError(f"--head: {error}") from None
+        raise UserError(f"{option}: {error}") from None
 
 
 def require_headless(saved: SavedRun) -> None:
@@ -201,16 +207,13 @@ def fitted_on(
         "tokens": text.states.tokens,
         "hidden_bytes": text.size,
         "hidden_kept": text.kept,
+        **({"notes": notes} if (notes := saved.notes(corpus)) else {}),
     }
 
 
 def checkpoint_of(saved: SavedRun) -> dict[str, Any]:
     """Which checkpoint a head was fitted to; `saved_run.fitted_head` compares it."""
-    return {
-        "step": saved.step,
-        "config": config_hash(saved.config),
-        "sha256": checkpoint.fingerprint(saved.run.checkpoints, saved.step),
-    }
+    return checkpoint_facts(saved.run, saved.config)
 
 
 def _objective(loss: str, alpha: float, balanced: bool, text: HiddenText) -> TokenLoss:

@@ -17,7 +17,8 @@ from calibtrain.data.store import TokenStore
 from calibtrain.data.windows import EvaluationWindows
 from calibtrain.evaluation.saved_run import SavedRun
 from calibtrain.models import TEMPERATURE, Network, Params, compute_dtype
-from calibtrain.storage.disk import make_folder, prepare_once
+from calibtrain.storage.disk import make_folder
+from calibtrain.storage.prepared import is_whole, prepare_once
 from calibtrain.temperature.frozen import Frozen
 from calibtrain.temperature.states import States
 from calibtrain.training import checkpoint
@@ -77,7 +78,7 @@ def read_text(
     keep: bool = True,
     progress: Progress = lambda done, total: None,
 ) -> HiddenText:
-    """The states of a split of a corpus, from the cache if they are there.
+    """The states of a split of a corpus, from the cache if they are there and whole.
 
     Args:
         saved: a run without a head.
@@ -116,7 +117,7 @@ def read_text(
         (folder / "hidden.json").write_text(json.dumps({"shape": shape, "dtype": dtype.name}))
 
     folder = saved.cache / "hidden" / _key(saved, corpus, split, limit, shape, dtype.name)
-    kept = folder.is_dir() or (keep and size < SHARE * _free(folder))
+    kept = (keep and size < SHARE * _free(folder)) or is_whole(folder)
     hidden: Any = computed
     if kept:
         prepare_once(folder, fill)

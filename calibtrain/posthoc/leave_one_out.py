@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 import calibtrain
+from calibtrain.data.named import Columns
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.posthoc.fit import checkpoint_of, describe_text, fitted_on, require_headless
@@ -38,6 +39,7 @@ def leave_one_group_out(
     path: Path,
     *,
     corpus: str | None = None,
+    columns: Columns | None = None,
     limit: int | None = None,
     recipe: ThermometerRecipe | None = None,
     keep: bool = True,
@@ -49,7 +51,8 @@ def leave_one_group_out(
 
     Args:
         path: the run folder.
-        corpus: with groups (`corpus.group`; kjv has them); none: the run's own.
+        corpus: with groups (of the field `corpus.group`; kjv has them); none: the run's own.
+        columns: the fields of it that are read; none: those of the run's own.
         limit: bytes of each split, about; none: all.
         recipe: of the Thermometers.
         keep: keep hidden states in the cache.
@@ -67,7 +70,7 @@ def leave_one_group_out(
             `fit.fit_temperature_head` does.
     """
     recipe = recipe or ThermometerRecipe()
-    with opened(path, cache) as saved:
+    with opened(path, cache, columns={corpus: columns or Columns()}) as saved:
         require_headless(saved)
         labelled = read_text(saved, corpus, "validation", limit, keep=keep, progress=progress)
         text = read_text(saved, corpus, "test", limit, keep=keep, progress=progress)
@@ -79,7 +82,7 @@ def leave_one_group_out(
             raise UserError(
                 f"--leave-one-group-out: {saved.corpus(corpus).provenance.name} has {len(names)} "
                 f"groups with {LEAST_DOCUMENTS} documents in validation and test; at least 3 are "
-                "needed (corpus.group names the field of a document's group)"
+                "needed (--group names the field of a document's group)"
             )
         groups = []
         for name in names:

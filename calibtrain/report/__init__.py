@@ -45,6 +45,10 @@ def _page(folder: Path) -> str:
         if not run.evaluations and not run.measured:
             raise UserError(_nothing_yet(folder, run.record))
         return page.run_page(run)
+    if (folder / "config.yaml").is_file():
+        raise UserError(
+            f"{folder / 'run.json'}: is missing; the command that made the run writes it again"
+        )
     if not folder.is_dir():
         raise UserError(
             f"{folder} is no folder; a report is made from the folder of a run or study"

@@ -25,10 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from calibtrain.errors import UserError
 from calibtrain.storage.disk import write_whole
-from calibtrain.storage.json_text import parse_json
-
-FORMAT = 1
-"""The format of every file that is written, and the only one that is read."""
+from calibtrain.storage.documents import read_document
 
 
 def _kind(kinds: tuple[type, ...], wanted: str) -> PlainValidator:
@@ -117,6 +114,8 @@ class FileDocument(Document):
     INDENT: ClassVar[int] = 1
     FINITE: ClassVar[bool] = True
     """Whether a number that is not finite may not be written."""
+    REMEDY: ClassVar[str] = "run what wrote it again"
+    """What a user can do about a file that is missing or damaged."""
 
     format: Whole
 
@@ -127,23 +126,7 @@ class FileDocument(Document):
         Raises:
             UserError: it is missing, damaged or of another format.
         """
-        return cls.from_text(path, contents(path))
-
-    @classmethod
-    def from_text(cls, path: Path, text: str) -> Self:
-        """The record that is the whole of a file's text.
-
-        Raises:
-            UserError: it is damaged or of another format.
-        """
-        try:
-            data = parse_json(text)
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}") from None
-        if isinstance(data, dict) and data.get("format") != FORMAT:
-            said = data.get("format")
-            raise UserError(f"{path} has format {said!r}; this version reads format {FORMAT}")
-        return cls.parse(data, str(path))
+        return cls.parse(read_document(path, cls.REMEDY), str(path))
 
     def text(self) -> str:
         """The file's text."""

@@ -206,6 +206,8 @@ class EvaluationRecord(FileDocument):
             made.
     """
 
+    REMEDY: ClassVar[str] = "evaluate again"
+
     version: Text | None = None
     corpus: Text
     split: Text

@@ -221,8 +221,7 @@ def read_study(folder: Path) -> StudyResults:
         UserError: a file is missing or damaged; what an arm left that did not finish may be.
     """
     path = folder / STUDY_FILE
-    text = contents(path)
-    record = StudyRecord.from_text(path, text)
+    record, text = StudyRecord.read(path), contents(path)
     arms = tuple(_read_arm(folder, arm) for arm in record.arms)
     named = dict.fromkeys(name for arm in arms for name in arm.evaluations)
     events = {name: arm.scored[name].event for arm in arms for name in arm.scored}

@@ -7,43 +7,24 @@ later taken for whole. In a bucket, an object is written whole by itself.
 import errno
 import fcntl
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from calibtrain.errors import UserError
-from calibtrain.storage.places import in_bucket, put, reached
+from calibtrain.storage.places import in_bucket, place, put, reached
 
 
 def cache_directory() -> Path:
-    """Where prepared data is kept: `$CALIBTRAIN_CACHE`, or `~/.cache/calibtrain`."""
-    return Path(os.environ.get("CALIBTRAIN_CACHE") or Path.home() / ".cache" / "calibtrain")
-
-
-def prepare_once(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Return `folder`, made by `fill(temporary_folder)` if it is not there yet.
+    """Where prepared data is kept: `$CALIBTRAIN_CACHE`, or `~/.cache/calibtrain`.
 
     Raises:
-        UserError: when the disk is full or may not be written.
+        UserError: for a bucket, and without a home folder.
     """
-    if folder.is_dir():
-        return folder
-    make_folder(folder.parent)
-    with disk_errors(folder), locked(folder.with_name(f".{folder.name}.lock")):
-        if folder.is_dir():  # another process was faster
-            return folder
-        for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.tmp-", dir=folder.parent))
-        try:
-            fill(temporary)
-            temporary.chmod(0o755)
-            temporary.rename(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    folder = place(os.environ.get("CALIBTRAIN_CACHE") or "~/.cache/calibtrain")
+    if in_bucket(folder):
+        raise UserError(f"CALIBTRAIN_CACHE: {folder}: must be a folder of a disk, not of a bucket")
     return folder
 
 
@@ -87,6 +68,34 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+_ELSEWHERE = (
+    "choose another place (--run for runs, the environment variable CALIBTRAIN_CACHE for prepared "
+    "data)"
+)
+_FREE = f"free some space, or {_ELSEWHERE}"
+_ALLOW = f"change who may write there, or {_ELSEWHERE}"
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", _FREE),
+    errno.EDQUOT: ("the disk quota is used up", _FREE),
+    errno.EROFS: ("the disk is read-only", _ELSEWHERE),
+    errno.EACCES: ("it may not be written", _ALLOW),
+    errno.EPERM: ("it may not be written", _ALLOW),
+    errno.EFBIG: (
+        "the file would be larger than the system allows",
+        f"raise that limit (ulimit -f), or {_ELSEWHERE}",
+    ),
+    errno.EMFILE: ("too many files are open", "raise that limit (ulimit -n), and start again"),
+    errno.ENFILE: ("too many files are open on this machine", "close some, and start again"),
+    errno.EIO: ("the disk fails", f"check it, or {_ELSEWHERE}"),
+    errno.ENOTDIR: ("a file is in the way", _ELSEWHERE),
+    errno.EEXIST: ("a file is in the way", _ELSEWHERE),
+    errno.EISDIR: ("a folder is in the way", _ELSEWHERE),
+    errno.ENOTEMPTY: ("a folder is in the way", _ELSEWHERE),
+    errno.EINVAL: ("such a name is not allowed there", _ELSEWHERE),
+    errno.ENAMETOOLONG: ("the name is too long", _ELSEWHERE),
+}
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full, read-only or forbidden disk into one line that says what to do."""
@@ -97,23 +106,34 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EROFS: "the disk is read-only",
-            errno.EACCES: "it may not be written",
-            errno.EPERM: "it may not be written",
-            errno.EFBIG: "the file would be larger than the system allows",
-            errno.ENOTDIR: "a file is in the way",
-            errno.EEXIST: "a file is in the way",
-            errno.EISDIR: "a folder is in the way",
-            errno.ENOTEMPTY: "a folder is in the way",
-            errno.EINVAL: "such a name is not allowed there",
-            errno.ENAMETOOLONG: "the name is too long",
-        }
-        if error.errno not in reasons:
+        if error.errno not in _REASONS:
             raise
-        raise UserError(
-            f"{path}: cannot write: {reasons[error.errno]}; free some space, or choose another "
-            "place (--run for runs, the environment variable CALIBTRAIN_CACHE for prepared data)"
-        ) from error
+        reason, advice = _REASONS[error.errno]
+        raise UserError(f"{path}: cannot write: {reason}; {advice}") from error
+
+
+def disk_error_in(error: Exception) -> Exception:
+    """The OSError inside what Orbax, TensorStore or safetensors raise; else the error itself."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno is not None:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    text = str(error)
+    if number := re.search(r"\(os error (\d+)\)|\[OS error (\d+)", text):
+        code = int(number[1] or number[2])
+        return OSError(code, os.strerror(code))
+    # TensorStore says it in the system's words
+    for code in _REASONS:
+        if os.strerror(code) in text or errno.errorcode[code] in text:
+            return OSError(code, os.strerror(code))
+    return error
+
+
+def is_read_only(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that a place may be read and not written."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+        error = error.__cause__
+    return False

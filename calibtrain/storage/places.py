@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from calibtrain.errors import UserError
+from calibtrain.errors import UserError, quoted
 
 _BUCKET = "gs://"
 
@@ -22,15 +22,20 @@ _BUCKET = "gs://"
 def place(path: str | Path) -> Path:
     """The place that a user names.
 
+    A text that begins with ~ is below a home folder, as in a shell; `./~` is a folder of that name.
+    A `Path` is a place already and is returned as it is.
+
     Raises:
-        UserError: for a bucket without a path in it, or with wildcards; or without the package
-            that reaches it.
+        UserError: for an empty text, and for a home folder that is not known; for a bucket without
+            a path in it, or with wildcards; or without the package that reaches it.
     """
     text = str(path)
+    if isinstance(path, str) and (not text.strip() or "\0" in text):
+        raise UserError(f"{quoted(text)} names no file or folder; give a path")
     if text.startswith("gs:/") and not text.startswith(_BUCKET):
         text = _BUCKET + text.removeprefix("gs:/")  # pathlib folds two slashes into one
     if not text.startswith(_BUCKET):
-        return Path(path)
+        return _below_home(path) if isinstance(path, str) else path
     bucket, _, inside = text.removeprefix(_BUCKET).strip("/").partition("/")
     if not bucket or not inside or any(character in "*?[]#" for character in text):
         raise UserError(
@@ -41,6 +46,20 @@ def place(path: str | Path) -> Path:
 
     found: Any = epath.Path(f"{_BUCKET}{bucket}/{inside}")
     return found
+
+
+def _below_home(text: str) -> Path:
+    path = Path(text)
+    if not path.parts[:1] or not path.parts[0].startswith("~"):
+        return path
+    if not text.startswith("~"):  # ./~/x, which `Path` writes as ~/x
+        return Path(os.path.abspath(text))
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{text}: there is no home folder for {path.parts[0]}; write the path out"
+        ) from None
 
 
 def in_bucket(path: Path) -> bool:

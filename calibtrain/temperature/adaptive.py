@@ -18,8 +18,8 @@ from calibtrain.config import ModelConfig
 from calibtrain.models import Params
 from calibtrain.models.layers import rotary_angles, rotary_angles_at, rotary_frequencies
 from calibtrain.models.transformer import Block
-from calibtrain.temperature.bounded import bounded_log_temperature, features
-from calibtrain.temperature.pointwise import to_number, zero_map
+from calibtrain.temperature.bounded import bounded_log_temperature, features, raw_of
+from calibtrain.temperature.pointwise import moved, to_number, zero_map
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
@@ -48,16 +48,22 @@ class Adaptive:
     Attributes:
         model: of the decoder layer: its width, heads and kinds of parts.
         limit: of temperatures.
+        mapped: whether calls are traced under `jax.vmap` (see `models.attention.attend`).
     """
 
     model: ModelConfig
     limit: float
+    mapped: bool = False
 
     def init(self, key: Array) -> Params:
         """See `LogTemperature`."""
-        block = Block(self.model, rngs=nnx.Rngs(key))
+        block = Block(self.model, mapped=self.mapped, rngs=nnx.Rngs(key))
         layer = nnx.to_pure_dict(nnx.state(block, nnx.Param))
         return {"layer": layer, "out": zero_map(self.model.width)}
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `LogTemperature`."""
+        return {**params, "out": moved(params["out"], raw_of(temperature, self.limit))}
 
     def apply(
         self,
@@ -94,7 +100,7 @@ class Adaptive:
         return self._read(params, x), LayerCache(cache.position + active, keys, values)
 
     def _with(self, params: Params) -> Any:
-        block = nnx.eval_shape(lambda: Block(self.model, rngs=nnx.Rngs(0)))
+        block = nnx.eval_shape(lambda: Block(self.model, mapped=self.mapped, rngs=nnx.Rngs(0)))
         return nnx.merge(nnx.graphdef(block), nnx.State(params["layer"]))
 
     def _frequencies(self, layer: Any) -> Float[Array, " half"]:

@@ -20,7 +20,13 @@ from jax import Array
 
 from calibtrain.readout import readout
 from calibtrain.temperature.frozen import Frozen
-from calibtrain.temperature.scalar import HIGHEST, LOWEST, FittedTemperature, fit_temperature
+from calibtrain.temperature.scalar import (
+    HIGHEST,
+    LOWEST,
+    FittedTemperature,
+    NotFiniteError,
+    fit_temperature,
+)
 from calibtrain.temperature.states import States
 
 if TYPE_CHECKING:  # benchmarks run without it
@@ -60,7 +66,7 @@ def fit_global(
         highest: likewise.
 
     Raises:
-        ValueError: where the nll is not finite.
+        NotFiniteError: where the nll is not finite.
     """
     score = _compiled(frozen)
     low, high = -math.log(highest), -math.log(lowest)
@@ -79,7 +85,7 @@ def fit_global(
     while len(tried) < MOST_PASSES:
         found = _means(score, states.tokens_by_themselves(AT_ONCE), u, plain=not tried)
         if not all(map(math.isfinite, (found.nll, found.entropy))):
-            raise ValueError(f"the nll is {found.nll}, the entropy {found.entropy}")
+            raise NotFiniteError(f"the nll is {found.nll}, the entropy {found.entropy}")
         tried[u] = found
         after = _within(u + _newton(found), low, high)
         if after in tried or _gain(found) < CLOSE:

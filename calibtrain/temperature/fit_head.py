@@ -1,5 +1,6 @@
 """A head of any kind fitted to a frozen model's states: AdamW, a cosine, an early stop.
 
+It starts from the best temperature for all tokens, and what does not make that better is not kept.
 A step reads some rows of the text and the logits of at most so many of their tokens. For a head
 that gives temperatures nothing is sent back through the logits: a token's loss is a function of its
 own log T, whose derivative is a number (of the nll it is H - nll), and the compiler drops the
@@ -9,6 +10,7 @@ products that only the frozen parts would need.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,9 +23,13 @@ from jax import Array
 
 from calibtrain.models import Head, Params
 from calibtrain.readout import TokenStats, additive_loss
+from calibtrain.temperature.bounded import bounded_log_temperature
 from calibtrain.temperature.descent import adamw, make_step
+from calibtrain.temperature.fit_global import fit_global
 from calibtrain.temperature.frozen import Frozen, at_tokens, mean_over
+from calibtrain.temperature.pointwise import Global, Pointwise
 from calibtrain.temperature.states import Block, States
+from calibtrain.temperature.token_head import TokenHead
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Float, Int
@@ -115,15 +121,21 @@ def fit_head(
         states: of the text.
         loss: what is minimised.
         recipe: how.
-        proper: whether the loss is the nll, each token weighing the same: then what would raise
-            it on the text is not kept.
+        proper: whether the loss is the nll, each token weighing the same: then the temperature
+            to start from is exact; else it is fitted by gradients, too.
         progress: told steps taken, and of how many.
     """
     began = time.monotonic()
     recipe = recipe or Recipe()
-    start = jax.jit(head.init)(jax.random.key(recipe.seed))
-    training, held = hold_out(states, recipe)
     score = frozen.scorer(head, tuple(dict.fromkeys(("nll", *loss.fields))))
+    fresh = jax.jit(head.init)(jax.random.key(recipe.seed))
+    if proper:
+        start, before, at_start = _from_exact(head, fresh, frozen, states, score)
+    else:
+        start = _from_gradients(head, fresh, frozen, states, loss, recipe, progress)
+        before = mean_over(frozen.scorer(None, ("nll",)), None, states)
+        at_start = mean_over(score, start, states, loss.per_token)
+    training, held = hold_out(states, recipe)
     rows = None if held is None else _some(held, 2**15, recipe.seed)
 
     def of_held_out(params: Params) -> float:
@@ -147,12 +159,49 @@ def fit_head(
                 break
     if held is None:
         best = carry[0]
-    before = mean_over(frozen.scorer(None, ("nll",)), None, states)
-    after = mean_over(score, best, states)
-    if proper and not after < before:
-        best, after = start, before
+    at_end = mean_over(score, best, states, loss.per_token)
+    if not at_end < at_start:
+        best, at_end = start, at_start
+    after = at_end if proper else mean_over(score, best, states)
     held_out = 0 if held is None or rows is None else int(held.counted[rows].sum())
     return FittedHead(best, before, after, taken, held_out, time.monotonic() - began)
+
+
+def _from_exact(
+    head: Head, fresh: Params, frozen: Frozen, states: States, score: Any
+) -> tuple[Params, float, float]:
+    """Parameters of the temperature with the lowest nll; the nll without them, and with them."""
+    lowest, highest = head.reach
+    found = fit_global(frozen, states, lowest=lowest, highest=highest)
+    if found.temperature == 1.0:
+        return fresh, found.nll_before, found.nll_before
+    start = head.at(fresh, found.temperature)
+    nll = mean_over(score, start, states)
+    # to rounding the same, except where the head does not quite give that temperature
+    same = math.isclose(nll, found.nll_after, rel_tol=1e-6)
+    nll = found.nll_after if same else nll
+    if not nll < found.nll_before:
+        return fresh, found.nll_before, found.nll_before
+    return start, found.nll_before, nll
+
+
+def _from_gradients(
+    head: Head,
+    fresh: Params,
+    frozen: Frozen,
+    states: States,
+    loss: TokenLoss,
+    recipe: Recipe,
+    progress: Callable[[int, int], None],
+) -> Params:
+    """Parameters of the temperature that a global head finds for a loss, in as many steps."""
+    if head.name == "global":
+        return fresh
+    limit = head.reach[1]
+    alone = TokenHead("global", Pointwise(Global(limit)))
+    own = dataclasses.replace(recipe, learning_rate=None)
+    found = fit_head(alone, frozen, states, loss, own, proper=False, progress=progress)
+    return head.at(fresh, math.exp(float(bounded_log_temperature(found.params["raw"], limit))))
 
 
 def make_optimizer(kind: str, recipe: Recipe) -> optax.GradientTransformation:

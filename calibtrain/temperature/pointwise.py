@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from calibtrain.models import Params
-from calibtrain.temperature.bounded import bounded_log_temperature, features
+from calibtrain.temperature.bounded import bounded_log_temperature, features, raw_of
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
@@ -29,6 +29,10 @@ class Global:
     def init(self, key: Array) -> Params:
         """See `LogTemperature`."""
         return {"raw": jnp.zeros((), jnp.float32)}
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `LogTemperature`."""
+        return {"raw": jnp.float32(raw_of(temperature, self.limit))}
 
     def of(self, params: Params, hidden: Float[Array, "*tokens width"]) -> Float[Array, "*tokens"]:
         """log T of each token."""
@@ -51,6 +55,10 @@ class Linear:
     def init(self, key: Array) -> Params:
         """See `LogTemperature`."""
         return zero_map(self.width)
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `LogTemperature`."""
+        return moved(params, raw_of(temperature, self.limit))
 
     def of(self, params: Params, hidden: Float[Array, "*tokens width"]) -> Float[Array, "*tokens"]:
         """log T of each token."""
@@ -80,6 +88,10 @@ class MLP:
             "out": zero_map(self.hidden),
         }
 
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `LogTemperature`."""
+        return {**params, "out": moved(params["out"], raw_of(temperature, self.limit))}
+
     def of(self, params: Params, hidden: Float[Array, "*tokens width"]) -> Float[Array, "*tokens"]:
         """log T of each token."""
         inner = jax.nn.gelu(features(hidden) @ params["kernel"] + params["bias"])
@@ -99,6 +111,15 @@ class Pointwise:
     def init(self, key: Array) -> Params:
         """See `LogTemperature`."""
         return self.function.init(key)
+
+    @property
+    def limit(self) -> float:
+        """See `LogTemperature`."""
+        return self.function.limit
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `LogTemperature`."""
+        return self.function.at(params, temperature)
 
     def apply(
         self,
@@ -126,6 +147,11 @@ class Pointwise:
 def zero_map(width: int) -> Params:
     """Parameters of a linear map to a number that is 0 of everything."""
     return {"kernel": jnp.zeros((width, 1), jnp.float32), "bias": jnp.zeros((), jnp.float32)}
+
+
+def moved(params: Params, value: float) -> Params:
+    """Parameters from `zero_map`, moved so that the map is a number of everything."""
+    return {**params, "bias": jnp.float32(value)}
 
 
 def to_number(params: Params, x: Float[Array, "*tokens width"]) -> Float[Array, "*tokens"]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from calibtrain.models import Params
-from calibtrain.temperature.bounded import bounded_log_temperature
+from calibtrain.temperature.bounded import bounded_log_temperature, raw_of
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
@@ -37,6 +37,10 @@ class Position:
     def init(self, key: Array) -> Params:
         """See `LogTemperature`."""
         return {"raw": jnp.zeros((KNOTS,), jnp.float32)}
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `LogTemperature`."""
+        return {"raw": jnp.full((KNOTS,), raw_of(temperature, self.limit), jnp.float32)}
 
     def apply(
         self,

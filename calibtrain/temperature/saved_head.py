@@ -24,6 +24,17 @@ from calibtrain.storage.json_text import parse_json
 from calibtrain.storage.places import reached
 
 ABOUT, PARAMETERS = "head.json", "parameters.npz"
+_NUMBER = (int, float)
+_KEYS: dict[str, Any] = {
+    "parameters": int,
+    "parameters_sha256": str,
+    "fitted_on": dict,
+    "checkpoint": dict,
+    "nll_before": _NUMBER,
+    "nll_after": _NUMBER,
+    "seconds": _NUMBER,
+}
+"""What head.json says at least, and of which kind that is."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._+-]{0,59}")
 
 
@@ -138,7 +149,7 @@ def read_head(folder: Path, name: str) -> SavedHead:
     with reached(folder):
         there = bool(_NAME.fullmatch(name)) and path.is_file()
     if not there:
-        found = ", ".join(head.name for head in list_heads(folder)) or "none yet"
+        found = ", ".join(head_names(folder)) or "none yet"
         raise UserError(
             f"--temperature: {name!r} is no head fitted to this run; there are: {found} "
             "(calibtrain temperature fit)"
@@ -148,9 +159,28 @@ def read_head(folder: Path, name: str) -> SavedHead:
         config: Any = validate(HEADS[about["temperature"]["kind"]], about["temperature"])
         if about["format"] != 1 or about["name"] != name:
             raise ValueError("it is no head of that name")
+        for key, kind in _KEYS.items():
+            if not isinstance(about[key], kind):
+                raise ValueError(f"{key} is {about[key]!r:.40}")
+        for key in ("corpus", "split"):
+            if not isinstance(about["fitted_on"][key], str):
+                raise ValueError(f"fitted_on.{key} is {about['fitted_on'][key]!r:.40}")
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(f"{path}: is damaged ({error}); remove {path.parent}, fit again") from None
     return SavedHead(name, config, about, path.parent)
+
+
+def head_names(folder: Path) -> list[str]:
+    """The names of a run's heads that were written to their end."""
+    with reached(folder):
+        return sorted(path.parent.name for path in folder.glob(f"*/{ABOUT}"))
+
+
+def unfinished_names(folder: Path) -> list[str]:
+    """The names of heads of which there are parameters, and nothing that says what they are."""
+    with reached(folder):
+        found = {path.parent.name for path in folder.glob(f"*/{PARAMETERS}")}
+    return sorted(found - set(head_names(folder)))
 
 
 def list_heads(folder: Path) -> list[SavedHead]:
@@ -159,9 +189,7 @@ def list_heads(folder: Path) -> list[SavedHead]:
     Raises:
         UserError: for one that is damaged.
     """
-    with reached(folder):
-        names = sorted(path.parent.name for path in folder.glob(f"*/{ABOUT}"))
-    return [read_head(folder, name) for name in names]
+    return [read_head(folder, name) for name in head_names(folder)]
 
 
 def _flat(tree: Any) -> dict[str, Any]:

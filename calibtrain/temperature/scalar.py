@@ -22,6 +22,10 @@ Likelihood = Callable[[float], tuple[float, float]]
 """Temperature -> (mean nll, mean entropy), in nats, over the text that is fitted to."""
 
 
+class NotFiniteError(ValueError):
+    """What a temperature is to be fitted to is infinite or no number."""
+
+
 @dataclasses.dataclass(frozen=True)
 class FittedTemperature:
     """The temperature of the lowest nll.
@@ -46,7 +50,7 @@ def fit_temperature(likelihood: Likelihood) -> FittedTemperature:
         likelihood: evaluated at about ten temperatures.
 
     Raises:
-        ValueError: where it returns what is not finite.
+        NotFiniteError: where it returns what is not finite.
     """
     from scipy.optimize import brentq
 
@@ -56,7 +60,7 @@ def fit_temperature(likelihood: Likelihood) -> FittedTemperature:
         if log_temperature not in seen:
             seen[log_temperature] = likelihood(math.exp(log_temperature))
             if not all(map(math.isfinite, seen[log_temperature])):
-                raise ValueError(f"likelihood: {seen[log_temperature]} is not finite")
+                raise NotFiniteError(f"likelihood: {seen[log_temperature]} is not finite")
         return seen[log_temperature]
 
     def slope(log_temperature: float) -> float:

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from calibtrain.models import Params
-from calibtrain.temperature.bounded import bounded_log_temperature, features
-from calibtrain.temperature.pointwise import to_number, zero_map
+from calibtrain.temperature.bounded import bounded_log_temperature, features, raw_of
+from calibtrain.temperature.pointwise import moved, to_number, zero_map
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
@@ -58,6 +58,13 @@ class Thermometer:
             },
             "out": zero_map(BRANCHES),
         }
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `LogTemperature`."""
+        log_inverse = raw_of(1 / temperature, self.limit)
+        log_inverse = max(_log_softplus(_LEAST), min(_log_softplus(_MOST), log_inverse))
+        f = math.log1p(math.expm1(math.expm1(log_inverse)) / _SHARE)  # the inverse of that
+        return {**params, "out": moved(params["out"], f)}
 
     def apply(
         self,
@@ -127,3 +134,8 @@ class Thermometer:
         """
         inverse = self.inverse(params, hidden)
         return -jnp.log(jnp.sum(inverse * weights) / jnp.sum(weights))
+
+
+def _log_softplus(f: float) -> float:
+    """log softplus(f + log(e - 1))."""
+    return math.log1p(math.log1p(_SHARE * math.expm1(f)))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from calibtrain.models import Params
+from calibtrain.temperature.adaptive import Adaptive
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
@@ -19,6 +20,13 @@ class LogTemperature(Protocol):
 
     def init(self, key: Array) -> Params:
         """Fresh float32 parameters."""
+
+    @property
+    def limit(self) -> float:
+        """Temperatures lie between 1 / limit and limit."""
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """Fresh parameters, moved so that every token has a temperature; the nearest in reach."""
 
     def apply(
         self,
@@ -53,9 +61,24 @@ class TokenHead:
     name: str
     source: LogTemperature
 
+    def mapped(self) -> TokenHead:
+        """See `models.Head`."""
+        if not isinstance(self.source, Adaptive):  # the only one that attends
+            return self
+        return dataclasses.replace(self, source=dataclasses.replace(self.source, mapped=True))
+
     def init(self, key: Array) -> Params:
         """See `models.Head`."""
         return self.source.init(key)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """See `models.Head`."""
+        return 1 / self.source.limit, self.source.limit
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `models.Head`."""
+        return self.source.at(params, temperature)
 
     def apply(
         self,

@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
 
 
+REACH = 10.0
+"""Of the one temperature that it starts from; as far as a global one goes by default."""
+
+
 @dataclasses.dataclass(frozen=True)
 class VectorHead:
     """See `models.Head`.
@@ -30,12 +34,25 @@ class VectorHead:
     vocab_size: int
     name: str = "vector"
 
+    def mapped(self) -> VectorHead:
+        """See `models.Head`."""
+        return self
+
     def init(self, key: Array) -> Params:
         """See `models.Head`."""
         return {
             "scale": jnp.ones((self.vocab_size,), jnp.float32),
             "bias": jnp.zeros((self.vocab_size,), jnp.float32),
         }
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """See `models.Head`."""
+        return 1 / REACH, REACH
+
+    def at(self, params: Params, temperature: float) -> Params:
+        """See `models.Head`."""
+        return {**params, "scale": jnp.full_like(params["scale"], 1 / temperature)}
 
     def apply(
         self,

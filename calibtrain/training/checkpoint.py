@@ -1,9 +1,9 @@
-"""Checkpoints: a state and what it belongs to, in Orbax folders. The only module that knows Orbax.
+"""Checkpoints: a state and what it belongs to, a folder a step.
 
-A state is saved as a flat mapping from path to array, so that neither Orbax's nor Optax's ideas of
-containers can come between two versions. Orbax writes under a temporary name and renames (in a
-bucket, it does not); then the checksums of its files are written beside them, and a folder without
-those counts as unfinished.
+A state is saved as a flat mapping from path to array (see `array_store`), so that neither Orbax's
+nor Optax's ideas of containers can come between two versions. Orbax writes under a temporary name
+and renames (in a bucket, it does not); then every array is read back, and the checksums of the
+files are written beside them: a folder without those counts as unfinished.
 """
 
 import dataclasses
@@ -12,7 +12,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,13 +23,21 @@ import numpy as np
 from calibtrain.errors import UserError
 from calibtrain.parallel import hosts
 from calibtrain.storage.checksums import checksums
-from calibtrain.storage.disk import disk_errors, make_folder, write_whole
+from calibtrain.storage.disk import disk_error_in, disk_errors, make_folder, write_whole
 from calibtrain.storage.json_text import parse_json
 from calibtrain.storage.places import absolute, files, in_bucket, reached, remove_tree
+from calibtrain.training.array_store import (
+    read_about,
+    read_arrays,
+    require_readable,
+    write_arrays,
+)
 
 Tree = TypeVar("Tree")
 
 CHECKSUMS = "checksums.json"
+MOST_STEPS = 2**31 - 1
+"""Steps of a run: a state counts them in 32 bits."""
 _STEP = r"0|[1-9][0-9]*"  # 0: of what was imported
 
 
@@ -58,7 +67,7 @@ class Identity:
 
 def read_identity(folder: Path, step: int) -> Identity:
     """What a whole checkpoint belongs to."""
-    found = _metadata(absolute(folder) / str(step))
+    found = read_about(absolute(folder) / str(step))
     return Identity(found.get("config", ""), found.get("tokenizer", ""), found.get("corpus"))
 
 
@@ -69,21 +78,30 @@ def fingerprint(folder: Path, step: int) -> str:
 
 
 def steps_saved(folder: Path) -> list[int]:
-    """Steps of the whole checkpoints in a folder, ascending."""
+    """Steps of the whole checkpoints in a folder, ascending.
+
+    Raises:
+        UserError: for a folder whose name is a number that no run counts up to.
+    """
     with reached(folder):
         whole = [path.parent.name for path in folder.glob(f"*/{CHECKSUMS}")]
-    return sorted(int(name) for name in whole if re.fullmatch(_STEP, name))
+    steps = sorted(int(name) for name in whole if re.fullmatch(_STEP, name))
+    if steps and steps[-1] > MOST_STEPS:
+        raise UserError(
+            f"{folder / str(steps[-1])}: is named as the checkpoint of a step, and a run has at "
+            f"most {MOST_STEPS:,}; give that folder its own name back, or remove it"
+        )
+    return steps
 
 
 def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
-    """Save a state, unless it is there.
+    """Save a state, unless it is there; what was written is read back before it counts as whole.
 
     Raises:
-        UserError: when the disk is full or may not be written.
+        UserError: when the disk is full or may not be written, or what was written cannot be read.
+            The earlier checkpoints are as they were.
     """
-    from orbax.checkpoint import v1 as ocp
-
-    path = absolute(folder) / str(step)  # Orbax wants it absolute
+    path = absolute(folder) / str(step)
     if not hosts.are_many() and step in steps_saved(folder):
         return
     leaves = _flatten(state)[0]
@@ -100,14 +118,39 @@ def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
                     raise OSError(errno.ENOSPC, f"{size:,} bytes do not fit")
         try:
             about = {**dataclasses.asdict(identity), "step": step}
-            ocp.save(path, arrays, custom_metadata=about)
-            if hosts.is_primary():
-                write_whole(path / CHECKSUMS, json.dumps(_checksums(path)))
+            write_arrays(path, arrays, about)
         except Exception as error:
             if hosts.is_primary():
                 remove_unfinished(folder)
-            raise _as_disk_error(error) from error
+            found = disk_error_in(error)
+            if isinstance(found, FileNotFoundError):
+                raise UserError(
+                    f"{path}: cannot write: a folder above it was removed or moved; start "
+                    "again, with --run where it is now"
+                ) from error
+            raise found from error
+    with hosts.together():
+        if hosts.is_primary():
+            _seal(path, arrays)
     hosts.wait("a checkpoint is whole")
+
+
+def _seal(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write the checksums of a checkpoint that was read back; remove one that cannot be."""
+    try:
+        with disk_errors(path):
+            require_readable(path, arrays)
+            write_whole(path / CHECKSUMS, json.dumps(_checksums(path)))
+    except ValueError as error:
+        with suppress(UserError):
+            remove_unfinished(path.parent)
+        raise UserError(
+            f"{path}: was written, but cannot be read back ({error}); it is removed, the earlier "
+            "checkpoints are as they were: check the disk, or choose another place with --run"
+        ) from error
+    except UserError:
+        remove_unfinished(path.parent)
+        raise
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -143,11 +186,9 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bo
     Raises:
         UserError: for a checkpoint that is damaged, or belongs to another run or step.
     """
-    from orbax.checkpoint import v1 as ocp
-
-    path = absolute(folder) / str(step)  # Orbax wants it absolute
+    path = absolute(folder) / str(step)
     _verify(path)
-    found = _metadata(path)
+    found = read_about(path)
     identity.check(found, path)
     if found.get("step") != step:
         raise UserError(
@@ -159,10 +200,7 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bo
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or _one_device())
         for name, leaf in shapes.items()
     }
-    context = ocp.Context()
-    context.pytree.loading.partial_load = part
-    with context:
-        arrays = ocp.load(path, wanted)
+    arrays = read_arrays(path, wanted, part=part)
     return jax.tree.unflatten(structure, [arrays[name] for name in shapes])
 
 
@@ -175,12 +213,6 @@ def remove_unfinished(folder: Path) -> None:
             remove_tree(path)
 
 
-def _metadata(path: Path) -> dict[str, Any]:
-    from orbax.checkpoint import v1 as ocp
-
-    return ocp.metadata(path).custom_metadata or {}
-
-
 def _flatten(tree: Any) -> tuple[dict[str, Any], Any]:
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}, structure
@@ -188,27 +220,6 @@ def _flatten(tree: Any) -> tuple[dict[str, Any], Any]:
 
 def _one_device() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-
-def _as_disk_error(error: Exception) -> Exception:
-    """The OSError inside what Orbax or TensorStore raise for a disk that cannot take more."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    text = str(error)
-    for words, number in (
-        ("No space left", errno.ENOSPC),
-        ("ENOSPC", errno.ENOSPC),
-        ("Read-only file system", errno.EROFS),
-        ("Permission denied", errno.EACCES),
-        ("quota exceeded", errno.EDQUOT),
-        ("File too large", errno.EFBIG),
-    ):
-        if words in text:
-            return OSError(number, text.splitlines()[0])
-    return error
 
 
 def _checksums(path: Path) -> dict[str, str]:
@@ -220,13 +231,29 @@ def _verify(path: Path) -> None:
     """Raise a UserError for a checkpoint whose files are not those that were written."""
     # Checked here because Orbax reads in parallel and reports damage in pages of nested tracebacks.
     try:
-        wanted = parse_json((path / CHECKSUMS).read_text())
+        wanted = parse_json((path / CHECKSUMS).read_text("utf-8"))
+        if not isinstance(wanted, dict) or not wanted:
+            raise ValueError("not the checksums of files")
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"{CHECKSUMS}: {error}") from None
+    try:
         found = _checksums(path)
-        bad = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        bad = [f"{CHECKSUMS} ({error})"]
-    if bad:
-        raise UserError(
-            f"{path}: checkpoint is damaged ({bad[0]} is missing, cut short or changed); remove "
-            "that folder to go on from the checkpoint before it, or start again with another --run"
-        )
+    except OSError as error:
+        raise _damaged(path, f"{error.filename}: {error.strerror}") from None
+    for name in sorted({*wanted, *found}):
+        if name not in found:
+            raise _damaged(path, f"{name} is missing")
+        if name not in wanted:
+            raise UserError(
+                f"{path / name}: lies in a checkpoint and was not written with it; remove that "
+                "file, or put it elsewhere"
+            )
+        if found[name] != wanted[name]:
+            raise _damaged(path, f"{name} was changed or cut short")
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path}: checkpoint is damaged ({what}); remove that folder to go on from the checkpoint "
+        "before it, or start again with another --run"
+    )

@@ -24,7 +24,7 @@ from calibtrain.models import Network
 from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import AXES, Layout, make_layout
 from calibtrain.training import checkpoint
-from calibtrain.training.gradient import default_micro_batches
+from calibtrain.training.coupled import default_micro_batches
 from calibtrain.training.objective import Objective
 from calibtrain.training.plan import Plan
 from calibtrain.training.state import TrainState, initial_state
@@ -224,6 +224,7 @@ def lower_step(
     """
     config = plan.config
     if replicas is not None:
+        network = network.mapped()
         platform = layout.mesh.devices.flat[0].platform
         together = replicas // layout.replica_shares
         chunk = max(1, (chunk or default_chunk(plan.tokenizer.vocab_size, platform)) // together)

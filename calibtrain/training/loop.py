@@ -17,16 +17,23 @@ from typing import Any
 import jax
 
 from calibtrain.config import Config
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError, UserError
+from calibtrain.interruption import PATIENCE, end_now, handled
 from calibtrain.parallel import hosts
+from calibtrain.storage.compiled import open_compiled
+from calibtrain.storage.disk import disk_errors
 from calibtrain.storage.places import place
 from calibtrain.training import checkpoint
+from calibtrain.training.as_begun import as_begun, as_begun_plan
 from calibtrain.training.engine import make_engine
 from calibtrain.training.finite import NonFiniteError, require_finite
 from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.plan import Plan, make_plans
 from calibtrain.training.record import Evaluator, Observer, Record
 from calibtrain.training.run import RunFolder
+
+_ANYTHING = 600.0
+"""Seconds that a call other than a step, such as a compilation in mid-run, may take."""
 
 
 class Stopped(Exception):
@@ -92,9 +99,13 @@ def train(
         for member, run, exists in zip(members, runs, there, strict=True):
             if exists:
                 run.check_trained_here()
-                run.check_config(member.config)
+                run.check_config(as_begun(member.config, run))
                 _hold(run, held)
         plans = planner([m.config for m in members], cache, members[0].observer)
+        plans = [
+            as_begun_plan(plan, as_begun(plan.config, run), run) if exists else plan
+            for plan, run, exists in zip(plans, runs, there, strict=True)
+        ]
         made: list[RunFolder] = []
         try:
             for plan, run, exists in zip(plans, runs, there, strict=True):
@@ -102,7 +113,8 @@ def train(
                     _create(plan, run)
                     _hold(run, held)
                     made.append(run)  # not before: what another process holds is not ours to remove
-            return _train(members, plans, runs, cache, evaluator)
+            with disk_errors(runs[0].path):  # what nothing else named, as too many open files
+                return _train(members, plans, runs, cache, evaluator)
         except UserError:
             for run in made:
                 if run.writes and not checkpoint.steps_saved(run.checkpoints):
@@ -134,7 +146,7 @@ def _train(
     cache: Path,
     make_evaluator: Callable[[Plan, RunFolder, Observer], Evaluator],
 ) -> list[Outcome]:
-    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     records = []
     for member, plan, run in zip(members, plans, runs, strict=True):
@@ -162,7 +174,7 @@ def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
     learning-rate schedule; and runs that were begun apart may have no checkpoint in common. One
     that has diverged, far behind, must not take the others back.
     """
-    saved = {id(record): checkpoint.steps_saved(record.run.checkpoints) for record in records}
+    saved = {id(record): record.checkpoints() for record in records}
     alike: dict[tuple[int, bool, bool], list[Record]] = {}
     for record in records:
         steps = record.plan.budget.steps
@@ -180,10 +192,11 @@ def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
     return sorted(groups, key=lambda group: -group[1])
 
 
-def _advance(records: Sequence[Record], step: int, stop: threading.Event) -> list[Outcome]:
+def _advance(records: Sequence[Record], step: int, stop: "_Stop") -> list[Outcome]:
     """Train runs of the same length from a step on."""
     plan = records[0].plan
     steps, log_every = plan.budget.steps, plan.config.log_every
+    stop.begin()
     engine = make_engine([r.plan for r in records], optimizer_of(plan.config, steps))
     folders = [record.run.checkpoints for record in records]
     states = engine.restore(folders, step) if step else engine.begin()
@@ -216,6 +229,7 @@ def _advance(records: Sequence[Record], step: int, stop: threading.Event) -> lis
         )
 
     def evaluate(owed: Callable[[Record], bool] = lambda record: True) -> None:
+        stop.pause()
         for_each(
             lambda i, record: (
                 record.evaluate(step, engine.replica(states, i), stops_now)
@@ -226,6 +240,7 @@ def _advance(records: Sequence[Record], step: int, stop: threading.Event) -> lis
         meter.restart()
 
     def save() -> None:
+        stop.pause()
         for_each(lambda i, record: record.save(step, engine.replica(states, i)))
         # only now, so that there is always a step of which all have a checkpoint
         for_each(lambda i, record: record.prune())
@@ -244,6 +259,7 @@ def _advance(records: Sequence[Record], step: int, stop: threading.Event) -> lis
             while step < steps and not stopping and alive():
                 states, metrics = engine.advance(states, next(stream), stop.is_set())
                 step += 1
+                stop.step()
                 stopping = stops_now()
                 if lagging is not None:  # one step behind, so that the device never waits for us
                     stopping = check(lagging, step - 1) or stopping
@@ -258,6 +274,7 @@ def _advance(records: Sequence[Record], step: int, stop: threading.Event) -> lis
                     evaluate()
                 if due:
                     save()
+            stop.pause()
             if lagging is not None:
                 check(lagging, step)
             if stopping:
@@ -283,9 +300,12 @@ def _outcome(record: Record, status: str, step: int) -> Outcome:
 
 @contextmanager
 def _failure_told(records: Sequence[Record], step: Callable[[], int]) -> Iterator[None]:
-    """Write into each run.json why training failed."""
+    """Write into each run.json why training failed, unless another host is lost."""
     try:
-        yield
+        with hosts.losses():
+            yield
+    except TransientError:
+        raise
     except Exception as error:
         for record in records:
             if record.error is None:
@@ -329,21 +349,54 @@ class _Meter:
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; a second SIGINT interrupts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
+def _signals() -> Iterator["_Stop"]:
+    """What SIGTERM and SIGINT ask of the loop; a second SIGINT ends the process at once."""
+    stop = _Stop()
 
     def handle(number: int, frame: Any) -> None:
         if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            end_now(number)
         stop.set()
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handled(handle, patience=stop.patience):
         yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+
+
+class _Stop(threading.Event):
+    """Is set when the loop is to save and end.
+
+    Until the first step is done there is nothing to save: a compilation is not waited for. Then
+    what the main thread does is waited for; but a step only for some times as long as others took:
+    it may wait for a host that does not answer, or for a thread that died of lack of memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin()
+
+    def begin(self) -> None:
+        """No step was taken yet."""
+        self._stepping = False
+        self._longest = 0.0
+        self.pause()
+
+    def pause(self) -> None:
+        """What comes now is not a step."""
+        self._since: float | None = None
+
+    def step(self) -> None:
+        """A step was dispatched, and the one before it is done."""
+        now = time.monotonic()
+        if self._since is not None:
+            self._longest = max(self._longest, now - self._since)
+        self._stepping, self._since = True, now
+
+    def patience(self) -> float:
+        """Seconds in which the main thread must come to a signal, at the moment."""
+        if not self._stepping:
+            return PATIENCE
+        if self._since is None:
+            return _ANYTHING
+        if hosts.met:
+            return max(2 * PATIENCE, 3 * self._longest)
+        return max(20 * PATIENCE, 10 * self._longest)

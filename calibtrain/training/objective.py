@@ -42,9 +42,6 @@ _KINDS: dict[str, Any] = {
     "z_loss": losses.ZLoss,
 }
 
-LEAST_ROWS = 4
-"""That batch terms look at: tokens of one row resemble each other."""
-
 _SCHEDULE = {"kind", "weight", "from_step", "ramp_steps"}
 
 
@@ -85,8 +82,8 @@ class Objective:
     """The sum of terms.
 
     Attributes:
-        token_terms: those whose losses are a number a token.
-        batch_terms: those whose losses couple tokens.
+        token_terms: terms whose loss is one number per token.
+        batch_terms: terms whose loss couples tokens (`training.coupled`).
     """
 
     token_terms: tuple[Term, ...] = (Term("cross_entropy", losses.CrossEntropy()),)
@@ -99,7 +96,7 @@ class Objective:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the terms that are logged beside their sum: all, unless one alone is that sum."""
+        """Terms that are logged separately: all of them, or none if there is only one."""
         terms = self.terms
         return () if len(terms) == 1 and terms[0].is_plain else tuple(t.name for t in terms)
 
@@ -110,22 +107,13 @@ class Objective:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Of `TokenStats` that the token terms read."""
-        return _fields(self.token_terms)
+        """Fields of `TokenStats` that the token terms read."""
+        return fields_read(self.token_terms)
 
     @property
     def functionals(self) -> dict[str, Functional]:
-        """Of the logits that the token terms read."""
-        return _functionals(self.token_terms)
-
-    @property
-    def coupled(self) -> tuple[Coupled, ...]:
-        """The batch terms by the tokens that they are computed over."""
-        sizes = dict.fromkeys(term.loss.tokens for term in self.batch_terms)
-        return tuple(
-            Coupled(size, tuple(term for term in self.batch_terms if term.loss.tokens == size))
-            for size in sizes
-        )
+        """Functionals of the logits that the token terms read, by name."""
+        return functionals_read(self.token_terms)
 
     def per_token(self, stats: TokenStats, step: Int[Array, ""]) -> Float[Array, "*tokens"]:
         """The weighted sum of the token terms."""
@@ -151,11 +139,11 @@ class Objective:
         return dataclasses.replace(self, token_terms=terms)
 
     def counted(self, stats: TokenStats, weights: Float[Array, "*tokens"]) -> LossState:
-        """What tokens add to that."""
+        """What the tokens of a step add to what the terms remember."""
         return {term.name: term.loss.count(stats, weights) for term in self._remembering}
 
     def advanced(self, state: LossState, counts: LossState, step: Int[Array, ""]) -> LossState:
-        """The same after a step."""
+        """What the terms remember after a step."""
         return {
             term.name: term.loss.advanced(state[term.name], counts[term.name], step)
             for term in self._remembering
@@ -164,63 +152,6 @@ class Objective:
     @property
     def _remembering(self) -> tuple[Term, ...]:
         return tuple(term for term in self.token_terms if isinstance(term.loss, PosCal))
-
-
-@dataclasses.dataclass(frozen=True)
-class Coupled:
-    """Batch terms over the same tokens, which share one pass over the logits.
-
-    Attributes:
-        tokens: about how many of a batch; none: all.
-        terms: of the objective.
-    """
-
-    tokens: int | None
-    terms: tuple[Term, ...]
-
-    def rows(self, rows: int, context: int) -> int:
-        """Of a batch of so many rows, how many hold the tokens: a divisor, at least `LEAST_ROWS`.
-
-        Some rows rather than some places of all of them, because a row takes its forward pass
-        whole.
-        """
-        if self.tokens is None:
-            return rows
-        wanted = min(rows, max(LEAST_ROWS, -(-self.tokens // context)))
-        return next(n for n in range(wanted, rows + 1) if rows % n == 0)
-
-    def turn(self, step: Int[Array, ""] | int, rows: int, context: int) -> Int[Array, " rows"]:
-        """Which of the rows those are: evenly spaced ones, others from step to step."""
-        every = rows // self.rows(rows, context)
-        return jnp.arange(rows) % every == step % every
-
-    def places(
-        self, step: Int[Array, ""] | int, rows: int, context: int
-    ) -> Int[Array, " some"] | None:
-        """Which places of these rows are looked at, others after all rows; none: all."""
-        some = self.rows(rows, context)
-        each = context if self.tokens is None else max(1, self.tokens // some)
-        if each >= context:
-            return None
-        return (step // (rows // some) + jnp.arange(each) * context // each) % context
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Of `TokenStats` that they read."""
-        return _fields(self.terms)
-
-    @property
-    def functionals(self) -> dict[str, Functional]:
-        """Of the logits that they read."""
-        return _functionals(self.terms)
-
-    def reduction(self, logits: Array, labels: Array, weights: Array) -> dict[str, Any]:
-        """The sums over tokens that they read."""
-        found: dict[str, Any] = {}
-        for term in self.terms:
-            for name, reduce in term.loss.reductions.items():
-                found[name] = reduce(logits, labels, weights)
-        return found
 
 
 def make_objective(
@@ -285,11 +216,13 @@ def _make(kind: str, options: Mapping[str, Any], vocab_size: int, epoch: float) 
     return _KINDS[kind](**options)
 
 
-def _fields(terms: Sequence[Term]) -> tuple[str, ...]:
+def fields_read(terms: Sequence[Term]) -> tuple[str, ...]:
+    """Returns the fields of `TokenStats` that some terms read."""
     return tuple(dict.fromkeys(field for term in terms for field in term.loss.fields))
 
 
-def _functionals(terms: Sequence[Term]) -> dict[str, Functional]:
+def functionals_read(terms: Sequence[Term]) -> dict[str, Functional]:
+    """Returns the functionals of the logits that some terms read, by name."""
     found: dict[str, Functional] = {}
     for term in terms:
         found.update(term.loss.functionals)

@@ -1,6 +1,7 @@
 """Everything about a run that can be known before it starts: data, model, budget, cadences."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,16 +13,17 @@ from calibtrain.config import Config, config_hash
 from calibtrain.data.batches import TextStream, TrainingBatches
 from calibtrain.data.corpus import Corpus, open_corpus
 from calibtrain.data.examples import ExampleBatches
+from calibtrain.data.sources import check_fields
 from calibtrain.data.store import Observer, TokenStore, ignore, open_store
 from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.models import Network, ParameterCount, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
-from calibtrain.training.checkpoint import Identity
+from calibtrain.training.checkpoint import MOST_STEPS, Identity
 from calibtrain.training.networks import network_of
 from calibtrain.training.objective import Objective, objective_of
 
-MOST_STEPS = 2**31 - 1  # the state counts them in 32 bits
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Plan:
 
     Attributes:
         start: the parameters that it goes on from; none: they are drawn by its seed.
+        facts: what run.json says of it beside what every run has.
     """
 
     config: Config
@@ -59,6 +62,7 @@ class Plan:
     parameters: ParameterCount
     budget: Budget
     start: Callable[[], Params] | None = None
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:
@@ -89,6 +93,18 @@ class Plan:
         # evenly spaced: step is ceil(k * steps / times) for some k
         k = step * times // steps
         return k >= 1 and math.ceil(k * steps / times) == step
+
+    def due_steps(self, upto: int, times: int, every: int | None) -> list[int]:
+        """The steps up to one at which `is_due` says so."""
+        steps = self.budget.steps
+        if every is not None:
+            due = range(every, upto + 1, every)
+        elif times >= steps:
+            due = range(1, upto + 1)
+        else:
+            spaced = {math.ceil(k * steps / times) for k in range(1, times + 1)}
+            return sorted(step for step in spaced | {steps} if step <= upto)
+        return sorted({*due, steps} if upto >= steps else due)
 
     def progress_at(self, step: int) -> tuple[int, int]:
         """Tokens and bytes of text trained on after so many steps."""
@@ -129,6 +145,7 @@ def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = igno
             f"finetune: starts from {config.finetune.run}, not from scratch; its command is "
             "calibtrain finetune CONFIG"
         )
+    check_fields(config.corpus)
     corpus = open_corpus(config.corpus, cache)
     tokenizer = obtain_tokenizer(config.tokenizer, corpus, cache)
     told: list[Mapping[str, Any]] = []  # later: where the plan fails, its error is all that is said
@@ -154,6 +171,16 @@ def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = igno
         )
     for event in told:
         observer(event)
+    steps = plans[0].budget.steps
+    for index, term in enumerate(config.loss):
+        if term.from_step >= steps:
+            _log.warning(
+                "note: loss.%d.from_step: %d is past the end of a run of %d steps: %s never counts",
+                index,
+                term.from_step,
+                steps,
+                term.kind,
+            )
     return plans
 
 

@@ -5,7 +5,7 @@ same as if it had been trained by itself. One that diverges is given up; the oth
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from calibtrain.parallel import hosts
 from calibtrain.storage.places import absolute
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError, all_finite, require_finite
+from calibtrain.training.metric_lines import first_difference, lines_kept
 from calibtrain.training.optimizer import learning_rate_schedule
 from calibtrain.training.plan import Plan
 from calibtrain.training.run import RunFolder
@@ -23,7 +24,7 @@ from calibtrain.training.summary import describe_run
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told what happens: {"event": "tokenised" | "start" | "progress" | "evaluation" | "saved" |
-"final", ...}."""
+"final" | "note", ...}; a note has a `text` that the user must see."""
 
 
 class Evaluator(Protocol):
@@ -63,10 +64,55 @@ class Record:
         self._saved = step
         checkpoint.forget(self.run.checkpoints, after=step)
         self._memory = memory
-        self.run.rewind_metrics(step)
-        self._seconds = self.run.read_summary().get("seconds", 0.0) if step else 0.0
+        if self.run.writes:
+            self.run.rewind_metrics(lines_kept(self.plan, step, self.run.read_metrics()) or 0)
+        before = self.run.read_summary() if step else {"seconds": 0.0}
+        self._seconds = before.get("seconds", 0.0)
+        if "seconds" not in before:
+            text = f"{self.run.path / 'run.json'}: is missing; seconds are counted from here on"
+            self.observer({"event": "note", "text": text})
         self._began = time.monotonic()
         self.observer({"event": "start", "resumed_from": step, **self.summarise("running", step)})
+
+    def checkpoints(self) -> list[int]:
+        """The steps that training can go on from: of whole checkpoints whose metrics are there.
+
+        Raises:
+            UserError: where there are checkpoints and none of them is such, or one is of a step
+                that the run does not have. Every host comes here.
+        """
+        saved, latest = checkpoint.steps_saved(self.run.checkpoints), 0
+        with hosts.together():
+            if self.run.writes and saved:
+                latest = self._latest_covered(saved)
+        latest = hosts.agreed(latest)
+        return [step for step in saved if step <= latest]
+
+    def _latest_covered(self, saved: Sequence[int]) -> int:
+        folder, steps = self.run.checkpoints, self.plan.budget.steps
+        if saved[-1] > steps:
+            raise UserError(
+                f"{folder / str(saved[-1])}: is beyond the {steps:,} steps of this run; give that "
+                "folder its own name back, or remove it"
+            )
+        lines = self.run.read_metrics()
+        covered = [at for at in saved if lines_kept(self.plan, at, lines) is not None]
+        if not covered:
+            raise UserError(
+                f"{self.run.metrics}: {first_difference(self.plan, saved[0], lines)}, so that no "
+                "checkpoint has all the metrics before it; put that file back, or remove "
+                f"{folder} to train again from the start"
+            )
+        if covered[-1] < saved[-1]:
+            self.observer(
+                {
+                    "event": "note",
+                    "text": f"{self.run.metrics}: "
+                    f"{first_difference(self.plan, saved[-1], lines)}; training goes back from the "
+                    f"checkpoint of step {saved[-1]:,} to that of step {covered[-1]:,}",
+                }
+            )
+        return covered[-1]
 
     def summarise(self, status: str, step: int, **more: str) -> dict[str, Any]:
         """Write run.json; returns what it holds."""

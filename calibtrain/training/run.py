@@ -5,12 +5,12 @@ last: without one there is no run.
 """
 
 import dataclasses
-import fcntl
 import glob
 import io
 import json
 import math
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,12 +26,24 @@ from calibtrain.data.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.runs.records import RUN_FILE, RunRecord
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
+from calibtrain.storage.documents import read_document
 from calibtrain.storage.growing import GrowingFile
 from calibtrain.storage.json_text import parse_json
 from calibtrain.storage.places import in_bucket, reached, remove_tree
 from calibtrain.training.bucket_lock import BucketLock, held
+from calibtrain.training.disk_lock import held_to_read, held_to_write
 
 LOCK = ".lock"
+_SUMMARY: dict[str, Any] = {
+    "status": str,
+    "step": int,
+    "steps": int,
+    "config_hash": str,
+    "seconds": (int, float),
+    "context_tokens": int,
+    "imported": dict,
+}
+"""What is read of run.json, and the kinds of it."""
 IMPORTED = "imported"
 """Status of a run whose parameters came from elsewhere."""
 
@@ -133,7 +145,7 @@ class RunFolder:
             reason = str(error)
         raise UserError(
             f"{path}: cannot be read ({reason}); the command that trained the run restores it, "
-            f"for example calibtrain train {self.path}/config.yaml --run {self.path}"
+            f"for example {self.resuming}"
         )
 
     def create(self, config: Config, fill: Callable[[Path], None]) -> None:
@@ -201,7 +213,8 @@ class RunFolder:
 
     def check_trained_here(self) -> None:
         """Raise a UserError where the run holds a model that was imported, not trained."""
-        if self.read_summary().get("status") == IMPORTED:
+        untrained = self.checkpoints / "0"  # which training never makes
+        if self.read_summary().get("status") == IMPORTED or untrained.exists():
             raise UserError(
                 f"{self.path}: holds an imported model, which has no training to go on with; "
                 "choose another --run to train a model of your own"
@@ -244,20 +257,17 @@ class RunFolder:
                 finally:
                     self._writing.lock = None
             return
-        with disk_errors(self.path):
-            handle = (self.path / LOCK).open("a+")
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.seek(0)
-                raise UserError(
-                    f"{self.path}: is being written by another process (pid {handle.read().strip()}"
-                    "); wait for it, stop it, or choose another --run"
-                ) from None
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
+        with held_to_write(self.path / LOCK):
+            yield
+
+    @contextmanager
+    def locked_to_read(self) -> Iterator[None]:
+        """Hold the run as `locked` does, for what reads it: also where it may not be written.
+
+        Raises:
+            UserError: when another process is writing it.
+        """
+        with self.locked() if in_bucket(self.path) else held_to_read(self.path / LOCK):
             yield
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
@@ -295,20 +305,21 @@ class RunFolder:
         for number, text in enumerate(self.metrics.read_bytes().split(b"\n")[:-1], 1):
             try:
                 lines.append(parse_json(text))
-                whole = isinstance(lines[-1]["step"], int)
-            except (ValueError, TypeError, KeyError):
+                whole = _is_metrics(lines[-1])
+            except ValueError:
                 whole = False
             if not whole:
                 raise UserError(
-                    f"{self.metrics}: line {number} is no JSON object with a step; remove that line"
+                    f"{self.metrics}: line {number} is not a JSON object with a step and numbers; "
+                    "remove that line, and training goes back to a checkpoint before it"
                 )
         return lines
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drop the lines of later steps, which will be written again."""
+    def rewind_metrics(self, count: int) -> None:
+        """Keep so many lines; those that follow will be written again."""
         if not self.writes:
             return
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        kept = self.read_metrics()[:count]
         self._growing().replace("".join(json.dumps(line) + "\n" for line in kept))
 
     def write_summary(self, summary: RunRecord) -> None:
@@ -322,26 +333,54 @@ class RunFolder:
         """Read run.json; empty where there is none yet.
 
         Raises:
-            UserError: when it is damaged.
+            UserError: when it is damaged, or of a format that this version does not know.
         """
         path = self.path / RUN_FILE
-        if not path.is_file():
-            return {}
-        try:
-            summary = parse_json(path.read_text(encoding="utf-8"))
-            if math.isfinite(summary.get("seconds", 0.0)):
-                return summary
-        except (ValueError, TypeError, AttributeError):
-            pass
-        raise UserError(
-            f"{path}: is no JSON object as calibtrain writes it; remove it, and the command that "
-            "writes it anew"
-        )
+        with reached(path):
+            if not path.exists():
+                return {}
+            return self.require_summary()
+
+    def require_summary(self, *keys: str) -> dict[str, Any]:
+        """Read run.json, which must be there, with these keys.
+
+        Raises:
+            UserError: as `read_summary` does, and when it is missing.
+        """
+        path = self.path / RUN_FILE
+        again = "the command that made the run writes it again, such as " + self.resuming
+        summary = read_document(path, again)
+        for key in {*keys, *_SUMMARY.keys() & summary.keys()}:
+            value, kinds = summary.get(key), _SUMMARY[key]
+            sound = isinstance(value, kinds) and not isinstance(value, bool)
+            if not sound or (isinstance(value, float) and not math.isfinite(value)):
+                raise UserError(
+                    f"{path}: is damaged ({key} is {value!r:.40}); remove it, and {again}"
+                )
+        return summary
+
+    @property
+    def resuming(self) -> str:
+        """The command that goes on with the run."""
+        path = shlex.quote(str(self.path))
+        return f"calibtrain train {shlex.quote(str(self.path / 'config.yaml'))} --run {path}"
 
     def is_done(self, config: Config) -> bool:
         """Whether this very run was finished here."""
         summary = self.read_summary()
         return summary.get("status") == "done" and summary.get("config_hash") == config_hash(config)
+
+
+def _is_metrics(line: Any) -> bool:
+    """Whether a line holds a step and numbers; an evaluation has null for what it cannot tell."""
+    return (
+        isinstance(line, dict)
+        and type(line.get("step")) is int
+        and all(
+            type(value) in (int, float) or (value is None and name.startswith("eval/"))
+            for name, value in line.items()
+        )
+    )
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,9 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 from calibtrain.data.batches import Batch
 from calibtrain.models import ADAPTER, Network, Params
-from calibtrain.models.attention import over_replicas
 from calibtrain.parallel.mesh import ROWS, Layout, gather, sum_and_scatter
-from calibtrain.training.gradient import FIELDS, LossGradient, Sums
+from calibtrain.training.coupled_gradient import CoupledGradient
+from calibtrain.training.gradient import FIELDS, Sums, TokenGradient
 from calibtrain.training.objective import LossState, Objective
 from calibtrain.training.state import TrainState
 
@@ -49,7 +49,11 @@ def make_train_step(
     """
     objective = objective or Objective()
     shares = layout.row_shares if layout is not None and layout.devices > 1 else 1
-    gradient = LossGradient(network, objective, fields, chunk, shares, accumulate)
+    gradient: Callable[..., tuple[Params, Sums]]
+    if objective.batch_terms:
+        gradient = CoupledGradient(network, objective, fields, chunk, accumulate, shares)
+    else:
+        gradient = TokenGradient(network, objective, fields, chunk, accumulate)
 
     def shared_gradient(
         params: Params, batch: Batch, step: Array, memory: LossState
@@ -92,13 +96,7 @@ def for_replicas(
     """A step of several replicas at once, whose states and batches have a leading axis.
 
     Args:
-        step: of one.
-        axis: of the mesh, which shares out the replicas, if there is one.
+        step: the step of one replica, whose network is `Network.mapped`.
+        axis: the mesh axis that the replicas are divided over, if there is one.
     """
-    mapped = jax.vmap(step, spmd_axis_name=axis)
-
-    def together(states: TrainState, batches: Batch) -> StepResult:
-        with over_replicas():
-            return mapped(states, batches)
-
-    return together
+    return jax.vmap(step, spmd_axis_name=axis)

@@ -9,7 +9,6 @@ import jax
 
 import calibtrain
 from calibtrain.config import config_hash
-from calibtrain.runs.document import FORMAT
 from calibtrain.runs.records import (
     BudgetRecord,
     CorpusRecord,
@@ -18,6 +17,7 @@ from calibtrain.runs.records import (
     RunRecord,
     TokenizerRecord,
 )
+from calibtrain.storage.documents import FORMAT
 from calibtrain.training.plan import Plan
 
 
@@ -57,7 +57,7 @@ def describe_run(
         config_hash=config_hash(plan.config),
         corpus=CorpusRecord(**plan.corpus.provenance.to_dict()),
         tokenizer=TokenizerRecord(
-            kind=plan.config.tokenizer.kind,
+            kind=plan.tokenizer.manifest.kind,
             vocab_size=plan.tokenizer.vocab_size,
             hash=plan.tokenizer.hash,
             bytes_per_token=plan.store.bytes_per_token,
@@ -66,6 +66,7 @@ def describe_run(
         **rows,
         parameters=ParametersRecord(**dataclasses.asdict(parameters), total=parameters.total),
         **_head(plan),
+        **plan.facts,
         budget=BudgetRecord(**dataclasses.asdict(plan.budget)),
         memory=MemoryRecord(**memory),
         seconds=seconds,

@@ -9,7 +9,10 @@ import pytest
 from conftest import TINY, call
 
 from calibtrain.ablation import apply_controls, expand, run_study
-from calibtrain.config import ModelConfig, StudyConfig, validate
+from calibtrain.ablation.controls import held_fixed
+from calibtrain.config import ModelConfig, StudyConfig, TokenizerConfig, validate
+from calibtrain.data.corpus import open_corpus
+from calibtrain.data.tokenizer import obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.metrics.student import student_half_width
 from calibtrain.models import count_parameters
@@ -219,6 +222,95 @@ def test_values_are_told_apart_where_names_are_not() -> None:
 def test_equal_arms_are_refused_however_they_are_written() -> None:
     with pytest.raises(UserError, match="twice"):
         expand(study(grid={"tokenizer": [{"kind": "byte"}, {"kind": "byte", "vocab_size": 258}]}))
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[str, str]:
+    """The same BPE of 300 pieces in two folders."""
+    config = validate(TokenizerConfig, {"kind": "bpe", "vocab_size": 300})
+    corpus = open_corpus(study().base.corpus, cache)
+    folders = [tmp_path_factory.mktemp("tokenizer") / name for name in ("one", "other")]
+    for folder in folders:
+        obtain_tokenizer(config, corpus, cache).save(folder)
+    return str(folders[0]), str(folders[1])
+
+
+GIVEN = {"budget": "as_given", "parameters": "as_given"}
+
+
+def test_a_study_over_sizes_of_a_tokenizer_that_is_given_is_refused(
+    cache: Path, tokenizers: tuple[str, str]
+) -> None:
+    base = {**BASE, "tokenizer": {"kind": "bpe", "path": tokenizers[0]}}
+    words = r"^grid, arm vocab_size=512: tokenizer.vocab_size: 512 .*tokenizer.path .* has 300"
+    with pytest.raises(UserError, match=words):
+        apply_controls(study(base=base, grid={"tokenizer.vocab_size": [300, 512]}), cache)
+    with pytest.raises(UserError, match=r"^grid, arm kind=unigram: tokenizer.kind: .unigram"):
+        apply_controls(study(base=base, grid={"tokenizer.kind": ["bpe", "unigram"]}), cache)
+    arms, failed = apply_controls(study(base=base, grid={"seed": [0, 1]}, controls=GIVEN), cache)
+    assert len(arms) == 2
+    assert not failed
+
+
+def test_arms_that_would_train_the_same_are_refused_by_name(
+    cache: Path, tokenizers: tuple[str, str]
+) -> None:
+    first, second = ({"path": path} for path in tokenizers)
+    bpe = {"kind": "bpe", "vocab_size": 300}
+    brier = [{"kind": "cross_entropy"}, {"kind": "brier", "weight": 0.0}]
+    grids: list[dict[str, list[Any]]] = [
+        {"tokenizer": [first, second]},
+        {"tokenizer": [first, bpe]},
+        {"budget": [{"steps": 24}, {"tokens": 24 * 4 * 32}]},
+        {"context": [{"bytes": 90}, {"bytes": 91}]},
+        {"model.mlp_ratio": [None, 2.6666666]},
+        {"model.kv_heads": [None, 2]},
+        {"model.head_size": [None, 8]},
+        {"temperature": [{"kind": "mlp"}, {"kind": "mlp", "hidden": 16}]},
+        {"loss": [brier[:1], brier]},
+        {"optimizer.weight_decay": [0], "optimizer.decay_embeddings": [True, False]},
+    ]
+    base = {**BASE, "context": {"tokens": 32}}
+    for grid in grids:
+        names = [arm.name for arm in expand(study(base=base, grid=grid))]
+        with pytest.raises(UserError) as error:
+            apply_controls(study(base=base, grid=grid, controls=GIVEN), cache)
+        assert str(error.value).startswith(f"grid: arms {names[0]} and {names[1]} would train")
+
+
+def test_a_grid_over_a_setting_without_effect_is_refused() -> None:
+    recurrent = {**BASE, "model": {"kind": "lstm", "width": 16, "depth": 1}}
+    with pytest.raises(UserError, match=r"^grid, arm heads=2: model.heads: 2 has no effect with"):
+        expand(study(base=recurrent, grid={"model.heads": [2, 4]}))
+    decaying = {**BASE, "optimizer": {"schedule": "wsd", "decay_fraction": 0.3}}
+    with pytest.raises(UserError, match=r"^base.optimizer.decay_fraction: 0.3 has no effect"):
+        expand(study(base=decaying, grid={"optimizer.schedule": ["cosine", "constant"]}))
+    assert len(expand(study(base=decaying, grid={"optimizer.schedule": ["cosine", "wsd"]}))) == 2
+    with pytest.raises(UserError, match=r"grid: budget.tokens: replaces budget.steps"):
+        expand(study(grid={"budget.steps": [3, 4], "budget.tokens": [500]}))
+    with pytest.raises(UserError, match=r"grid: train.replicas: says how"):
+        expand(study(grid={"train.replicas": [2]}))
+    with pytest.raises(UserError, match=r"accumulate=2 comes twice: .* as accumulate=1"):
+        expand(study(grid={"batch.accumulate": [1, 2]}))
+
+
+def test_parameters_that_could_not_be_matched_are_not_called_so(cache: Path) -> None:
+    """A layer is the step in which depth goes; base and arm are then 12 % apart."""
+    base = {**BASE, "model": {"width": 32, "depth": 3, "heads": 2}}
+    controls = {"parameters": "total", "solve_for": "depth"}
+    for widths in ([32, 48], [48]):
+        whole = study(base=base, grid={"model.width": widths}, controls=controls)
+        arms, _ = apply_controls(whole, cache)
+        rows = {row["quantity"]: row for row in held_fixed(whole, arms)}
+        row = rows["Parameters, total"]
+        assert row["rule"].startswith("not matched: 11.6 % apart, the base's 47,232 counted")
+        assert not row["held"]
+        assert row["smallest"] == min(arm.plan.parameters.total for arm in arms)
+        assert rows["Parameters, body"]["rule"] == "free"
+    same = study(base=base, grid={"seed": [0, 1]}, controls=controls)
+    rows = {row["quantity"]: row for row in held_fixed(same, apply_controls(same, cache)[0])}
+    assert rows["Parameters, total"]["rule"] == "matched, solving for depth where it differs"
+    assert rows["Parameters, total"]["held"]
 
 
 def test_arms_are_named_by_what_varies() -> None:

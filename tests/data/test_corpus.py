@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -469,6 +470,28 @@ def test_data_prepared_by_tfds_itself_is_used(data_sets, tmp_path):
     corpus = open_corpus(CorpusConfig(name="tfds:local_texts/own"), data_sets)
     assert len(corpus.documents("train")) == 20
     assert not (data_sets / "tensorflow_datasets").exists()
+
+
+def test_damaged_data_of_tfds_in_the_cache_is_prepared_again(data_sets, caplog):
+    config = CorpusConfig(name="tfds:local_texts/own")
+    expected = open_corpus(config, data_sets).provenance
+    (folder,) = data_sets.glob("tensorflow_datasets/local_texts/own/1.2.3")
+    for name in ("local_texts-test.array_record-00000-of-00001", "dataset_info.json"):
+        whole = (folder / name).read_bytes()
+        for damaged in (whole[: len(whole) // 2], bytes(len(whole))):
+            (folder / name).write_bytes(damaged)
+            shutil.rmtree(data_sets / "corpora")  # so that it is read
+            caplog.clear()
+            assert open_corpus(config, data_sets).provenance == expected
+            (line,) = (line for line in caplog.messages if "was damaged (" in line)
+            assert line.startswith(f"{folder}: was damaged ({name} ")
+
+
+def test_a_record_that_tfds_does_not_give_is_told(data_sets, monkeypatch):
+    rows = [{"text": b"good"}, {"text": None}]
+    monkeypatch.setattr(tfds_catalog, "_prepared", lambda *_: {"train": rows})
+    with pytest.raises(UserError, match=r"train document 1: cannot be read; delete .*local_texts"):
+        open_corpus(CorpusConfig(name="tfds:local_texts"), data_sets)
 
 
 @pytest.mark.parametrize(

@@ -574,10 +574,34 @@ def test_a_refusal_leaves_nothing_in_the_cache(tmp_path):
     assert [path for path in (tmp_path / "tokenizers").iterdir() if path.is_dir()] == []
 
 
-def test_a_given_folder_wins_and_a_wrong_one_names_the_key(tmp_path, unigram):
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"kind": "bpe"}, r'^tokenizer\.kind: "bpe" is not that of .*mine.*, which has "unigram"'),
+        ({"kind": "byte"}, r"^tokenizer\.kind: "),
+        ({"vocab_size": 512}, r"^tokenizer\.vocab_size: 512 is not that .* which has 330"),
+        ({"vocab_size": 1024}, r"^tokenizer\.vocab_size: 1024 is not that .* which has 330"),
+        ({"character_coverage": 0.99}, r"^tokenizer\.character_coverage: 0.99 .* has 0.9995"),
+    ],
+)
+def test_what_is_said_of_a_given_folder_must_be_so(tmp_path, unigram, said, words):
+    path = str(tmp_path / "mine")
+    unigram.save(tmp_path / "mine")
+    corpus = SmallCorpus(TEXTS)
+    with pytest.raises(UserError, match=words) as error:
+        obtain_tokenizer(TokenizerConfig(path=path, **said), corpus, tmp_path / "cache")
+    assert "\n" not in str(error.value)
+    right = TokenizerConfig(path=path, kind="unigram", vocab_size=330)
+    assert obtain_tokenizer(right, corpus, tmp_path / "cache").hash == unigram.hash
+    # defaults that are written out with all the rest, as in a run's config.yaml, say nothing
+    resolved = TokenizerConfig.model_validate(TokenizerConfig(path=path).model_dump())
+    assert obtain_tokenizer(resolved, corpus, tmp_path / "cache").hash == unigram.hash
+
+
+def test_a_given_folder_is_used_and_a_wrong_one_names_the_key(tmp_path, unigram):
     unigram.save(tmp_path / "mine")
     corpus = SmallCorpus(["something else entirely"])
-    config = TokenizerConfig(kind="bpe", vocab_size=4096, path=str(tmp_path / "mine"))
+    config = TokenizerConfig(path=str(tmp_path / "mine"))
     assert obtain_tokenizer(config, corpus, tmp_path / "cache").hash == unigram.hash
     assert corpus.asked == 0
     with pytest.raises(UserError, match=r"^tokenizer\.path: .*none.*no such file"):

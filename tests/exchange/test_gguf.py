@@ -58,8 +58,9 @@ def write(
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     for key, value in metadata.items():
-        name = f"{arch}.{key}"
-        writer.add_string(name, value) if isinstance(value, str) else writer.add_uint32(name, value)
+        writer.kv_data[0].pop(f"{arch}.{key}", None)  # set above
+        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}
+        add[type(value)](f"{arch}.{key}", value)
     for where, leaf in parameter_paths(params):
         name = names_of(where).gguf
         array = np.ascontiguousarray(leaf.T if is_turned(where) else leaf)

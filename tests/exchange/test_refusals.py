@@ -11,6 +11,7 @@ from conftest import call, tiny
 from foreign import VOCAB, corpus, random_model, tokenizer_json, write_folder
 
 from calibtrain.config import ModelConfig
+from calibtrain.data.named import Columns
 from calibtrain.errors import UserError
 from calibtrain.exchange import export_run, import_model
 from calibtrain.exchange.exported import exported_tensors
@@ -52,8 +53,8 @@ def refused(folder: Path, tmp_path: Path, **options: Any) -> str:
         ({"quantization_config": {"bits": 4}}, ["quantization_config"]),
         ({"auto_map": {"AutoModel": "x.py"}}, ["auto_map"]),
         ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor"]),
-        ({"rope_scaling": "yarn"}, ["rope_scaling", "'yarn'"]),
-        ({"rms_norm_eps": "small"}, ["norm_epsilon", "small"]),
+        ({"rope_scaling": "yarn"}, ["rope_scaling", '"yarn"']),
+        ({"rms_norm_eps": "small"}, ["rms_norm_eps", "small"]),
         ({"hidden_size": "absent"}, ["hidden_size", "missing"]),
         ({"hidden_size": -3}, ["hidden_size", "-3"]),
         ({"num_attention_heads": 3}, ["heads"]),
@@ -65,10 +66,10 @@ def refused(folder: Path, tmp_path: Path, **options: Any) -> str:
         ({"num_hidden_layers": 3}, ["lacks", "model.layers.2."]),
         ({"vocab_size": 300}, ["300", "384 rows"]),
         ({"vocab_size": 10**13}, ["vocab_size", "384 rows"]),
-        ({"model_type": ["llama"]}, ["model_type ['llama']", "llama, mistral"]),
+        ({"model_type": ["llama"]}, ['model_type ["llama"]', "llama, mistral"]),
         ({"architectures": 3}, ["architectures is 3", "list of names"]),
         ({"layer_types": 3}, ["layer_types is 3", "list of names"]),
-        ({"head_dim": {"of": 8}}, ["head_dim", "{'of': 8}"]),
+        ({"head_dim": {"of": 8}}, ["head_dim", '{"of": 8}']),
     ],
 )
 def test_a_configuration_that_asks_for_something_else(
@@ -163,7 +164,10 @@ def test_a_context_beyond_the_model_and_a_run_that_is_there(tmp_path: Path) -> N
             ["add_prefix_space"],
         ),
         ({"model": {"type": "WordPiece", "vocab": {}}}, ["WordPiece"]),
-        ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}, ["no piece for"]),
+        (
+            {"model": {"type": "BPE", "vocab": {"a": 3}, "merges": []}},
+            ["no piece for 207 of the 208 bytes"],
+        ),
         ({"pre_tokenizer": "ByteLevel"}, ['pre_tokenizer holds "ByteLevel"', "pretokenizers"]),
         ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": 3}}, ['"pretokenizers": 3']),
         ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": ["x"]}}, ['holds "x"']),
@@ -191,7 +195,7 @@ def test_a_tokenizer_that_loses_text(parts: Any, words: list[str], tmp_path: Pat
 )
 def test_what_is_no_tokenizer(content: bytes, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "folder", *random_model(), tokenizer=content)
-    assert "tokenizer.json is no tokenizer" in refused(folder, tmp_path)
+    assert "tokenizer.json is not a tokenizer" in refused(folder, tmp_path)
 
 
 def test_sentencepiece_that_puts_a_space_before_a_text_is_refused(tmp_path: Path) -> None:
@@ -244,3 +248,22 @@ def test_the_command_line_says_one_line_and_exits_with_2(tmp_path: Path) -> None
     done = call("export", tmp_path / "absent", tmp_path / "out")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_the_fields_of_a_corpus_are_named_by_options(tmp_path: Path) -> None:
+    """The message says which, and with them the import is made."""
+    folder = write_folder(tmp_path / "model", *random_model())
+    lines = [{"body": f"the text number {n}", "of": "ab"[n % 2]} for n in range(40)]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    name, run = f"files:{path}", tmp_path / "run"
+    with pytest.raises(UserError, match=r"has no field 'text'; .* body, of \(set --field\)"):
+        import_model(folder, run, corpus=name)
+    with pytest.raises(UserError, match=r"--field: 'body' is not allowed with --corpus kjv"):
+        import_model(folder, run, corpus="kjv", columns=Columns("body"))
+    with pytest.raises(UserError, match=r"--group: 'of' is not allowed with kjv"):
+        import_model(folder, run, columns=Columns(group="of"))
+    assert not run.exists()
+    import_model(folder, run, corpus=name, columns=Columns("body", "of"))
+    corpus = RunFolder(run).read_config().corpus
+    assert (corpus.field, corpus.group) == ("body", "of")

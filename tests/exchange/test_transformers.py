@@ -111,6 +111,55 @@ def test_their_models_are_read_as_they_compute(kind: str, tmp_path: Path) -> Non
     assert_agree(logits(network, params, tokens), their_logits(model, tokens))
 
 
+DEFAULT = {"rope_type": "default", "rope_theta": 500.0}
+LINEAR = {"type": "linear", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_parameters": DEFAULT, "rope_scaling": LINEAR},
+        {"rope_parameters": DEFAULT, "rope_scaling": LINEAR, "rope_theta": 700.0},
+        {"rope_parameters": LINEAR, "rope_scaling": {"type": "default"}},
+        {"rope_parameters": LINEAR, "rope_theta": 700.0},
+        {"rope_parameters": DEFAULT, "rope_theta": 700.0},
+        {"rope_scaling": {**LINEAR, "attention_factor": 3.0}},
+        {"sliding_window": 2048, "pretraining_tp": 2},
+    ],
+)
+def test_rotary_scaling_wherever_it_is_said(changes: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**SIZES)
+    folder = tmp_path / "folder"
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tree = json.loads((folder / "config.json").read_text())
+    tree.pop("rope_parameters", None)
+    (folder / "config.json").write_text(json.dumps({**tree, **changes}))
+    (folder / "tokenizer.json").write_bytes(tokenizer_json())
+    import_model(folder, tmp_path / "run", corpus=corpus(tmp_path), context=1024)
+    network, params, tokenizer = loaded(tmp_path / "run")
+    tokens = text_tokens(tokenizer)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert_agree(logits(network, params, tokens), their_logits(model, tokens))
+
+
+def test_added_tokens_that_are_text_are_read_as_they_read_them(tmp_path: Path) -> None:
+    tree = json.loads(tokenizer_json())
+    flags = dict.fromkeys(("special", "lstrip", "rstrip", "single_word", "normalized"), False)
+    for content in ("heaven and", "  ", "    ", "<think>", "earth."):
+        size = len(tree["model"]["vocab"]) + len(tree["added_tokens"]) - len(SPECIALS)
+        own = {**flags, "single_word": content == "earth.", "normalized": content == "  "}
+        tree["added_tokens"].append({"id": size, "content": content, **own})
+    content = json.dumps(tree).encode()
+    folder = write_folder(tmp_path / "folder", *random_model(), tokenizer=content)
+    import_model(folder, tmp_path / "run", corpus=corpus(tmp_path), context=64)
+    _, _, tokenizer = loaded(tmp_path / "run")
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    for text in (WORDS, "heaven and      x   <think>y</think> earth.earth. earth.s  naïve\n"):
+        want = theirs.encode(text, add_special_tokens=False)
+        assert tokenizer.encode(text).tolist() == want
+
+
 @pytest.mark.parametrize("kind", OURS)
 def test_our_models_are_loaded_as_we_compute(kind: str, tmp_path: Path) -> None:
     network, params = random_model(**OURS[kind])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import assert_same, call, tiny
 
-from calibtrain.config import to_yaml
+from calibtrain.config import LoRAConfig, config_hash, to_yaml
+from calibtrain.config.finetuning import LINEAR_MAPS
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.saved_run import load_merged_params, load_params
@@ -23,6 +25,7 @@ from calibtrain.losses import DPO
 from calibtrain.losses.preference import REFERENCE
 from calibtrain.models import ADAPTER
 from calibtrain.readout import TokenStats
+from calibtrain.terminal import describe
 from calibtrain.training.networks import network_of
 from calibtrain.training.run import RunFolder
 
@@ -232,14 +235,8 @@ def test_stopped_it_goes_on_to_the_same_end(folder: Path, cache: Path) -> None:
     finetune(resolve(path), whole, cache=cache)
     finetune(resolve(path), again, cache=cache)
     assert_same(again, whole)
-    import shutil
-
-    checkpoints = sorted((again / "checkpoints").iterdir(), key=lambda p: int(p.name))
-    assert len(checkpoints) == 4
-    for late in checkpoints[2:]:
-        shutil.rmtree(late)
-    summary = json.loads((again / "run.json").read_text())
-    (again / "run.json").write_text(json.dumps({**summary, "status": "stopped"}))
+    assert len(list((again / "checkpoints").iterdir())) == 4
+    cut_back(again, 2)
     outcome = finetune(resolve(path), again, cache=cache)
     assert outcome.status == "done"
     assert_same(again, whole)
@@ -256,6 +253,9 @@ def test_stopped_it_goes_on_to_the_same_end(folder: Path, cache: Path) -> None:
         ({}, ("budget.bytes=1000",), "takes finetune.epochs"),
         ({}, ("finetune.lora.maps=[qury]",), "qury given"),
         ({}, ("train.replicas=2",), "run one by one"),
+        ({"budget": {"steps": 3}}, (), "epochs: 2 has no effect with budget.steps: 3"),
+        ({}, ("budget.steps=3", "finetune.epochs=4"), "epochs: 4 has no effect with budget.steps"),
+        ({}, ("finetune.beta=0.5",), "beta: 0.5 has no effect with finetune.objective: sft"),
     ],
 )
 def test_mistakes_end_in_one_line(
@@ -344,3 +344,142 @@ def test_training_from_scratch_is_not_what_a_fine_tuning_is(folder: Path, cache:
     assert not (folder / "from scratch").exists()
     with pytest.raises(UserError, match="dpo has its own"):
         resolve(settings(folder, "dpo", loss=[{"kind": "brier"}]))
+
+
+@pytest.fixture(scope="module")
+def lstm(folder: Path, cache: Path) -> Path:
+    train_run(tiny(model={"kind": "lstm", "width": 16, "depth": 1}), folder / "lstm", cache=cache)
+    return folder / "lstm"
+
+
+def test_an_lstm_has_maps_of_its_own(folder: Path, lstm: Path, cache: Path) -> None:
+    """By default all of them are adapted, and what is trained is told."""
+    asked = {"run": str(lstm), "lora": {"rank": 2}}
+    config = resolve(settings(folder, "sft", finetune=asked, log_every=1), ["budget.steps=2"])
+    run = folder / "lstm with adapters"
+    events: list[Any] = []
+    outcome = finetune(config, run, cache=cache, observer=events.append)
+    maps = ["input", "recurrent", "out"]
+    trained = {"parameters": 2 * (16 + 64) + 2 * (16 + 64) + 2 * (16 + 16), "maps": maps}
+    assert outcome.summary["trained"] == trained
+    assert json.loads((run / "run.json").read_text())["trained"] == trained
+    (start,) = [event for event in events if event["event"] == "start"]
+    assert "trained: 384, in adapters of input, recurrent, out" in describe(start)
+    adapters = load_params(RunFolder(run))[1][ADAPTER]
+    assert {path.split(".")[-2] for path in adapters} == set(maps)
+    assert all(np.abs(np.asarray(own["b"])).max() > 0 for own in adapters.values())
+
+
+@pytest.mark.parametrize(
+    ("base", "maps", "said"),
+    [
+        ("lstm", "[query]", "lstm .* no linear map called query; allowed: input, recurrent, out"),
+        ("lstm", "[out,gate,up]", "no linear map called gate, up; allowed: input, "),
+        ("base", "[recurrent]", "transformer .* no linear map called recurrent; allowed: "),
+        ("base", "[query,query]", "query is named twice"),
+        ("base", "[]", "none given; allowed"),
+    ],
+)
+def test_maps_that_are_not_there_are_refused(
+    folder: Path, lstm: Path, base: str, maps: str, said: str
+) -> None:
+    overrides = [f"finetune.run={folder / base}", f"finetune.lora.maps={maps}"]
+    with pytest.raises(UserError, match=f"finetune.lora.maps: .*{said}"):
+        resolve(settings(folder, "sft"), overrides)
+
+
+def test_adapters_of_nothing_are_not_trained(folder: Path, lstm: Path, cache: Path) -> None:
+    """However the configuration came about."""
+    config = resolve(settings(folder, "sft", finetune={"run": str(lstm), "lora": {"rank": 2}}))
+    assert config.finetune is not None
+    none = LoRAConfig(rank=2, maps=("query",))
+    changed = config.finetune.model_copy(update={"lora": none})
+    run = folder / "adapters of nothing"
+    with pytest.raises(UserError, match="nothing would be trained"):
+        finetune(config.model_copy(update={"finetune": changed}), run, cache=cache)
+    assert not run.exists()
+
+
+def test_what_has_no_effect_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"finetune.beta: is for finetune.objective: dpo"):
+        resolve(settings(folder, "sft", finetune={"beta": 0.5}))
+
+
+def test_an_lstm_begun_with_the_maps_of_a_transformer_goes_on(
+    folder: Path, lstm: Path, cache: Path
+) -> None:
+    """As all were once by default: of those maps it has one, which stays the one that is trained.
+
+    Its hash is what it was.
+    """
+    path = settings(folder, "sft", finetune={"run": str(lstm), "lora": {"rank": 2}})
+    fresh = resolve(path, ["budget.steps=4"])
+    assert fresh.finetune is not None
+    assert fresh.finetune.lora is not None
+    lora = fresh.finetune.lora.model_copy(update={"maps": LINEAR_MAPS})
+    update = {"finetune": fresh.finetune.model_copy(update={"lora": lora})}
+    before = fresh.model_copy(update=update)
+    run = folder / "begun long ago"
+    finetune(before, run, cache=cache)
+    cut_back(run, 1)
+    again = resolve(path, ["budget.steps=4"], run)
+    assert again == before
+    outcome = finetune(again, run, cache=cache)
+    assert outcome.status == "done"
+    assert outcome.summary["config_hash"] == config_hash(before)
+    assert outcome.summary["trained"]["maps"] == ["out"]
+    assert list(load_params(RunFolder(run))[1][ADAPTER]) == ["layers.0.out.kernel"]
+
+
+def cut_back(run: Path, kept: int) -> None:
+    """Take the later checkpoints away, as if it had been stopped before them."""
+    checkpoints = sorted((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    assert len(checkpoints) > kept
+    for late in checkpoints[kept:]:
+        shutil.rmtree(late)
+    summary = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**summary, "status": "stopped"}))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_hashes_are_what_a_fine_tuning_is_known_by_and_not_paths(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Its base and examples may be named otherwise, and moved; so too if run.json tells of none."""
+    path = settings(folder, "dpo", seed=5)
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    finetune(resolve(path), whole, cache=cache)
+    shutil.copytree(whole, again)
+    cut_back(again, 2)
+    if not told:
+        summary = json.loads((again / "run.json").read_text())
+        del summary["started_from"], summary["trained"]
+        (again / "run.json").write_text(json.dumps(summary))
+    shutil.copytree(folder / "base", tmp_path / "moved" / "base")
+    shutil.copy(folder / "dpo.jsonl", tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    there = resolve(path, ["finetune.run=./moved/base", "finetune.paths=[moved/../moved/*.jsonl]"])
+    assert finetune(there, again, cache=cache).status == "done"
+    assert_same(again, whole)
+    hashes = [json.loads((run / "run.json").read_text())["config_hash"] for run in (whole, again)]
+    assert hashes[0] == hashes[1]
+    assert (again / "config.yaml").read_text() == (whole / "config.yaml").read_text()
+
+
+def test_another_base_or_other_examples_are_refused_by_hash(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    path = settings(folder, "sft", seed=6)
+    finetune(resolve(path, ["budget.steps=4"]), run, cache=cache)
+    other = tmp_path / "sft.jsonl"
+    other.write_text((folder / "sft.jsonl").read_text().replace("say 7 ", "say seven "))
+    config = resolve(path, ["budget.steps=4", f"finetune.paths=[{other}]"])
+    with pytest.raises(UserError, match=r"another configuration: .*finetune\.examples"):
+        finetune(config, run, cache=cache)
+    shutil.copytree(folder / "base", tmp_path / "base")
+    (last,) = sorted((tmp_path / "base" / "checkpoints").iterdir(), key=lambda p: int(p.name))[-1:]
+    (last / "checksums.json").write_text((last / "checksums.json").read_text() + "\n")
+    config = resolve(path, ["budget.steps=4", f"finetune.run={tmp_path / 'base'}"])
+    with pytest.raises(UserError, match=r"was started from another checkpoint \(step 24, sha256"):
+        finetune(config, run, cache=cache)

@@ -212,6 +212,16 @@ def test_without_slurm_one_line_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == [config]
 
 
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "3", "[3]", "null"])
+def test_a_damaged_record_of_jobs_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "jobs.json").write_text(content)
+    with pytest.raises(
+        UserError, match=r"jobs\.json: cannot be read .*squeue.*remove it"
+    ) as caught:
+        slurm._refuse_twice(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_planned_arms_are_configured_as_by_ablate(tmp_path: Path, cache: Path) -> None:
     from calibtrain.ablation import apply_controls
 

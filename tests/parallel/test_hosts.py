@@ -3,6 +3,7 @@
 import http.server
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,13 +19,16 @@ from conftest import assert_same, tiny
 
 from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
-from calibtrain.evaluation import train_run
-from calibtrain.parallel import hosts
+from calibtrain.evaluation import evaluate_run, train_run
+from calibtrain.parallel import hosts, meeting
 from calibtrain.training.checkpoint import steps_saved
+from calibtrain.training.run import RunFolder
 
 
-def start(count: int, config: Path, run: Path) -> list[subprocess.Popen[str]]:
-    """The processes of one run."""
+def start(
+    count: int, config: Path, run: Path, *, only: int | None = None, **environment: str
+) -> list[subprocess.Popen[str]]:
+    """The processes of one run, or only one of them."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -36,12 +40,13 @@ def start(count: int, config: Path, run: Path) -> list[subprocess.Popen[str]]:
             text=True,
             env={
                 **os.environ,
+                **environment,
                 "CALIBTRAIN_COORDINATOR": f"localhost:{port}",
                 "CALIBTRAIN_PROCESSES": str(count),
                 "CALIBTRAIN_PROCESS": str(number),
             },
         )
-        for number in range(count)
+        for number in (range(count) if only is None else [only])
     ]
 
 
@@ -93,6 +98,16 @@ def test_one_killed_the_run_started_again_ends_the_same(
 
 
 @pytest.mark.xdist_group("hosts")
+def test_several_processes_write_under_any_name_of_a_folder(tmp_path: Path) -> None:
+    """Each gives Orbax the folder by a link of its own."""
+    config, run = tmp_path / "config.yaml", tmp_path / "v[1] *" / "run"
+    config.write_text(to_yaml(tiny(batch={"rows": 8}, budget={"steps": 6})))
+    finish(start(2, config, run))
+    assert steps_saved(run / "checkpoints") == [6]
+    assert evaluate_run(run, limit=300).about["step"] == 6
+
+
+@pytest.mark.xdist_group("hosts")
 def test_sigterm_to_one_stops_all_at_the_same_step(
     undisturbed: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -117,6 +132,72 @@ def test_four_processes(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
     assert_close(whole, tmp_path / "run")
 
 
+@pytest.mark.xdist_group("hosts")
+def test_one_that_waits_alone_says_so_and_ends_in_time(tmp_path: Path) -> None:
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(to_yaml(tiny()))
+    for number in (0, 1):  # the one that others come to, and one that comes to it
+        (alone,) = start(2, config, run, only=number, CALIBTRAIN_WAIT="2")
+        output, errors = alone.communicate(timeout=60)
+        assert alone.returncode == 75, errors
+        awaited = rf"calibtrain: process {number} of 2 waits for the other one at localhost:\d+"
+        said = errors.splitlines()
+        assert len(said) == 2, errors
+        assert re.fullmatch(rf"{awaited}, for at most 2 s \(CALIBTRAIN_WAIT\)", said[0])
+        assert re.match(f"{awaited}: not all came within 2 s", said[1])
+        assert output == ""
+        assert not run.exists()
+
+
+@pytest.mark.xdist_group("hosts")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_that_waits_alone_obeys_signals(number: signal.Signals, tmp_path: Path) -> None:
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(to_yaml(tiny()))
+    (alone,) = start(2, config, run, only=number % 2)
+    assert alone.stderr is not None
+    assert "waits for" in alone.stderr.readline()
+    began = time.monotonic()
+    alone.send_signal(number)
+    _, errors = alone.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert alone.returncode == 128 + number
+    left = "before training began; nothing was left"
+    assert errors == f"calibtrain: stopped by {number.name} {left}\n"
+
+
+@pytest.mark.xdist_group("hosts")
+@pytest.mark.parametrize(("lost", "how"), [(0, signal.SIGKILL), (1, signal.SIGKILL)])
+def test_one_that_lost_the_other_ends_in_one_line(
+    lost: int, how: signal.Signals, tmp_path: Path
+) -> None:
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(to_yaml(tiny(batch={"rows": 8}, budget={"steps": 5000})))
+    processes = start(2, config, run, CALIBTRAIN_LOST="10")
+    wait_for(run, 6)
+    processes[lost].send_signal(how)
+    _, errors = processes[1 - lost].communicate(timeout=60)
+    processes[lost].communicate()
+    assert processes[1 - lost].returncode == 75, errors
+    assert "calibtrain: another process of this run is lost" in errors.splitlines()[-1]
+    assert errors.count("is lost") == 1
+    for trace in ("Traceback", "***", "F1", "Gloo]"):
+        assert trace not in errors
+    assert RunFolder(run).read_summary().get("status") != "failed"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CALIBTRAIN_WAIT", "soon"), ("CALIBTRAIN_WAIT", "0"), ("CALIBTRAIN_LOST", "-3")],
+)
+def test_seconds_to_wait_are_numbers(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"{name}={value}: must be a number of seconds"):
+        meeting.join({})
+
+
 def test_what_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(hosts.ADDRESS, "localhost:1")
     with pytest.raises(UserError, match="CALIBTRAIN_PROCESSES: is required"):
@@ -124,6 +205,9 @@ def test_what_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(hosts.COUNT, "2")
     monkeypatch.setenv(hosts.NUMBER, "2")
     with pytest.raises(UserError, match=r"CALIBTRAIN_PROCESS=2: must be in 0\.\.1"):
+        hosts.start()
+    monkeypatch.setenv(hosts.ADDRESS, "localhost")
+    with pytest.raises(UserError, match="CALIBTRAIN_COORDINATOR=localhost: must be HOST:PORT"):
         hosts.start()
 
 
@@ -244,7 +328,7 @@ import jax
 os.environ.pop("TPU_SKIP_MDS_QUERY", None)  # set by jax, which sees no TPUs here
 from jax._src.clusters import cloud_tpu_cluster
 cloud_tpu_cluster.running_in_cloud_tpu_vm = True
-from calibtrain.parallel import hosts
+from calibtrain.parallel import hosts, meeting
 hosts.has_chips = lambda: True
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name: name == "libtpu" or find_spec(name)

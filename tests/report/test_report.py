@@ -323,16 +323,16 @@ def test_neither_run_nor_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("ablation.json", "{", "ablation.json is damaged"),
-        ("ablation.json", "[]", "an object was expected, not a list"),
+        ("ablation.json", "{", "ablation.json: is damaged"),
+        ("ablation.json", "[]", "it is not a JSON object"),
         ("ablation.json", '{"format": 2}', "this version reads format 1"),
         ("ablation.json", '{"format": 1}', "key 'title' is missing"),
-        ("vocab_size=512,seed=0/run.json", None, "run.json is missing"),
+        ("vocab_size=512,seed=0/run.json", None, "run.json: is missing"),
         ("vocab_size=512,seed=0/metrics.jsonl", None, "metrics.jsonl is missing"),
         ("vocab_size=512,seed=0/metrics.jsonl", "{}\n", r"line 1\) is damaged: key 'step'"),
         ("vocab_size=512,seed=0/metrics.jsonl", "no\n", r"metrics.jsonl \(line 1\) is damaged"),
-        ("vocab_size=512,seed=0/evaluations/kjv-test-1.json", "nan", "kjv-test-1.json is damaged"),
-        ("vocab_size=512,seed=0/evaluations/kjv-test-1.json", b"\xff", "cannot be read"),
+        ("vocab_size=512,seed=0/evaluations/kjv-test-1.json", "nan", "test-1.json: is damaged"),
+        ("vocab_size=512,seed=0/evaluations/kjv-test-1.json", b"\xff", "not UTF-8"),
     ],
 )
 def test_damage_names_the_file(

@@ -205,14 +205,14 @@ def test_what_does_not_fit_is_one_line(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "F is missing"),
-        (b"\xff", "F cannot be read"),
-        (b"{", "F is damaged: "),
-        (b"[]", "F is damaged: an object was expected, not a list"),
-        (b"{}", "F has format None; this version reads format 1"),
-        (b'{"format": 2}', "F has format 2; this version reads format 1"),
+        (None, "F: is missing; "),
+        (b"\xff", "F: is damaged (not UTF-8"),
+        (b"{", "F: is damaged ("),
+        (b"[]", "F: is damaged (it is not a JSON object)"),
+        (b"{}", "F: is damaged (it does not say its format)"),
+        (b'{"format": 2}', "F: has format 2; this version reads format 1"),
         (b'{"format": 1}', "F is damaged: key 'name' is missing"),
-        (b'{"format": 1, "format": 1}', "F is damaged: key 'format' is given twice"),
+        (b'{"format": 1, "format": 1}', "F: is damaged (key 'format' is given twice)"),
     ],
 )
 def test_a_file_that_is_no_record_is_one_line(

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from synthetic import MODEL, VOCAB, make, nll
 
 from calibtrain.config import ModelConfig
-from calibtrain.losses import CrossEntropy
+from calibtrain.losses import CrossEntropy, SelectiveSmoothing
 from calibtrain.temperature import make_head
 from calibtrain.temperature.descent import make_step
 from calibtrain.temperature.fit_global import fit_global
@@ -78,6 +78,60 @@ def test_the_nll_of_the_text_never_rises_and_the_best_token_stays(kind: str) -> 
         block = states.block(np.arange(12))
         plain = frozen.scorer(None, ("correct",))(None, block)
         np.testing.assert_array_equal(score(fitted.params, block).correct, plain.correct)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_can_begin_at_any_temperature(kind: str) -> None:
+    """Then it is that of a global head, of every token."""
+    states, frozen, _ = make(4, 10, by_previous, seed=2)
+    head, block = head_of(kind), states.block(np.arange(4))
+    fresh, score = head.init(jax.random.key(0)), frozen.scorer(head, ("nll",))
+    z = (np.asarray(states.hidden, np.float64) @ frozen.unembedding).reshape(-1, VOCAB)
+    for temperature in (0.13, 0.7, 1.0, 3.0, 9.9):
+        params = head.at(fresh, temperature)
+        assert jax.tree.structure(params) == jax.tree.structure(fresh)
+        at = z / temperature
+        own = np.take_along_axis(at, states.labels.reshape(-1, 1), 1)[:, 0]
+        want = np.log(np.exp(at - at.max(1, keepdims=True)).sum(1)) + at.max(1) - own
+        np.testing.assert_allclose(score(params, block).nll, want, rtol=5e-5, atol=5e-5)
+    for temperature in (1e-9, 1e9):  # which it cannot give
+        nearest = head.at(fresh, temperature)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(nearest))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "global"])
+def test_no_head_ends_above_the_global_one(kind: str) -> None:
+    """On the text that both are fitted on, after a few steps and one document held out."""
+    seed = 1
+    states, frozen, _ = make(12, 16, constant(2.5), seed=seed)
+    alone = fit_global(frozen, states, lowest=0.1, highest=10.0)
+    head = head_of(kind)
+    for rate in (None, 3.0):
+        recipe = Recipe(steps=18, tokens=64, learning_rate=rate, seed=seed)
+        fitted = fit_head(head, frozen, states, CrossEntropy(), recipe)
+        assert fitted.held_out == 16
+        assert fitted.nll_after <= alone.nll_after
+        assert fitted.nll_before == alone.nll_before
+        score = frozen.scorer(head, ("nll",))
+        measured = mean_over(score, fitted.params, states)
+        assert measured == pytest.approx(fitted.nll_after, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "vector"])
+def test_nor_by_a_loss_that_is_not_the_nll(kind: str) -> None:
+    """The global one of so many steps is where the richer one starts; what counts is the loss."""
+    states, frozen, _ = make(12, 16, constant(2.5), seed=1)
+    loss = SelectiveSmoothing(0.5)
+    ends = {}
+    for each in ("global", kind):
+        head = head_of(each)
+        recipe = Recipe(steps=18, tokens=64, learning_rate=3.0 if each == kind else None)
+        fitted = fit_head(head, frozen, states, loss, recipe, proper=False)
+        score = frozen.scorer(head, tuple(dict.fromkeys(("nll", *loss.fields))))
+        ends[each] = mean_over(score, fitted.params, states, loss.per_token)
+        at_first = mean_over(score, head.init(jax.random.key(0)), states, loss.per_token)
+        assert ends[each] <= at_first
+    assert ends[kind] <= ends["global"] + 1e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)

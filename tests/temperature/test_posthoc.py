@@ -1,7 +1,9 @@
 """Heads fitted to a run that is done: files, refusals, and figures that two ways agree on."""
 
+import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,17 @@ from conftest import tiny
 from heads import head_config
 from synthetic import MODEL, make
 
+from calibtrain import cli
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.saved_run import opened
 from calibtrain.losses import SelectiveSmoothing
 from calibtrain.metrics.signature import differences, parse_signature
-from calibtrain.posthoc import fit_temperature_head
+from calibtrain.posthoc import fit, fit_temperature_head
 from calibtrain.posthoc.balance import share_right
 from calibtrain.posthoc.compare import compare_heads
 from calibtrain.posthoc.hidden import read_text
+from calibtrain.posthoc.listing import describe_heads
 from calibtrain.report import write_report
 from calibtrain.temperature import make_head
 from calibtrain.temperature.bounded import raw_of
@@ -95,6 +99,64 @@ def test_a_damaged_head_is_refused(run: Path, tmp_path: Path) -> None:
         evaluate_run(copy, limit=300, temperature="whole")
 
 
+def test_a_list_marks_what_cannot_be_used(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("temperature"))
+    for name in ("cut", "edited", "nameless", "whole"):
+        fit_temperature_head(copy, "global", name=name)
+    heads = copy / "temperature"
+    parameters = heads / "cut" / PARAMETERS
+    parameters.write_bytes(parameters.read_bytes()[:-3])
+    about = json.loads((heads / "edited" / "head.json").read_text())
+    (heads / "edited" / "head.json").write_text(json.dumps({**about, "nll_after": "low"}))
+    (heads / "nameless" / "head.json").unlink()
+    found = {head["name"]: head for head in describe_heads(copy)}
+    whole = json.loads((heads / "whole" / "head.json").read_text())
+    assert found["whole"] == {**whole, "usable": True}
+    problems = {name: head["problem"] for name, head in found.items() if not head["usable"]}
+    assert problems.keys() == {"cut", "edited", "nameless"}
+    assert "checksum" in problems["cut"]
+    assert "nll_after is 'low'" in problems["edited"]
+    assert "has no head.json" in problems["nameless"]
+    with pytest.raises(UserError, match=r"there are: cut, edited, whole"):
+        evaluate_run(copy, temperature="none of them")
+    shutil.rmtree(copy / "checkpoints" / "12")
+    monkeypatch.setattr(sys, "argv", ["calibtrain", "temperature", "list", str(copy)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    said = capsys.readouterr()
+    assert "whole (another checkpoint)" in said.out
+    assert "cut (damaged)" in said.out
+    assert "whole: cannot be used: was fitted to another checkpoint (step 12; " in said.err
+    (head,) = [head for head in describe_heads(copy) if head["name"] == "whole"]
+    assert not head["usable"]
+
+
+def test_a_model_without_finite_probabilities_is_told_in_one_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*args: Any, **kept: Any) -> Any:
+        text = read_text(*args, **kept)
+        broken = dataclasses.replace(text.frozen, unembedding=text.frozen.unembedding * np.nan)
+        return dataclasses.replace(text, frozen=broken)
+
+    monkeypatch.setattr(fit, "read_text", nothing)
+    for kind in ("global", "linear"):
+        with pytest.raises(UserError, match=r"run: .*nan.*learning_rate") as refusal:
+            fit_temperature_head(run, kind, name="broken", recipe=QUICK, limit=300)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_comparison_blames_its_own_option(run: Path) -> None:
+    with pytest.raises(UserError, match=r"^--heads: 'nonsense' is not allowed; allowed: global"):
+        compare_heads(run, heads=["nonsense"])
+    with pytest.raises(UserError, match=r"^--heads: '' is not allowed"):
+        compare_heads(run, heads=["global", ""])
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -155,6 +217,36 @@ def test_a_balanced_temperature_is_the_lowest_of_the_balanced_nll(run: Path) -> 
         for factor in (0.9, 0.95, 1.05, 1.1):
             assert lowest < balanced(found * factor)
     assert fitted["nll_after"] > plain["nll_after"]
+
+
+def test_damaged_hidden_states_are_computed_again(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(run, tmp_path) as saved:
+        expected = np.array(read_text(saved, None, "validation", 500).states.hidden)
+        (path,) = tmp_path.glob("hidden/*/hidden.bin")
+        whole = path.read_bytes()
+        nan = np.full(8, np.nan, np.float32).tobytes()
+        for damaged, words in (
+            (bytes(40_000).ljust(len(whole), whole[-1:])[: len(whole)], "hidden.bin was changed"),
+            (nan + whole[len(nan) :], "hidden.bin was changed"),
+            (whole[:1000], f"hidden.bin has 1,000 bytes, not {len(whole):,}"),
+        ):
+            path.write_bytes(damaged)
+            caplog.clear()
+            found = read_text(saved, None, "validation", 500)
+            np.testing.assert_array_equal(np.array(found.states.hidden), expected)
+            assert caplog.messages == [
+                f"{path.parent}: was damaged ({words}); it is made again",
+            ]
+        path.write_bytes(nan)
+        caplog.clear()
+        found = read_text(saved, None, "validation", 500, keep=False)  # is not read, so not mended
+        assert not found.kept
+        np.testing.assert_allclose(np.array(found.states.hidden[:]), expected, rtol=1e-3, atol=1e-5)
+        (path.parent / "seal.json").unlink()
+        read_text(saved, None, "validation", 500)
+        assert "has no checksums, as an earlier version made it; it is made again" in caplog.text
 
 
 def test_a_comparison_has_paired_differences_and_a_place_in_the_report(run: Path) -> None:

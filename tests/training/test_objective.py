@@ -24,8 +24,10 @@ from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build
 from calibtrain.parallel.mesh import AXES, Layout
 from calibtrain.readout import TokenStats, statistics
-from calibtrain.training.objective import LEAST_ROWS, Objective, Term, make_objective
+from calibtrain.training.coupled import LEAST_ROWS, coupled_terms
+from calibtrain.training.objective import Objective, Term, make_objective
 from calibtrain.training.optimizer import make_optimizer
+from calibtrain.training.plan import make_plan
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import for_replicas, make_train_step
 
@@ -174,6 +176,12 @@ def test_devices_and_micro_batches_change_no_loss(
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
 
 
+def test_a_term_that_never_counts_is_noted(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loss = [{"kind": "cross_entropy"}, {"kind": "brier", "from_step": 100}]
+    make_plan(tiny(loss=loss, tokenizer={"kind": "byte", "vocab_size": 258}), cache)
+    assert "loss.1.from_step: 100 is past the end of a run of 24 steps: brier never" in caplog.text
+
+
 def test_terms_are_logged_by_name_and_add_up(tmp_path: Path, cache: Path) -> None:
     loss = [
         {"kind": "cross_entropy"},
@@ -285,11 +293,11 @@ def test_every_token_of_a_batch_has_its_turn(tokens: int, rows: int, context: in
     objective = make_objective(
         terms({"kind": "cross_entropy"}, {"kind": "dca", "tokens": tokens}), vocab_size=40
     )
-    (some,) = objective.coupled
+    (some,) = coupled_terms(objective)
     seen = np.zeros((rows, context), bool)
     for step in range(rows * context):
-        own = np.flatnonzero(some.turn(step, rows, context))
-        places = some.places(step, rows, context)
+        own = np.flatnonzero(some.selected_rows(step, rows, context))
+        places = some.positions(step, rows, context)
         places = np.arange(context) if places is None else np.asarray(places)
         assert len(own) == some.rows(rows, context) >= LEAST_ROWS
         assert len(set(places.tolist())) == len(places)

@@ -2,21 +2,28 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import assert_same, call, everything, tiny
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calibtrain.config import to_yaml
+from calibtrain.errors import UserError
 from calibtrain.evaluation import train_run
 from calibtrain.terminal import describe_stop
 from calibtrain.training import loop
 from calibtrain.training.checkpoint import steps_saved
+from calibtrain.training.plan import Plan
 from calibtrain.training.run import RunFolder
 
 DRIVER = Path(__file__).parent / "interrupted.py"
@@ -114,6 +121,91 @@ def test_checkpoints_are_where_they_were_asked_for(uninterrupted: tuple[Path, Pa
     lines = RunFolder(uninterrupted[1]).read_metrics()
     assert [line["step"] for line in lines if "eval/ece" in line] == [8, 16, 24]
     assert [line["step"] for line in lines if "train/loss" in line] == [5, 10, 15, 20, 24]
+
+
+def lost(lines: list[str], *indices: int) -> list[str]:
+    return [line for at, line in enumerate(lines) if at not in indices]
+
+
+@pytest.mark.parametrize(
+    ("harm", "start", "words"),
+    [
+        (
+            lambda lines: lines[:3],
+            12,
+            "line 4 should be that of the training of step 15, and is not",
+        ),
+        (lambda lines: lost(lines, 6), 18, "line 7 should be that of the training of step 24, and"),
+        (lambda lines: lost(lines, 4), 12, "of the evaluation of step 16, and is that of the tra"),
+        (
+            lambda lines: [*lines[:5], lines[0], *lines[5:]],
+            18,
+            "is that of the training of step 5;",
+        ),
+        (
+            lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]],
+            12,
+            "line 4 should be that of",
+        ),
+    ],
+    ids=["end", "late", "middle", "twice", "order"],
+)
+def test_lost_metrics_are_noticed_and_written_again(
+    uninterrupted: tuple[Path, Path], tmp_path: Path, harm: Any, start: int, words: str
+) -> None:
+    """Also of a run that says it is done."""
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted[1], run)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(harm(lines)))
+    told: list[Any] = []
+    assert train_run(tiny(), run, observer=told.append).status == "done"
+    (note,) = [event["text"] for event in told if event["event"] == "note"]
+    assert words in note
+    assert f"goes back from the checkpoint of step 24 to that of step {start}" in note
+    assert next(e for e in told if e["event"] == "start")["resumed_from"] == start
+    assert_same(run, uninterrupted[1])
+
+
+@pytest.mark.parametrize("kept", [None, 0, 1])
+def test_metrics_lost_before_every_checkpoint_are_refused(
+    uninterrupted: tuple[Path, Path], tmp_path: Path, kept: int | None
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted[1], run)
+    if kept is None:
+        (run / "metrics.jsonl").unlink()
+    else:
+        text = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (run / "metrics.jsonl").write_text("".join(text[1 : 1 + kept]))
+    with pytest.raises(UserError, match="line 1 should be that of the training of step 5, and is"):
+        train_run(tiny(), run)
+    assert steps_saved(run / "checkpoints") == [6, 12, 18, 24]
+
+
+def test_a_checkpoint_beyond_the_end_of_its_run_is_named(
+    uninterrupted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted[1], run)
+    shutil.copytree(run / "checkpoints" / "24", run / "checkpoints" / "30")
+    with pytest.raises(UserError, match="checkpoints/30: is beyond the 24 steps of this run;"):
+        train_run(tiny(), run)
+
+
+@given(
+    steps=st.integers(1, 400),
+    times=st.integers(1, 500),
+    every=st.none() | st.integers(1, 500),
+    upto=st.integers(0, 400),
+)
+def test_the_steps_at_which_something_is_due(
+    steps: int, times: int, every: int | None, upto: int
+) -> None:
+    plan: Any = SimpleNamespace(budget=SimpleNamespace(steps=steps))
+    upto = min(upto, steps)
+    due = [step for step in range(1, upto + 1) if Plan.is_due(plan, step, times, every)]
+    assert Plan.due_steps(plan, upto, times, every) == due
 
 
 def test_metrics_hold_no_times(uninterrupted: tuple[Path, Path]) -> None:

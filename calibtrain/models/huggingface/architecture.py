@@ -1,7 +1,7 @@
 """`config.json` of a Hugging Face folder <-> our model configuration.
 
-A model type decides which code transformers runs and which keys that code reads, so what matters
-is whether those keys ask for something that we do not have. Other keys change nothing.
+A model type decides which code transformers runs and which keys that code reads. Keys that ask
+for something that we do not have are refused, and those that are not known are noted (`keys`).
 """
 
 import dataclasses
@@ -10,6 +10,9 @@ from typing import Any
 
 from calibtrain.config import ModelConfig, RopeScalingConfig, validate
 from calibtrain.errors import UserError
+from calibtrain.models.huggingface.config_keys import CONFIG_KEYS, by_architecture
+from calibtrain.models.huggingface.keys import shown
+from calibtrain.models.huggingface.rope import number, read_rope
 
 FAMILY = {
     "llama": "LlamaForCausalLM",
@@ -29,12 +32,14 @@ class Architecture:
         model: as our configuration.
         vocab_size: rows of its embedding.
         context: tokens that it was made to see at most.
+        notes: on what its file says and is not used, a sentence each.
     """
 
     name: str
     model: ModelConfig
     vocab_size: int
     context: int
+    notes: tuple[str, ...] = ()
 
 
 def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
@@ -49,49 +54,67 @@ def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
     """
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILY:
-        raise UserError(f"{source}: model_type {kind!r} is not known; allowed: {', '.join(FAMILY)}")
+        raise UserError(
+            f"{source}: model_type {shown(kind)} is not known; allowed: {', '.join(FAMILY)}"
+        )
     classes = _names(tree, "architectures", source) or [FAMILY[kind]]
     if FAMILY[kind] not in classes:
         raise UserError(
-            f"{source}: architectures {classes} is no language model of type {kind}; "
+            f"{source}: architectures {shown(classes)} is not a language model of type {kind}; "
             f"allowed: {FAMILY[kind]}"
         )
-    _refuse_what_we_lack(kind, tree, source)
-    rope = _rope(tree, source)
     width, heads = _whole(tree, "hidden_size", source), _whole(tree, "num_attention_heads", source)
-    kv_heads = tree.get("num_key_value_heads")
-    if kv_heads is None and kind != "llama":  # elsewhere its default is a number of its own
+    depth = _whole(tree, "num_hidden_layers", source)
+    kv_heads = heads
+    if tree.get("num_key_value_heads") is not None:
+        kv_heads = _whole(tree, "num_key_value_heads", source)
+    elif kind != "llama":  # elsewhere its default is a number of its own
         raise UserError(f"{source}: has no num_key_value_heads")
     size = None if tree.get("head_dim") is None else _whole(tree, "head_dim", source)
     if size is None and kind == "qwen3":
         raise UserError(f"{source}: has no head_dim")
+    _require_full_attention(tree, depth, source)
+    if kind == "mistral" and "sliding_window" not in tree:
+        raise UserError(
+            f"{source}: has no sliding_window, so that transformers takes 4096; calibtrain has no "
+            "sliding windows: set it to null where the model has none"
+        )
+    if tree.get("hidden_act", "silu") is None:
+        raise UserError(f"{source}: hidden_act is null; allowed: silu")
+    neutral = by_architecture(tree, kind, size or max(1, width // heads))
+    notes = CONFIG_KEYS.review(tree, source, neutral)
+    rope = read_rope(tree, source)
+    tied = tree.get("tie_word_embeddings", False)
+    if not isinstance(tied, bool):
+        raise UserError(f"{source}: tie_word_embeddings is {shown(tied)}; it must be true or false")
     model = {
         "width": width,
-        "depth": _whole(tree, "num_hidden_layers", source),
+        "depth": depth,
         "heads": heads,
         "kv_heads": kv_heads,
         "head_size": None if size is None or size * heads == width else size,
         "feed_forward_width": _whole(tree, "intermediate_size", source),
         "qkv_bias": kind == "qwen2",
         "qk_norm": kind == "qwen3",
-        "tied": bool(tree.get("tie_word_embeddings", False)),
+        "tied": tied,
         "embedding_scale": False,
-        "rope_base": rope.get("rope_theta", tree.get("rope_theta", 10_000.0)),
-        "rope_scaling": _rope_scaling(rope, source),
-        "norm_epsilon": tree.get("rms_norm_eps", 1e-6),
+        "rope_base": rope.base,
+        "rope_scaling": rope.scaling,
+        "norm_epsilon": number(tree, "rms_norm_eps", source, 1e-6),
     }
     return Architecture(
         name=FAMILY[kind],
         model=validate(ModelConfig, model, source),
         vocab_size=_whole(tree, "vocab_size", source),
         context=_whole(tree, "max_position_embeddings", source),
+        notes=(*notes, *rope.notes),
     )
 
 
 def _whole(tree: Mapping[str, Any], key: str, source: str) -> int:
     value = tree.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        said = f"is {value!r}" if key in tree else "is missing"
+        said = f"is {shown(value)}" if key in tree else "is missing"
         raise UserError(f"{source}: {key} {said}; it must be a whole number of at least 1")
     return value
 
@@ -102,65 +125,21 @@ def _names(tree: Mapping[str, Any], key: str, source: str) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise UserError(f"{source}: {key} is {value!r}; it must be a list of names")
+        raise UserError(f"{source}: {key} is {shown(value)}; it must be a list of names")
     return value
 
 
-def _refuse_what_we_lack(kind: str, tree: Mapping[str, Any], source: str) -> None:
-    """What transformers would compute otherwise than we do, by key."""
-    slides = tree.get("use_sliding_window") if kind.startswith("qwen") else None
-    if kind == "mistral":
-        slides = tree.get("sliding_window", 4096)  # transformers' default
-    layers = {*_names(tree, "layer_types", source)} - {"full_attention"}
-    partial = _rope(tree, source).get("partial_rotary_factor", tree.get("partial_rotary_factor"))
-    lacking = {
-        "auto_map: code of its own": tree.get("auto_map"),
-        "quantization_config: quantised weights (a GGUF file may have them)": tree.get(
-            "quantization_config"
-        ),
-        "sliding_window: attention to the last tokens only": slides,
-        f"layer_types: {', '.join(sorted(layers))}": layers,
-        "attention_bias: biases in all of attention": tree.get("attention_bias"),
-        "mlp_bias: biases in the feed-forward layers": tree.get("mlp_bias"),
-        f"hidden_act: {tree.get('hidden_act')} (allowed: silu)": (
-            tree.get("hidden_act", "silu") != "silu"
-        ),
-        "partial_rotary_factor: heads that are turned in part": partial not in (None, 1, 1.0),
-    }
-    if found := [what for what, asked in lacking.items() if asked]:
-        raise UserError(f"{source}: asks for what calibtrain does not have: {'; '.join(found)}")
-
-
-def _rope(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """What is said of rotary positions: `rope_scaling`, or since version 5 `rope_parameters`."""
-    found: dict[str, Any] = {}
-    for key in ("rope_scaling", "rope_parameters"):
-        part = tree.get(key) or {}
-        if not isinstance(part, Mapping):
-            raise UserError(f"{source}: {key} is {part!r}; it must be an object")
-        found |= part
-    return found
-
-
-def _rope_scaling(rope: Mapping[str, Any], source: str) -> dict[str, Any]:
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return {}
-    if kind not in ("linear", "llama3"):
+def _require_full_attention(tree: Mapping[str, Any], depth: int, source: str) -> None:
+    layers = _names(tree, "layer_types", source)
+    if others := sorted({*layers} - {"full_attention"}):
         raise UserError(
-            f"{source}: rope type {kind!r} is not known; allowed: default, linear, llama3"
+            f"{source}: asks for what calibtrain does not have: layer_types "
+            f"{', '.join(others)} (allowed: full_attention)"
         )
-    names = {"factor": "factor"}
-    if kind == "llama3":
-        names |= {
-            "low_freq_factor": "low_frequency_factor",
-            "high_freq_factor": "high_frequency_factor",
-            "original_max_position_embeddings": "original_context",
-        }
-    if absent := [name for name in names if name not in rope]:
-        raise UserError(f"{source}: rope type {kind} has no {', '.join(absent)}")
-    values = {ours: rope[theirs] for theirs, ours in names.items()}
-    return {"kind": kind, **values}
+    if layers and len(layers) != depth:
+        raise UserError(
+            f"{source}: layer_types has {len(layers)} entries, num_hidden_layers is {depth}"
+        )
 
 
 def write_architecture(

@@ -14,6 +14,8 @@ import numpy as np
 from calibtrain.config import ModelConfig, RopeScalingConfig, validate
 from calibtrain.errors import UserError
 from calibtrain.models.huggingface.architecture import Architecture
+from calibtrain.models.huggingface.gguf_header import check_header
+from calibtrain.models.huggingface.gguf_keys import real, review_metadata, scaling_of, whole
 
 ARCHS = {"llama": "turned in pairs", "qwen2": "turned in halves", "qwen3": "turned in halves"}
 """Archs that are our transformer, and how their heads lie."""
@@ -46,16 +48,19 @@ class GGUFFile:
 
         self.source = str(path)
         try:
+            check_header(path)
             reader = GGUFReader(path)
             self.metadata = {
                 name: field.contents()
                 for name, field in reader.fields.items()
                 if not name.startswith("GGUF.")
             }
-        except (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError) as error:
+        except (ValueError, LookupError, OSError, ArithmeticError, MemoryError, TypeError) as error:
+            said = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{path}: is no whole GGUF file ({error}); it is damaged or cut short"
+                f"{path}: is not a whole GGUF file ({said}); it is damaged or cut short"
             ) from None
+        _require_in_order(reader, path)
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.shapes = {
             name: tuple(int(size) for size in reversed(tensor.shape))
@@ -63,10 +68,9 @@ class GGUFFile:
         }
         types = [tensor.tensor_type.name for tensor in reader.tensors]
         self.quantisation = {name: types.count(name) for name in sorted({*types})}
-        if self.metadata.get("split.count", 1) > 1:
-            raise UserError(
-                f"{path}: is one part of {self.metadata['split.count']}; merge them into one file"
-            )
+        parts = self.metadata.get("split.count", 1)
+        if parts not in (0, 1):
+            raise UserError(f"{path}: is one part of {parts}; merge them into one file")
 
     @property
     def arch(self) -> str:
@@ -76,6 +80,10 @@ class GGUFFile:
     def value(self, key: str, default: Any = None) -> Any:
         """A value of the architecture."""
         return self.metadata.get(f"{self.arch}.{key}", default)
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A value of the architecture; UserError where it is not a whole number of at least 1."""
+        return whole(self.metadata, f"{self.arch}.{key}", self.source, default)
 
     def read(self, name: str) -> np.ndarray:
         """A tensor, float32, its rows in the order of transformers.
@@ -97,9 +105,21 @@ class GGUFFile:
         part = name.split(".")[-2]
         if self.arch == "llama" and part in ("attn_q", "attn_k"):
             heads = self.value("attention.head_count")
-            kv_heads = self.value("attention.head_count_kv", heads)
+            kv_heads = self.value("attention.head_count_kv") or heads
             return halves(array, heads if part == "attn_q" else kv_heads)
         return array
+
+
+def _require_in_order(reader: Any, path: Path) -> None:
+    """Refuse a file whose tensors do not follow each other, as llama.cpp does."""
+    expected = int(reader.data_offset)
+    for tensor in reader.tensors:
+        if int(tensor.data_offset) != expected:
+            raise UserError(
+                f"{path}: is not a whole GGUF file ({tensor.name[:60]} begins at byte "
+                f"{int(tensor.data_offset):,}, not {expected:,}); it is damaged"
+            )
+        expected += -(-int(tensor.n_bytes) // int(reader.alignment)) * int(reader.alignment)
 
 
 def halves(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -119,55 +139,41 @@ def read_gguf_architecture(file: GGUFFile) -> Architecture:
         raise UserError(
             f"{source}: architecture {arch!r} is not known; allowed: {', '.join(ARCHS)}"
         )
-    needed = (
-        "embedding_length",
-        "block_count",
-        "feed_forward_length",
-        "attention.head_count",
-        "attention.layer_norm_rms_epsilon",
-        "context_length",
-    )
-    if absent := [key for key in needed if file.value(key) is None]:
-        raise UserError(f"{source}: its metadata lack {arch}.{f', {arch}.'.join(absent)}")
-    width, heads = file.value("embedding_length"), file.value("attention.head_count")
-    size = file.value("attention.key_length", width // heads if isinstance(heads, int) else None)
-    lacking = {
-        "attention.sliding_window": file.value("attention.sliding_window"),
-        "expert_count": file.value("expert_count"),
-        "attention.head_count: another number in each layer": not isinstance(heads, int),
-        "attention.value_length: another one than that of keys": (
-            file.value("attention.value_length", size) != size
-        ),
-        "rope.dimension_count: heads that are turned in part": (
-            file.value("rope.dimension_count", size) != size
-        ),
-    }
-    if found := [f"{arch}.{key}" for key, asked in lacking.items() if asked]:
-        raise UserError(f"{source}: asks for what calibtrain does not have: {'; '.join(found)}")
+    epsilon = f"{arch}.attention.layer_norm_rms_epsilon"
+    width, heads = file.whole("embedding_length"), file.whole("attention.head_count")
+    size = file.whole("attention.key_length", max(1, width // heads))
+    notes = review_metadata(file.metadata, arch, size, source)
     embedding = file.shapes.get("token_embd.weight")
     if embedding is None:
         raise UserError(f"{source}: lacks token_embd.weight")
-    base = float(file.value("rope.freq_base", 10_000.0))
+    rows = file.whole("vocab_size", embedding[0])
+    if rows != embedding[0]:
+        raise UserError(
+            f"{source}: {arch}.vocab_size is {rows:,}, but token_embd.weight has "
+            f"{embedding[0]:,} rows"
+        )
+    base = real(file.metadata, f"{arch}.rope.freq_base", source, 10_000.0)
     model: Mapping[str, Any] = {
         "width": width,
-        "depth": file.value("block_count"),
+        "depth": file.whole("block_count"),
         "heads": heads,
-        "kv_heads": file.value("attention.head_count_kv"),
+        "kv_heads": file.whole("attention.head_count_kv", heads),
         "head_size": None if size * heads == width else size,
-        "feed_forward_width": file.value("feed_forward_length"),
+        "feed_forward_width": file.whole("feed_forward_length"),
         "qkv_bias": arch == "qwen2",
         "qk_norm": arch == "qwen3",
         "tied": "output.weight" not in file.shapes,
         "embedding_scale": False,
         "rope_base": base,
-        "rope_scaling": _rope_scaling(file, size, base).model_dump(),
-        "norm_epsilon": _shortest(file.value("attention.layer_norm_rms_epsilon")),
+        "rope_scaling": _rope_scaling(file, size, base),
+        "norm_epsilon": _shortest(real(file.metadata, epsilon, source)),
     }
     return Architecture(
         name=arch,
         model=validate(ModelConfig, model, source),
         vocab_size=embedding[0],
-        context=int(file.value("context_length")),
+        context=file.whole("context_length"),
+        notes=tuple(notes),
     )
 
 
@@ -176,26 +182,23 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _rope_scaling(file: GGUFFile, size: int, base: float) -> RopeScalingConfig:
+def _rope_scaling(file: GGUFFile, size: int, base: float) -> dict[str, Any]:
     from calibtrain.models.layers import rotary_frequencies
 
-    kind = file.value("rope.scaling.type", "none")
+    kind, factor = scaling_of(file.metadata, file.arch, file.source)
     if ROPE_FACTORS in file.shapes:
+        if kind != "none":
+            raise UserError(
+                f"{file.source}: has both {ROPE_FACTORS} and {file.arch}.rope.scaling.factor "
+                f"{factor:g}; calibtrain has one or the other"
+            )
         factors = file.read(ROPE_FACTORS)
         plain = np.asarray(rotary_frequencies(size, base))
         for known in _KNOWN_SCALINGS:
             lowered = np.asarray(rotary_frequencies(size, base, known))
             if factors.shape == plain.shape and np.allclose(plain / factors, lowered, rtol=1e-4):
-                return known
+                return known.model_dump()
         raise UserError(
             f"{file.source}: {ROPE_FACTORS} are not those of Llama 3.1 or 3.2; others are not known"
         )
-    if kind == "linear":
-        factor = float(file.value("rope.scaling.factor", 1.0))
-        return RopeScalingConfig(kind="linear", factor=factor)
-    if kind != "none":
-        raise UserError(
-            f"{file.source}: {file.arch}.rope.scaling.type {kind!r} is not known; allowed: "
-            "none, linear"
-        )
-    return RopeScalingConfig()
+    return {"kind": "none"} if kind == "none" else {"kind": kind, "factor": factor}

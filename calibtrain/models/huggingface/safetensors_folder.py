@@ -12,7 +12,7 @@ import numpy as np
 
 from calibtrain.errors import UserError
 from calibtrain.models.huggingface.parameters import listed
-from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.json_text import parse_json, read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES: Mapping[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -45,8 +45,10 @@ class SafetensorsFolder:
         self._places: dict[str, tuple[Path, Mapping[str, Any]]] = {}
         for file in self.files:
             for name, place in _header(file).items():
-                if index is None or index.get(name) == file.name:
-                    self._places[name] = file, place
+                if index is not None and index.get(name) != file.name:
+                    said = f"says it is in {index[name]}" if name in index else "does not name it"
+                    raise UserError(f"{file}: holds tensor {name[:80]}, but {INDEX} {said}")
+                self._places[name] = file, place
         if lost := sorted({*(index or ())} - {*self._places}):
             raise UserError(f"{folder / INDEX}: names tensors that its files lack: {listed(lost)}")
         odd = {
@@ -89,15 +91,28 @@ def _read_index(folder: Path) -> dict[str, str]:
         )
         raise UserError(f"{folder}: holds neither {WEIGHTS} nor {INDEX}{more}")
     try:
-        index = parse_json(path.read_text(encoding="utf-8"))["weight_map"]
+        index = read_json(path)["weight_map"]
         names = {str(name): str(file) for name, file in index.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        raise UserError(f"{path}: is no index of safetensors files; it is damaged") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: is not an index of safetensors files ({error})") from None
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{path}: is not an index of safetensors files: its weight_map must be an object; "
+            "it is damaged"
+        ) from None
+    if not names:
+        raise UserError(f"{path}: names no tensors; it is damaged")
     for file in sorted({*names.values()}):
         if Path(file).name != file or not file.endswith(".safetensors"):
-            raise UserError(f"{path}: names {file!r}, which is no safetensors file beside it")
-        if not (folder / file).is_file():
-            raise UserError(f"{path}: names {file}, which is not there")
+            raise UserError(
+                f"{path}: names {file[:80]!r}, which is not a safetensors file beside it"
+            )
+        try:
+            there = (folder / file).is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            there = False
+        if not there:
+            raise UserError(f"{path}: names {file[:80]!r}, which is not there")
     return names
 
 
@@ -111,9 +126,10 @@ def _header(file: Path) -> dict[str, dict[str, Any]]:
         with file.open("rb") as handle:
             length = int.from_bytes(handle.read(_LENGTH), "little")
             header = parse_json(handle.read(length))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
+        said = " ".join(str(error).split())
         raise UserError(
-            f"{file}: is no whole safetensors file ({error}); it is damaged or cut short"
+            f"{file}: is not a whole safetensors file ({said[:200]}); it is damaged or cut short"
         ) from None
     return {
         name: {**place, "from": _LENGTH + length + place["data_offsets"][0]}

@@ -1,0 +1,71 @@
+"""Arms that differ in what is written of them and not in what would be trained."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from calibtrain.config import WAYS_TO_COMPUTE, Config, overridden, set_path
+from calibtrain.config.temperature import AdaptiveTemperature, attention_heads
+from calibtrain.errors import UserError
+from calibtrain.training.plan import Plan
+
+
+def refuse_alike(arms: Sequence[tuple[str, Plan]]) -> None:
+    """Refuse two arms of a grid that come out as the same run.
+
+    Args:
+        arms: names and plans, under the controls.
+
+    Raises:
+        UserError: naming both.
+    """
+    names: dict[str, str] = {}
+    for name, plan in arms:
+        trained = json.dumps(what_is_trained(plan), sort_keys=True)
+        if trained in names:
+            raise UserError(
+                f"grid: arms {names[trained]} and {name} would train and measure the very same: "
+                "what sets them apart comes to nothing (a tokenizer, budget, context or size that "
+                "is equal in the end, or that a control makes equal); remove one of them"
+            )
+        names[trained] = name
+
+
+def what_is_trained(plan: Plan) -> dict[str, Any]:
+    """A run by what it does: equal for two that are written differently and train the same.
+
+    The text is known by its hash and its splits, the tokenizer by its hash, budget and context by
+    what they come to; sizes are written out; what has no effect has its default.
+    """
+    config = plan.config
+    tree = config.model_dump(mode="json", exclude=WAYS_TO_COMPUTE)
+    for key, _, _, default in overridden(config):
+        if not key.startswith("loss."):
+            set_path(tree, key, default)
+    provenance = plan.corpus.provenance.to_dict()
+    tree["corpus"] = [provenance["content_hash"], provenance["splits"]]
+    tree["tokenizer"] = plan.tokenizer.hash
+    tree["context"] = plan.context
+    tree["budget"] = [plan.budget.steps, plan.budget.tokens, plan.budget.bytes]
+    tree["loss"] = _terms(config, plan.budget.steps)
+    model, temperature = config.model, tree["temperature"]
+    if model.kind == "transformer":
+        sizes = {"head_size": model.size_of_head, "kv_heads": model.kv_heads or model.heads}
+        tree["model"] |= {**sizes, "mlp_ratio": None, "feed_forward_width": model.mlp_width}
+    if "hidden" in temperature:
+        temperature["hidden"] = temperature["hidden"] or model.width
+    if isinstance(config.temperature, AdaptiveTemperature):
+        temperature["heads"] = attention_heads(config.temperature, model)
+    if config.optimizer.weight_decay == 0:  # there is nothing to be spared of it
+        tree["optimizer"]["decay_embeddings"] = False
+        temperature.pop("decay", None)
+    return tree
+
+
+def _terms(config: Config, steps: int) -> list[dict[str, Any]]:
+    """The terms of the loss that count in a run of so many steps."""
+    return [
+        term.model_dump(mode="json")
+        for term in config.loss
+        if term.weight and term.from_step < steps
+    ]

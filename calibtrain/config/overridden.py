@@ -1,0 +1,196 @@
+"""Settings that another setting leaves without effect: which, and what a user is told.
+
+A value that equals its default is never refused, because a resolved configuration holds every
+default written out.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from calibtrain.config.losses import BatchTerm, MMCETerm
+from calibtrain.config.section import Section
+from calibtrain.config.sections import Config
+from calibtrain.errors import UserError, shown
+
+_log = logging.getLogger(__name__)
+
+Rule = tuple[str, tuple[str, ...], Callable[[Any], str | None]]
+"""A section by its path, keys in it (an empty tuple means all of them), and what leaves them
+without effect in a configuration, if anything does."""
+
+
+def _corpus(config: Config) -> str | None:
+    return None if config.corpus.name == "markov" else f"corpus.name: {config.corpus.name}"
+
+
+def _tokenizer(config: Config) -> str | None:
+    kind = config.tokenizer.kind
+    return f"tokenizer.kind: {kind}" if kind in ("byte", "byte_level_bpe") else None
+
+
+def _recurrent(config: Config) -> str | None:
+    return "model.kind: lstm" if config.model.kind == "lstm" else None
+
+
+def _not_scaled(config: Config) -> str | None:
+    kind = config.model.rope_scaling.kind
+    return "model.rope_scaling.kind: none" if kind == "none" else None
+
+
+def _not_llama3(config: Config) -> str | None:
+    kind = config.model.rope_scaling.kind
+    return None if kind == "llama3" else f"model.rope_scaling.kind: {kind}"
+
+
+def _no_decay(config: Config) -> str | None:
+    schedule = config.optimizer.schedule
+    return None if schedule == "wsd" else f"optimizer.schedule: {schedule}"
+
+
+def _constant(config: Config) -> str | None:
+    return "optimizer.schedule: constant" if config.optimizer.schedule == "constant" else None
+
+
+def _adapters(config: Config) -> str | None:
+    adapted = config.finetune is not None and config.finetune.lora is not None
+    return "finetune.lora: only its adapters are trained" if adapted else None
+
+
+def _evaluated_every(config: Config) -> str | None:
+    every = config.evaluation.every
+    return None if every is None else f"evaluation.every: {every}"
+
+
+def _no_final_splits(config: Config) -> str | None:
+    return None if config.evaluation.final_splits else "evaluation.final_splits: []"
+
+
+def _saved_every(config: Config) -> str | None:
+    every = config.checkpoints.every
+    return None if every is None else f"checkpoints.every: {every}"
+
+
+def _not_preferences(config: Config) -> str | None:
+    tuned = config.finetune
+    return None if tuned is None or tuned.objective == "dpo" else "finetune.objective: sft"
+
+
+RULES: tuple[Rule, ...] = (
+    ("corpus.markov", (), _corpus),
+    ("tokenizer", ("character_coverage",), _tokenizer),
+    (
+        "model",
+        (
+            "heads",
+            "kv_heads",
+            "head_size",
+            "mlp",
+            "mlp_ratio",
+            "feed_forward_width",
+            "qkv_bias",
+            "qk_norm",
+            "rope_base",
+            "rope_scaling",
+            "attention",
+        ),
+        _recurrent,
+    ),
+    ("model.rope_scaling", ("factor",), _not_scaled),
+    (
+        "model.rope_scaling",
+        ("low_frequency_factor", "high_frequency_factor", "original_context"),
+        _not_llama3,
+    ),
+    ("optimizer", ("decay_fraction",), _no_decay),
+    ("optimizer", ("final_fraction",), _constant),
+    ("optimizer", ("decay_embeddings",), _adapters),
+    ("evaluation", ("times",), _evaluated_every),
+    ("evaluation", ("final_bytes",), _no_final_splits),
+    ("checkpoints", ("times",), _saved_every),
+    ("finetune", ("beta",), _not_preferences),
+)
+"""What overrides what. `context` and `budget` take one of their keys, and heads and losses have
+those of their kind only, so that nothing in them is overridden; a tokenizer's folder is looked at
+where it is opened (`data.tokenizer`)."""
+
+
+def overridden(config: Config) -> Iterator[tuple[str, Any, str, Any]]:
+    """Settings without effect that differ from their defaults.
+
+    Yields:
+        The key, its value, what leaves it without effect, and its default.
+    """
+    for path, keys, reason in RULES:
+        section: Any = config
+        for name in path.split("."):
+            section = None if section is None else getattr(section, name)
+        if section is None or (because := reason(config)) is None:
+            continue
+        for key in keys or type(section).model_fields:
+            for name, value, default in _changed(section, key):
+                yield f"{path}.{name}", value, because, default
+    if config.finetune is not None:
+        for index, term in enumerate(config.loss):
+            if isinstance(term, BatchTerm) and not isinstance(term, MMCETerm):
+                for name, value, default in _changed(term, "tokens"):
+                    because = "finetune: this loss is computed over all tokens of the answers"
+                    yield f"loss.{index}.{name}", value, because, default
+
+
+def refuse_overridden(
+    config: Config,
+    origin: Callable[[Sequence[str]], str],
+    overrides: Sequence[str] = (),
+    *,
+    resolved: bool = False,
+    prefix: str = "",
+) -> None:
+    """Refuse a configuration with a setting that another one leaves without effect.
+
+    Where an override sets the other one (`model.kind=lstm` over a file with heads), it is the
+    user's last word: what the file says besides is noted, not refused.
+
+    Args:
+        config: as a user gave it.
+        origin: what brought in a key; the message begins with it.
+        overrides: keys of those that were applied.
+        resolved: it is what calibtrain itself wrote: only what overrides change is looked at.
+        prefix: of its keys in the user's file and overrides.
+
+    Raises:
+        UserError: for the first of them.
+    """
+    for key, value, because, default in overridden(config):
+        key = prefix + key
+        said = _touched(key, overrides)
+        turned = _touched(prefix + because.partition(":")[0], overrides)
+        message = f"{origin(key.split('.'))}: {refusal(key, value, because, default)}"
+        if turned and not said:
+            _log.warning("note: %s", message)
+        elif said or turned or not resolved:
+            raise UserError(message)
+
+
+def refusal(key: str, value: Any, because: str, default: Any) -> str:
+    """The message about a setting without effect."""
+    return (
+        f"{key}: {shown(value)} has no effect with {because}; remove it, or leave it at its "
+        f"default ({shown(default)})"
+    )
+
+
+def _touched(key: str, given: Sequence[str]) -> bool:
+    """Whether one of some dotted paths is that of a key, or lies above it."""
+    return any(f"{key}.".startswith(f"{each}.") for each in given)
+
+
+def _changed(section: Section, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """Keys at or below one of a section that have another value than their default."""
+    value, default = getattr(section, key), type(section).model_fields[key].default
+    if isinstance(value, Section):
+        for name in type(value).model_fields:
+            for below, own, usual in _changed(value, name):
+                yield f"{key}.{below}", own, usual
+    elif value != default:
+        yield key, value, default

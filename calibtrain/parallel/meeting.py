@@ -1,0 +1,160 @@
+"""The processes of a run meet, and notice when one of them is lost.
+
+JAX's runtime waits for them inside C++, deaf to signals, and where one is lost it aborts with a
+trace. Here it is joined in a thread that the main one waits for, and its abort becomes one line.
+"""
+
+import atexit
+import ctypes
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from calibtrain.errors import TransientError, UserError
+from calibtrain.output import end, rewired, say
+
+WAIT, LOST = "CALIBTRAIN_WAIT", "CALIBTRAIN_LOST"
+"""Environment variables: seconds to wait for the others, and without a sign of life of one."""
+WAIT_SECONDS, LOST_SECONDS = 300, 100
+LEAST_SECONDS = {WAIT: 1, LOST: 5}
+_BEGIN_AGAIN = "start every process of the run again"
+_LOST_LINE = (
+    "another process of this run is lost, or cannot be reached; "
+    f"{_BEGIN_AGAIN}: the same command goes on from the last checkpoint"
+)
+_LOSS = re.compile(
+    r"[Gg]loo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED"
+    r"|[Cc]onnection (closed|reset|refused)|[Cc]oordination ?[Ss]ervice|heartbeat"
+)
+_FATAL = re.compile(r"F\d{4} |terminate called after|\*\*\* Check failure")
+_FATAL_LOSS = re.compile(r"distributed service|[Cc]oordination|heartbeat|UNAVAILABLE")
+_GREETING = "[Gloo] Rank"
+
+
+def join(arguments: Mapping[str, Any]) -> None:
+    """Wait until all processes are there; say at once who is awaited, and for how long.
+
+    Args:
+        arguments: of `jax.distributed.initialize`; those that it finds itself are left out.
+
+    Raises:
+        TransientError: when they did not all come in time.
+        UserError: for processes that do not fit together.
+    """
+    wait, lost = _seconds(WAIT, WAIT_SECONDS), _seconds(LOST, LOST_SECONDS)
+    awaited = _awaited(arguments)
+    say(f"calibtrain: {awaited}, for at most {wait} s ({WAIT})")
+    failures: list[BaseException] = []
+
+    def initialize() -> None:
+        import jax
+
+        try:
+            jax.distributed.initialize(
+                **arguments,
+                initialization_timeout=wait + 60,  # ours, which can be interrupted, ends first
+                heartbeat_timeout_seconds=lost,
+                shutdown_timeout_seconds=lost,
+            )
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=initialize, name="meeting", daemon=True)
+    thread.start()
+    thread.join(wait)
+    if thread.is_alive():
+        raise TransientError(
+            f"{awaited}: not all came within {wait} s; see whether they run and reach that "
+            f"address, and {_BEGIN_AGAIN}"
+        )
+    for error in failures:
+        text = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and re.search("DEADLINE_EXCEEDED|UNAVAILABLE", text):
+            raise TransientError(f"{awaited}: they did not meet ({text}); {_BEGIN_AGAIN}") from None
+        if isinstance(error, RuntimeError | ValueError | OSError):
+            raise UserError(f"the processes of this run did not meet: {text}") from None
+        raise error
+
+
+def lost(error: Exception) -> TransientError | None:
+    """What to raise for the failure of something that all processes do, if one of them is lost."""
+    text = str(error)
+    if not isinstance(error, RuntimeError | ValueError | OSError) or not _LOSS.search(text):
+        return None
+    first = text.strip().splitlines()[0]
+    return TransientError(f"{_LOST_LINE} ({first[:300]})")
+
+
+def _seconds(name: str, default: int) -> int:
+    """A number of seconds from the environment."""
+    given, least = os.environ.get(name), LEAST_SECONDS[name]
+    if given is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,6}", given) or int(given) < least:
+        raise UserError(f"{name}={given[:80]}: must be a number of seconds, {least} to 999999")
+    return int(given)
+
+
+def _awaited(arguments: Mapping[str, Any]) -> str:
+    """Who waits for whom."""
+    if not arguments:
+        return "waits for the other processes of this job"
+    count, number = arguments["num_processes"], arguments["process_id"]
+    others = "the other one" if count == 2 else f"the {count - 1} others"
+    return f"process {number} of {count} waits for {others} at {arguments['coordinator_address']}"
+
+
+def catch_aborts() -> None:
+    """Let the runtime's abort end the process with one line, where it is about a lost process.
+
+    What C++ writes to standard error goes through a thread, which keeps back what comes with an
+    abort. The handler of the abort runs in the thread that aborts, which is not in Python.
+    """
+    global _on_abort
+    sys.stderr.flush()
+    real = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+    sys.stderr = rewired(sys.stderr, os.dup(real))
+    held: list[bytes] = []
+
+    def forward() -> None:
+        with os.fdopen(reading, "rb") as lines:
+            for line in lines:
+                text = line.decode("utf-8", "replace")
+                if held or _FATAL.match(text):
+                    held.append(line)
+                elif not text.startswith(_GREETING):
+                    os.write(real, line)
+
+    thread = threading.Thread(target=forward, name="standard error", daemon=True)
+    thread.start()
+
+    def aborted(number: int) -> None:
+        time.sleep(0.3)  # let the thread read what was written
+        text = b"".join(held)
+        if _FATAL_LOSS.search(text.decode("utf-8", "replace")):
+            end(f"calibtrain: {_LOST_LINE}", TransientError.status)
+        os.write(real, text)
+
+    def restore() -> None:
+        os.dup2(real, 2)
+        thread.join(1)
+        for line in held:
+            os.write(real, line)
+
+    atexit.register(restore)
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    _on_abort = kind(aborted)
+    install = ctypes.CDLL(None).signal
+    install.argtypes, install.restype = [ctypes.c_int, kind], ctypes.c_void_p
+    install(signal.SIGABRT, _on_abort)
+
+
+_on_abort: Any = None

@@ -1,0 +1,55 @@
+"""The heads of a run, with those that cannot be used: `calibtrain temperature list`."""
+
+from pathlib import Path
+from typing import Any
+
+from calibtrain.config import Config
+from calibtrain.errors import UserError
+from calibtrain.evaluation.saved_run import another_checkpoint, checkpoint_facts
+from calibtrain.storage.places import place
+from calibtrain.temperature import make_head
+from calibtrain.temperature.saved_head import ABOUT, head_names, read_head, unfinished_names
+from calibtrain.training import checkpoint
+from calibtrain.training.run import RunFolder
+
+
+def describe_heads(path: Path) -> list[dict[str, Any]]:
+    """What is known of each head of a run, by name.
+
+    Args:
+        path: the run folder.
+
+    Returns:
+        What head.json says (of a damaged one, the name alone), `usable`, and where it is not, the
+        `problem`: it is damaged, or was fitted to another checkpoint than the latest.
+
+    Raises:
+        UserError: for a folder that holds no run.
+    """
+    run = RunFolder(place(path))
+    config = run.read_config()
+    latest = checkpoint_facts(run, config) if checkpoint.steps_saved(run.checkpoints) else None
+    found = [_describe(run, config, name, latest) for name in head_names(run.heads)]
+    for name in unfinished_names(run.heads):
+        problem = f"{run.heads / name}: has no {ABOUT}; remove it, fit again"
+        found.append({"name": name, "usable": False, "problem": problem})
+    return sorted(found, key=lambda head: head["name"])
+
+
+def _describe(
+    run: RunFolder, config: Config, name: str, latest: dict[str, Any] | None
+) -> dict[str, Any]:
+    try:
+        head = read_head(run.heads, name)
+        network = make_head(head.config, config.model, run.read_tokenizer().vocab_size)
+        assert network is not None
+        head.read_params(network)
+    except UserError as error:
+        return {"name": name, "usable": False, "problem": str(error)}
+    if latest is None:
+        problem = "the run has no checkpoint"
+    elif other := another_checkpoint(head, latest):
+        problem = f"was fitted to {other}"
+    else:
+        return {**head.about, "usable": True}
+    return {**head.about, "usable": False, "problem": problem}

@@ -1,0 +1,43 @@
+"""JSON documents that say their format: `run.json`, evaluations, studies. One reader, one check."""
+
+from pathlib import Path
+from typing import Any
+
+from calibtrain.errors import UserError
+from calibtrain.storage.json_text import read_json
+from calibtrain.storage.places import in_bucket
+
+FORMAT = 1
+
+
+def read_document(path: Path, remedy: str) -> dict[str, Any]:
+    """Reads a JSON object with a format that this version knows.
+
+    Args:
+        path: of the file, on a disk or in a bucket.
+        remedy: what the user can do about one that is missing, or damaged and removed.
+
+    Raises:
+        UserError: for a file that is missing, damaged or of another format.
+    """
+    try:
+        found = read_json(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; {remedy}") from None
+    except OSError as error:
+        if in_bucket(path):
+            raise  # for `reached` to say
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); remove it, and {remedy}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: is damaged (it is not a JSON object); remove it, and {remedy}")
+    if "format" not in found:
+        raise UserError(f"{path}: is damaged (it does not say its format); remove it, and {remedy}")
+    form = found["format"]
+    if type(form) is not int or form != FORMAT:
+        raise UserError(
+            f"{path}: has format {str(form)[:40]}; this version reads format {FORMAT}: use the "
+            "version of calibtrain that wrote it"
+        )
+    return found

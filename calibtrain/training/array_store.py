@@ -1,0 +1,242 @@
+"""Arrays by name in an Orbax folder, read back once written. The only module that knows Orbax.
+
+Orbax and TensorStore take some characters of a path for a pattern or a part of a URL (`v[1]`), and
+do not take names that are not UTF-8. Folders on a disk are therefore given to them by a link whose
+name is plain, where their own is not.
+"""
+
+import fcntl
+import gc
+import logging
+import os
+import re
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from calibtrain.errors import UserError
+from calibtrain.parallel import hosts
+from calibtrain.storage.disk import disk_error_in
+from calibtrain.storage.places import absolute, in_bucket
+
+Result = TypeVar("Result")
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./+=:,@~-]+")
+_ARRAYS = "state"  # Orbax's name for the one thing in a checkpoint
+_NUMBER = 700
+"""Of a file: above those that are open in a process that trains, below the usual limit of 1024."""
+_SETTLE = 0.2  # seconds
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Writes arrays into a new folder, with facts about them as JSON; every process comes here.
+
+    Raises:
+        OSError: for a disk that cannot take them.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    context = ocp.Context()
+    context.array.saving.use_ocdbt = context.array.saving.use_zarr3 = True  # as `_opened` reads
+
+    def write(place: Path) -> None:
+        with context:
+            ocp.save(place, dict(arrays), custom_metadata=dict(about))
+
+    _quietly(write, path, together=True)
+
+
+def read_arrays(path: Path, wanted: Mapping[str, Any], *, part: bool = False) -> dict[str, Any]:
+    """Reads arrays by name.
+
+    Args:
+        path: the folder.
+        wanted: shapes, dtypes and shardings by name.
+        part: whether the folder may hold others, which are left unread.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    context = ocp.Context()
+    context.pytree.loading.partial_load = part
+
+    def read(place: Path) -> dict[str, Any]:
+        with context:
+            return ocp.load(place, dict(wanted))
+
+    return _quietly(read, path, together=True)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Reads the facts that were written beside the arrays; empty where there are none."""
+    from orbax.checkpoint import v1 as ocp
+
+    return _quietly(lambda place: ocp.metadata(place).custom_metadata or {}, path)
+
+
+def require_readable(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Opens every array that was written; on a disk, reads it and compares it bit by bit as well.
+
+    In a bucket its shape and dtype alone are compared: reading all of it would take as long again
+    as writing it did. Of an array that is spread over several processes, this one compares the
+    parts that it holds; the others are read all the same.
+
+    Raises:
+        ValueError: in one line, for an array that cannot be read or differs.
+    """
+    with _plain(path) as place:
+        for name, array in arrays.items():
+            try:
+                found = _opened(place, name)
+                if not in_bucket(place):
+                    found = np.asarray(found.read().result())
+            except Exception as error:  # TensorStore raises ValueError, OSError and others
+                reason = " ".join(str(error).split())[:300] or type(error).__name__
+                raise ValueError(f"{name} cannot be read: {reason}") from error
+            dtype = found.dtype if isinstance(found, np.ndarray) else found.dtype.numpy_dtype
+            if tuple(found.shape) != array.shape or dtype != array.dtype:
+                raise ValueError(
+                    f"{name} is {dtype}{list(found.shape)}, and {array.dtype}"
+                    f"{list(array.shape)} was to be written"
+                )
+            if in_bucket(place):
+                continue
+            if any(_bits(found[at]) != _bits(part) for at, part in _parts(array)):
+                raise ValueError(f"{name} does not hold the numbers that were to be written")
+
+
+def _opened(place: Path, name: str) -> Any:
+    """An array of a folder, as TensorStore opens it."""
+    import tensorstore as ts
+
+    base: dict[str, Any] = {"driver": "file", "path": f"{place}/{_ARRAYS}/"}
+    if in_bucket(place):
+        bucket, _, inside = str(place).removeprefix("gs://").partition("/")
+        base = {"driver": "gcs", "bucket": bucket, "path": f"{inside}/{_ARRAYS}/"}
+    store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+    # a part that is not there is an error, not zeros
+    spec = {"driver": "zarr3", "kvstore": store, "fill_missing_data_reads": False}
+    return ts.open(spec, read=True).result()
+
+
+def _parts(array: Any) -> Iterator[tuple[Any, np.ndarray]]:
+    """Where the parts of an array lie that this process holds, and their numbers."""
+    if isinstance(array, np.ndarray):
+        yield ..., array
+        return
+    for shard in array.addressable_shards:
+        if shard.replica_id == 0:
+            yield shard.index, np.asarray(shard.data)
+
+
+def _bits(array: np.ndarray) -> bytes:
+    return np.ascontiguousarray(array).tobytes()
+
+
+@contextmanager
+def _plain(path: Path, *, together: bool = False) -> Iterator[Path]:
+    """The same place under a path that nothing takes for a pattern or a URL.
+
+    Together, every process of the run comes here, and all get the same path.
+    """
+    path = absolute(path)  # Orbax wants it absolute
+    if in_bucket(path) or _PLAIN.fullmatch(str(path)):
+        yield path
+        return
+    if together and hosts.are_many():
+        with _numbered(path.parent) as folder:
+            yield folder / path.name
+        return
+    with tempfile.TemporaryDirectory(prefix="calibtrain-", dir=_plain_temporary()) as folder:
+        link = Path(folder) / "checkpoints"
+        link.symlink_to(path.parent, target_is_directory=True)
+        try:
+            yield link / path.name
+        finally:
+            link.unlink(missing_ok=True)
+
+
+@contextmanager
+def _numbered(folder: Path) -> Iterator[Path]:
+    """A folder by the number that it is open under: the same path in every process of a run.
+
+    Orbax compares the paths of processes, which may be on machines with other temporary folders.
+    """
+    number = -1
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            number = fcntl.fcntl(opened, fcntl.F_DUPFD, _NUMBER)  # the lowest that is free
+        finally:
+            os.close(opened)
+    try:
+        place = Path(f"/proc/self/fd/{number}")
+        with hosts.together():
+            if number != _NUMBER or not place.is_dir():
+                raise UserError(
+                    f"{folder}: several processes cannot write under such a name here; choose a "
+                    "--run of letters, digits and - _ . alone"
+                )
+        yield place
+    finally:
+        if number >= 0:
+            os.close(number)
+
+
+def _plain_temporary() -> str:
+    """A folder for temporary files whose own name is plain."""
+    folders = (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")
+    for folder in folders:
+        if _PLAIN.fullmatch(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return tempfile.gettempdir()
+
+
+def _quietly(action: Callable[[Path], Result], path: Path, *, together: bool = False) -> Result:
+    """Does something with a folder, and keeps what Orbax and its threads print from the user.
+
+    Raises:
+        OSError: for a disk that does not take or give what it should; it holds none of the loops
+            and futures that Orbax had at hand, which complain when they go.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    hook = sys.unraisablehook
+
+    def only_signals(ignored: Any) -> None:
+        if not isinstance(ignored.exc_value, Exception):
+            hook(ignored)
+
+    sys.unraisablehook = only_signals
+    try:
+        try:
+            with _plain(path, together=together) as place:
+                return action(place)
+        except Exception as error:
+            failed = _without_traceback(disk_error_in(error))
+            if failed is None:
+                raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+            time.sleep(_SETTLE)  # threads of TensorStore still call loops that are closed
+        raise failed
+    finally:
+        sys.unraisablehook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _without_traceback(error: Exception) -> OSError | None:
+    """A new error that says the same of a disk; None for any other."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, os.strerror(error.errno))
+    return None
