@@ -98,4 +98,4 @@ def document(path: Path) -> Record:
     Raises:
         UserError: it is missing, damaged or has another format.
     """
-    return Record(str(path), read_document(path, "run what wrote it again"))
+    return Record(str(path), read_document(path, "run the command that wrote it again"))

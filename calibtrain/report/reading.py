@@ -107,7 +107,7 @@ def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...
         if not line.strip():
             continue
         try:
-            record = Record(f"{path} (line {i})", parse_json(line))
+            record = Record(f"{path} (line {i})", parse_json(line, finite=True))
         except ValueError as error:
             raise UserError(f"{path} (line {i}) is damaged: {error}") from None
         kind, prefix = (
