@@ -1,6 +1,7 @@
 """The report: one self-contained HTML page for a run or a study. This room only reads files."""
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from calibtrain.storage.places import in_bucket, place, put, reached
 __all__ = ["write_report"]
 
 PAGE = "report.html"
+
+_log = logging.getLogger(__name__)
 
 
 def write_report(folder: Path) -> Path:
@@ -51,9 +54,15 @@ def _page(folder: Path) -> str:
     from calibtrain.report import page, reading
 
     if (folder / "ablation.json").is_file():
-        return page.study_page(reading.read_study(folder))
+        study = reading.read_study(folder)
+        for arm in study.arms:
+            if arm.run is not None and arm.run.lost_lines:
+                _log.warning("%s: %s", folder / arm.name, arm.run.lost_lines)
+        return page.study_page(study)
     if (folder / "run.json").is_file():
         run = reading.read_run(folder)
+        if run.lost_lines:
+            _log.warning("%s: %s", folder, run.lost_lines)
         if not run.evaluations and not run.measured:
             if run.status == "failed":
                 raise UserError(

@@ -126,3 +126,10 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
 def joined(values: Iterable[object]) -> str:
     """The distinct values, comma by comma."""
     return escape(", ".join(dict.fromkeys(str(value) for value in values)))
+
+
+def section(anchor: str, title: str, *content: str, kind: str = "") -> str:
+    """A section of the page, with its heading."""
+    attribute = f' class="{kind}"' if kind else ""
+    inner = "".join(content)
+    return f'<section id="{anchor}"{attribute}><h2>{escape(title)}</h2>{inner}</section>'

@@ -4,14 +4,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from calibtrain.report import provenance_tables, tables
+from calibtrain.report import notices, provenance_tables, tables
 from calibtrain.report.appearance import SCRIPT, style_sheet
-from calibtrain.report.cells import facts, folded, joined, note
+from calibtrain.report.cells import facts, folded, joined, note, section
 from calibtrain.report.display import text_bytes
 from calibtrain.report.figures import Figure, Key, Panel
 from calibtrain.report.findings import Findings, run_findings, study_findings
 from calibtrain.report.grouping import Comparison, compare
-from calibtrain.report.head_comparison import heads_section
 from calibtrain.report.reading import results_of_run
 from calibtrain.report.results import Evaluation, Run, Study
 from calibtrain.report.run_figures import run_figures
@@ -41,7 +40,8 @@ def study_page(study: Study) -> str:
         kind="ablation",
         findings=study_findings(study, comparison),
         parts=[
-            _failures(study),
+            notices.failures(study),
+            notices.lost_lines({arm.name: arm.run for arm in study.arms}),
             _study_results(study, comparison),
             _study_events(study, comparison),
             _suite(study_suite(study, comparison, study.main) if study.main else ""),
@@ -63,19 +63,19 @@ def study_page(study: Study) -> str:
 
 def run_page(run: Run) -> str:
     """The report of a single run, as HTML."""
-    unfinished = "" if run.status in ("done", "imported") else _unfinished(run)
     return _page(
         title=run.name,
         kind="training run",
         findings=run_findings(run),
         parts=[
-            unfinished,
+            notices.unfinished(run),
+            notices.lost_lines({"": run}),
             _run_results(run),
             _run_events(run),
             _suite(_run_suite(run)),
             _heads(run),
             *_figures(run_figures(run)),
-            _section("size", "Size and budget", tables.size_table(run)),
+            section("size", "Size and budget", tables.size_table(run)),
             _signatures(_by_owner(run)),
             _run_provenance(run),
         ],
@@ -137,22 +137,16 @@ def _json_script(text: str, attributes: str) -> str:
     return f'<script type="application/json" {attributes}>{safe}</script>'
 
 
-def _section(anchor: str, title: str, *content: str, kind: str = "") -> str:
-    attribute = f' class="{kind}"' if kind else ""
-    inner = "".join(content)
-    return f'<section id="{anchor}"{attribute}><h2>{escape(title)}</h2>{inner}</section>'
-
-
 # --- sections of both ---------------------------------------------------------------------------
 
 
 def _suite(content: str) -> str:
-    return _section("suite", "Calibration suite", content) if content else ""
+    return section("suite", "Calibration suite", content) if content else ""
 
 
 def _signatures(owners: Mapping[str, Sequence[Evaluation]]) -> str:
     content = signature_table(owners) if any(owners.values()) else ""
-    return _section("signatures", "Signatures", content) if content else ""
+    return section("signatures", "Signatures", content) if content else ""
 
 
 def _by_owner(run: Run) -> dict[str, list[Evaluation]]:
@@ -222,22 +216,6 @@ def _panel(panel: Panel) -> str:
 # --- a study's sections --------------------------------------------------------------------------
 
 
-def _failures(study: Study) -> str:
-    bad = [arm for arm in study.arms if arm.status != "done"]
-    if not bad:
-        return ""
-    items = "".join(
-        f"<li><code>{escape(arm.name)}</code> {escape(arm.status)}"
-        f"{': ' + escape(arm.error) if arm.error else ''}</li>"
-        for arm in bad
-    )
-    share = f"{len(bad)} of {len(study.arms)} arms did not finish"
-    note = '<p class="note">Means and intervals are over the arms that have results.</p>'
-    return _section(
-        "failures", share, f"<ul>{items}</ul>", note if study.main else "", kind="notice"
-    )
-
-
 def _study_results(study: Study, comparison: Comparison) -> str:
     if not study.main:
         return ""
@@ -251,7 +229,7 @@ def _study_results(study: Study, comparison: Comparison) -> str:
         "interval. Signed gap is mean confidence minus accuracy: positive is over-confident. "
         "Entropy rate is the mean entropy of the model’s own predictions on the same text."
     )
-    return _section(
+    return section(
         "results",
         "Results",
         tables.result_table(study, comparison, study.main),
@@ -269,7 +247,7 @@ def _study_events(study: Study, comparison: Comparison) -> str:
         for event, names in study.by_event.items()
         for name in names
     )
-    return _section("events", "Results by other events than the token", content) if content else ""
+    return section("events", "Results by other events than the token", content) if content else ""
 
 
 def _controls(study: Study) -> str:
@@ -278,14 +256,14 @@ def _controls(study: Study) -> str:
         for name, value in study.controls.items()
     )
     held = tables.controls_table(study) if study.held_fixed else ""
-    return _section("controls", "What was held fixed", rules, held)
+    return section("controls", "What was held fixed", rules, held)
 
 
 def _study_provenance(study: Study) -> str:
     runs = study.runs
     if not runs:
-        return _section("provenance", "Provenance", _command(study.command))
-    return _section(
+        return section("provenance", "Provenance", _command(study.command))
+    return section(
         "provenance",
         "Provenance",
         _command(study.command),
@@ -314,17 +292,6 @@ def _software(runs: Sequence[Run], version: str, *more: tuple[str, str]) -> str:
 # --- a run's sections ----------------------------------------------------------------------------
 
 
-def _unfinished(run: Run) -> str:
-    place = f"step {run.step:,} of {run.steps:,}"
-    if run.status == "failed":
-        title = f"This run failed at {place}"
-        text = f"<p>{escape(run.error or 'It left no reason.')}</p>"
-    else:
-        title = f"This run is {run.status}, not done"
-        text = f"<p>It stands at {place}; what follows is provisional.</p>"
-    return _section("unfinished", title, text, kind="notice")
-
-
 def _run_results(run: Run) -> str:
     """The evaluations of tokens: the one the page is about, the last ones, those on the way."""
     main = run.main
@@ -338,7 +305,7 @@ def _run_results(run: Run) -> str:
         "interval. Brackets are 95 % intervals over documents: they show the sampling of the text, "
         "not the variation between seeds."
     )
-    return _section(
+    return section(
         "results",
         "Results",
         tables.evaluations_table(last),
@@ -354,14 +321,14 @@ def _run_events(run: Run) -> str:
         + "".join(folded(f"Calibration suite: {_called(e)}", run_suite(e, "")) for e in found)
         for event, found in run.by_event.items()
     )
-    return _section("events", "Results by other events than the token", content) if content else ""
+    return section("events", "Results by other events than the token", content) if content else ""
 
 
 def _heads(run: Run) -> str:
     """Temperature heads that were fitted to the run, side by side."""
     if run.heads is None:
         return ""
-    return _section("temperature-heads", "Temperature heads", heads_section(run.heads))
+    return section("temperature-heads", "Temperature heads", headssection(run.heads))
 
 
 def _run_suite(run: Run) -> str:
@@ -384,7 +351,7 @@ def _imported(run: Run) -> list[tuple[str, str]]:
 
 
 def _run_provenance(run: Run) -> str:
-    return _section(
+    return section(
         "provenance",
         "Provenance",
         _software(

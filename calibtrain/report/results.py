@@ -203,6 +203,26 @@ class Run:
         )
 
     @property
+    def lost_lines(self) -> str:
+        """Says where `metrics.jsonl` has lost training lines; empty where it has not.
+
+        Training writes a line at every multiple of a number of steps, and at the last step.
+        """
+        if self.status not in ("done", "stopped") or self.step < 1:
+            return ""
+        found = [line.step for line in self.training]
+        every = max(1, found[0] if found else self.steps)
+        at_end = self.step == self.steps and self.steps % every > 0
+        for at in range(self.step // every + at_end):
+            wanted = min(every * (at + 1), self.steps)
+            if at >= len(found) or found[at] != wanted:
+                return (
+                    f"metrics.jsonl has lost lines: that of step {wanted:,} is not there; the "
+                    "command that made the run writes them again"
+                )
+        return ""
+
+    @property
     def of_tokens(self) -> tuple[Evaluation, ...]:
         """The evaluations whose events are tokens."""
         return tuple(e for e in self.evaluations if e.event == "token")
