@@ -112,7 +112,7 @@ def stream(given: Any, kind: type[io.TextIOWrapper], descriptor: int | None = No
         return given
     if descriptor is None:
         given.flush()
-    line_buffering = given.line_buffering
+    line_buffering = given.line_buffering or given.write_through  # as with PYTHONUNBUFFERED
     encoding = given.encoding
     buffer: Any = given.detach() if descriptor is None else os.fdopen(descriptor, "wb")
     return kind(buffer, encoding=encoding, errors="degrade", line_buffering=line_buffering)

@@ -68,7 +68,7 @@ def everything(path: Path) -> tuple[bytes, dict[str, np.ndarray], dict[str, byte
     """Metrics to the byte, final state by path, evaluations to the byte."""
     import jax
 
-    from calibtrain.evaluation.saved_run import load_state
+    from calibtrain.evaluation.latest_checkpoint import load_state
     from calibtrain.training.run import RunFolder
 
     _, state = load_state(RunFolder(path))

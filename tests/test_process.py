@@ -1,5 +1,6 @@
 """How a process ends: its streams, its signals and what the system grants it."""
 
+import contextlib
 import io
 import json
 import os
@@ -195,3 +196,32 @@ def test_an_engine_starts_again_what_lost_another_host(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(subprocess, "Popen", lost)
     assert watch(["train"]) == STOPPED
+
+
+def test_a_log_that_is_full_does_not_make_a_finished_run_a_failed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    popen = subprocess.Popen
+
+    def done(arguments: list[str], **options: object) -> "subprocess.Popen[str]":
+        code = 'print(\'{"status": "done"}\')'
+        return popen([sys.executable, "-c", code], **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", done)
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert watch(["train"]) == 0
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+
+
+def test_an_unbuffered_stream_stays_so() -> None:
+    """What is said before a process ends at once would be lost otherwise."""
+    code = (
+        "from calibtrain.output import prepare_streams, rewired; prepare_streams(); import os, sys;"
+        "print('out'); sys.stderr = rewired(sys.stderr, os.dup(2)); "
+        "sys.stderr.write('said\\n'); os._exit(0)"
+    )
+    done = shell(f'{sys.executable} -c "{code}"', PYTHONUNBUFFERED="1")
+    assert (done.stdout, done.stderr) == ("out\n", "said\n")

@@ -26,7 +26,8 @@ def refuse_alike(arms: Sequence[tuple[str, Plan]]) -> None:
             raise UserError(
                 f"grid: arms {names[trained]} and {name} would train and measure the very same: "
                 "what sets them apart comes to nothing (a tokenizer, budget, context or size that "
-                "is equal in the end, or that a control makes equal); remove one of them"
+                "is equal in the end, or that a control makes equal; or when checkpoints and lines "
+                "are written); remove one of them"
             )
         names[trained] = name
 
@@ -42,6 +43,7 @@ def what_is_trained(plan: Plan) -> dict[str, Any]:
     for key, _, _, default in overridden(config):
         if not key.startswith("loss."):
             set_path(tree, key, default)
+    del tree["checkpoints"], tree["log_every"]  # when something is written changes no number
     provenance = plan.corpus.provenance.to_dict()
     tree["corpus"] = [provenance["content_hash"], provenance["splits"]]
     tree["tokenizer"] = plan.tokenizer.hash

@@ -10,7 +10,7 @@ import numpy as np
 
 from calibtrain.config import ModelConfig
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import latest_step, load_merged_params
+from calibtrain.evaluation.latest_checkpoint import latest_step, load_merged_params
 from calibtrain.exchange.pretrained import CONFIG, require_packages, require_utf8, scaled
 from calibtrain.exchange.tokenizer_files import tokenizer_files
 from calibtrain.models import Params

@@ -25,8 +25,8 @@ from calibtrain.data.examples import (
 )
 from calibtrain.data.store import Observer, ignore, open_store
 from calibtrain.errors import UserError
+from calibtrain.evaluation.latest_checkpoint import latest_step, load_merged_params
 from calibtrain.evaluation.own_text import trained_on
-from calibtrain.evaluation.saved_run import latest_step, load_merged_params
 from calibtrain.models import Network, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
 from calibtrain.readout import readout

@@ -25,7 +25,7 @@ from calibtrain.config import (
 from calibtrain.config.finetuning import LINEAR_MAPS, LSTM_MAPS
 from calibtrain.data.examples import FIELDS, read_examples, split_examples
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import latest_step
+from calibtrain.evaluation.latest_checkpoint import latest_step
 from calibtrain.models import build
 from calibtrain.models.adapter import linear_maps
 from calibtrain.storage.places import place

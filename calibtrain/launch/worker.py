@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import TransientError
-from calibtrain.output import prepare_streams
+from calibtrain.output import OutputError, prepare_streams
 
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a run that was saved and is to be started again."""
@@ -68,14 +69,20 @@ def watch(arguments: Sequence[str], environment: Mapping[str, str] | None = None
     code = child.returncode
     if code == 0:
         status = STOPPED if _was_stopped(printed, asked) else 0
-        print(f"calibtrain {arguments[0]}: {'stopped' if status else 'done'}", flush=True)
+        _tell(f"calibtrain {arguments[0]}: {'stopped' if status else 'done'}\n")
         return status
-    print(printed, end="", flush=True)
+    _tell(printed)
     if code == TransientError.status:
         return STOPPED
     if asked and code < 0:  # SIGTERM came before the child could handle it
         return STOPPED
     return code if code > 0 else 128 - code
+
+
+def _tell(text: str) -> None:
+    """Print for the log, if it takes it: how the run ended is told by the exit status."""
+    with suppress(OSError, OutputError):
+        print(text, end="", flush=True)
 
 
 def _was_stopped(printed: str, asked: bool) -> bool:

@@ -24,6 +24,8 @@ ADDRESS, COUNT, NUMBER = (
     "CALIBTRAIN_PROCESS",
 )
 """Environment variables for processes that nothing else started: HOST:PORT, how many, which."""
+MOST_PROCESSES = 100_000
+"""More than any cluster has: a larger number is a mistake."""
 met = False
 """Whether this process began to meet others; they wait for what it does at its end."""
 METADATA_SECONDS = 5.0
@@ -71,14 +73,14 @@ def _arguments() -> dict[str, Any] | None:
                 f"{ADDRESS}={address[:200]}: must be HOST:PORT, an address of process 0 and a free "
                 "port there"
             )
-        try:
-            count, number = int(given[COUNT] or ""), int(given[NUMBER] or "")
-        except ValueError:
-            raise UserError(
-                f"{COUNT}={given[COUNT]}, {NUMBER}={given[NUMBER]}: must be numbers"
-            ) from None
+        counts = [given[COUNT] or "", given[NUMBER] or ""]
+        if not all(re.fullmatch("[0-9]{1,9}", text) for text in counts):
+            raise UserError(f"{COUNT}={counts[0][:80]}, {NUMBER}={counts[1][:80]}: must be numbers")
+        count, number = map(int, counts)
+        if not 0 < count <= MOST_PROCESSES:
+            raise UserError(f"{COUNT}={given[COUNT]}: must be in 1..{MOST_PROCESSES}")
         if not 0 <= number < count:
-            raise UserError(f"{NUMBER}={number}: must be in 0..{count - 1}")
+            raise UserError(f"{NUMBER}={given[NUMBER]}: must be in 0..{count - 1}")
         return {
             "coordinator_address": given[ADDRESS],
             "num_processes": count,

@@ -77,7 +77,10 @@ def join(arguments: Mapping[str, Any]) -> None:
         if isinstance(error, RuntimeError) and re.search("DEADLINE_EXCEEDED|UNAVAILABLE", text):
             raise TransientError(f"{awaited}: they did not meet ({text}); {_BEGIN_AGAIN}") from None
         if isinstance(error, RuntimeError | ValueError | OSError):
-            raise UserError(f"the processes of this run did not meet: {text}") from None
+            raise UserError(
+                f"{awaited}: they did not meet ({text}); start all with one address, whose port "
+                "is free, and one number of processes"
+            ) from None
         raise error
 
 

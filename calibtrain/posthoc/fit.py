@@ -14,7 +14,8 @@ from calibtrain.config import HEADS, TemperatureConfig, validate
 from calibtrain.config.temperature import check_fits
 from calibtrain.data.named import Columns
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import SavedRun, checkpoint_facts, opened
+from calibtrain.evaluation.latest_checkpoint import checkpoint_facts
+from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.posthoc.balance import Balanced, share_right
 from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
 from calibtrain.temperature import make_head
@@ -212,7 +213,7 @@ def fitted_on(
 
 
 def checkpoint_of(saved: SavedRun) -> dict[str, Any]:
-    """Which checkpoint a head was fitted to; `saved_run.fitted_head` compares it."""
+    """Which checkpoint a head was fitted to; `latest_checkpoint.fitted_head` compares it."""
     return checkpoint_facts(saved.run, saved.config)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from calibtrain.config import Config
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import another_checkpoint, checkpoint_facts
+from calibtrain.evaluation.latest_checkpoint import another_checkpoint, checkpoint_facts
 from calibtrain.storage.places import place
 from calibtrain.temperature import make_head
 from calibtrain.temperature.saved_head import ABOUT, head_names, read_head, unfinished_names
@@ -24,10 +24,11 @@ def describe_heads(path: Path) -> list[dict[str, Any]]:
         `problem`: it is damaged, or was fitted to another checkpoint than the latest.
 
     Raises:
-        UserError: for a folder that holds no run.
+        UserError: for a folder that holds no run, or whose run.json is damaged.
     """
     run = RunFolder(place(path))
     config = run.read_config()
+    run.read_summary()  # a run of a format that is not known is refused
     latest = checkpoint_facts(run, config) if checkpoint.steps_saved(run.checkpoints) else None
     found = [_describe(run, config, name, latest) for name in head_names(run.heads)]
     for name in unfinished_names(run.heads):

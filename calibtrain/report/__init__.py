@@ -1,5 +1,6 @@
 """The report: one self-contained HTML page for a run or a study. This room only reads files."""
 
+import logging
 from pathlib import Path
 
 from calibtrain.errors import UserError
@@ -11,6 +12,8 @@ from calibtrain.storage.places import place, reached
 __all__ = ["write_report"]
 
 PAGE = "report.html"
+
+_log = logging.getLogger(__name__)
 
 
 def write_report(folder: Path) -> Path:
@@ -39,9 +42,15 @@ def _page(folder: Path) -> str:
     from calibtrain.report import page
 
     if (folder / STUDY_FILE).is_file():
-        return page.study_page(results.read_study(folder))
+        study = results.read_study(folder)
+        for arm in study.arms:
+            if arm.run is not None and arm.run.lost_lines:
+                _log.warning("%s: %s", folder / arm.record.name, arm.run.lost_lines)
+        return page.study_page(study)
     if (folder / RUN_FILE).is_file():
         run = results.read_run(folder)
+        if run.lost_lines:
+            _log.warning("%s: %s", folder, run.lost_lines)
         if not run.evaluations and not run.measured:
             raise UserError(_nothing_yet(folder, run.record))
         return page.run_page(run)

@@ -63,6 +63,7 @@ def study_page(study: StudyResults) -> str:
         findings=study_findings(study, comparison),
         parts=[
             *_failures(study),
+            *_lost_lines({arm.record.name: arm.run for arm in study.arms}),
             *_study_results(study, comparison),
             *_section("events", _BY_EVENT, _study_events(study, comparison)),
             *_section("suite", _SUITE, study_suite(study, comparison, study.main)),
@@ -88,6 +89,7 @@ def run_page(run: RunResults) -> str:
         findings=run_findings(run),
         parts=[
             *_unfinished(run),
+            *_lost_lines({"": run}),
             *_section("results", "Results", _run_results(run)),
             *_section("events", _BY_EVENT, _run_events(run)),
             *_section("suite", _SUITE, _run_suite(run)),
@@ -180,6 +182,16 @@ def _numbered(
         NumberedFigure(number, each, beneath(cuts[each.anchor]) if each.anchor in cuts else ())
         for number, each in enumerate(figures, 1)
     ]
+
+
+def _lost_lines(runs: Mapping[str, RunResults | None]) -> list[Section]:
+    """The runs, by their names, whose curves of training are not whole."""
+    told = {name: run.lost_lines for name, run in runs.items() if run is not None}
+    lines = [f"{name}: {text}" if name else text for name, text in told.items() if text]
+    if not lines:
+        return []
+    blocks: list[Block] = [Text(line, "p") for line in lines]
+    return [Section("lost", "Curves of training are not whole", blocks, kind="notice")]
 
 
 def _signatures(owners: Mapping[str, Sequence[EvaluationRecord]]) -> list[Section]:

@@ -141,20 +141,6 @@ class FileDocument(Document):
         write_whole(path, self.text())
 
 
-def contents(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        UserError: it is missing or cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
 def kind_of(value: Any) -> str:
     """What a JSON value is, in words."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "a flag", type(None): "null"}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import UserError
-from calibtrain.runs.document import Document, Whole, contents
 from calibtrain.runs.records import (
     HEADS_FILE,
     RUN_FILE,
@@ -26,19 +25,13 @@ from calibtrain.runs.records import (
     SummaryRecord,
 )
 from calibtrain.runs.seeds import summarise
-from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.metrics import is_evaluation, read_metrics
 
 _SAME = ("step", "corpus_hash", "limit", "temperature", "bins")
 """What tells evaluations of one corpus and split apart."""
 
 
 # --- a run ---------------------------------------------------------------------------------------
-
-
-class MetricsLine(Document):
-    """One line of metrics.jsonl."""
-
-    step: Whole
 
 
 @dataclass(frozen=True)
@@ -80,6 +73,27 @@ class RunResults:
             ),
             default=None,
         )
+
+    @property
+    def lost_lines(self) -> str:
+        """Says where `metrics.jsonl` has lost training lines; empty where it has not.
+
+        Training writes a line at every multiple of a number of steps, and at the last step.
+        """
+        step, steps = self.record.step, self.record.steps
+        if self.record.status not in ("done", "stopped") or step < 1:
+            return ""
+        found = [line.step for line in self.training]
+        every = max(1, found[0] if found else steps)
+        at_end = step == steps and steps % every > 0
+        for at in range(step // every + at_end):
+            wanted = min(every * (at + 1), steps)
+            if at >= len(found) or found[at] != wanted:
+                return (
+                    f"metrics.jsonl has lost lines: that of step {wanted:,} is not there; the "
+                    "command that made the run writes them again"
+                )
+        return ""
 
     @property
     def of_tokens(self) -> tuple[EvaluationRecord, ...]:
@@ -124,26 +138,24 @@ def read_run(folder: Path) -> RunResults:
 
 def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...]]:
     """The training lines and the evaluation lines, each in the order of their steps."""
+    try:
+        lines = read_metrics(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     training: dict[int, Measured] = {}
     measured: dict[int, Measured] = {}
-    # A line without its newline is still being written by a live run.
-    for i, text in enumerate(contents(path).split("\n")[:-1], 1):
-        if not text.strip():
-            continue
-        try:
-            line = MetricsLine.parse(parse_json(text), f"{path} (line {i})")
-        except ValueError as error:
-            raise UserError(f"{path} (line {i}) is damaged: {error}") from None
-        evaluated = any(key.startswith("eval/") for key in line.numbers)
-        kind, prefix = (measured, "eval/") if evaluated else (training, "train/")
-        kind[line.step] = Measured(
-            step=line.step,
-            tokens=line.numbers.get("train/tokens"),
-            bytes=line.numbers.get("train/bytes"),
+    for line in lines:
+        kind, prefix = (measured, "eval/") if is_evaluation(line) else (training, "train/")
+        kind[line["step"]] = Measured(
+            step=line["step"],
+            tokens=line.get("train/tokens"),
+            bytes=line.get("train/bytes"),
             values={
                 key.removeprefix(prefix): value
-                for key, value in line.numbers.items()
-                if key.startswith(prefix)
+                for key, value in line.items()
+                if key.startswith(prefix) and value is not None
             },
         )
     return (
@@ -221,7 +233,7 @@ def read_study(folder: Path) -> StudyResults:
         UserError: a file is missing or damaged; what an arm left that did not finish may be.
     """
     path = folder / STUDY_FILE
-    record, text = StudyRecord.read(path), contents(path)
+    record, text = StudyRecord.read(path), path.read_text(encoding="utf-8")
     arms = tuple(_read_arm(folder, arm) for arm in record.arms)
     named = dict.fromkeys(name for arm in arms for name in arm.evaluations)
     events = {name: arm.scored[name].event for arm in arms for name in arm.scored}

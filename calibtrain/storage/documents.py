@@ -21,7 +21,7 @@ def read_document(path: Path, remedy: str) -> dict[str, Any]:
         UserError: for a file that is missing, damaged or of another format.
     """
     try:
-        found = read_json(path)
+        found = read_json(path, finite=True)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; {remedy}") from None
     except OSError as error:

@@ -1,18 +1,21 @@
 """JSON as files hold it: every way in which a text is not JSON ends in one `ValueError`."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-MOST_DIGITS = 400
-"""Digits of an integer: one more than the largest float has. Longer ones stand for no quantity."""
+MOST_DIGITS = 308
+"""Digits of an integer: every one of so many fits into a float, and longer ones need not."""
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
     """Parses a JSON document.
 
     Args:
         text: the document; bytes are read as UTF-8.
+        finite: whether NaN and numbers beyond the largest float are refused, as in the files that
+            this program writes, which hold none.
 
     Raises:
         ValueError: with a message of one line, for a text that is not JSON (or not UTF-8), that is
@@ -29,7 +32,13 @@ def parse_json(text: str | bytes) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        return json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_finite if finite else None,
+            parse_constant=_finite if finite else None,
+        )
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg}, line {error.lineno}, column {error.colno}") from None
     except RecursionError:
@@ -38,14 +47,18 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(f"not UTF-8 (byte {error.start + 1})") from None
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, finite: bool = False) -> Any:
     """Reads a file that holds one JSON document.
+
+    Args:
+        path: of the file.
+        finite: as for `parse_json`.
 
     Raises:
         OSError: when the file cannot be read.
         ValueError: as `parse_json`.
     """
-    return parse_json(path.read_bytes())
+    return parse_json(path.read_bytes(), finite=finite)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -55,6 +68,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"key {twice[:80]!r} is given twice")
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:80]} is not a finite number")
+    return number
 
 
 def _integer(digits: str) -> int:

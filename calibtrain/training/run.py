@@ -213,12 +213,16 @@ class RunFolder:
 
     def check_trained_here(self) -> None:
         """Raise a UserError where the run holds a model that was imported, not trained."""
-        untrained = self.checkpoints / "0"  # which training never makes
-        if self.read_summary().get("status") == IMPORTED or untrained.exists():
+        if self.read_summary().get("status") == IMPORTED or self.holds_import:
             raise UserError(
                 f"{self.path}: holds an imported model, which has no training to go on with; "
                 "choose another --run to train a model of your own"
             )
+
+    @property
+    def holds_import(self) -> bool:
+        """Whether there is a checkpoint of step 0, which training never makes."""
+        return (self.checkpoints / "0").exists()
 
     def check_config(self, config: Config) -> None:
         """Raise a UserError that names the keys in which the run's configuration differs."""
@@ -304,7 +308,7 @@ class RunFolder:
         lines: list[dict[str, Any]] = []
         for number, text in enumerate(self.metrics.read_bytes().split(b"\n")[:-1], 1):
             try:
-                lines.append(parse_json(text))
+                lines.append(parse_json(text, finite=True))
                 whole = _is_metrics(lines[-1])
             except ValueError:
                 whole = False
@@ -349,6 +353,8 @@ class RunFolder:
         """
         path = self.path / RUN_FILE
         again = "the command that made the run writes it again, such as " + self.resuming
+        if self.holds_import:
+            again = "import the model again, with another --run"
         summary = read_document(path, again)
         for key in {*keys, *_SUMMARY.keys() & summary.keys()}:
             value, kinds = summary.get(key), _SUMMARY[key]

@@ -319,3 +319,11 @@ def test_arms_are_named_by_what_varies() -> None:
         "tokenizer=byte,seed=3",
         "tokenizer=bpe-300,seed=3",
     ]
+
+
+@pytest.mark.parametrize(
+    "grid", [{"log_every": [5, 6]}, {"checkpoints.every": [6, 8]}, {"checkpoints.keep": [1, 2]}]
+)
+def test_arms_that_differ_in_when_they_write_are_the_same(cache: Path, grid: Any) -> None:
+    with pytest.raises(UserError, match="would train and measure the very same"):
+        apply_controls(study(grid=grid), cache)

@@ -15,7 +15,7 @@ from foreign import VOCAB, corpus, logits, random_model, texts, tokenizer_json, 
 from calibtrain import cli
 from calibtrain.data.tokenizer import Tokenizer, train_tokenizer
 from calibtrain.evaluation import train_run
-from calibtrain.evaluation.saved_run import load_params
+from calibtrain.evaluation.latest_checkpoint import load_params
 from calibtrain.exchange import export_run, import_model
 from calibtrain.exchange.tokenizer_files import tokenizer_files
 from calibtrain.models import Params, build

@@ -16,7 +16,7 @@ from calibtrain.config import LoRAConfig, config_hash, to_yaml
 from calibtrain.config.finetuning import LINEAR_MAPS
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
-from calibtrain.evaluation.saved_run import load_merged_params, load_params
+from calibtrain.evaluation.latest_checkpoint import load_merged_params, load_params
 from calibtrain.exchange import export_run, import_model
 from calibtrain.finetuning import finetune, resolve
 from calibtrain.finetuning.evaluation import preference_figures

@@ -237,7 +237,7 @@ def _end_state(run: Path) -> dict[str, str]:
     import jax
     import numpy as np
 
-    from calibtrain.evaluation.saved_run import load_state
+    from calibtrain.evaluation.latest_checkpoint import load_state
     from calibtrain.training.run import RunFolder
 
     _, state = load_state(RunFolder(run))

@@ -206,6 +206,14 @@ def test_what_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(hosts.NUMBER, "2")
     with pytest.raises(UserError, match=r"CALIBTRAIN_PROCESS=2: must be in 0\.\.1"):
         hosts.start()
+    for count in ("0", "100001"):
+        monkeypatch.setenv(hosts.COUNT, count)
+        with pytest.raises(UserError, match=rf"CALIBTRAIN_PROCESSES={count}: must be in 1\.\."):
+            hosts.start()
+    for count in ("99999999999999999999", "0x2", "-1", "1e1"):
+        monkeypatch.setenv(hosts.COUNT, count)
+        with pytest.raises(UserError, match=f"CALIBTRAIN_PROCESSES={count}, .*must be numbers"):
+            hosts.start()
     monkeypatch.setenv(hosts.ADDRESS, "localhost")
     with pytest.raises(UserError, match="CALIBTRAIN_COORDINATOR=localhost: must be HOST:PORT"):
         hosts.start()

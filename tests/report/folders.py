@@ -250,7 +250,7 @@ def write_run(
     } | ({"error": error} if error else {})
     (folder / "run.json").write_text(json.dumps(run))
     lines = []
-    for step in range(10, steps + 1, 10):
+    for step in [*range(10, steps + 1, 10), *([steps] if steps % 10 else [])]:
         share = step / steps
         now = {"train/tokens": step * 4096, "train/bytes": round(TRAIN_BYTES * share)}
         now_results = flat_results(vocab_size, rng, share=share)

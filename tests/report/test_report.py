@@ -373,3 +373,30 @@ def test_importing_the_room_is_light() -> None:
         command = [sys.executable, "-c", code]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("lost", [slice(3, 4), slice(-1, None), slice(4, None)])
+def test_curves_that_have_lost_lines_are_said_to(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lost: slice
+) -> None:
+    write_run(tmp_path / "run", evaluated_along=False)
+    assert "has lost lines" not in write_report(tmp_path / "run").read_text()
+    assert not caplog.messages
+    path = tmp_path / "run" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    step = json.loads(lines[lost][0])["step"]
+    del lines[lost]
+    path.write_text("".join(lines))
+    said = f"metrics.jsonl has lost lines: that of step {step:,} is not there"
+    assert said in write_report(tmp_path / "run").read_text()
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path / 'run'}: {said}; the command that made the run writes")
+
+
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_damage(tmp_path: Path, text: str) -> None:
+    write_run(tmp_path / "run")
+    path = sorted((tmp_path / "run" / "evaluations").glob("*.json"))[0]
+    path.write_text(re.sub(r'"ece": [0-9.e-]+', f'"ece": {text}', path.read_text(), count=1))
+    with pytest.raises(UserError, match=rf"is damaged \({text} is not a finite number\)"):
+        write_report(tmp_path / "run")

@@ -14,7 +14,7 @@ from heads import KINDS, with_head
 from calibtrain.config import BatchConfig, Config, ModelConfig, config_hash, to_yaml, validate
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, evaluate_run_on_text, train_run, train_together
-from calibtrain.evaluation.saved_run import load_state
+from calibtrain.evaluation.latest_checkpoint import load_state
 from calibtrain.models import TEMPERATURE, build
 from calibtrain.training import loop
 from calibtrain.training.optimizer import decay_mask

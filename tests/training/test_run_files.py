@@ -19,6 +19,7 @@ from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.exchange import export_run
 from calibtrain.finetuning import resolve
 from calibtrain.posthoc import fit_temperature_head
+from calibtrain.posthoc.listing import describe_heads
 from calibtrain.report import write_report
 from calibtrain.training.run import RunFolder
 
@@ -54,6 +55,7 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
     "evaluate": lambda run: evaluate_run(run, limit=300),
     "export": lambda run: export_run(run, run.parent / "exported"),
     "temperature": lambda run: fit_temperature_head(run, "global", limit=300),
+    "list": describe_heads,
     "report": write_report,
     "finetune": finetuned,
 }
@@ -74,7 +76,17 @@ def test_a_format_that_is_not_known_is_refused_by_every_command(
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"format": 1, "format": 1}', '{"seconds": 3}', "[" * 100_000]
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"format": 1, "format": 1}',
+        '{"seconds": 3}',
+        "[" * 100_000,
+        '{"format": 1, "seconds": NaN}',
+        f'{{"format": 1, "seconds": {10**310}}}',
+    ],
 )
 def test_a_damaged_run_json_is_said_by_every_command(run: Path, command: str, text: str) -> None:
     (run / "run.json").write_text(text)
@@ -97,6 +109,29 @@ def test_a_run_without_run_json_says_what_is_not_counted(run: Path) -> None:
     assert [e["text"] for e in told if e["event"] == "note"] == [
         f"{run / 'run.json'}: is missing; seconds are counted from here on"
     ]
+
+
+def test_a_run_without_run_json_is_measured_with_a_note(run: Path) -> None:
+    wanted = evaluate_run(run, limit=300).results
+    (run / "run.json").unlink()
+    said: list[str] = []
+    assert evaluate_run(run, limit=300, say=said.append).results == wanted
+    assert said == [f"note: {run / 'run.json'}: is missing; what is measured does not depend on it"]
+
+
+def test_an_imported_run_is_not_made_again_by_training(run: Path) -> None:
+    (run / "checkpoints" / "6").rename(run / "checkpoints" / "0")
+    (run / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"remove it, and import the model again, with another --r"):
+        RunFolder(run).read_summary()
+
+
+@pytest.mark.parametrize("line", ['{"step": 5, "train/loss": NaN}', "3", '{"step": 1e999}'])
+def test_a_line_of_metrics_that_holds_no_numbers_is_named(run: Path, line: str) -> None:
+    path = run / "metrics.jsonl"
+    path.write_text(line + "\n" + path.read_text())
+    with pytest.raises(UserError, match=r"metrics\.jsonl: line 1 is not a JSON object with a step"):
+        RunFolder(run).read_metrics()
 
 
 def test_an_imported_run_that_lost_run_json_is_not_trained_over(run: Path) -> None:
