@@ -1,6 +1,7 @@
 """JSON as files hold it: every way in which a text is not JSON ends in one `ValueError`."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,8 @@ def read_json(path: Path) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"key {twice[:80]!r} is given twice")
     return found
 
