@@ -370,6 +370,16 @@ INEFFECTIVE = [
         "final_fraction: 0.3",
         "schedule: constant",
     ),
+    (
+        "optimizer: {weight_decay: 0, decay_embeddings: true}",
+        "decay_embeddings: true",
+        "weight_decay: 0",
+    ),
+    (
+        "optimizer: {weight_decay: 0}\ntemperature: {kind: linear, decay: true}",
+        "temperature.decay: true",
+        "weight_decay: 0",
+    ),
     ("evaluation: {every: 5, times: 3}", "evaluation.times: 3", "evaluation.every: 5"),
     (
         "evaluation: {final_splits: [], final_bytes: 99}",
@@ -445,6 +455,13 @@ def test_a_text_that_is_not_utf_8_is_named(text: str) -> None:
         validate(Config, {"corpus": {"name": "files", "paths": ["a", text]}}, "x")
     with pytest.raises(UserError, match="is not UTF-8"):
         validate(Config, {text: 1})
+
+
+@pytest.mark.parametrize("section", Config.model_fields)
+def test_none_for_a_section_that_must_be_there_is_one_line(section: str) -> None:
+    if section not in ("temperature", "finetune"):
+        with pytest.raises(UserError, match=f'^{section}: "none" is not allowed: '):
+            validate(Config, {section: "none"})
 
 
 def test_none_is_null_where_null_is_allowed_and_a_text_where_texts_are() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from calibtrain import limits, output
+from calibtrain.config import load_config
 from calibtrain.errors import TransientError, UserError
 from calibtrain.launch.worker import STOPPED, watch
 from calibtrain.terminal import print_table, results_table
@@ -61,6 +62,15 @@ def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path: Path) -> No
         f"fd = os.open({str(tmp_path / 'file')!r}, os.O_CREAT | os.O_WRONLY); os._exit(fd)"
     )
     assert shell(f'{sys.executable} -c "{code}" <&- >&- 2>&-').returncode > 2
+
+
+def test_a_configuration_that_is_printed_in_ascii_is_read_back(tmp_path: Path) -> None:
+    path, shown = tmp_path / "x.yaml", tmp_path / "shown.yaml"
+    path.write_text("corpus: {name: files, paths: ['吾輩.txt', '1e3', '0o7']}", encoding="utf-8")
+    done = shell(f"{CALIBTRAIN} config show {path} > {shown}", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert shown.read_bytes().isascii()
+    assert load_config(shown) == load_config(path)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

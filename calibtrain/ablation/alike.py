@@ -58,9 +58,6 @@ def what_is_trained(plan: Plan) -> dict[str, Any]:
         temperature["hidden"] = temperature["hidden"] or model.width
     if isinstance(config.temperature, AdaptiveTemperature):
         temperature["heads"] = attention_heads(config.temperature, model)
-    if config.optimizer.weight_decay == 0:  # there is nothing to be spared of it
-        tree["optimizer"]["decay_embeddings"] = False
-        temperature.pop("decay", None)
     return tree
 
 

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-import yaml
 
 from calibtrain.commands.options import ConfigPath, Overrides
 from calibtrain.output import can_print, print_json
@@ -27,7 +26,6 @@ def config_show(config: ConfigPath, overrides: Overrides = None) -> None:
     from calibtrain.config import load_config, load_study, read_tree, to_yaml
 
     load = load_study if "grid" in read_tree(config) else load_config
-    text = to_yaml(load(config, overrides or ()))
-    if not can_print(text):  # YAML has escapes of its own
-        text = yaml.safe_dump(yaml.safe_load(text), sort_keys=False)
-    print(text, end="")
+    section = load(config, overrides or ())
+    text = to_yaml(section)
+    print(text if can_print(text) else to_yaml(section, ascii_only=True), end="")

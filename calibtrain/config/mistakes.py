@@ -59,7 +59,8 @@ def _with_nulls(annotation: Any, value: Any) -> Any:
         if NoneType in allowed:
             return None
         kind = _kinds(annotation).get("none") or _section_of(annotation)
-        is_kind = kind is not None and "none" in get_args(kind.model_fields["kind"].annotation)
+        named = None if kind is None else kind.model_fields.get("kind")
+        is_kind = named is not None and "none" in get_args(named.annotation)
         return {"kind": "none"} if is_kind else value
     if isinstance(value, Mapping):
         kinds = _kinds(annotation)

@@ -52,6 +52,10 @@ def _constant(config: Config) -> str | None:
     return "optimizer.schedule: constant" if config.optimizer.schedule == "constant" else None
 
 
+def _not_decayed(config: Config) -> str | None:
+    return None if config.optimizer.weight_decay else "optimizer.weight_decay: 0"
+
+
 def _adapters(config: Config) -> str | None:
     adapted = config.finetune is not None and config.finetune.lora is not None
     return "finetune.lora: only its adapters are trained" if adapted else None
@@ -105,6 +109,8 @@ RULES: tuple[Rule, ...] = (
     ("optimizer", ("decay_fraction",), _no_decay),
     ("optimizer", ("final_fraction",), _constant),
     ("optimizer", ("decay_embeddings",), _adapters),
+    ("optimizer", ("decay_embeddings",), _not_decayed),
+    ("temperature", ("decay",), _not_decayed),
     ("evaluation", ("times",), _evaluated_every),
     ("evaluation", ("final_bytes",), _no_final_splits),
     ("checkpoints", ("times",), _saved_every),
@@ -127,7 +133,8 @@ def overridden(config: Config) -> Iterator[tuple[str, Any, str, Any]]:
             section = None if section is None else getattr(section, name)
         if section is None or (because := reason(config)) is None:
             continue
-        for key in keys or type(section).model_fields:
+        fields = type(section).model_fields
+        for key in filter(fields.__contains__, keys or fields):
             for name, value, default in _changed(section, key):
                 yield f"{path}.{name}", value, because, default
     if config.finetune is not None:

@@ -239,9 +239,9 @@ def resolved_yaml(section: Section) -> str:
     return f"{RESOLVED}\n{to_yaml(section)}"
 
 
-def to_yaml(section: Section) -> str:
-    """The resolved section as YAML, in the order of its fields."""
-    return write_yaml(section.model_dump(mode="json"))
+def to_yaml(section: Section, *, ascii_only: bool = False) -> str:
+    """The resolved section as YAML, in the order of its fields; other letters may be escaped."""
+    return write_yaml(section.model_dump(mode="json"), ascii_only=ascii_only)
 
 
 def config_hash(section: Section) -> str:

@@ -196,9 +196,9 @@ for _name, (_form, _first) in _WORDS.items():
     _Dumper.add_implicit_resolver(f"{_TAG}{_name}", re.compile(rf"^(?:{_form})$"), list(_first))
 
 
-def write_yaml(tree: Any) -> str:
+def write_yaml(tree: Any, *, ascii_only: bool = False) -> str:
     """Plain data as YAML, in its own order, which `parse_yaml` reads back as it was."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only)
 
 
 def parse_yaml(text: str, source: str) -> Any:

@@ -6,6 +6,7 @@ as that package finds it, and stands for the bytes it is spelled with.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -63,23 +64,22 @@ def require_distinct(vocabulary: Mapping[str, int], added: Sequence[AddedToken])
     Raises:
         UserError: naming the first.
     """
-    damaged = "the file is damaged"
     names: dict[int, str] = {}
     ids = dict(vocabulary)
     entries = [*vocabulary.items(), *((token.content, token.id) for token in added)]
     for content, index in entries:
         if names.setdefault(index, content) != content:
             raise UserError(
-                f"id {index} is both {names[index][:60]!r} and {content[:60]!r}; it is damaged"
+                f"id {index} is both {names[index][:60]!r} and {content[:60]!r}; the file is "
+                "damaged"
             )
         if ids.setdefault(content, index) != index:
             raise UserError(
-                f"{content[:60]!r} has the ids {ids[content]} and {index}; it is damaged"
+                f"{content[:60]!r} has the ids {ids[content]} and {index}; the file is damaged"
             )
-    contents = [token.content for token in added]
-    for content in contents:
-        if contents.count(content) > 1 and len({*contents}) < len(contents):
-            raise UserError(f"added token {content[:60]!r} is listed twice; {damaged}")
+    for content, count in Counter(token.content for token in added).items():
+        if count > 1:
+            raise UserError(f"added token {content[:60]!r} is listed twice; the file is damaged")
 
 
 def text_tokens(added: Sequence[AddedToken], marks: Collection[int]) -> list[int]:

@@ -30,6 +30,7 @@ _TOKENIZER_KEYS = KeyRules(
         spaces_between_special_tokens split_special_tokens add_bos_token add_eos_token legacy
         use_default_system_prompt tokenizer_class processor_class tokenizer_file
         special_tokens_map_file name_or_path errors model_input_names use_fast backend is_local
+        vocab_size trim_offsets trust_remote_code from_slow local_files_only device_map
         """
     ),
     neutral={

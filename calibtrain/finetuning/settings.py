@@ -67,12 +67,6 @@ def resolve(path: Path, overrides: Iterable[str] = (), run: Path | None = None) 
     assert settings is not None
     if settings.objective == "dpo" and "loss" in tree:
         raise UserError(f"{path}: loss: is for finetune.objective: sft; dpo has its own, remove it")
-    begun = _begun(run)
-    passed_over = begun is not None and begun.beta == settings.beta  # as it once was
-    if settings.objective == "sft" and "beta" in given and not passed_over:
-        raise UserError(
-            f"{path}: finetune.beta: is for finetune.objective: dpo; sft has none, remove it"
-        )
     base = RunFolder(place(settings.run))
     own = base.read_config()
     allowed = WAYS_TO_COMPUTE["model"]
@@ -118,7 +112,7 @@ def resolve(path: Path, overrides: Iterable[str] = (), run: Path | None = None) 
     }
     if settings.lora is not None:
         asked_for = given["lora"].get("maps")
-        maps = _adapted_maps(f"{path}: finetune.lora.maps", asked_for, own, begun)
+        maps = _adapted_maps(f"{path}: finetune.lora.maps", asked_for, own, _begun(run))
         tree["finetune"]["lora"] = {**given["lora"], "maps": maps}
     return validate(Config, tree, str(path), overrides)
 

@@ -268,7 +268,6 @@ def test_arms_that_would_train_the_same_are_refused_by_name(
         {"model.head_size": [None, 8]},
         {"temperature": [{"kind": "mlp"}, {"kind": "mlp", "hidden": 16}]},
         {"loss": [brier[:1], brier]},
-        {"optimizer.weight_decay": [0], "optimizer.decay_embeddings": [True, False]},
     ]
     base = {**BASE, "context": {"tokens": 32}}
     for grid in grids:
@@ -286,6 +285,9 @@ def test_a_grid_over_a_setting_without_effect_is_refused() -> None:
     with pytest.raises(UserError, match=r"^base.optimizer.decay_fraction: 0.3 has no effect"):
         expand(study(base=decaying, grid={"optimizer.schedule": ["cosine", "constant"]}))
     assert len(expand(study(base=decaying, grid={"optimizer.schedule": ["cosine", "wsd"]}))) == 2
+    spared = {"optimizer.weight_decay": [0], "optimizer.decay_embeddings": [True, False]}
+    with pytest.raises(UserError, match=r"decay_embeddings: true has no effect with .*decay: 0"):
+        expand(study(grid=spared))
     with pytest.raises(UserError, match=r"grid: budget.tokens: replaces budget.steps"):
         expand(study(grid={"budget.steps": [3, 4], "budget.tokens": [500]}))
     with pytest.raises(UserError, match=r"grid: train.replicas: says how"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_gguf import write
 from test_round_trip import loaded
 
-from calibtrain.data.added_tokens import ADDED_TEXT
+from calibtrain.data.added_tokens import ADDED_TEXT, AddedToken, require_distinct
 from calibtrain.data.byte_trie import ByteTrie
 from calibtrain.data.gguf_tokenizer import tokenizer_json as from_metadata
 from calibtrain.data.tokenizer import Tokenizer, train_tokenizer
@@ -161,6 +161,13 @@ def test_runs_that_were_imported_before_read_as_they_did() -> None:
 def test_what_does_not_come_back_is_refused(tokens: list[Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         read(with_added(*tokens))
+
+
+def test_many_added_tokens_are_compared_at_once() -> None:
+    tokens = [AddedToken(index, f"token {index}", {}) for index in range(200_000)]
+    require_distinct({}, tokens)
+    with pytest.raises(UserError, match=r"^added token 'token 7' is listed twice; the file is"):
+        require_distinct({}, [*tokens, tokens[7]])
 
 
 def test_numbers_that_the_tokenizers_package_would_not_give_are_refused(tmp_path: Path) -> None:

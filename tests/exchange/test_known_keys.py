@@ -144,6 +144,7 @@ def test_what_would_change_logits_is_refused(changes: dict[str, Any], words: str
         ({"sliding_window": 512, "use_cache": False, "pretraining_tp": 2}, ""),
         ({"partial_rotary_factor": 1.0, "pad_token_id": -1, "attention_dropout": 0.1}, ""),
         ({"temperature": 0.6, "transformers_version": "5.0", "is_llama_config": True}, ""),
+        ({"use_mrope": False}, ""),
         ({"colour": "green"}, "config.json has keys that are not known: colour"),
         ({"an_unheard_of_logit_bias": None}, "an_unheard_of_logit_bias"),
     ],
@@ -214,6 +215,7 @@ def test_side_files_are_used_or_refused(files: dict[str, Any], words: str, tmp_p
     [
         ({"generation_config": {"temperature": 0.6, "top_k": 50}}, "temperature 0.6"),
         ({"tokenizer_config": {"colour": "green"}}, "tokenizer_config.json .*colour"),
+        ({"tokenizer_config": {"vocab_size": 300, "trim_offsets": True}}, ""),
         ({"tokenizer_config": {"eos_token": "<|endoftext|>"}}, "has eos_token .*2, is used"),
         (
             {

@@ -400,9 +400,21 @@ def test_adapters_of_nothing_are_not_trained(folder: Path, lstm: Path, cache: Pa
     assert not run.exists()
 
 
-def test_what_has_no_effect_is_refused(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"finetune.beta: is for finetune.objective: dpo"):
-        resolve(settings(folder, "sft", finetune={"beta": 0.5}))
+def test_a_setting_without_effect_of_a_run_that_was_begun_with_it_may_be_removed(
+    folder: Path, cache: Path
+) -> None:
+    path = settings(folder, "sft", finetune={"lora": {"rank": 2}})
+    fresh = resolve(path, ["budget.steps=2"])
+    assert fresh.finetune is not None
+    with_beta = {"finetune": fresh.finetune.model_copy(update={"beta": 0.5})}
+    run = folder / "begun with beta"
+    finetune(fresh.model_copy(update=with_beta), run, cache=cache)
+    before = (run / "config.yaml").read_bytes()
+    cut_back(run, 1)
+    with pytest.raises(UserError, match=r"finetune.beta: 0.5 has no effect"):
+        resolve(path, ["budget.steps=2", "finetune.beta=0.5"], run)
+    assert finetune(resolve(path, ["budget.steps=2"], run), run, cache=cache).status == "done"
+    assert (run / "config.yaml").read_bytes() == before
 
 
 def test_an_lstm_begun_with_the_maps_of_a_transformer_goes_on(

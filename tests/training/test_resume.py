@@ -212,3 +212,19 @@ def test_metrics_hold_no_times(uninterrupted: tuple[Path, Path]) -> None:
     """So that they are a function of the configuration."""
     for line in RunFolder(uninterrupted[1]).read_metrics():
         assert not [key for key in line if "second" in key or "time" in key]
+
+
+def test_a_setting_without_effect_of_a_run_that_was_begun_with_it_may_be_removed(
+    tmp_path: Path, cache: Path
+) -> None:
+    """Which is what a user is told to do, where the run's hash counts it."""
+    removed = tiny(model={"kind": "lstm", "heads": 4}, budget={"steps": 2})
+    begun = tiny(model={"kind": "lstm", "heads": 2}, budget={"steps": 2})
+    run = tmp_path / "run"
+    train_run(begun, run, cache=cache)
+    before = (run / "config.yaml").read_bytes()
+    assert train_run(removed, run, cache=cache).status == "done"
+    assert (run / "config.yaml").read_bytes() == before
+    for other in ({"kind": "lstm", "heads": 8}, {"kind": "transformer", "heads": 4}):
+        with pytest.raises(UserError, match="holds a run with another configuration: model"):
+            train_run(tiny(model=other, budget={"steps": 2}), run, cache=cache)

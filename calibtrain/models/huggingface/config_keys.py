@@ -64,6 +64,7 @@ CONFIG_KEYS = KeyRules(
         "rope_interleave": (False,),
         "position_embedding_type": ("rope", "rotary"),
         "alibi": (False,),
+        "use_mrope": (False,),
         "attn_logit_softcapping": (0,),
         "final_logit_softcapping": (0,),
         "logit_scale": (1,),
