@@ -25,7 +25,7 @@ from calibtrain.report.results import (
     Tokenizer,
 )
 from calibtrain.report.uncertainty import student
-from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.metrics import is_evaluation, read_metrics
 
 _SAME = ("step", "corpus_hash", "limit", "temperature", "bins")
 """What tells evaluations of one corpus and split apart."""
@@ -97,24 +97,17 @@ def read_run(folder: Path) -> Run:
 
 def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...]]:
     """The training lines and the evaluation lines, each in the order of their steps."""
-    text = contents(path)
-    lines = text.split("\n")
-    # A line without its newline is still being written by a live run.
-    whole = lines[:-1]
+    try:
+        lines = read_metrics(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     training: dict[int, Measured] = {}
     measured: dict[int, Measured] = {}
-    for i, line in enumerate(whole, 1):
-        if not line.strip():
-            continue
-        try:
-            record = Record(f"{path} (line {i})", parse_json(line, finite=True))
-        except ValueError as error:
-            raise UserError(f"{path} (line {i}) is damaged: {error}") from None
-        kind, prefix = (
-            (measured, "eval/")
-            if any(key.startswith("eval/") for key in record.data)
-            else (training, "train/")
-        )
+    for i, line in enumerate(lines, 1):
+        record = Record(f"{path} (line {i})", line)
+        kind, prefix = (measured, "eval/") if is_evaluation(line) else (training, "train/")
         step = record.whole("step")
         kind[step] = Measured(
             step=step,
