@@ -11,6 +11,7 @@ from calibtrain.report.display import text_bytes
 from calibtrain.report.figures import Figure, Key, Panel
 from calibtrain.report.findings import Findings, run_findings, study_findings
 from calibtrain.report.grouping import Comparison, compare
+from calibtrain.report.head_comparison import heads_section
 from calibtrain.report.reading import results_of_run
 from calibtrain.report.results import Evaluation, Run, Study
 from calibtrain.report.run_figures import run_figures
@@ -328,7 +329,7 @@ def _heads(run: Run) -> str:
     """Temperature heads that were fitted to the run, side by side."""
     if run.heads is None:
         return ""
-    return section("temperature-heads", "Temperature heads", headssection(run.heads))
+    return section("temperature-heads", "Temperature heads", heads_section(run.heads))
 
 
 def _run_suite(run: Run) -> str:
