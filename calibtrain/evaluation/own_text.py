@@ -56,11 +56,11 @@ def notes_on_own_text(run: RunFolder, step: int, own: CorpusConfig, corpus: Corp
         return []
     if run.read_summary().get("status") == IMPORTED:
         return [
-            f"{own.name} holds another text now (content hash {now}) than when the model was "
+            f"{_spec(own)} holds another text now (content hash {now}) than when the model was "
             f"imported ({before}), of which the frequency deciles are"
         ]
     raise UserError(
-        f"{run.path}: its corpus {own.name} holds another text now (content hash {now}) than "
+        f"{run.path}: its corpus {_spec(own)} holds another text now (content hash {now}) than "
         f"it was trained on ({before}): its splits were drawn anew, and test text may have "
         "been trained on; restore the text, or name it as the one --corpus, to measure on it "
         f"with a note: --corpus {_spec(own)}"

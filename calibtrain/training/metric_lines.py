@@ -8,6 +8,7 @@ step may be missing, which a run that was stopped in it still owes.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from calibtrain.storage.metrics import is_evaluation
 from calibtrain.training.plan import Plan
 
 TRAINING, EVALUATION = "training", "evaluation"
@@ -55,5 +56,4 @@ def _alike(wanted: Sequence[Line], found: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _line(found: Mapping[str, Any]) -> Line:
-    evaluated = any(name.startswith("eval/") for name in found)
-    return found["step"], EVALUATION if evaluated else TRAINING
+    return found["step"], EVALUATION if is_evaluation(found) else TRAINING

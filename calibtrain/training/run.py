@@ -28,7 +28,7 @@ from calibtrain.runs.records import RUN_FILE, RunRecord
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
 from calibtrain.storage.documents import read_document
 from calibtrain.storage.growing import GrowingFile
-from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.metrics import read_metrics
 from calibtrain.storage.places import in_bucket, reached, remove_tree
 from calibtrain.training.bucket_lock import BucketLock, held
 from calibtrain.training.disk_lock import held_to_read, held_to_write
@@ -305,19 +305,7 @@ class RunFolder:
         self.settle()
         if not self.metrics.is_file():
             return []
-        lines: list[dict[str, Any]] = []
-        for number, text in enumerate(self.metrics.read_bytes().split(b"\n")[:-1], 1):
-            try:
-                lines.append(parse_json(text, finite=True))
-                whole = _is_metrics(lines[-1])
-            except ValueError:
-                whole = False
-            if not whole:
-                raise UserError(
-                    f"{self.metrics}: line {number} is not a JSON object with a step and numbers; "
-                    "remove that line, and training goes back to a checkpoint before it"
-                )
-        return lines
+        return read_metrics(self.metrics)
 
     def rewind_metrics(self, count: int) -> None:
         """Keep so many lines; those that follow will be written again."""
@@ -369,24 +357,15 @@ class RunFolder:
     def resuming(self) -> str:
         """The command that goes on with the run."""
         path = shlex.quote(str(self.path))
+        with suppress(UserError):
+            if self.read_config().finetune is not None:
+                return f"calibtrain finetune CONFIG --run {path}"
         return f"calibtrain train {shlex.quote(str(self.path / 'config.yaml'))} --run {path}"
 
     def is_done(self, config: Config) -> bool:
         """Whether this very run was finished here."""
         summary = self.read_summary()
         return summary.get("status") == "done" and summary.get("config_hash") == config_hash(config)
-
-
-def _is_metrics(line: Any) -> bool:
-    """Whether a line holds a step and numbers; an evaluation has null for what it cannot tell."""
-    return (
-        isinstance(line, dict)
-        and type(line.get("step")) is int
-        and all(
-            type(value) in (int, float) or (value is None and name.startswith("eval/"))
-            for name, value in line.items()
-        )
-    )
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -182,6 +182,7 @@ def test_adapters_change_nothing_else_and_nothing_at_first(folder: Path, cache: 
     run = folder / "lora"
     config = resolve(settings(folder, "sft", finetune={"lora": {"rank": 2}}))
     finetune(config, run, cache=cache)
+    assert RunFolder(run).resuming == f"calibtrain finetune CONFIG --run {run}"
     _, before = load_params(RunFolder(folder / "base"))
     _, after = load_params(RunFolder(run))
     adapters = after.pop(ADAPTER)

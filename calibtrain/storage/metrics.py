@@ -1,0 +1,50 @@
+"""`metrics.jsonl`: a JSON object a line, with a step and numbers. One reader, one check."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from calibtrain.errors import UserError
+from calibtrain.storage.json_text import parse_json
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Reads every whole line; a last line that is still being written, or was cut, is left out.
+
+    Args:
+        path: of the file, on a disk or in a bucket.
+
+    Raises:
+        OSError: when the file cannot be read.
+        UserError: naming a line that is damaged.
+    """
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            lines.append(parse_json(text, finite=True))
+            whole = _is_metrics(lines[-1])
+        except ValueError:
+            whole = False
+        if not whole:
+            raise UserError(
+                f"{path}: line {number} is not a JSON object with a step and numbers; remove that "
+                "line, and training goes back to a checkpoint before it"
+            )
+    return lines
+
+
+def is_evaluation(line: Mapping[str, Any]) -> bool:
+    """Whether a line is of an evaluation; the others are of training."""
+    return any(name.startswith("eval/") for name in line)
+
+
+def _is_metrics(line: Any) -> bool:
+    """Whether a line holds a step and numbers; an evaluation has null for what it cannot tell."""
+    return (
+        isinstance(line, dict)
+        and type(line.get("step")) is int
+        and all(
+            type(value) in (int, float) or (value is None and name.startswith("eval/"))
+            for name, value in line.items()
+        )
+    )
