@@ -20,8 +20,8 @@ def text_key(text: str) -> int:
 
 
 def assign_splits(
-    keys: UInt64[np.ndarray, "documents"], shares: Mapping[str, float]
-) -> Int[np.ndarray, "documents"] | None:
+    keys: UInt64[np.ndarray, " documents"], shares: Mapping[str, float]
+) -> Int[np.ndarray, " documents"] | None:
     """The split of each document, as an index into `SPLITS`.
 
     `shares` gives the share of the distinct texts that each held-out split takes; each gets its

@@ -32,7 +32,7 @@ _MOST_TRANSITIONS = 10_000_000  # words x successors: some 100 MB
 _WORDS_AT_ONCE = 2**18
 _SOLVED_DIRECTLY = 2048  # words; a dense system of 32 MB, a fraction of a second
 
-_Uniform = Callable[[int], Float[np.ndarray, "count"]]
+_Uniform = Callable[[int], Float[np.ndarray, " count"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +43,9 @@ class MarkovSource:
     """How each word is spelled: distinct, not empty, without spaces."""
     successors: Int[np.ndarray, "words slots"]
     """The words that may follow each word: different ones in a row."""
-    slot_probabilities: Float[np.ndarray, "slots"]
+    slot_probabilities: Float[np.ndarray, " slots"]
     """Probability of each slot of `successors`, alike for every word; they add up to 1."""
-    stationary: Float[np.ndarray, "words"]
+    stationary: Float[np.ndarray, " words"]
     """The stationary law of the chain: also that of a document's first word."""
     end_probability: float
     """q: probability that a document ends after a word; its mean length is 1/q words."""
@@ -147,8 +147,8 @@ def markov_source(config: MarkovConfig) -> MarkovSource:
 
 
 def stationary_law(
-    successors: Int[np.ndarray, "words slots"], slot_probabilities: Float[np.ndarray, "slots"]
-) -> Float[np.ndarray, "words"]:
+    successors: Int[np.ndarray, "words slots"], slot_probabilities: Float[np.ndarray, " slots"]
+) -> Float[np.ndarray, " words"]:
     """The stationary law pi of an irreducible chain: a linear solve if small, and power steps.
 
     Steps until |pi P - pi| (L1) is at most 1e-14. The words of a document have the law pi up to 1/q
@@ -195,7 +195,7 @@ def _uniform_stream(seed: int, stream: int) -> _Uniform:
     """A function n -> n uniforms in [0, 1), from raw bits, which NumPy promises never to change."""
     generator = np.random.PCG64([seed, stream])
 
-    def uniform(count: int) -> Float[np.ndarray, "count"]:
+    def uniform(count: int) -> Float[np.ndarray, " count"]:
         return (generator.random_raw(count) >> np.uint64(11)) * 2.0**-53
 
     return uniform
