@@ -147,7 +147,7 @@ def main() -> None:
 
         from calibtrain.data.corpus import cache_directory, open_corpus
         from calibtrain.data.store import open_store
-        from calibtrain.data.tokenizer import obtain_tokenizer
+        from calibtrain.data.tokenizer_choice import obtain_tokenizer
     except ModuleNotFoundError as error:
         sys.exit(
             f"benchmarks.data: reads text, and what calibtrain needs for it is missing: {error}"

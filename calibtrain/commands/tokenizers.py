@@ -30,7 +30,7 @@ def tokenizer_train(
     from calibtrain.config import load_config
     from calibtrain.data.corpus import open_corpus
     from calibtrain.data.sources import check_fields
-    from calibtrain.data.tokenizer import obtain_tokenizer
+    from calibtrain.data.tokenizer_choice import obtain_tokenizer
     from calibtrain.storage.disk import cache_directory
 
     settings = load_config(place(config), overrides or ())

@@ -8,7 +8,7 @@ _HOMES = {
     "Document": "corpus",
     "open_corpus": "corpus",
     "Tokenizer": "tokenizer",
-    "obtain_tokenizer": "tokenizer",
+    "obtain_tokenizer": "tokenizer_choice",
     "TokenStore": "store",
     "open_store": "store",
     "TextStream": "batches",

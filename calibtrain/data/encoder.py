@@ -6,15 +6,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import takewhile
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int
 
 from calibtrain.errors import UserError
-
-if TYPE_CHECKING:
-    from calibtrain.data.tokenizer import Tokenizer
 
 _CHARACTERS = 2**17  # a batch: some milliseconds of work, small enough to share out evenly
 _DOCUMENTS = 256  # a batch, where they are short or empty
@@ -28,6 +25,20 @@ class Document(Protocol):
     def id(self) -> str: ...
     @property
     def text(self) -> str: ...
+
+
+class LosslessTokenizer(Protocol):
+    """What is needed of a tokenizer (`data.tokenizer.Tokenizer`)."""
+
+    byte_lengths: Any
+
+    @property
+    def bos_id(self) -> int: ...
+    @property
+    def eos_id(self) -> int: ...
+    def encode(self, text: str, /) -> Any: ...
+    def encode_batch(self, texts: Any, /, *, threads: int) -> Any: ...
+    def decode(self, ids: Any, /) -> bytes: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +59,7 @@ class EncodedDocuments:
 
 
 def encode_documents(
-    tokenizer: "Tokenizer", documents: Iterable[Document], *, cores: int | None = None
+    tokenizer: LosslessTokenizer, documents: Iterable[Document], *, cores: int | None = None
 ) -> Iterator[EncodedDocuments]:
     """Encode documents, a batch at a time, in their order, whatever the number of cores.
 
@@ -96,7 +107,7 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _encode(tokenizer: "Tokenizer", documents: list[Document]) -> EncodedDocuments:
+def _encode(tokenizer: LosslessTokenizer, documents: list[Document]) -> EncodedDocuments:
     try:
         raws = [document.text.encode() for document in documents]
         encoded = tokenizer.encode_batch([document.text for document in documents], threads=1)
@@ -119,7 +130,7 @@ def _encode(tokenizer: "Tokenizer", documents: list[Document]) -> EncodedDocumen
     return EncodedDocuments(names, ids, lengths, raw_lengths)
 
 
-def _require_lossless(tokenizer: "Tokenizer", document: Document) -> None:
+def _require_lossless(tokenizer: LosslessTokenizer, document: Document) -> None:
     try:
         raw = document.text.encode()
     except UnicodeEncodeError as error:

@@ -15,7 +15,8 @@ from calibtrain.data.corpus import Corpus, open_corpus
 from calibtrain.data.examples import ExampleBatches
 from calibtrain.data.sources import check_fields
 from calibtrain.data.store import Observer, TokenStore, ignore, open_store
-from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
+from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.data.tokenizer_choice import obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.models import Network, ParameterCount, Params, count_parameters
 from calibtrain.parallel.flops import training_flops

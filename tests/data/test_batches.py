@@ -12,7 +12,7 @@ from calibtrain.config import CorpusConfig, TokenizerConfig, validate
 from calibtrain.data.batches import TextStream, TrainingBatches, document_order
 from calibtrain.data.corpus import Document, open_corpus
 from calibtrain.data.store import TokenStore, frequency_deciles, open_store, write_store
-from calibtrain.data.tokenizer import obtain_tokenizer
+from calibtrain.data.tokenizer_choice import obtain_tokenizer
 from calibtrain.data.windows import EvaluationWindows, choose_documents, plan_windows
 from calibtrain.errors import UserError
 

@@ -15,7 +15,8 @@ from foreign import SPECIALS, tokenizer_json
 
 from calibtrain.config import Config, with_value
 from calibtrain.data.byte_level_bpe import ByteLevelBPE, byte_alphabet
-from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
+from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.data.tokenizer_choice import obtain_tokenizer
 from calibtrain.data.tokenizer_facts import describe
 from calibtrain.errors import UserError
 from calibtrain.exchange.foreign_tokenizer import ForeignTokenizer, Marks

@@ -15,7 +15,8 @@ from calibtrain.data import encoder
 from calibtrain.data.corpus import Document, open_corpus
 from calibtrain.data.encoder import encode_documents
 from calibtrain.data.store import open_store, read_store, write_store
-from calibtrain.data.tokenizer import Tokenizer, obtain_tokenizer
+from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.data.tokenizer_choice import obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.terminal import describe
 

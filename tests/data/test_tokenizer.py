@@ -20,15 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibtrain.config import TokenizerConfig, validate
-from calibtrain.data import tokenizer as tokenizer_module
+from calibtrain.data import tokenizer_choice
 from calibtrain.data.sentencepiece_training import train_sentencepiece, training_lines
-from calibtrain.data.tokenizer import (
-    Manifest,
-    Tokenizer,
-    obtain_tokenizer,
-    published_folders,
-    train_tokenizer,
-)
+from calibtrain.data.tokenizer import Manifest, Tokenizer
+from calibtrain.data.tokenizer_choice import obtain_tokenizer, published_folders, train_tokenizer
 from calibtrain.data.tokenizer_facts import describe
 from calibtrain.errors import UserError
 
@@ -552,7 +547,7 @@ def test_processes_that_want_the_same_tokenizer_train_it_once(tmp_path, monkeypa
         time.sleep(0.3)
         return train_sentencepiece(config, texts)
 
-    monkeypatch.setattr(tokenizer_module, "train_sentencepiece", slow)
+    monkeypatch.setattr(tokenizer_choice, "train_sentencepiece", slow)
     hashes = []
 
     def want():  # the lock is per open file, so threads stand for processes
@@ -613,7 +608,7 @@ def test_a_published_tokenizer_is_taken_only_when_training_would_give_it(
 ):
     unigram.save(tmp_path / "published" / "small-unigram-330")
     monkeypatch.setattr(
-        tokenizer_module,
+        tokenizer_choice,
         "published_folders",
         lambda: [tmp_path / "published" / "small-unigram-330"],
     )

@@ -14,7 +14,8 @@ from conftest import call, tiny
 from calibtrain.config import ModelConfig, TokenizerConfig
 from calibtrain.data.byte_windows import plan_byte_windows
 from calibtrain.data.store import TokenStore, frequency_deciles, read_store, write_store
-from calibtrain.data.tokenizer import Tokenizer, train_tokenizer
+from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.data.tokenizer_choice import train_tokenizer
 from calibtrain.evaluation import (
     TokenEvaluator,
     evaluate_run,

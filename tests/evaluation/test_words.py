@@ -18,7 +18,7 @@ from calibtrain.config import ModelConfig, TokenizerConfig
 from calibtrain.data.byte_trie import END, SYMBOLS
 from calibtrain.data.byte_windows import ByteWindow, plan_word_windows
 from calibtrain.data.store import read_store, write_store
-from calibtrain.data.tokenizer import train_tokenizer
+from calibtrain.data.tokenizer_choice import train_tokenizer
 from calibtrain.data.words import CLOSE, LONGEST, Begun, Words, cut_words
 from calibtrain.evaluation import evaluate_run_on_text, train_run
 from calibtrain.evaluation.byte_beam import ByteBeam

@@ -17,7 +17,8 @@ from test_round_trip import loaded
 from calibtrain.data.added_tokens import ADDED_TEXT, AddedToken, require_distinct
 from calibtrain.data.byte_trie import ByteTrie
 from calibtrain.data.gguf_tokenizer import tokenizer_json as from_metadata
-from calibtrain.data.tokenizer import Tokenizer, train_tokenizer
+from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.data.tokenizer_choice import train_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run_on_text
 from calibtrain.exchange import export_run, import_model

@@ -13,7 +13,8 @@ from conftest import tiny
 from foreign import VOCAB, corpus, logits, random_model, texts, tokenizer_json, write_folder
 
 from calibtrain import cli
-from calibtrain.data.tokenizer import Tokenizer, train_tokenizer
+from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.data.tokenizer_choice import train_tokenizer
 from calibtrain.evaluation import train_run
 from calibtrain.evaluation.latest_checkpoint import load_params
 from calibtrain.exchange import export_run, import_model
