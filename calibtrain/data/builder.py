@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 
-from calibtrain.data.sources import Document
+from calibtrain.data.documents import Document
 
 _HEADER = struct.Struct("<QQQ")
 

@@ -18,8 +18,9 @@ from typing import Any, overload
 import numpy as np
 
 from calibtrain.config import CorpusConfig
+from calibtrain.data.documents import Document, Source
 from calibtrain.data.named import parse_corpus
-from calibtrain.data.sources import Document, Source, source_of
+from calibtrain.data.sources import source_of
 from calibtrain.data.splits import SPLITS, assign_splits, text_key
 from calibtrain.errors import UserError
 from calibtrain.storage.disk import cache_directory, disk_errors

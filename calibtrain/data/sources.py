@@ -6,42 +6,17 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from calibtrain.config import CorpusConfig, MarkovConfig, config_hash
 from calibtrain.data import text_files
+from calibtrain.data.documents import Document, Source
 from calibtrain.data.synthetic import markov_source
+from calibtrain.data.tfds_catalog import named_data_set
 from calibtrain.errors import UserError
 from calibtrain.storage.json_text import parse_json
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text and the name it is known by; documents are never joined."""
-
-    id: str
-    text: str
-    group: str = ""
-    """What results are also given by, so that pooling hides none of it; "" where there is none."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Documents in a fixed order, and what is known of them before they are read."""
-
-    description: str
-    """A sentence: where the text comes from."""
-    version: str
-    """What tells this text from later editions of it."""
-    fingerprint: str
-    """Changes whenever the documents may have changed."""
-    read: Callable[[], Iterator[tuple[str | None, Document]]]
-    """The documents, each with the split its publisher gave it, if any."""
-    entropy_bits_per_byte: Callable[[], float | None] = lambda: None
-    """The exact entropy rate, where it is known."""
 
 
 def source_of(config: CorpusConfig, folder: Path) -> Source:
@@ -63,8 +38,6 @@ def source_of(config: CorpusConfig, folder: Path) -> Source:
         case "files":
             return _files(_patterns(config), config)
         case "tfds":
-            from calibtrain.data.tfds_catalog import named_data_set
-
             return named_data_set(rest, config, folder)
     raise AssertionError(config.name)  # the configuration allows no other
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.config import CorpusConfig
-from calibtrain.data.sources import Document, Source
+from calibtrain.data.documents import Document, Source
 from calibtrain.errors import SettingError, UserError
 from calibtrain.storage.prepared import SEAL, remove_damaged, seal_folder
 
