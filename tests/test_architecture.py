@@ -1,0 +1,98 @@
+"""The floor plan: no two files import each other, and neither do two rooms."""
+
+import ast
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+import calibtrain
+
+PACKAGE = Path(calibtrain.__file__).parent
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    """Every module below a package, by its dotted name."""
+    found = {}
+    for path in package.rglob("*.py"):
+        parts = [package.name, *path.relative_to(package).with_suffix("").parts]
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(package: Path) -> dict[str, set[str]]:
+    """What each module imports of its own package, inside functions and for type checkers too."""
+    modules = modules_of(package)
+    found: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    found[name].add(inner if inner in modules else node.module)
+            elif isinstance(node, ast.Import):
+                found[name].update(alias.name for alias in node.names)
+        found[name] = {other for other in found[name] if other in modules} - {name}
+    return found
+
+
+def rings(imports: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Groups of names each of which reaches all the others."""
+    reached: dict[str, set[str]] = {}
+    for name in imports:
+        seen, ahead = set(), list(imports[name])
+        while ahead:
+            other = ahead.pop()
+            if other not in seen:
+                seen.add(other)
+                ahead.extend(imports[other])
+        reached[name] = seen
+    groups = {
+        tuple(sorted(other for other in reached[name] if name in reached[other]))
+        for name in imports
+        if name in reached[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def rooms(imports: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
+    """What each room (a folder of the package, or a file beside them) imports of the others."""
+
+    def room(name: str) -> str:
+        return ".".join(name.split(".")[:2])
+
+    found: dict[str, set[str]] = {}
+    for name, others in imports.items():
+        if "." in name:  # the package itself holds its version alone
+            mine = found.setdefault(room(name), set())
+            mine.update(room(other) for other in others if "." in other)
+    return {name: others - {name} for name, others in found.items()}
+
+
+def test_no_files_import_each_other() -> None:
+    imports = imports_of(PACKAGE)
+    assert len(imports) > 200
+    assert rings(imports) == []
+
+
+def test_no_rooms_import_each_other() -> None:
+    assert rings(rooms(imports_of(PACKAGE))) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from house.upper import attic",
+        "def climb():\n    import house.upper.attic",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.upper.attic import a",
+    ],
+)
+def test_a_planted_ring_is_found(tmp_path: Path, back: str) -> None:
+    texts = {"upper/attic.py": "from house.lower.cellar import b\na = b", "lower/cellar.py": back}
+    for name, text in texts.items():
+        path = tmp_path / "house" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    imports = imports_of(tmp_path / "house")
+    assert rings(imports) == [["house.lower.cellar", "house.upper.attic"]]
+    assert rings(rooms(imports)) == [["house.lower", "house.upper"]]
