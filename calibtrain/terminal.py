@@ -1,9 +1,9 @@
-"""What a command shows: tables on standard output, live progress on standard error."""
+"""What a command shows on standard error while it works: progress, and what happened."""
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -19,30 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from calibtrain.metrics.quantities import QUANTITIES
 from calibtrain.output import say, telling
-
-RESULT_COLUMNS = (
-    "bits_per_byte",
-    "ece",
-    "signed_gap",
-    "accuracy",
-    "mean_confidence",
-    "entropy_rate",
-    "entropy_bits_per_byte",
-    "bytes",
-)
-STUDY_COLUMNS = ("bits_per_byte", "ece", "signed_gap", "entropy_bits_per_byte")
-DOMAIN_COLUMNS = RESULT_COLUMNS[:5]
-
-
-def human_bytes(count: float) -> str:
-    """1536 -> "1.5 KiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError
+from calibtrain.result_tables import human_bytes
 
 
 class View(Protocol):
@@ -300,115 +278,3 @@ def facts_table(event: Mapping[str, Any]) -> Table:
     for name, value in rows:
         table.add_row(name, value)
     return table
-
-
-def add_columns(table: Table, keys: Sequence[str], event: str = "token") -> None:
-    """A column for each figure, headed by its name and unit."""
-    for key in keys:
-        heading = QUANTITIES[key].heading(event)
-        table.add_column(heading, justify="right", overflow="fold")
-
-
-def results_table(
-    rows: Sequence[tuple[str, Mapping[str, Any]]], first: str, event: str = "token"
-) -> Table:
-    """Results of one event space, a row each."""
-    table = Table(show_edge=False)
-    table.add_column(first)
-    add_columns(table, RESULT_COLUMNS, event)
-    for name, figures in rows:
-        cells = [QUANTITIES[key].plain(figures.get(key)) for key in RESULT_COLUMNS]
-        table.add_row(escape(name), *cells)
-    return table
-
-
-def domains_table(found: Mapping[str, Any]) -> Table:
-    """A run on several corpora, raw and with its temperature; 95 % intervals behind the figures."""
-    fitted = found["temperature"]
-    title = (
-        f"T = {fitted['value']:.4f}, fitted on {fitted['fitted_on']}: nll "
-        f"{fitted['nll_before']:.4f} -> {fitted['nll_after']:.4f} "
-        f"{QUANTITIES['nll'].unit_in_words()}"
-    )
-    table = Table(show_edge=False, title=title, title_justify="left")
-    table.add_column("corpus")
-    table.add_column("T", justify="right")
-    add_columns(table, DOMAIN_COLUMNS)
-    for row in found["evaluations"]:
-        cells = []
-        for key in DOMAIN_COLUMNS:
-            plain, interval = QUANTITIES[key].plain, row["intervals"].get(key)
-            ends = f" [{plain(interval['lower'])}, {plain(interval['upper'])}]" if interval else ""
-            cells.append(plain(row[key]) + ends)
-        name = f"{row['corpus']}-{row['split']}"
-        table.add_row(escape(name), f"{row['temperature']:.4f}", *cells)
-    return table
-
-
-def study_table(result: Mapping[str, Any]) -> Table:
-    """Means over seeds, with half widths of their 95 % intervals, for the main evaluation."""
-    names = [row["evaluation"] for row in result["summary"]]
-    main = next((name for name in names if name.endswith("-test")), names[0] if names else "")
-    table = Table(show_edge=False, title=f"{result['title']} ({main})", title_justify="left")
-    table.add_column("arm")
-    table.add_column("seeds", justify="right")
-    add_columns(table, STUDY_COLUMNS)
-    for row in result["summary"]:
-        if row["evaluation"] != main:
-            continue
-        settings = ", ".join(
-            f"{key.rpartition('.')[2]}={value}" for key, value in row["settings"].items()
-        )
-        cells = []
-        for key in STUDY_COLUMNS:
-            quantity, half = QUANTITIES[key], row["half_width"].get(key)
-            width = f" ±{quantity.plain_half(half)}" if half else ""
-            cells.append(quantity.plain(row["mean"].get(key)) + width)
-        table.add_row(escape(settings) or "base", str(row["seeds"]), *cells)
-    return table
-
-
-def print_table(table: Table) -> None:
-    """A result, on standard output; never folded when it is not a terminal."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=Console(width=10_000).measure(table).maximum)
-    console.print(table)
-
-
-def compilation_table(found: Mapping[str, Any]) -> Table:
-    """What `compile` found: a column a program, figures of one device."""
-    mesh = " x ".join(f"{name} {count}" for name, count in found["mesh"].items())
-    way = f"{found['compute']}, {found['layers']} layers, remat {found['remat']}"
-    table = Table(
-        title=f"{found['devices']} devices ({found['slices']} x {found['topology']}): {mesh}",
-        caption=f"attention {found['attention'] or 'none'}, {way}",
-    )
-    table.add_column("a device")
-    columns = []
-    for name in ("training", "evaluation"):
-        table.add_column(name, justify="right")
-        columns.append(_compiled_program(found[name]))
-    for label in dict.fromkeys(label for column in columns for label in column):
-        table.add_row(label, *(column.get(label, "0") for column in columns))
-    if found["not_counted"]:
-        table.add_row("not counted", found["not_counted"], "")
-    return table
-
-
-def _compiled_program(program: Mapping[str, Any]) -> dict[str, str]:
-    """Labels and figures of one column."""
-    memory, flops = program["memory"], program["flops"]
-    return {
-        "rows, all devices": f"{program['rows']:,}",
-        "arguments": human_bytes(memory["arguments"]),
-        "temporaries": human_bytes(memory["temporaries"]),
-        "outputs, not donated": human_bytes(memory["outputs"] - memory["aliased"]),
-        "optimizer, held": human_bytes(memory["held"]),
-        "memory needed": human_bytes(memory["needed"]),
-        "memory usable": human_bytes(memory["usable"]),
-        "fits": "yes" if program["fits"] else "no",
-        "FLOPs, compiled": "unknown" if flops["compiler"] is None else f"{flops['compiler']:.3g}",
-        "FLOPs, analytic": f"{flops['analytic']:.3g}",
-        **{kind: human_bytes(size) for kind, size in program["collectives"].items()},
-    }

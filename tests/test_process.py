@@ -18,7 +18,7 @@ from calibtrain import limits, output
 from calibtrain.config import load_config
 from calibtrain.errors import TransientError, UserError
 from calibtrain.launch.worker import STOPPED, watch
-from calibtrain.terminal import print_table, results_table
+from calibtrain.result_tables import print_table, results_table
 
 CALIBTRAIN = f"{sys.executable} -m calibtrain"
 UNPRINTED = "calibtrain: standard output: the result could not be printed"

@@ -30,8 +30,8 @@ def compile_(
     settings = load_config(config, overrides or ())
     prepare(target)
     from calibtrain.ahead.programs import compile_ahead
+    from calibtrain.result_tables import compilation_table, print_table
     from calibtrain.storage.disk import cache_directory
-    from calibtrain.terminal import compilation_table, print_table
     from calibtrain.training.plan import make_plan
 
     found = compile_ahead(make_plan(settings, cache_directory()), target)

@@ -68,7 +68,8 @@ def evaluate(
     """
     from calibtrain.data.named import columns_of
     from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text
-    from calibtrain.terminal import domains_table, print_table, results_table, show_counting
+    from calibtrain.result_tables import domains_table, print_table, results_table
+    from calibtrain.terminal import show_counting
 
     by_tokens = events is Events.token
     if by_tokens and (beam is not None or ratio is not None):

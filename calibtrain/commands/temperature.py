@@ -199,7 +199,7 @@ def _print_comparison(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     from calibtrain.metrics.quantities import COMPARED, QUANTITIES
-    from calibtrain.terminal import add_columns, print_table
+    from calibtrain.result_tables import add_columns, print_table
 
     table = Table(show_edge=False, title=title, title_justify="left")
     table.add_column("head")
@@ -239,7 +239,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 def _print_heads(heads: list[dict[str, Any]] | list[Any]) -> None:
     from rich.table import Table
 
-    from calibtrain.terminal import print_table
+    from calibtrain.result_tables import print_table
 
     table = Table(show_edge=False)
     table.add_column("head")

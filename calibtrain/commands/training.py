@@ -68,7 +68,8 @@ def train(
 
 def show_run(outcome: Any, path: Path, as_json: bool, *, quiet: bool = False) -> None:
     """Print how the training of a run ended; its results, unless it is to be quiet of them."""
-    from calibtrain.terminal import describe_stop, print_table, results_table
+    from calibtrain.result_tables import print_table, results_table
+    from calibtrain.terminal import describe_stop
 
     if outcome.status == "stopped":
         say(describe_stop(outcome.step))
@@ -142,7 +143,7 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
     """Write a study's report; print its results, and what went wrong."""
     from calibtrain.ablation.controls import NOT_MATCHED
     from calibtrain.report import write_report
-    from calibtrain.terminal import print_table, study_table
+    from calibtrain.result_tables import print_table, study_table
 
     statuses = [arm["status"] for arm in result["arms"]]
     report_path = write_report(path) if "done" in statuses else None

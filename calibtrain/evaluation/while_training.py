@@ -15,10 +15,11 @@ from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import make_layout
 from calibtrain.storage.disk import cache_directory
-from calibtrain.training.loop import Member, Outcome, Stopped, train
+from calibtrain.training.loop import Member, Outcome, train
 from calibtrain.training.plan import Plan
 from calibtrain.training.record import Observer
 from calibtrain.training.run import RunFolder
+from calibtrain.training.stopping import Stopped
 
 
 def train_run(

@@ -6,8 +6,6 @@ that differ in their seed alone, go through the loop together.
 """
 
 import dataclasses
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +16,6 @@ import jax
 
 from calibtrain.config import Config
 from calibtrain.errors import TransientError, UserError
-from calibtrain.interruption import PATIENCE, end_now, handled
 from calibtrain.parallel import hosts
 from calibtrain.storage.compiled import open_compiled
 from calibtrain.storage.disk import disk_errors
@@ -31,13 +28,7 @@ from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.plan import Plan, make_plans
 from calibtrain.training.record import Evaluator, Observer, Record
 from calibtrain.training.run import RunFolder
-
-_ANYTHING = 600.0
-"""Seconds that a call other than a step, such as a compilation in mid-run, may take."""
-
-
-class Stopped(Exception):
-    """Raised by an evaluation that was asked to stop."""
+from calibtrain.training.stopping import Stop, Stopped, stop_signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +151,7 @@ def _train(
         evaluator = make_evaluator(plan, run, member.observer)
         records.append(Record(plan, run, evaluator, member.observer))
     outcomes: dict[Path, Outcome] = {}
-    with _signals() as stop:
+    with stop_signals() as stop:
         for group, start in _groups(records):
             ended = _advance(group, start, stop)
             outcomes.update((record.run.path, ended[i]) for i, record in enumerate(group))
@@ -192,7 +183,7 @@ def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
     return sorted(groups, key=lambda group: -group[1])
 
 
-def _advance(records: Sequence[Record], step: int, stop: "_Stop") -> list[Outcome]:
+def _advance(records: Sequence[Record], step: int, stop: Stop) -> list[Outcome]:
     """Train runs of the same length from a step on."""
     plan = records[0].plan
     steps, log_every = plan.budget.steps, plan.config.log_every
@@ -346,57 +337,3 @@ class _Meter:
         for record in self.records:
             if record.error is None:
                 record.observer(event)
-
-
-@contextmanager
-def _signals() -> Iterator["_Stop"]:
-    """What SIGTERM and SIGINT ask of the loop; a second SIGINT ends the process at once."""
-    stop = _Stop()
-
-    def handle(number: int, frame: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            end_now(number)
-        stop.set()
-
-    with handled(handle, patience=stop.patience):
-        yield stop
-
-
-class _Stop(threading.Event):
-    """Is set when the loop is to save and end.
-
-    Until the first step is done there is nothing to save: a compilation is not waited for. Then
-    what the main thread does is waited for; but a step only for some times as long as others took:
-    it may wait for a host that does not answer, or for a thread that died of lack of memory.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begin()
-
-    def begin(self) -> None:
-        """No step was taken yet."""
-        self._stepping = False
-        self._longest = 0.0
-        self.pause()
-
-    def pause(self) -> None:
-        """What comes now is not a step."""
-        self._since: float | None = None
-
-    def step(self) -> None:
-        """A step was dispatched, and the one before it is done."""
-        now = time.monotonic()
-        if self._since is not None:
-            self._longest = max(self._longest, now - self._since)
-        self._stepping, self._since = True, now
-
-    def patience(self) -> float:
-        """Seconds in which the main thread must come to a signal, at the moment."""
-        if not self._stepping:
-            return PATIENCE
-        if self._since is None:
-            return _ANYTHING
-        if hosts.met:
-            return max(2 * PATIENCE, 3 * self._longest)
-        return max(20 * PATIENCE, 10 * self._longest)

@@ -1,0 +1,72 @@
+"""How a signal stops the training loop: it saves and ends, within a bounded time."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from calibtrain.interruption import PATIENCE, end_now, handled
+from calibtrain.parallel import hosts
+
+_ANYTHING = 600.0
+"""Seconds that a call other than a step, such as a compilation in mid-run, may take."""
+
+
+class Stopped(Exception):
+    """Raised by an evaluation that was asked to stop."""
+
+
+class Stop(threading.Event):
+    """Is set when the loop is to save and end.
+
+    Until the first step is done there is nothing to save: a compilation is not waited for. Then
+    what the main thread does is waited for; but a step only for some times as long as others took:
+    it may wait for a host that does not answer, or for a thread that died of lack of memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin()
+
+    def begin(self) -> None:
+        """No step was taken yet."""
+        self._stepping = False
+        self._longest = 0.0
+        self.pause()
+
+    def pause(self) -> None:
+        """What comes now is not a step."""
+        self._since: float | None = None
+
+    def step(self) -> None:
+        """A step was dispatched, and the one before it is done."""
+        now = time.monotonic()
+        if self._since is not None:
+            self._longest = max(self._longest, now - self._since)
+        self._stepping, self._since = True, now
+
+    def patience(self) -> float:
+        """Seconds in which the main thread must come to a signal, at the moment."""
+        if not self._stepping:
+            return PATIENCE
+        if self._since is None:
+            return _ANYTHING
+        if hosts.met:
+            return max(2 * PATIENCE, 3 * self._longest)
+        return max(20 * PATIENCE, 10 * self._longest)
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """What SIGTERM and SIGINT ask of the loop; a second SIGINT ends the process at once."""
+    stop = Stop()
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            end_now(number)
+        stop.set()
+
+    with handled(handle, patience=stop.patience):
+        yield stop
