@@ -51,9 +51,9 @@ class FinetuningConfig(Section):
     validation_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
     """Share of the examples held out; calibration is measured on their answers."""
     context: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
-    """Tokens an example may have; null: those of the longest, at most the model's context."""
+    """Tokens an example may have; null means those of the longest, at most the model's context."""
     lora: LoRAConfig | None = None
-    """Train adapters and leave the rest as it is; null: train every parameter."""
+    """Train adapters and leave the rest as it is; null means that every parameter is trained."""
     started_from: str | None = None
     """Hash of the configuration and step of the run's checkpoint; filled in."""
     examples: str | None = None

@@ -32,7 +32,7 @@ class BatchTerm(LossTerm):
     """What every loss that couples tokens has besides."""
 
     tokens: Tokens | None = 1024
-    """About how many tokens of a batch it is computed over, of a few rows of it; null: all."""
+    """About how many tokens of a batch it is computed over, of a few rows of it; null means all."""
 
 
 class CrossEntropyTerm(LossTerm):

@@ -235,7 +235,7 @@ def with_value(config: Config, changes: Mapping[str, Any], source: str = "") -> 
 
 
 def resolved_yaml(section: Section) -> str:
-    """The same as `to_yaml`, marked as written by calibtrain for itself to read."""
+    """As `to_yaml`, with a first line that says that calibtrain wrote it for itself to read."""
     return f"{RESOLVED}\n{to_yaml(section)}"
 
 

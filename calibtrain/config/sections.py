@@ -99,13 +99,13 @@ class ModelConfig(Section):
     heads: Annotated[int, Field(ge=1, le=1024)] = 4
     """Attention heads (transformer)."""
     kv_heads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Key and value heads, for grouped-query attention; null: as many as heads."""
+    """Key and value heads, for grouped-query attention; null means as many as heads."""
     head_size: Annotated[int, Field(ge=2, le=1024, multiple_of=2)] | None = None
-    """Width of a head (transformer); null: width over heads."""
+    """Width of a head (transformer); null means width over heads."""
     mlp: Literal["swiglu", "gelu"] = "swiglu"
     """Feed-forward kind (transformer)."""
     mlp_ratio: Annotated[float, Field(gt=0.0, le=64.0)] | None = None
-    """Feed-forward width over model width; null: 8/3 for swiglu, 4 for gelu."""
+    """Feed-forward width over model width; null means 8/3 for swiglu, 4 for gelu."""
     feed_forward_width: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
     """Feed-forward width itself, instead of mlp_ratio."""
     qkv_bias: bool = False
@@ -217,9 +217,9 @@ class MeshConfig(Section):
     """How devices share the work. Not part of what a run is: it may change on resumption."""
 
     replica: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Devices (or groups of them) among which replicas are divided at most; null: all that can."""
+    """Most devices, or groups of them, that replicas are divided among; null means all that can."""
     data: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Devices that share the rows of a batch; null: all that are left."""
+    """Devices that share the rows of a batch; null means all that are left."""
     fsdp: Annotated[int, Field(ge=1, le=65_536)] = 1
     """Devices that share the rows of a batch, and parameters and optimizer state as well."""
 
@@ -255,7 +255,7 @@ class OptimizerConfig(Section):
     decay_embeddings: bool = False
     """Decay the embedding and unembedding too. Norms and biases are never decayed."""
     clip_norm: Annotated[float, Field(ge=1e-30, le=1e9)] | None = 1.0
-    """Clip the gradient to this global norm; null: do not clip."""
+    """Clip the gradient to this global norm; null means do not clip."""
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
@@ -274,7 +274,7 @@ class EvaluationConfig(Section):
     bytes: Count | None = 65_536
     """Text scored at an evaluation while training: whole documents up to about this size."""
     final_bytes: Count | None = None
-    """The same for the evaluations at the end; null: the whole split."""
+    """Bytes of text that the evaluations at the end score, about; null means the whole split."""
     final_splits: tuple[Literal["train", "validation", "test"], ...] = ("validation", "test")
     """Splits evaluated at the end."""
     rows: Annotated[int, Field(ge=1, le=1_048_576)] = 16

@@ -72,7 +72,7 @@ class MLPTemperature(_Bounded):
     kind: Literal["mlp"] = "mlp"
     """log T by one hidden layer on the last hidden state."""
     hidden: Inner | None = None
-    """Width of the hidden layer; null: that of the model."""
+    """Width of the hidden layer; null means that of the model."""
 
 
 class AdaptiveTemperature(_Bounded):
@@ -81,7 +81,7 @@ class AdaptiveTemperature(_Bounded):
     kind: Literal["adaptive"] = "adaptive"
     """A causal decoder layer on the last hidden states (adaptive temperature scaling)."""
     heads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Attention heads; null: as the model (an LSTM: one)."""
+    """Attention heads; null means as many as the model has (an LSTM: one)."""
 
 
 class ThermometerTemperature(_Bounded):
@@ -90,7 +90,7 @@ class ThermometerTemperature(_Bounded):
     kind: Literal["thermometer"] = "thermometer"
     """The mean inverse temperature of the document so far."""
     hidden: Inner | None = None
-    """Width of each branch's hidden layer; null: that of the model."""
+    """Width of each branch's hidden layer; null means that of the model."""
 
 
 TemperatureConfig = Annotated[

@@ -121,7 +121,7 @@ class Corpus:
         return Documents(self._records[split])
 
     def named(self, name: str) -> "Corpus":
-        """The same text under another name."""
+        """Returns the corpus with another name for its text."""
         return Corpus(dataclasses.replace(self.provenance, name=name), self._records)
 
     def groups(self, split: str) -> tuple[str, ...]:

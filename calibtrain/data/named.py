@@ -38,7 +38,7 @@ def parse_corpus(spec: str, like: CorpusConfig, columns: Columns | None = None) 
         columns: the fields that are read.
 
     Raises:
-        UserError: for a name that is no corpus, and fields of one that has none.
+        UserError: for a name that is not a corpus, and for fields of a corpus without fields.
     """
     columns = columns or Columns()
     tree = like.model_dump(mode="json") | {
@@ -83,7 +83,7 @@ def columns_of(
     """What is read of each of several corpora.
 
     Args:
-        corpora: as a command names them; none: the run's own.
+        corpora: as a command names them; an empty sequence means the run's own.
         fields: one, for every corpus that has fields; or one each, in order, '' for the default.
         groups: likewise.
 

@@ -74,7 +74,7 @@ def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, Train
 
     Args:
         run: the folder.
-        layout: of the devices that are to hold it; none: one device.
+        layout: of the devices that are to hold it; None means one device.
 
     Raises:
         UserError: where there is none, or it is damaged or belongs to another run.

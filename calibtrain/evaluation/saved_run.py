@@ -60,7 +60,7 @@ def evaluate_run(
         split: train, validation or test.
         limit: bytes of text, about; none: the whole split.
         temperature: name of a head that was fitted to this checkpoint; none: without.
-        columns: the fields of the corpus that are read; none: those of the run's own.
+        columns: the fields of the corpus that are read; None means those of the run's own.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
         say: told in words of a result that cannot be written beside the run.
@@ -184,7 +184,7 @@ class SavedRun:
         self._loaded: tuple[Any, TokenEvaluator] | None = None
 
     def corpus(self, name: str | None) -> Corpus:
-        """A corpus as the command line names it; none: the run's own.
+        """A corpus as the command line names it; None means the run's own.
 
         Raises:
             UserError: where it cannot be had, or the run's own holds another text than it did.

@@ -56,7 +56,7 @@ def run_memory(run: RunRecord) -> Figure:
 
 
 def study_memory(comparison: Comparison) -> Figure:
-    """The same against a study's axis: the parts of the parameters, and a whole step."""
+    """Memory against a study's axis: the parts of the parameters, and a whole step."""
     name = comparison.axis_name.lower()
     parts, keys = _parts_panel(comparison)
     return Figure(

@@ -15,7 +15,7 @@ import plotly.io as pio
 
 Scheme = Literal["light", "dark"]
 NAME = "calibtrain"
-"""Of the registered template."""
+"""The name of the registered template."""
 
 CLEAR = "rgba(0,0,0,0)"
 INK, SOFT = "var(--ink)", "var(--ink-soft)"

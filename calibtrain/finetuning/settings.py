@@ -122,7 +122,7 @@ def _adapted_maps(key: str, asked: Any, base: Config, begun: FinetuningConfig | 
 
     Args:
         key: what messages begin with.
-        asked: the maps that were asked for; none: those that are there.
+        asked: the maps that were asked for; None means those that are there.
         base: of the run that is fine-tuned.
         begun: the section `finetune` of what goes on. It may hold maps which are not there: once,
             they were passed over.

@@ -51,7 +51,7 @@ class Quantity:
         return self.unit.format(event=event)
 
     def unit_in_words(self, event: str = "token") -> str:
-        """The same for a sentence or an axis, as `nats per byte`."""
+        """The unit in a sentence or on an axis, as `nats per byte`."""
         return self.unit_of(event).replace("/", " per ").replace("conf.", "confidence")
 
     def heading(self, event: str = "token") -> str:

@@ -53,7 +53,7 @@ class Head(Protocol):
         """For signatures."""
 
     def mapped(self) -> Head:
-        """The same head, to be traced under `jax.vmap` over parameters and rows."""
+        """Returns this head, to be traced under `jax.vmap` over parameters and rows."""
 
     def init(self, key: Array) -> Params:
         """Fresh float32 parameters, of a temperature of 1."""
@@ -121,7 +121,7 @@ class Network:
     adapter: LowRank | None = None
 
     def mapped(self) -> Network:
-        """The same network, to be traced under `jax.vmap` over parameters and rows."""
+        """Returns this network, to be traced under `jax.vmap` over parameters and rows."""
         head = None if self.head is None else self.head.mapped()
         graph = _graph_of(self.config, self.vocab_size, mapped=True)
         return dataclasses.replace(self, _graph=graph, head=head)

@@ -54,7 +54,7 @@ def fit_temperature_head(
         kind: of the head, one of `config.HEADS`.
         name: by which it will be known; default: kind, loss and corpus.
         corpus: the text to fit on; none: the run's own.
-        field: of its documents that is read; none: as of the run's own.
+        field: of its documents that is read; None means that of the run's own.
         split: of it: train or validation.
         limit: bytes of text, about; none: the whole split.
         loss: one of `LOSSES`.

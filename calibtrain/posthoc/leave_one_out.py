@@ -51,8 +51,8 @@ def leave_one_group_out(
 
     Args:
         path: the run folder.
-        corpus: with groups (of the field `corpus.group`; kjv has them); none: the run's own.
-        columns: the fields of it that are read; none: those of the run's own.
+        corpus: with groups (of the field `corpus.group`; kjv has them); None means the run's own.
+        columns: the fields of it that are read; None means those of the run's own.
         limit: bytes of each split, about; none: all.
         recipe: of the Thermometers.
         keep: keep hidden states in the cache.

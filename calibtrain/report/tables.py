@@ -235,7 +235,7 @@ def _flops(value: float) -> str:
 # --- temperature heads ---------------------------------------------------------------------------
 
 HEAD_DECIMALS = 4
-"""Of all figures of heads, whose differences are small."""
+"""Decimals of every figure of heads, whose differences are small."""
 
 
 def heads_blocks(found: HeadComparisonRecord) -> list[Block]:

@@ -200,7 +200,7 @@ class EvaluationRecord(FileDocument):
 
     Attributes:
         temperature: divided the logits; or the name of the head that supplied it.
-        limit: bytes of text that were asked for, about; null: the whole split.
+        limit: bytes of text that were asked for, about; None means the whole split.
         notes: what a reader of the figures must know.
         intervals, bounds, signatures: by figure: its interval, how far it may be off, how it was
             made.

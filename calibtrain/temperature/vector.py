@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # benchmarks run without it
 
 
 REACH = 10.0
-"""Of the one temperature that it starts from; as far as a global one goes by default."""
+"""The largest temperature that it starts from: as far as a global one goes by default."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 _PLAIN = re.compile(r"[A-Za-z0-9_./+=:,@~-]+")
 _ARRAYS = "state"  # Orbax's name for the one thing in a checkpoint
 _NUMBER = 700
-"""Of a file: above those that are open in a process that trains, below the usual limit of 1024."""
+"""An open file: its number is above those of a process that trains and below the limit of 1024."""
 _SETTLE = 0.2  # seconds
 
 
@@ -141,7 +141,7 @@ def _bits(array: np.ndarray) -> bytes:
 
 @contextmanager
 def _plain(path: Path, *, together: bool = False) -> Iterator[Path]:
-    """The same place under a path that nothing takes for a pattern or a URL.
+    """The place under a path that nothing takes for a pattern or a URL.
 
     Together, every process of the run comes here, and all get the same path.
     """

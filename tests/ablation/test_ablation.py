@@ -226,7 +226,7 @@ def test_equal_arms_are_refused_however_they_are_written() -> None:
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[str, str]:
-    """The same BPE of 300 pieces in two folders."""
+    """One BPE of 300 pieces lies in two folders."""
     config = validate(TokenizerConfig, {"kind": "bpe", "vocab_size": 300})
     corpus = open_corpus(study().base.corpus, cache)
     folders = [tmp_path_factory.mktemp("tokenizer") / name for name in ("one", "other")]

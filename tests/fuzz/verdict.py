@@ -27,7 +27,8 @@ class Step:
 
     Attributes:
         arguments: after `calibtrain`.
-        figures: name of what is compared with the undamaged run's, by its kind; none: nothing is.
+        figures: name of what is compared with the undamaged run's, by its kind; None compares
+            nothing.
         makes: runs that it may leave even where it fails, if they are whole, by their paths.
     """
 
