@@ -8,7 +8,7 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation.result import evaluation_name, read_evaluation
 from calibtrain.runs.records import TABLES, ArmEvaluation, ArmRecord
 from calibtrain.training.as_begun import as_begun, text_of
-from calibtrain.training.metric_lines import lines_kept
+from calibtrain.training.record import metrics_trouble
 from calibtrain.training.run import RunFolder
 
 
@@ -22,7 +22,7 @@ def is_done(arm: ControlledArm, folder: Path) -> bool:
     scored = all(path.is_file() for path in _evaluation_files(arm, run).values())
     if not (scored and run.is_done(as_begun(arm.config, run))):
         return False
-    return lines_kept(arm.plan, arm.plan.budget.steps, run.read_metrics()) is not None
+    return metrics_trouble(arm.plan, run, arm.plan.budget.steps, run.read_metrics()) is None
 
 
 def require_same_text(arms: Sequence[ControlledArm], folder: Path) -> None:

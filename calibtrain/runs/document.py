@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from calibtrain.errors import UserError
 from calibtrain.storage.disk import write_whole
-from calibtrain.storage.documents import read_document
+from calibtrain.storage.documents import read_document, sealed
 
 
 def _kind(kinds: tuple[type, ...], wanted: str) -> PlainValidator:
@@ -117,6 +117,9 @@ class FileDocument(Document):
     REMEDY: ClassVar[str] = "run what wrote it again"
     """What a user can do about a file that is missing or damaged."""
 
+    SEALED: ClassVar[bool] = False
+    """Whether the file holds results, and ends in their checksum."""
+
     format: Whole
 
     @classmethod
@@ -130,7 +133,8 @@ class FileDocument(Document):
 
     def text(self) -> str:
         """The file's text."""
-        return json.dumps(self.document(), indent=self.INDENT, allow_nan=not self.FINITE) + "\n"
+        tree = sealed(self.document()) if self.SEALED else self.document()
+        return json.dumps(tree, indent=self.INDENT, allow_nan=not self.FINITE) + "\n"
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all.

@@ -207,6 +207,7 @@ class EvaluationRecord(FileDocument):
     """
 
     REMEDY: ClassVar[str] = "evaluate again"
+    SEALED: ClassVar[bool] = True
 
     version: Text | None = None
     corpus: Text
@@ -310,6 +311,7 @@ class StudyRecord(FileDocument):
 
     FINITE: ClassVar[bool] = False
     """A setting may be infinite."""
+    SEALED: ClassVar[bool] = True
 
     title: Text
     version: Text
@@ -381,6 +383,8 @@ class HeadTable(Document):
 
 class HeadComparisonRecord(FileDocument):
     """temperature/comparison.json: temperature heads side by side, on each corpus."""
+
+    SEALED: ClassVar[bool] = True
 
     version: Text | None = None
     device: Text | None = None

@@ -1,5 +1,12 @@
-"""JSON documents that say their format: `run.json`, evaluations, studies. One reader, one check."""
+"""JSON documents that say their format: `run.json`, evaluations, studies. One reader, one check.
 
+Documents that hold results end in the SHA-256 of all else in them, so that a changed digit is
+noticed; those of earlier versions have none.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +15,7 @@ from calibtrain.storage.json_text import read_json
 from calibtrain.storage.places import in_bucket
 
 FORMAT = 1
+CHECKSUM = "sha256"
 
 
 def read_document(path: Path, remedy: str) -> dict[str, Any]:
@@ -40,4 +48,18 @@ def read_document(path: Path, remedy: str) -> dict[str, Any]:
             f"{path}: has format {str(form)[:40]}; this version reads format {FORMAT}: use the "
             "version of calibtrain that wrote it"
         )
+    if CHECKSUM in found and found.pop(CHECKSUM) != _checksum(found):
+        raise UserError(
+            f"{path}: is damaged (its {CHECKSUM} is not that of its content: something was changed)"
+            f"; remove it, and {remedy}"
+        )
     return found
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a document with the checksum that `read_document` compares."""
+    return {**document, CHECKSUM: _checksum(document)}
+
+
+def _checksum(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

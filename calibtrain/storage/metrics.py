@@ -1,5 +1,6 @@
 """`metrics.jsonl`: a JSON object a line, with a step and numbers. One reader, one check."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,26 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 "line, and training goes back to a checkpoint before it"
             )
     return lines
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Returns how many whole lines a file has ("lines") and their hex SHA-256 ("sha256")."""
+    lines = _whole_lines(path)
+    return {"lines": len(lines), "sha256": _hash(lines)}
+
+
+def begins_with(path: Path, known: Mapping[str, Any]) -> bool:
+    """Whether the first lines of a file are those of an earlier `fingerprint`, byte for byte."""
+    lines = _whole_lines(path)[: known["lines"]]
+    return len(lines) == known["lines"] and _hash(lines) == known["sha256"]
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+
+def _hash(lines: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(line + b"\n" for line in lines)).hexdigest()
 
 
 def is_evaluation(line: Mapping[str, Any]) -> bool:

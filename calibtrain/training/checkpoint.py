@@ -71,6 +71,11 @@ def read_identity(folder: Path, step: int) -> Identity:
     return Identity(found.get("config", ""), found.get("tokenizer", ""), found.get("corpus"))
 
 
+def read_facts(folder: Path, step: int) -> dict[str, Any]:
+    """What is known of a whole checkpoint, beside what it belongs to."""
+    return read_about(absolute(folder) / str(step))
+
+
 def fingerprint(folder: Path, step: int) -> str:
     """SHA-256 of a whole checkpoint's checksums: the same of copies, another of any other."""
     with reached(folder):
@@ -94,8 +99,17 @@ def steps_saved(folder: Path) -> list[int]:
     return steps
 
 
-def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
+def save(
+    folder: Path, step: int, state: Any, identity: Identity, facts: Mapping[str, Any] | None = None
+) -> None:
     """Save a state, unless it is there; what was written is read back before it counts as whole.
+
+    Args:
+        folder: of the run's checkpoints.
+        step: of the state.
+        state: any tree of arrays.
+        identity: what it belongs to.
+        facts: what else is to be known of it (`read_facts`).
 
     Raises:
         UserError: when the disk is full or may not be written, or what was written cannot be read.
@@ -117,7 +131,7 @@ def save(folder: Path, step: int, state: Any, identity: Identity) -> None:
                     # said before Orbax begins, which reports it in pages of nested tracebacks
                     raise OSError(errno.ENOSPC, f"{size:,} bytes do not fit")
         try:
-            about = {**dataclasses.asdict(identity), "step": step}
+            about = {**dataclasses.asdict(identity), "step": step, **(facts or {})}
             write_arrays(path, arrays, about)
         except Exception as error:
             if hosts.is_primary():

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from calibtrain.errors import UserError
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
+from calibtrain.storage.metrics import begins_with, fingerprint
 from calibtrain.storage.places import absolute
 from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError, all_finite, require_finite
@@ -21,6 +22,9 @@ from calibtrain.training.plan import Plan
 from calibtrain.training.run import RunFolder
 from calibtrain.training.state import TrainState
 from calibtrain.training.summary import describe_run
+
+METRICS = "metrics"
+"""What a checkpoint knows of the metrics before it: their `storage.metrics.fingerprint`."""
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told what happens: {"event": "tokenised" | "start" | "progress" | "evaluation" | "saved" |
@@ -96,20 +100,20 @@ class Record:
                 "folder its own name back, or remove it"
             )
         lines = self.run.read_metrics()
-        covered = [at for at in saved if lines_kept(self.plan, at, lines) is not None]
+        trouble = {at: metrics_trouble(self.plan, self.run, at, lines) for at in saved}
+        covered = [at for at in saved if trouble[at] is None]
         if not covered:
             raise UserError(
-                f"{self.run.metrics}: {first_difference(self.plan, saved[0], lines)}, so that no "
-                "checkpoint has all the metrics before it; put that file back, or remove "
-                f"{folder} to train again from the start"
+                f"{self.run.metrics}: {trouble[saved[0]]}, so that no checkpoint has all the "
+                f"metrics before it; put that file back, or remove {folder} to train again from "
+                "the start"
             )
         if covered[-1] < saved[-1]:
             self.observer(
                 {
                     "event": "note",
-                    "text": f"{self.run.metrics}: "
-                    f"{first_difference(self.plan, saved[-1], lines)}; training goes back from the "
-                    f"checkpoint of step {saved[-1]:,} to that of step {covered[-1]:,}",
+                    "text": f"{self.run.metrics}: {trouble[saved[-1]]}; training goes back from "
+                    f"the checkpoint of step {saved[-1]:,} to that of step {covered[-1]:,}",
                 }
             )
         return covered[-1]
@@ -170,7 +174,8 @@ class Record:
             return
         _require_sound(state, step)
         self.run.settle()
-        checkpoint.save(self.run.checkpoints, step, state, self.plan.identity)
+        facts = {METRICS: fingerprint(self.run.metrics)} if self.run.writes else {}
+        checkpoint.save(self.run.checkpoints, step, state, self.plan.identity, facts)
         self._saved = step
         self.observer({"event": "saved", "step": step})
 
@@ -204,6 +209,25 @@ class Record:
 
     def _was_evaluated(self, step: int) -> bool:
         return any(line["step"] == step and "eval/nll" in line for line in self.run.read_metrics())
+
+
+def metrics_trouble(
+    plan: Plan, run: RunFolder, step: int, lines: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Where a run's metrics are not those up to the checkpoint of a step, in words; None: they are.
+
+    Args:
+        plan: the run.
+        run: its folder.
+        step: of a whole checkpoint.
+        lines: the lines of its metrics.
+    """
+    if lines_kept(plan, step, lines) is None:
+        return first_difference(plan, step, lines)
+    known = checkpoint.read_facts(run.checkpoints, step).get(METRICS)  # earlier versions: none
+    if known is None or begins_with(run.metrics, known):
+        return None
+    return f"the first {known['lines']:,} lines are not those that training wrote"
 
 
 def _require_sound(state: TrainState, step: int) -> None:

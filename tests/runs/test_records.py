@@ -1,6 +1,7 @@
 """Records: files that earlier code wrote are read, and written again as they were."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from calibtrain.runs.records import (
     StudyRecord,
 )
 from calibtrain.runs.seeds import summarise
+from calibtrain.storage.documents import CHECKSUM
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES: dict[str, type[FileDocument]] = {
@@ -43,7 +45,27 @@ def test_a_file_that_is_read_and_written_is_the_same(name: str, tmp_path: Path) 
     record = FILES[name].read(GOLDEN / name)
     assert record.document() == golden(name)
     record.write(tmp_path / name)
-    assert (tmp_path / name).read_bytes() == (GOLDEN / name).read_bytes()
+    if FILES[name].SEALED:  # what earlier versions wrote has no checksum
+        written = json.loads((tmp_path / name).read_text())
+        assert list(written.items()) == [*golden(name).items(), (CHECKSUM, written[CHECKSUM])]
+        assert FILES[name].read(tmp_path / name).document() == golden(name)
+    else:
+        assert (tmp_path / name).read_bytes() == (GOLDEN / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name, kind in FILES.items() if kind.SEALED])
+def test_a_changed_digit_is_noticed(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    FILES[name].read(GOLDEN / name).write(path)
+    text = path.read_text()
+    for digit in list(re.finditer(r"\d", text))[20::97]:
+        other = str((int(digit[0]) + 1) % 10)
+        changed = text[: digit.start()] + other + text[digit.end() :]
+        if json.loads(changed) == json.loads(text):  # the seventeenth digit of a number
+            continue
+        path.write_text(changed)
+        with pytest.raises(UserError, match="is damaged"):
+            FILES[name].read(path)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +24,7 @@ from calibtrain.training import loop
 from calibtrain.training.checkpoint import steps_saved
 from calibtrain.training.plan import Plan
 from calibtrain.training.run import RunFolder
+from calibtrain.training.stopping import Stop
 
 DRIVER = Path(__file__).parent / "interrupted.py"
 
@@ -82,10 +82,10 @@ def test_sigterm_saves_and_exits_cleanly(uninterrupted: tuple[Path, Path], tmp_p
 def test_a_stop_before_the_first_step_saves_nothing_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = threading.Event()
+    stop = Stop()
     stop.set()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_signals", lambda: nullcontext(stop))
+        patch.setattr(loop, "stop_signals", lambda: nullcontext(stop))
         outcome = train_run(tiny(budget={"steps": 2}), tmp_path / "run")
     assert (outcome.status, outcome.step) == ("stopped", 0)
     assert steps_saved(tmp_path / "run" / "checkpoints") == []
@@ -164,6 +164,24 @@ def test_lost_metrics_are_noticed_and_written_again(
     assert words in note
     assert f"goes back from the checkpoint of step 24 to that of step {start}" in note
     assert next(e for e in told if e["event"] == "start")["resumed_from"] == start
+    assert_same(run, uninterrupted[1])
+
+
+def test_a_changed_number_of_the_metrics_is_noticed_and_written_again(
+    uninterrupted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted[1], run)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if json.loads(line)["step"] == 15)
+    tree = json.loads(lines[at])
+    lines[at] = json.dumps({**tree, "train/loss": tree["train/loss"] + 1}) + "\n"
+    (run / "metrics.jsonl").write_text("".join(lines))
+    told: list[Any] = []
+    assert train_run(tiny(), run, observer=told.append).status == "done"
+    (note,) = [event["text"] for event in told if event["event"] == "note"]
+    assert "lines are not those that training wrote; training goes back" in note
+    assert next(e for e in told if e["event"] == "start")["resumed_from"] == 12
     assert_same(run, uninterrupted[1])
 
 
