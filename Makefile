@@ -1,6 +1,7 @@
 # The two commands of the README, and the checks behind them.
 #   make quickstart   .venv, the demonstration ablation, runs/quickstart/report.html
-#   make test         .venv, every test
+#   make test         .venv, the tests that a newcomer waits for: facts of every room
+#   make test-all     .venv, every test: those, and the long ones (make test-long)
 #   make fuzz         .venv, 800 hostile inputs: configurations, texts, damaged runs and imports
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
-.PHONY: quickstart test test-peers fuzz check format kjv-ablation real-model tpu-presets schema clean
+.PHONY: quickstart test test-long test-all test-peers fuzz check format kjv-ablation real-model tpu-presets schema clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/installed
@@ -16,6 +17,13 @@ quickstart: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+# Runs that are killed, many hosts, Slurm, buckets, compilers for devices that are not here, models
+# trained to a known entropy, benchmarks. TESTS="tests/parallel" runs some.
+test-long: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "long and not peers" $(TESTS)
+
+test-all: test test-long
 
 # Comparisons with transformers (which brings PyTorch along), of a real model too: two minutes or so.
 test-peers: $(VENV)/installed-peers $(VENV)/installed-real-model

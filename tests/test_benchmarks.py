@@ -9,12 +9,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
 from benchmarks.cost import fit, step_bytes
 from benchmarks.peaks import peak_flops
 from calibtrain.config import ModelConfig
 from calibtrain.data.encoder import available_cores
 from calibtrain.parallel.flops import training_flops
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parent.parent
 

@@ -20,6 +20,8 @@ from calibtrain.errors import TransientError, UserError
 from calibtrain.launch.worker import STOPPED, watch
 from calibtrain.result_tables import print_table, results_table
 
+pytestmark = pytest.mark.long
+
 CALIBTRAIN = f"{sys.executable} -m calibtrain"
 UNPRINTED = "calibtrain: standard output: the result could not be printed"
 

@@ -17,6 +17,8 @@ from calibtrain.errors import UserError
 from calibtrain.models import count_parameters
 from calibtrain.parallel.tpu import find_slice
 
+pytestmark = pytest.mark.long
+
 PRESETS = sorted((Path(__file__).parents[2] / "configs" / "tpu").glob("*.yaml"))
 HERE = importlib.util.find_spec("libtpu") is not None
 CUDA = any(

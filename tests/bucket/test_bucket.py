@@ -28,7 +28,7 @@ from calibtrain.training import bucket_lock
 from calibtrain.training.checkpoint import steps_saved
 from calibtrain.training.run import RunFolder
 
-pytestmark = pytest.mark.xdist_group("bucket")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("bucket")]
 TRAINS = Path(__file__).parent / "trains.py"
 
 

@@ -7,6 +7,8 @@ import pytest
 from calibtrain.config import Config, validate
 from calibtrain.evaluation import train_run
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("vocab_size", [290, 320])
 def test_a_transformer_learns_the_exact_entropy_of_a_markov_source(

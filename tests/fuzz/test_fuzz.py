@@ -24,6 +24,8 @@ from fuzz.verdict import (
     wrong_with_files,
 )
 
+pytestmark = pytest.mark.long
+
 TRACE = "Traceback (most recent call last):\n  File x\nValueError: y\n"
 SAID = "calibtrain: c.yaml: seed: 3.5 is not allowed\n"
 

@@ -26,6 +26,8 @@ from calibtrain.launch.slurm import Resources, SlurmTask, launch, options, plan
 sys.path.insert(0, str(Path(__file__).parent))
 import slurm_cluster
 
+pytestmark = pytest.mark.long
+
 on_slurm = pytest.mark.xdist_group("slurm")  # one worker: one cluster
 SMALL = Resources(cpus=1, time="10", partition="main")
 

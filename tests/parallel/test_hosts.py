@@ -24,6 +24,8 @@ from calibtrain.parallel import hosts, meeting
 from calibtrain.training.checkpoint import steps_saved
 from calibtrain.training.run import RunFolder
 
+pytestmark = pytest.mark.long
+
 
 def start(
     count: int, config: Path, run: Path, *, only: int | None = None, **environment: str

@@ -39,6 +39,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tupl
     return config, folder / "run"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "place",
     ["batch:11", "saving:2", "saved:3", "evaluation:4", "results:2", "evaluation:9"],
@@ -58,6 +59,7 @@ def test_killed_anywhere_it_ends_the_same(
     assert not list((run / "checkpoints").glob("*tmp*"))
 
 
+@pytest.mark.long
 def test_sigterm_saves_and_exits_cleanly(uninterrupted: tuple[Path, Path], tmp_path: Path) -> None:
     config, reference = uninterrupted
     run = tmp_path / "run"
