@@ -47,7 +47,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ("2>/dev/full", 0, ""),
         ("<&-", 0, ""),
         ("<&- 2>&- >&-", 2, ""),
-        ("| head -1; exit ${PIPESTATUS[0]}", 141, ""),
+        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
     ],
 )
 def test_streams_that_are_closed_or_full(redirection: str, status: int, said: str) -> None:

@@ -99,7 +99,7 @@ def test_the_command_line_takes_the_steps(
     """The work itself is the test above."""
 
     def answer(path: Path, *, recipe: ThermometerRecipe, **rest: Any) -> dict[str, Any]:
-        return {"steps": recipe.steps, "groups": []}
+        return {"steps": recipe.steps, "fitted_on": {}, "groups": []}
 
     monkeypatch.setattr(leave_one_out, "leave_one_group_out", answer)
     said = ["temperature", "compare", str(run), "--leave-one-group-out", "--steps", "3", "--json"]
