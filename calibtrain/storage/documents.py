@@ -48,17 +48,27 @@ def read_document(path: Path, remedy: str) -> dict[str, Any]:
             f"{path}: has format {str(form)[:40]}; this version reads format {FORMAT}: use the "
             "version of calibtrain that wrote it"
         )
-    if CHECKSUM in found and found.pop(CHECKSUM) != _checksum(found):
-        raise UserError(
-            f"{path}: is damaged (its {CHECKSUM} is not that of its content: something was changed)"
-            f"; remove it, and {remedy}"
-        )
-    return found
+    try:
+        return unsealed(found)
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); remove it, and {remedy}") from None
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a document with the checksum that `read_document` compares."""
     return {**document, CHECKSUM: _checksum(document)}
+
+
+def unsealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a document without its checksum; one of an earlier version has none.
+
+    Raises:
+        ValueError: where the checksum is not that of the content.
+    """
+    rest = {key: value for key, value in document.items() if key != CHECKSUM}
+    if document.get(CHECKSUM) not in (None, _checksum(rest)):
+        raise ValueError(f"its {CHECKSUM} is not that of its content: something was changed")
+    return rest
 
 
 def _checksum(document: Mapping[str, Any]) -> str:

@@ -20,7 +20,8 @@ from calibtrain.config import HEADS, TemperatureConfig, validate
 from calibtrain.errors import UserError
 from calibtrain.models import Head, Params
 from calibtrain.storage.disk import make_folder, write_whole
-from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.documents import sealed, unsealed
+from calibtrain.storage.json_text import read_json
 from calibtrain.storage.places import reached
 
 ABOUT, PARAMETERS = "head.json", "parameters.npz"
@@ -135,7 +136,7 @@ def write_head(
         "parameters_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         **about,
     }
-    write_whole(own / ABOUT, json.dumps(whole, indent=1, allow_nan=False) + "\n")
+    write_whole(own / ABOUT, json.dumps(sealed(whole), indent=1, allow_nan=False) + "\n")
     return SavedHead(name, config, whole, own)
 
 
@@ -155,7 +156,7 @@ def read_head(folder: Path, name: str) -> SavedHead:
             "(calibtrain temperature fit)"
         )
     try:
-        about = parse_json(path.read_text(encoding="utf-8"))
+        about = unsealed(read_json(path))
         config: Any = validate(HEADS[about["temperature"]["kind"]], about["temperature"])
         if about["format"] != 1 or about["name"] != name:
             raise ValueError("it is no head of that name")
@@ -165,7 +166,7 @@ def read_head(folder: Path, name: str) -> SavedHead:
         for key in ("corpus", "split"):
             if not isinstance(about["fitted_on"][key], str):
                 raise ValueError(f"fitted_on.{key} is {about['fitted_on'][key]!r:.40}")
-    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path}: is damaged ({error}); remove {path.parent}, fit again") from None
     return SavedHead(name, config, about, path.parent)
 

@@ -25,6 +25,7 @@ from calibtrain.posthoc.compare import compare_heads
 from calibtrain.posthoc.hidden import read_text
 from calibtrain.posthoc.listing import describe_heads
 from calibtrain.report import write_report
+from calibtrain.storage.documents import sealed, unsealed
 from calibtrain.temperature import make_head
 from calibtrain.temperature.bounded import raw_of
 from calibtrain.temperature.fit_global import fit_global
@@ -104,23 +105,26 @@ def test_a_list_marks_what_cannot_be_used(
 ) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("temperature"))
-    for name in ("cut", "edited", "nameless", "whole"):
+    for name in ("changed", "cut", "edited", "nameless", "whole"):
         fit_temperature_head(copy, "global", name=name)
     heads = copy / "temperature"
     parameters = heads / "cut" / PARAMETERS
     parameters.write_bytes(parameters.read_bytes()[:-3])
     about = json.loads((heads / "edited" / "head.json").read_text())
-    (heads / "edited" / "head.json").write_text(json.dumps({**about, "nll_after": "low"}))
+    edited = sealed({**unsealed(about), "nll_after": "low"})
+    (heads / "edited" / "head.json").write_text(json.dumps(edited))
+    (heads / "changed" / "head.json").write_text(json.dumps({**about, "nll_after": 0.5}))
     (heads / "nameless" / "head.json").unlink()
     found = {head["name"]: head for head in describe_heads(copy)}
     whole = json.loads((heads / "whole" / "head.json").read_text())
-    assert found["whole"] == {**whole, "usable": True}
+    assert found["whole"] == {**unsealed(whole), "usable": True}
     problems = {name: head["problem"] for name, head in found.items() if not head["usable"]}
-    assert problems.keys() == {"cut", "edited", "nameless"}
+    assert problems.keys() == {"changed", "cut", "edited", "nameless"}
+    assert "something was changed" in problems["changed"]
     assert "checksum" in problems["cut"]
     assert "nll_after is 'low'" in problems["edited"]
     assert "has no head.json" in problems["nameless"]
-    with pytest.raises(UserError, match=r"there are: cut, edited, whole"):
+    with pytest.raises(UserError, match=r"there are: changed, cut, edited, whole"):
         evaluate_run(copy, temperature="none of them")
     shutil.rmtree(copy / "checkpoints" / "12")
     monkeypatch.setattr(sys, "argv", ["calibtrain", "temperature", "list", str(copy)])
