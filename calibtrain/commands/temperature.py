@@ -100,8 +100,8 @@ def list_(run: RunOrBucket, as_json: AsJson = False) -> None:
     heads = describe_heads(place(run))
     if as_json:
         print_json({"heads": heads})
-        return
-    _print_heads(heads)
+    else:
+        _print_heads(heads)
     for head in heads:
         if not head["usable"]:
             say(f"{head['name']}: cannot be used: {head['problem']}")

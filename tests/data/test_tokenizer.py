@@ -310,7 +310,7 @@ import os, sys
 if hasattr(os, "sched_setaffinity") and sys.argv[1] == "one core":
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from calibtrain.config import TokenizerConfig, validate
-from calibtrain.data.tokenizer import train_tokenizer
+from calibtrain.data.tokenizer_choice import train_tokenizer
 texts = sys.stdin.read().split("|")
 for kind in ("unigram", "bpe"):
     config = TokenizerConfig(kind=kind, vocab_size=330)
