@@ -67,12 +67,12 @@ class Identity:
 
 def read_identity(folder: Path, step: int) -> Identity:
     """What a whole checkpoint belongs to."""
-    found = read_about(absolute(folder) / str(step))
+    found = read_facts(folder, step)
     return Identity(found.get("config", ""), found.get("tokenizer", ""), found.get("corpus"))
 
 
 def read_facts(folder: Path, step: int) -> dict[str, Any]:
-    """What is known of a whole checkpoint, beside what it belongs to."""
+    """Everything that is known of a whole checkpoint: what it belongs to, its step, its facts."""
     return read_about(absolute(folder) / str(step))
 
 
