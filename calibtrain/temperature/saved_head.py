@@ -178,9 +178,10 @@ def head_names(folder: Path) -> list[str]:
 
 
 def unfinished_names(folder: Path) -> list[str]:
-    """The names of heads of which there are parameters, and nothing that says what they are."""
+    """The names of heads of which there is a folder, and nothing in it that says what they are."""
     with reached(folder):
-        found = {path.parent.name for path in folder.glob(f"*/{PARAMETERS}")}
+        inside = list(folder.iterdir()) if folder.is_dir() else []
+        found = {path.name for path in inside if path.is_dir()}
     return sorted(found - set(head_names(folder)))
 
 

@@ -21,14 +21,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from calibtrain.errors import UserError
+from calibtrain.errors import UserError, shown
 from calibtrain.parallel import hosts
 from calibtrain.storage.disk import disk_error_in
+from calibtrain.storage.json_text import parse_json
 from calibtrain.storage.places import absolute, in_bucket
 
 Result = TypeVar("Result")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+=:,@~-]+")
+_ABOUT = "_CHECKPOINT_METADATA"  # Orbax's file of what was said with the arrays
 _ARRAYS = "state"  # Orbax's name for the one thing in a checkpoint
 _NUMBER = 700
 """An open file: its number is above those of a process that trains and below the limit of 1024."""
@@ -74,10 +76,19 @@ def read_arrays(path: Path, wanted: Mapping[str, Any], *, part: bool = False) ->
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Reads the facts that were written beside the arrays; empty where there are none."""
-    from orbax.checkpoint import v1 as ocp
+    """Reads the facts that were written beside the arrays; empty where there are none.
 
-    return _quietly(lambda place: ocp.metadata(place).custom_metadata or {}, path)
+    Orbax's own reader opens the arrays too, and its threads print pages about one that is damaged.
+
+    Raises:
+        OSError: for a file that cannot be read.
+        ValueError: for one that does not hold them.
+    """
+    found = parse_json((path / _ABOUT).read_text("utf-8"))
+    about = found.get("custom_metadata") if isinstance(found, dict) else None
+    if about is not None and not isinstance(about, dict):
+        raise ValueError(f"custom_metadata is {shown(about)}, not an object")
+    return about or {}
 
 
 def require_readable(path: Path, arrays: Mapping[str, Any]) -> None:

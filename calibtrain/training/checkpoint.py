@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from calibtrain.errors import UserError
+from calibtrain.errors import UserError, one_line
 from calibtrain.parallel import hosts
 from calibtrain.storage.checksums import checksums
 from calibtrain.storage.disk import disk_error_in, disk_errors, make_folder, write_whole
@@ -72,8 +72,17 @@ def read_identity(folder: Path, step: int) -> Identity:
 
 
 def read_facts(folder: Path, step: int) -> dict[str, Any]:
-    """Everything that is known of a whole checkpoint: what it belongs to, its step, its facts."""
-    return read_about(absolute(folder) / str(step))
+    """Everything that is known of a whole checkpoint: what it belongs to, its step, its facts.
+
+    Raises:
+        UserError: where that is damaged.
+    """
+    path = absolute(folder) / str(step)
+    try:
+        with reached(folder):
+            return read_about(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"what it belongs to: {one_line(str(error))}") from error
 
 
 def fingerprint(folder: Path, step: int) -> str:
@@ -202,7 +211,7 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bo
     """
     path = absolute(folder) / str(step)
     _verify(path)
-    found = read_about(path)
+    found = read_facts(folder, step)
     identity.check(found, path)
     if found.get("step") != step:
         raise UserError(

@@ -26,6 +26,7 @@ from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, TextEvaluator
 from calibtrain.evaluation.tally import COLUMNS
 from calibtrain.evaluation.words import NEXT_WORD, WordReader
 from calibtrain.models import build
+from calibtrain.storage.documents import unsealed
 
 Spelled = tuple[bytes, str]
 """The bytes of a word and how it ended: "cut", "end" of text, or another word "follows"."""
@@ -318,7 +319,7 @@ def test_word_results_have_a_file_of_their_own(
         assert found["intervals"][figure]["lower"] <= found["intervals"][figure]["upper"]
     assert sum(row["tokens"] for row in found["positions"]) == found["tokens"]
     (written,) = (run / "evaluations").glob("*_1500bytes-word*.json")
-    assert json.loads(written.read_text()) == found
+    assert unsealed(json.loads(written.read_text())) == found
     table = pq.read_table(written.with_suffix(".parquet"))
     assert table.column_names == ["document", "bytes", "tokens", "nll", "confidence", "correct"]
     assert sum(table["tokens"].to_pylist()) == found["tokens"]

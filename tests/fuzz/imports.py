@@ -94,7 +94,7 @@ def make(number: int, rng: random.Random, base: Path, place: Path) -> Case:
     shutil.copytree(base / "whole", place)
     way = rng.choice(WAYS)
     model, said, told, names, must = way(place, rng)
-    changes = way is rope
+    changes = way is rope or "rope.scaling.factor" in said
     imports = Step(("import", model, *IMPORT))
     evaluates = Step(EVALUATE, model if told or changes else None)
     return Case(f"{model}: {said}", (imports, evaluates), tuple(names), must, changes)
@@ -156,7 +156,8 @@ def rope(place: Path, rng: random.Random) -> Made:
     if rng.random() < 0.3:
         _set(place / "hf" / "config.json", "rope_parameters", {"rope_type": "default"})
     _set(place / "hf" / "config.json", key, value)
-    return "hf", f"config.json {key} = {value}", False, [key], False
+    names = [key, "factor"] if value == {"factor": 4.0} else [key]  # of no type: not used, noted
+    return "hf", f"config.json {key} = {value}", False, names, False
 
 
 def weights_not_finite(place: Path, rng: random.Random) -> Made:
@@ -204,7 +205,8 @@ def gguf_key(place: Path, rng: random.Random) -> Made:
     count = struct.unpack("<Q", data[16:24])[0]
     added = struct.pack("<Q", len(key)) + key.encode() + struct.pack("<If", 6, 4.0)
     _gguf_with(path, data, count + 1, added)
-    return path.name, f"{key} = 4.0", True, [key, key.removeprefix("llama.")], True
+    used = key == "llama.rope.scaling.factor"  # without a type it is linear, as in llama.cpp
+    return path.name, f"{key} = 4.0", True, [key, key.removeprefix("llama.")], not used
 
 
 def _gguf_with(path: Path, data: bytes, count: int, added: bytes) -> None:

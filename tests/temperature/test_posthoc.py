@@ -115,15 +115,17 @@ def test_a_list_marks_what_cannot_be_used(
     (heads / "edited" / "head.json").write_text(json.dumps(edited))
     (heads / "changed" / "head.json").write_text(json.dumps({**about, "nll_after": 0.5}))
     (heads / "nameless" / "head.json").unlink()
+    (heads / "emptied").mkdir()
     found = {head["name"]: head for head in describe_heads(copy)}
     whole = json.loads((heads / "whole" / "head.json").read_text())
     assert found["whole"] == {**unsealed(whole), "usable": True}
     problems = {name: head["problem"] for name, head in found.items() if not head["usable"]}
-    assert problems.keys() == {"changed", "cut", "edited", "nameless"}
+    assert problems.keys() == {"changed", "cut", "edited", "emptied", "nameless"}
     assert "something was changed" in problems["changed"]
     assert "checksum" in problems["cut"]
     assert "nll_after is 'low'" in problems["edited"]
     assert "has no head.json" in problems["nameless"]
+    assert "has no head.json" in problems["emptied"]
     with pytest.raises(UserError, match=r"there are: changed, cut, edited, whole"):
         evaluate_run(copy, temperature="none of them")
     shutil.rmtree(copy / "checkpoints" / "12")
@@ -271,7 +273,8 @@ def test_a_comparison_has_paired_differences_and_a_place_in_the_report(run: Path
     for row in heads:
         apart = differences(*(parse_signature(each["signatures"]["ece"]) for each in (none, row)))
         assert apart == {"T": ("1", row["head"])}
-    assert json.loads((run / "temperature" / "comparison.json").read_text()) == found
+    written = run / "temperature" / "comparison.json"
+    assert unsealed(json.loads(written.read_text())) == found
     page = write_report(run).read_text()
     assert "Temperature heads" in page
     assert f'data-value="{heads[1]["nll"]!r}"' in page
