@@ -27,7 +27,7 @@ test-all: test test-long
 
 # Comparisons with transformers (which brings PyTorch along), of a real model too: two minutes or so.
 test-peers: $(VENV)/installed-peers $(VENV)/installed-real-model
-	$(BIN)/python -m pytest -n 0 -m peers tests/exchange
+	$(BIN)/python -m pytest -n 0 -m peers tests/interchange
 
 # 500 configurations, 100 texts, 100 damaged runs and 100 damaged imports, the same ones every time: a
 # mistake is one line and status 2, nothing is half-written, and no damage changes a figure unnoticed.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from calibtrain.chunks import default_chunk
 from calibtrain.config import ModelConfig
 from calibtrain.models import count_parameters
 from calibtrain.parallel.flops import training_flops
+from calibtrain.readout.chunks import default_chunk
 
 ALLOWED = 0.2
 """Relative deviation up to which a measured time is said to grow as its cost does."""

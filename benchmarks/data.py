@@ -23,19 +23,19 @@ import jax.numpy as jnp
 from benchmarks.measure import REPEATS, in_rounds, report
 from benchmarks.step import lower
 from calibtrain.config import CorpusConfig, ModelConfig, TokenizerConfig
-from calibtrain.data.batches import Batch, TextStream, TrainingBatches
+from calibtrain.data.batches.stream import Batch, TextStream, TrainingBatches
 
 if TYPE_CHECKING:
-    from calibtrain.data.corpus import Corpus
-    from calibtrain.data.tokenizer import Tokenizer
+    from calibtrain.data.corpora.corpus import Corpus
+    from calibtrain.data.tokenizers.tokenizer import Tokenizer
 
 CACHED = "one batch, kept"
 
 
 def measure_tokenising(corpus: "Corpus", tokenizer: "Tokenizer", repeats: int) -> None:
     """Write a store of the training split, on one core and on all that this process may use."""
-    from calibtrain.data.encoder import available_cores
-    from calibtrain.data.store import write_store
+    from calibtrain.data.batches.store import write_store
+    from calibtrain.data.tokenizers.encoder import available_cores
 
     documents = corpus.documents("train")
     runs: dict[int, Callable[[], Any]] = {}
@@ -145,9 +145,9 @@ def main() -> None:
     try:
         import grain  # noqa: F401
 
-        from calibtrain.data.corpus import cache_directory, open_corpus
-        from calibtrain.data.store import open_store
-        from calibtrain.data.tokenizer_choice import obtain_tokenizer
+        from calibtrain.data.batches.store import open_store
+        from calibtrain.data.corpora.corpus import cache_directory, open_corpus
+        from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
     except ModuleNotFoundError as error:
         sys.exit(
             f"benchmarks.data: reads text, and what calibtrain needs for it is missing: {error}"

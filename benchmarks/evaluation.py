@@ -17,10 +17,10 @@ import numpy as np
 
 from benchmarks.measure import REPEATS, in_rounds, report
 from calibtrain.config import CorpusConfig, ModelConfig, TokenizerConfig
-from calibtrain.data.corpus import open_corpus
-from calibtrain.data.store import frequency_deciles, open_store
-from calibtrain.data.tokenizer_choice import obtain_tokenizer
-from calibtrain.data.windows import EvaluationWindows
+from calibtrain.data.batches.store import frequency_deciles, open_store
+from calibtrain.data.batches.windows import EvaluationWindows
+from calibtrain.data.corpora.corpus import open_corpus
+from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import build

@@ -26,7 +26,7 @@ from benchmarks.growth_report import to_markdown, to_svg
 from benchmarks.measure import CLOCKS, in_rounds, report
 from benchmarks.step import example, make
 from calibtrain.config import MeshConfig, ModelConfig, OptimizerConfig
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.models import build
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.training.optimizer import make_optimizer

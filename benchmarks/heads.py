@@ -11,12 +11,12 @@ import numpy as np
 
 from benchmarks.measure import CLOCKS, in_rounds, report
 from calibtrain.config import HEADS, ModelConfig
+from calibtrain.fitting.fit_global import fit_global
+from calibtrain.fitting.fit_head import fit_head
+from calibtrain.fitting.frozen import Frozen
+from calibtrain.fitting.states import States
 from calibtrain.losses import CrossEntropy
 from calibtrain.temperature import make_head
-from calibtrain.temperature.fit_global import fit_global
-from calibtrain.temperature.fit_head import fit_head
-from calibtrain.temperature.frozen import Frozen
-from calibtrain.temperature.states import States
 
 
 def example(tokens: int, context: int, width: int, vocab: int) -> tuple[States, Frozen]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.measure import REPEATS, in_rounds, report
 from calibtrain.config import ModelConfig, OptimizerConfig
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.models import build
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import initial_state

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.measure import CLOCKS, REPEATS, in_rounds, report
 from benchmarks.step import add_shape, example, make
 from calibtrain.config import Config, ModelConfig, validate
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.models import compute_dtype
 from calibtrain.readout import additive_loss
 from calibtrain.training.gradient import FIELDS as STEP_FIELDS

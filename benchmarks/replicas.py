@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks.measure import REPEATS, in_rounds, report
 from benchmarks.step import example, lower, make
-from calibtrain.chunks import default_chunk
 from calibtrain.config import ModelConfig, OptimizerConfig
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.models import build
 from calibtrain.parallel.flops import training_flops
+from calibtrain.readout.chunks import default_chunk
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import for_replicas, make_train_step

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import flax_peer
 from benchmarks.measure import CLOCKS, REPEATS, in_rounds, report
 from calibtrain.config import ModelConfig, OptimizerConfig
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.models import build, compute_dtype
 from calibtrain.parallel.flops import training_flops
 from calibtrain.readout import FIELDS

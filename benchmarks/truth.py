@@ -24,9 +24,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from calibtrain.config import MarkovConfig
-from calibtrain.data.byte_trie import END
-from calibtrain.data.markov_bytes import MarkovBytes
-from calibtrain.data.synthetic import MarkovSource, markov_source
+from calibtrain.data.corpora.documents import END
+from calibtrain.data.corpora.markov_bytes import MarkovBytes
+from calibtrain.data.corpora.synthetic import MarkovSource, markov_source
 from calibtrain.evaluation.bytes import event_columns
 from calibtrain.evaluation.figure_intervals import plain_figures
 from calibtrain.evaluation.reading import read_results

@@ -8,8 +8,8 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback, for the moment 
 
 import sys
 
-from calibtrain.interruption import Interrupted, end_now, interruptible
-from calibtrain.output import prepare_streams
+from calibtrain.process.interruption import Interrupted, end_now, interruptible
+from calibtrain.process.output import prepare_streams
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     prepare_streams()  # before anything gets the number of a stream that is closed
     with interruptible():
         try:
-            from calibtrain.cli import run
+            from calibtrain.cli.main import run
 
             code = run()
         except Interrupted as stop:

@@ -69,7 +69,7 @@ def everything(path: Path) -> tuple[bytes, dict[str, np.ndarray], dict[str, byte
     import jax
 
     from calibtrain.evaluation.latest_checkpoint import load_state
-    from calibtrain.training.run import RunFolder
+    from calibtrain.runs.folder import RunFolder
 
     _, state = load_state(RunFolder(path))
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.cost import fit, step_bytes
 from benchmarks.peaks import peak_flops
 from calibtrain.config import ModelConfig
-from calibtrain.data.encoder import available_cores
+from calibtrain.data.tokenizers.encoder import available_cores
 from calibtrain.parallel.flops import training_flops
 
 pytestmark = pytest.mark.long

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibtrain import cli
+from calibtrain.cli import main as cli
 from calibtrain.config import (
     Config,
     CorpusConfig,
@@ -32,7 +32,7 @@ from calibtrain.config import (
     with_value,
 )
 from calibtrain.errors import UserError
-from calibtrain.training.run import RunFolder
+from calibtrain.runs.folder import RunFolder
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

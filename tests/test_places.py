@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import tiny
 
-from calibtrain import cli
+from calibtrain.cli import main as cli
 from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
 from calibtrain.storage.disk import cache_directory

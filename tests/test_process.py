@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from calibtrain import limits, output
+from calibtrain.cli.result_tables import print_table, results_table
 from calibtrain.config import load_config
 from calibtrain.errors import TransientError, UserError
 from calibtrain.launch.worker import STOPPED, watch
-from calibtrain.result_tables import print_table, results_table
+from calibtrain.process import limits, output
 
 pytestmark = pytest.mark.long
 
@@ -60,7 +60,7 @@ def test_streams_that_are_closed_or_full(redirection: str, status: int, said: st
 def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     """What a library prints would then be written into it."""
     code = (
-        "from calibtrain.output import prepare_streams; prepare_streams(); import os; "
+        "from calibtrain.process.output import prepare_streams; prepare_streams(); import os; "
         f"fd = os.open({str(tmp_path / 'file')!r}, os.O_CREAT | os.O_WRONLY); os._exit(fd)"
     )
     assert shell(f'{sys.executable} -c "{code}" <&- >&- 2>&-').returncode > 2
@@ -101,7 +101,7 @@ def test_a_configuration_is_printed_as_yaml_in_any_encoding(
 ) -> None:
     import yaml
 
-    from calibtrain.commands.configurations import config_show
+    from calibtrain.cli.configurations import config_show
 
     config = tmp_path / "config.yaml"
     config.write_text("corpus: {name: files, paths: ['吾輩/*.txt']}\n", "utf-8")
@@ -138,7 +138,7 @@ def test_too_few_threads_or_too_small_a_stack_are_refused(monkeypatch: pytest.Mo
 
 def test_lack_of_memory_is_one_line(tmp_path: Path) -> None:
     code = (
-        "import sys; from calibtrain import cli, config\n"
+        "import sys; from calibtrain import config; from calibtrain.cli import main as cli\n"
         "def load(*ignored): raise MemoryError\n"
         "config.load_config = load\n"
         "sys.argv = ['calibtrain', 'train', 'any.yaml']\n"
@@ -154,7 +154,9 @@ def test_lack_of_memory_is_one_line(tmp_path: Path) -> None:
 
 STUCK = """
 import ctypes, sys, time
-from calibtrain import cli, config, interruption
+from calibtrain import config
+from calibtrain.cli import main as cli
+from calibtrain.process import interruption
 interruption.PATIENCE = 0.5
 def stuck(*ignored):
     print("here", flush=True)
@@ -231,7 +233,8 @@ def test_a_log_that_is_full_does_not_make_a_finished_run_a_failed_one(
 def test_an_unbuffered_stream_stays_so() -> None:
     """What is said before a process ends at once would be lost otherwise."""
     code = (
-        "from calibtrain.output import prepare_streams, rewired; prepare_streams(); import os, sys;"
+        "from calibtrain.process.output import prepare_streams, rewired; prepare_streams(); "
+        "import os, sys; "
         "print('out'); sys.stderr = rewired(sys.stderr, os.dup(2)); "
         "sys.stderr.write('said\\n'); os._exit(0)"
     )

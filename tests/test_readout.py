@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibtrain.config import ModelConfig, OptimizerConfig
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.models import build
 from calibtrain.readout import FIELDS, TokenStats, additive_loss, readout
 from calibtrain.training.optimizer import make_optimizer

@@ -9,9 +9,9 @@ from typing import Any
 from calibtrain.ablation.alike import refuse_alike
 from calibtrain.ablation.study import Arm, expand
 from calibtrain.config import Config, ModelConfig, StudyConfig, with_value
-from calibtrain.data.corpus import open_corpus
-from calibtrain.data.sources import check_fields
-from calibtrain.data.tokenizer_choice import check_described
+from calibtrain.data.corpora.corpus import open_corpus
+from calibtrain.data.corpora.sources import check_fields
+from calibtrain.data.tokenizers.tokenizer_choice import check_described
 from calibtrain.errors import UserError
 from calibtrain.models import count_parameters
 from calibtrain.training.plan import Plan, make_plan

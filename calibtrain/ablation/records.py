@@ -6,10 +6,10 @@ from pathlib import Path
 from calibtrain.ablation.controls import ControlledArm, FailedArm
 from calibtrain.errors import UserError
 from calibtrain.evaluation.result import evaluation_name, read_evaluation
+from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.records import TABLES, ArmEvaluation, ArmRecord
 from calibtrain.training.as_begun import as_begun, text_of
 from calibtrain.training.record import metrics_trouble
-from calibtrain.training.run import RunFolder
 
 
 def is_done(arm: ControlledArm, folder: Path) -> bool:

@@ -13,10 +13,10 @@ from calibtrain.config import Config, ControlsConfig, StudyConfig, resolved_yaml
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_together
 from calibtrain.parallel import hosts
+from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.disk import cache_directory, make_folder, write_whole
 from calibtrain.storage.places import absolute
 from calibtrain.training.loop import Member
-from calibtrain.training.run import RunFolder
 
 
 def train_replicas(

@@ -24,13 +24,13 @@ from calibtrain.ablation.result import write_result
 from calibtrain.ablation.study import expand, with_seeds
 from calibtrain.config import StudyConfig, config_hash, resolved_yaml
 from calibtrain.errors import UserError
-from calibtrain.interruption import handled
 from calibtrain.parallel import hosts
+from calibtrain.process.interruption import handled
+from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.records import ArmRecord
 from calibtrain.runs.seeds import SEED
 from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
 from calibtrain.storage.places import in_bucket, place
-from calibtrain.training.run import RunFolder
 
 StudyObserver = Callable[[str, Mapping[str, Any]], None]
 """Is told (arm, event); events are those of `training.record.Observer`, and "preparing", "arms",

@@ -118,7 +118,7 @@ RULES: tuple[Rule, ...] = (
 )
 """What overrides what. `context` and `budget` take one of their keys, and heads and losses have
 those of their kind only, so that nothing in them is overridden; a tokenizer's folder is looked at
-where it is opened (`data.tokenizer`)."""
+where it is opened (`data.tokenizers.tokenizer`)."""
 
 
 def overridden(config: Config) -> Iterator[tuple[str, Any, str, Any]]:

@@ -4,16 +4,16 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "Corpus": "corpus",
-    "Document": "corpus",
-    "open_corpus": "corpus",
-    "Tokenizer": "tokenizer",
-    "obtain_tokenizer": "tokenizer_choice",
-    "TokenStore": "store",
-    "open_store": "store",
-    "TextStream": "batches",
-    "TrainingBatches": "batches",
-    "EvaluationWindows": "windows",
+    "Corpus": "corpora.corpus",
+    "Document": "corpora.corpus",
+    "open_corpus": "corpora.corpus",
+    "Tokenizer": "tokenizers.tokenizer",
+    "obtain_tokenizer": "tokenizers.tokenizer_choice",
+    "TokenStore": "batches.store",
+    "open_store": "batches.store",
+    "TextStream": "batches.stream",
+    "TrainingBatches": "batches.stream",
+    "EvaluationWindows": "batches.windows",
 }
 __all__ = sorted(_HOMES)
 

@@ -12,13 +12,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 import calibtrain
-from calibtrain.data.byte_trie import ByteTrie
-from calibtrain.data.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
-from calibtrain.data.store import TokenStore
-from calibtrain.data.tokenizer import Tokenizer
+from calibtrain.data.batches.store import TokenStore
+from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
-from calibtrain.evaluation.byte_beam import ByteBeam
-from calibtrain.evaluation.byte_states import ByteStates
+from calibtrain.evaluation.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
 from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.result import RATIO, WIDTH, Evaluation, document_table
 from calibtrain.evaluation.signatures import signatures, temperature_label
@@ -30,6 +27,9 @@ from calibtrain.evaluation.strata import (
     position_band,
 )
 from calibtrain.evaluation.tally import COLUMNS, Tally
+from calibtrain.generation.byte_beam import ByteBeam
+from calibtrain.generation.byte_trie import ByteTrie
+from calibtrain.generation.states import ByteStates
 from calibtrain.metrics.signature import Signature
 from calibtrain.models import Network, Params
 from calibtrain.training.finite import require_finite

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from calibtrain.data.named import columns_of
+from calibtrain.data.corpora.named import columns_of
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import opened
 

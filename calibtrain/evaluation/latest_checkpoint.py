@@ -10,12 +10,12 @@ from calibtrain.config import Config, config_hash
 from calibtrain.errors import UserError
 from calibtrain.models import ADAPTER, Params
 from calibtrain.parallel.mesh import Layout
+from calibtrain.runs import checkpoint
+from calibtrain.runs.folder import RunFolder
 from calibtrain.temperature.saved_head import SavedHead, read_head
-from calibtrain.training import checkpoint
 from calibtrain.training.networks import network_of
 from calibtrain.training.objective import objective_of
 from calibtrain.training.optimizer import optimizer_of
-from calibtrain.training.run import RunFolder
 from calibtrain.training.state import TrainState, initial_state
 
 

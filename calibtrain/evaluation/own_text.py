@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 
 from calibtrain.config import CorpusConfig
-from calibtrain.data.corpus import Corpus, TooFewDocuments, open_corpus
-from calibtrain.data.text_files import find_files
+from calibtrain.data.corpora.corpus import Corpus, TooFewDocuments, open_corpus
+from calibtrain.data.corpora.text_files import find_files
 from calibtrain.errors import UserError
-from calibtrain.training import checkpoint
-from calibtrain.training.run import IMPORTED, RunFolder
+from calibtrain.runs import checkpoint
+from calibtrain.runs.folder import IMPORTED, RunFolder
 
 
 def open_measured(settings: CorpusConfig, cache: Path, *, named: bool) -> tuple[Corpus, list[str]]:

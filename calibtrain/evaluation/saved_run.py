@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from calibtrain.config import Config, MeshConfig, config_hash
-from calibtrain.data.corpus import Corpus
-from calibtrain.data.named import Columns, own_corpus, parse_corpus, settings_are_options
-from calibtrain.data.store import TokenStore, frequency_deciles, open_store
+from calibtrain.data.batches.store import TokenStore, frequency_deciles, open_store
+from calibtrain.data.corpora.corpus import Corpus
+from calibtrain.data.corpora.named import Columns, own_corpus, parse_corpus, settings_are_options
 from calibtrain.errors import UserError
 from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, TextEvaluator
 from calibtrain.evaluation.latest_checkpoint import fitted_head, latest_step, load_params
@@ -20,17 +20,18 @@ from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
 from calibtrain.models import TEMPERATURE, Network, Params
+from calibtrain.models.attention import require_available
 from calibtrain.parallel.mesh import Layout, make_layout
+from calibtrain.runs import checkpoint
+from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.disk import cache_directory, is_read_only
 from calibtrain.storage.places import place
 from calibtrain.temperature import FittedTemperature, fit_temperature, tempered
 from calibtrain.temperature.saved_head import SavedHead
 from calibtrain.temperature.scalar import NotFiniteError
-from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError
 from calibtrain.training.networks import network_of
 from calibtrain.training.plan import context_seen
-from calibtrain.training.run import RunFolder
 
 Say = Callable[[str], None]
 """Is told in words what the user must know."""
@@ -175,7 +176,8 @@ class SavedRun:
         columns: Mapping[str | None, Columns] | None = None,
         say: Say = lambda text: None,
     ):
-        self.run, self.config, self._say = run, config, say
+        self.run, self._say = run, say
+        self.config = _computed_here(config, say)
         self.tokenizer = run.read_tokenizer()
         self.head, self.cache, self._check = head, cache, check
         self._columns = columns or {}
@@ -351,6 +353,18 @@ class SavedRun:
             )
             self._loaded = self.params(layout), evaluator
         return self._loaded
+
+
+def _computed_here(config: Config, say: Say) -> Config:
+    """The configuration, with an attention that the devices here have."""
+    try:
+        require_available(config.model)
+    except UserError as error:
+        say(f"note: {error}; auto is used, which gives the same figures within rounding")
+        return config.model_copy(
+            update={"model": config.model.model_copy(update={"attention": "auto"})}
+        )
+    return config
 
 
 def _all_devices(rows: int) -> Layout:

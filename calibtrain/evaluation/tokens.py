@@ -10,9 +10,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 import calibtrain
-from calibtrain.data.examples import AnswerWindows
-from calibtrain.data.store import TokenStore
-from calibtrain.data.windows import EvaluationWindows, WindowBatch
+from calibtrain.data.batches.examples import AnswerWindows
+from calibtrain.data.batches.store import TokenStore
+from calibtrain.data.batches.windows import EvaluationWindows, WindowBatch
 from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.result import Evaluation, document_table
 from calibtrain.evaluation.signatures import signatures, temperature_label

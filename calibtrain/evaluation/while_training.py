@@ -8,17 +8,17 @@ from typing import Any
 import jax
 
 from calibtrain.config import Config
-from calibtrain.data.store import TokenStore, frequency_deciles, ignore, open_store
+from calibtrain.data.batches.store import TokenStore, frequency_deciles, ignore, open_store
 from calibtrain.evaluation.result import Evaluation, evaluation_name, read_evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import make_layout
+from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.disk import cache_directory
 from calibtrain.training.loop import Member, Outcome, train
 from calibtrain.training.plan import Plan
 from calibtrain.training.record import Observer
-from calibtrain.training.run import RunFolder
 from calibtrain.training.stopping import Stopped
 
 

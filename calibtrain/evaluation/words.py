@@ -1,10 +1,10 @@
 """The next word: is the word that a model would spell, byte by byte, the one that comes?
 
-The prediction is the greedy word: of how a word may go on (`data.words`), always the most probable.
-Its confidence is the product of these choices' probabilities. As long as it spells what the text
-says, it is read off the text's own distributions; where it first differs, the text's hypotheses
-are copied into a second lane, which goes on alone. A text waits before its next word until that is
-over.
+The prediction is the greedy word: of how a word may go on (`word_spelling`), always the most
+probable. Its confidence is the product of these choices' probabilities. As long as it spells what
+the text says, it is read off the text's own distributions; where it first differs, the text's
+hypotheses are copied into a second lane, which goes on alone. A text waits before its next word
+until that is over.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from calibtrain.data.byte_trie import SYMBOLS
-from calibtrain.data.byte_windows import ByteWindow, plan_word_windows
-from calibtrain.data.words import LONGEST, Begun, Words
-from calibtrain.evaluation.byte_beam import STAY
+from calibtrain.data.corpora.documents import SYMBOLS
+from calibtrain.evaluation.byte_windows import ByteWindow, plan_word_windows
 from calibtrain.evaluation.bytes import EventSpace, TextScores, normalised
 from calibtrain.evaluation.tally import COLUMNS
+from calibtrain.evaluation.word_spelling import LONGEST, Begun, Words
+from calibtrain.generation.byte_beam import STAY
 
 HAS = ("nll", "confidence", "correct")
 """Of `tally.COLUMNS`: neither entropy nor Brier score, which need the whole distribution."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from calibtrain.config import FinetuningConfig
-from calibtrain.data.store import ignore
+from calibtrain.data.batches.store import ignore
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.while_training import (
     EvaluationWhileTraining,
@@ -18,8 +18,8 @@ from calibtrain.evaluation.while_training import (
 from calibtrain.finetuning.plan import AnswerScorer, FinetuningPlan
 from calibtrain.metrics import expected_calibration_error
 from calibtrain.models import Params
+from calibtrain.runs.folder import RunFolder
 from calibtrain.training.record import Observer
-from calibtrain.training.run import RunFolder
 
 ANSWERS = "answers"
 

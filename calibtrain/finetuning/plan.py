@@ -10,9 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from calibtrain.config import Config
-from calibtrain.data.batches import Batch
-from calibtrain.data.corpus import open_corpus
-from calibtrain.data.examples import (
+from calibtrain.data.batches.examples import (
     FIELDS,
     Answer,
     AnswerWindows,
@@ -23,18 +21,20 @@ from calibtrain.data.examples import (
     split_examples,
     tokenise,
 )
-from calibtrain.data.store import Observer, ignore, open_store
+from calibtrain.data.batches.store import Observer, ignore, open_store
+from calibtrain.data.batches.stream import Batch
+from calibtrain.data.corpora.corpus import open_corpus
 from calibtrain.errors import UserError
 from calibtrain.evaluation.latest_checkpoint import latest_step, load_merged_params
 from calibtrain.evaluation.own_text import trained_on
 from calibtrain.models import Network, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
 from calibtrain.readout import readout
+from calibtrain.runs import checkpoint
+from calibtrain.runs.folder import IMPORTED, RunFolder
 from calibtrain.storage.places import place
-from calibtrain.training import checkpoint
 from calibtrain.training.networks import network_of, trained_parameters
 from calibtrain.training.plan import Budget, Plan, context_seen
-from calibtrain.training.run import IMPORTED, RunFolder
 
 BASE = "started_from"
 """Where run.json says which checkpoint a fine-tuning starts from."""

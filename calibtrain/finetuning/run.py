@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from calibtrain.config import Config
-from calibtrain.data.store import ignore
+from calibtrain.data.batches.store import ignore
 from calibtrain.errors import UserError
 from calibtrain.finetuning.evaluation import FinetuningEvaluation
 from calibtrain.finetuning.plan import (
@@ -13,12 +13,12 @@ from calibtrain.finetuning.plan import (
     make_finetuning_plans,
 )
 from calibtrain.parallel import hosts
+from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.disk import cache_directory
 from calibtrain.storage.places import place
 from calibtrain.training.loop import Member, Outcome, train
 from calibtrain.training.plan import Plan
 from calibtrain.training.record import Observer
-from calibtrain.training.run import RunFolder
 
 
 def finetune(

@@ -23,13 +23,13 @@ from calibtrain.config import (
     validate,
 )
 from calibtrain.config.finetuning import LINEAR_MAPS, LSTM_MAPS
-from calibtrain.data.examples import FIELDS, read_examples, split_examples
+from calibtrain.data.batches.examples import FIELDS, read_examples, split_examples
 from calibtrain.errors import UserError
 from calibtrain.evaluation.latest_checkpoint import latest_step
 from calibtrain.models import build
 from calibtrain.models.adapter import linear_maps
+from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.places import place
-from calibtrain.training.run import RunFolder
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from calibtrain.config import (
     read_tree,
 )
 from calibtrain.errors import UserError
-from calibtrain.training.run import RunFolder
+from calibtrain.runs.folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import TransientError
-from calibtrain.output import OutputError, prepare_streams
+from calibtrain.process.output import OutputError, prepare_streams
 
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a run that was saved and is to be started again."""

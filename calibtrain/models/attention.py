@@ -16,14 +16,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from calibtrain.errors import UserError
+
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
+
+    from calibtrain.config import ModelConfig
 
     Query = Float[Array, "batch time heads size"]
     Key = Float[Array, "batch time kv_heads size"]
     Segments = Int[Array, "batch time"]
 
 IMPLEMENTATIONS = ("plain", "xla", "cudnn", "splash")
+_ONLY_ON = {"cudnn": ("gpu", "an NVIDIA GPU"), "splash": ("tpu", "a TPU")}
 _HIDDEN = -1e30
 _CACHED = 2**17
 """Scores made at once on a CPU, in all heads: half a MiB, so that a few of them fit in a cache."""
@@ -105,6 +110,21 @@ def choose(
     if platform == "tpu" and time % 128 == 0:
         return "splash"
     return "xla"
+
+
+def require_available(config: ModelConfig) -> None:
+    """Raises a UserError where the implementation that is named needs another device than is here.
+
+    Args:
+        config: of the model.
+    """
+    needed, device = _ONLY_ON.get(config.attention, (None, ""))
+    here = jax.default_backend()
+    if config.kind == "transformer" and needed not in (None, here):
+        raise UserError(
+            f"model.attention: {config.attention} needs {device}, and JAX has a {here.upper()} "
+            "here; allowed everywhere: auto, plain, xla"
+        )
 
 
 def _capability_here() -> float:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from calibtrain.errors import TransientError, UserError
-from calibtrain.output import rewired
 from calibtrain.parallel import meeting
 from calibtrain.parallel.tpu import has_chips
+from calibtrain.process.output import rewired
 
 ADDRESS, COUNT, NUMBER = (
     "CALIBTRAIN_COORDINATOR",

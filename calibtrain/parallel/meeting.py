@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calibtrain.errors import TransientError, UserError
-from calibtrain.output import end, rewired, say
+from calibtrain.process.output import end, rewired, say
 
 WAIT, LOST = "CALIBTRAIN_WAIT", "CALIBTRAIN_LOST"
 """Environment variables: seconds to wait for the others, and without a sign of life of one."""

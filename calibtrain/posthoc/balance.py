@@ -10,10 +10,10 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from calibtrain.fitting.fit_head import TokenLoss
+from calibtrain.fitting.frozen import mean_over
 from calibtrain.posthoc.hidden import HiddenText
 from calibtrain.readout import TokenStats
-from calibtrain.temperature.fit_head import TokenLoss
-from calibtrain.temperature.frozen import mean_over
 
 
 @dataclasses.dataclass(frozen=True)

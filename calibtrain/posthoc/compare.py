@@ -14,10 +14,11 @@ import numpy as np
 
 import calibtrain
 from calibtrain.config import HEADS
-from calibtrain.data.named import columns_of
+from calibtrain.data.corpora.named import columns_of
 from calibtrain.errors import UserError
 from calibtrain.evaluation.result import ONE_DOCUMENT
 from calibtrain.evaluation.saved_run import SavedRun, opened
+from calibtrain.fitting.fit_head import FittedHead, Recipe
 from calibtrain.losses import CrossEntropy
 from calibtrain.posthoc.fit import (
     checkpoint_of,
@@ -41,7 +42,6 @@ from calibtrain.runs.records import (
 from calibtrain.storage.disk import make_folder
 from calibtrain.storage.documents import FORMAT
 from calibtrain.temperature import make_head
-from calibtrain.temperature.fit_head import FittedHead, Recipe
 
 
 def compare_heads(

@@ -12,16 +12,16 @@ import calibtrain
 from calibtrain import losses
 from calibtrain.config import HEADS, TemperatureConfig, validate
 from calibtrain.config.temperature import check_fits
-from calibtrain.data.named import Columns
+from calibtrain.data.corpora.named import Columns
 from calibtrain.errors import UserError
 from calibtrain.evaluation.latest_checkpoint import checkpoint_facts
 from calibtrain.evaluation.saved_run import SavedRun, opened
+from calibtrain.fitting.fit_global import fit_global
+from calibtrain.fitting.fit_head import FittedHead, Recipe, TokenLoss, fit_head
 from calibtrain.posthoc.balance import Balanced, share_right
 from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
 from calibtrain.temperature import make_head
 from calibtrain.temperature.bounded import bounded_log_temperature, raw_of
-from calibtrain.temperature.fit_global import fit_global
-from calibtrain.temperature.fit_head import FittedHead, Recipe, TokenLoss, fit_head
 from calibtrain.temperature.saved_head import SavedHead, check_name, require_free, write_head
 
 LOSSES = ("nll", "selective_smoothing")

@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from calibtrain.data.store import TokenStore
-from calibtrain.data.windows import EvaluationWindows
+from calibtrain.data.batches.store import TokenStore
+from calibtrain.data.batches.windows import EvaluationWindows
 from calibtrain.evaluation.saved_run import SavedRun
+from calibtrain.fitting.frozen import Frozen
+from calibtrain.fitting.states import States
 from calibtrain.models import TEMPERATURE, Network, Params, compute_dtype
+from calibtrain.runs import checkpoint
 from calibtrain.storage.disk import make_folder
 from calibtrain.storage.prepared import is_whole, prepare_once
-from calibtrain.temperature.frozen import Frozen
-from calibtrain.temperature.states import States
-from calibtrain.training import checkpoint
 
 SHARE = 0.5
 """Of the free disk that kept states may take; larger ones are computed anew each time."""

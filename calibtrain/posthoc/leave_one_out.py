@@ -13,19 +13,19 @@ import numpy as np
 from jaxtyping import Int
 
 import calibtrain
-from calibtrain.data.named import Columns
+from calibtrain.data.corpora.named import Columns
 from calibtrain.errors import UserError
 from calibtrain.evaluation.saved_run import SavedRun, opened
-from calibtrain.posthoc.fit import checkpoint_of, describe_text, fitted_on, require_headless
-from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
-from calibtrain.posthoc.scoring import row, score_text, signature_of
-from calibtrain.temperature.bounded import raw_of
-from calibtrain.temperature.fit_global import fit_global
-from calibtrain.temperature.fit_thermometer import (
+from calibtrain.fitting.fit_global import fit_global
+from calibtrain.fitting.fit_thermometer import (
     ThermometerRecipe,
     fit_thermometer,
     task_temperature,
 )
+from calibtrain.posthoc.fit import checkpoint_of, describe_text, fitted_on, require_headless
+from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
+from calibtrain.posthoc.scoring import row, score_text, signature_of
+from calibtrain.temperature.bounded import raw_of
 from calibtrain.temperature.pointwise import Global, Pointwise
 from calibtrain.temperature.thermometer import Thermometer
 from calibtrain.temperature.token_head import TokenHead

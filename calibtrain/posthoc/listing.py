@@ -6,11 +6,11 @@ from typing import Any
 from calibtrain.config import Config
 from calibtrain.errors import UserError
 from calibtrain.evaluation.latest_checkpoint import another_checkpoint, checkpoint_facts
+from calibtrain.runs import checkpoint
+from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.places import place
 from calibtrain.temperature import make_head
 from calibtrain.temperature.saved_head import ABOUT, head_names, read_head, unfinished_names
-from calibtrain.training import checkpoint
-from calibtrain.training.run import RunFolder
 
 
 def describe_heads(path: Path) -> list[dict[str, Any]]:

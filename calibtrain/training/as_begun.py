@@ -12,9 +12,9 @@ from typing import Any
 
 from calibtrain.config import Config, overridden, with_value
 from calibtrain.errors import UserError
-from calibtrain.training import checkpoint
+from calibtrain.runs import checkpoint
+from calibtrain.runs.folder import RunFolder
 from calibtrain.training.plan import Plan
-from calibtrain.training.run import RunFolder
 
 
 def as_begun(config: Config, run: RunFolder) -> Config:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.losses.preference import REFERENCE
 from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import ROWS

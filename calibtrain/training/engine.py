@@ -18,12 +18,12 @@ import optax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from calibtrain.chunks import default_chunk
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.models import Network
 from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import AXES, Layout, make_layout
-from calibtrain.training import checkpoint
+from calibtrain.readout.chunks import default_chunk
+from calibtrain.runs import checkpoint
 from calibtrain.training.coupled import default_micro_batches
 from calibtrain.training.objective import Objective
 from calibtrain.training.plan import Plan

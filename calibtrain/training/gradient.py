@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.models import Network, Params
 from calibtrain.readout import Cotangents, Functional, additive_loss
 from calibtrain.training.objective import LossState, Objective

@@ -16,18 +16,19 @@ import jax
 
 from calibtrain.config import Config
 from calibtrain.errors import TransientError, UserError
+from calibtrain.models.attention import require_available
 from calibtrain.parallel import hosts
+from calibtrain.runs import checkpoint
+from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.compiled import open_compiled
 from calibtrain.storage.disk import disk_errors
 from calibtrain.storage.places import place
-from calibtrain.training import checkpoint
 from calibtrain.training.as_begun import as_begun, as_begun_plan
 from calibtrain.training.engine import make_engine
 from calibtrain.training.finite import NonFiniteError, require_finite
 from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.plan import Plan, make_plans
 from calibtrain.training.record import Evaluator, Observer, Record
-from calibtrain.training.run import RunFolder
 from calibtrain.training.stopping import Stop, Stopped, stop_signals
 
 
@@ -84,6 +85,7 @@ def train(
         UserError: for anything that the user can mend, except that a run diverges: its outcome
             tells that. A run folder made by this call is removed again if it holds no checkpoint.
     """
+    require_available(members[0].config.model)
     runs = [RunFolder(place(member.path), writes=hosts.is_primary()) for member in members]
     there = [bool(hosts.agreed(run.exists)) for run in runs]
     with ExitStack() as held:

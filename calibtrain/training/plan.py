@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from calibtrain.config import Config, config_hash
-from calibtrain.data.batches import TextStream, TrainingBatches
-from calibtrain.data.corpus import Corpus, open_corpus
-from calibtrain.data.examples import ExampleBatches
-from calibtrain.data.sources import check_fields
-from calibtrain.data.store import Observer, TokenStore, ignore, open_store
-from calibtrain.data.tokenizer import Tokenizer
-from calibtrain.data.tokenizer_choice import obtain_tokenizer
+from calibtrain.data.batches.examples import ExampleBatches
+from calibtrain.data.batches.store import Observer, TokenStore, ignore, open_store
+from calibtrain.data.batches.stream import TextStream, TrainingBatches
+from calibtrain.data.corpora.corpus import Corpus, open_corpus
+from calibtrain.data.corpora.sources import check_fields
+from calibtrain.data.tokenizers.tokenizer import Tokenizer
+from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.models import Network, ParameterCount, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
-from calibtrain.training.checkpoint import MOST_STEPS, Identity
+from calibtrain.runs.checkpoint import MOST_STEPS, Identity
 from calibtrain.training.networks import network_of
 from calibtrain.training.objective import Objective, objective_of
 

@@ -12,14 +12,14 @@ from typing import Any, Protocol
 from calibtrain.errors import UserError
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
+from calibtrain.runs import checkpoint
+from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.metrics import begins_with, fingerprint
 from calibtrain.storage.places import absolute
-from calibtrain.training import checkpoint
 from calibtrain.training.finite import ADVICE, NonFiniteError, all_finite, require_finite
 from calibtrain.training.metric_lines import first_difference, lines_kept
 from calibtrain.training.optimizer import learning_rate_schedule
 from calibtrain.training.plan import Plan
-from calibtrain.training.run import RunFolder
 from calibtrain.training.state import TrainState
 from calibtrain.training.summary import describe_run
 

@@ -10,7 +10,7 @@ import optax
 from jax import Array
 from jax.sharding import PartitionSpec as P
 
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.models import ADAPTER, Network, Params
 from calibtrain.parallel.mesh import ROWS, Layout, gather, sum_and_scatter
 from calibtrain.training.coupled_gradient import CoupledGradient

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from calibtrain.interruption import PATIENCE, end_now, handled
 from calibtrain.parallel import hosts
+from calibtrain.process.interruption import PATIENCE, end_now, handled
 
 _ANYTHING = 600.0
 """Seconds that a call other than a step, such as a compilation in mid-run, may take."""

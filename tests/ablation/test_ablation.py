@@ -11,8 +11,8 @@ from conftest import TINY, call
 from calibtrain.ablation import apply_controls, expand, run_study
 from calibtrain.ablation.controls import held_fixed
 from calibtrain.config import ModelConfig, StudyConfig, TokenizerConfig, validate
-from calibtrain.data.corpus import open_corpus
-from calibtrain.data.tokenizer_choice import obtain_tokenizer
+from calibtrain.data.corpora.corpus import open_corpus
+from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.metrics.student import student_half_width
 from calibtrain.models import count_parameters

@@ -23,10 +23,10 @@ from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.report import write_report
+from calibtrain.runs.checkpoint import steps_saved
+from calibtrain.runs.folder import RunFolder
+from calibtrain.storage import bucket_lock
 from calibtrain.storage.places import bucket_files, in_bucket, place, put
-from calibtrain.training import bucket_lock
-from calibtrain.training.checkpoint import steps_saved
-from calibtrain.training.run import RunFolder
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("bucket")]
 TRAINS = Path(__file__).parent / "trains.py"

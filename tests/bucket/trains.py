@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from calibtrain.training import bucket_lock
+from calibtrain.storage import bucket_lock
 
 bucket_lock.REFRESH, bucket_lock.STALE, bucket_lock.WATCH = 0.5, 6.0, 0.1
 
@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
         interrupted.main()
     else:
-        from calibtrain.cli import main
+        from calibtrain.cli.main import main
 
         sys.argv = ["calibtrain", "train", sys.argv[1], "--run", sys.argv[2], "--json"]
         main()

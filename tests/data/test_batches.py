@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibtrain.config import CorpusConfig, TokenizerConfig, validate
-from calibtrain.data.batches import TextStream, TrainingBatches, document_order
-from calibtrain.data.corpus import Document, open_corpus
-from calibtrain.data.store import TokenStore, frequency_deciles, open_store, write_store
-from calibtrain.data.tokenizer_choice import obtain_tokenizer
-from calibtrain.data.windows import EvaluationWindows, choose_documents, plan_windows
+from calibtrain.data.batches.store import TokenStore, frequency_deciles, open_store, write_store
+from calibtrain.data.batches.stream import TextStream, TrainingBatches, document_order
+from calibtrain.data.batches.windows import EvaluationWindows, choose_documents, plan_windows
+from calibtrain.data.corpora.corpus import Document, open_corpus
+from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.errors import UserError
 
 MARKOV = {"name": "markov", "markov": {"words": 40, "successors": 5, "bytes": 40_000}}

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.append(str(Path(__file__).parent.parent / "exchange"))
+sys.path.append(str(Path(__file__).parent.parent / "interchange"))
 from foreign import SPECIALS, tokenizer_json
 
 from calibtrain.config import Config, with_value
-from calibtrain.data.byte_level_bpe import ByteLevelBPE, byte_alphabet
-from calibtrain.data.tokenizer import Tokenizer
-from calibtrain.data.tokenizer_choice import obtain_tokenizer
-from calibtrain.data.tokenizer_facts import describe
+from calibtrain.data.tokenizers.byte_level_bpe import ByteLevelBPE, byte_alphabet
+from calibtrain.data.tokenizers.tokenizer import Tokenizer
+from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
+from calibtrain.data.tokenizers.tokenizer_facts import describe
 from calibtrain.errors import UserError
-from calibtrain.exchange.foreign_tokenizer import ForeignTokenizer, Marks
+from calibtrain.interchange.foreign_tokenizer import ForeignTokenizer, Marks
 
 pytest.importorskip("tokenizers")
 

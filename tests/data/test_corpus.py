@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from calibtrain.config import CorpusConfig, MarkovConfig
-from calibtrain.data import builder, tfds_catalog
-from calibtrain.data.corpus import (
+from calibtrain.data.corpora import builder, tfds_catalog
+from calibtrain.data.corpora.corpus import (
     Document,
     Provenance,
     SplitSize,
@@ -27,8 +27,8 @@ from calibtrain.data.corpus import (
     open_corpus,
     parse_corpus,
 )
-from calibtrain.data.splits import SPLITS, assign_splits, text_key
-from calibtrain.data.synthetic import markov_source
+from calibtrain.data.corpora.splits import SPLITS, assign_splits, text_key
+from calibtrain.data.corpora.synthetic import markov_source
 from calibtrain.errors import UserError
 
 tfds = builder.tfds
@@ -576,7 +576,7 @@ import os, signal, sys
 from pathlib import Path
 from calibtrain.config import CorpusConfig
 from calibtrain.data import builder
-from calibtrain.data.corpus import open_corpus
+from calibtrain.data.corpora.corpus import open_corpus
 write = builder.write_documents
 def killed(*arguments):
     write(*arguments)
@@ -620,7 +620,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 
 def test_importing_is_light():
     code = (
-        "import sys, calibtrain.data.corpus; "
+        "import sys, calibtrain.data.corpora.corpus; "
         "print([m for m in ('jax', 'tensorflow_datasets', 'pyarrow') if m in sys.modules])"
     )
     package = Path(builder.__file__).parents[2]

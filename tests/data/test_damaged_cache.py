@@ -10,10 +10,10 @@ import pytest
 from conftest import tiny
 
 from calibtrain.config import Config
-from calibtrain.data.corpus import open_corpus
-from calibtrain.data.store import TokenStore, fits_together, open_store
-from calibtrain.data.tokenizer import Tokenizer
-from calibtrain.data.tokenizer_choice import obtain_tokenizer
+from calibtrain.data.batches.store import TokenStore, fits_together, open_store
+from calibtrain.data.corpora.corpus import open_corpus
+from calibtrain.data.tokenizers.tokenizer import Tokenizer
+from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.storage.prepared import SEAL
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from calibtrain.cli.terminal import describe
 from calibtrain.config import CorpusConfig, TokenizerConfig, validate
-from calibtrain.data import encoder
-from calibtrain.data.corpus import Document, open_corpus
-from calibtrain.data.encoder import encode_documents
-from calibtrain.data.store import open_store, read_store, write_store
-from calibtrain.data.tokenizer import Tokenizer
-from calibtrain.data.tokenizer_choice import obtain_tokenizer
+from calibtrain.data.batches.store import open_store, read_store, write_store
+from calibtrain.data.corpora.corpus import Document, open_corpus
+from calibtrain.data.tokenizers import encoder
+from calibtrain.data.tokenizers.encoder import encode_documents
+from calibtrain.data.tokenizers.tokenizer import Tokenizer
+from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.errors import UserError
-from calibtrain.terminal import describe
 
 MARKOV = {"name": "markov", "markov": {"words": 40, "successors": 5, "bytes": 40_000}}
 ODD = ["", "吾輩は猫である。", " \u2581 two  spaces \u2581", "\r\n\0", "e\u0301 \U0001f469", ""]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from test_synthetic import configurations
 
 from calibtrain.config import MarkovConfig
-from calibtrain.data.byte_trie import END
-from calibtrain.data.markov_bytes import MarkovBytes
-from calibtrain.data.synthetic import MarkovSource, markov_source
+from calibtrain.data.corpora.documents import END
+from calibtrain.data.corpora.markov_bytes import MarkovBytes
+from calibtrain.data.corpora.synthetic import MarkovSource, markov_source
 
 # a word may be the beginning of another, and be spelled in more bytes than letters
 PREFIXES = MarkovSource(

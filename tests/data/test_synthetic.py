@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibtrain.config import MarkovConfig
-from calibtrain.data.synthetic import MarkovSource, markov_source, stationary_law
+from calibtrain.data.corpora.synthetic import MarkovSource, markov_source, stationary_law
 from calibtrain.errors import UserError
 
 

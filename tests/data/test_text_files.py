@@ -13,11 +13,11 @@ import pytest
 from pyarrow import parquet
 
 from calibtrain.config import Config, CorpusConfig, validate
-from calibtrain.data import sources, text_files
-from calibtrain.data.corpus import open_corpus
-from calibtrain.data.examples import read_examples
-from calibtrain.data.sources import check_fields
-from calibtrain.data.text_files import find_files, read_files
+from calibtrain.data.batches.examples import read_examples
+from calibtrain.data.corpora import sources, text_files
+from calibtrain.data.corpora.corpus import open_corpus
+from calibtrain.data.corpora.sources import check_fields
+from calibtrain.data.corpora.text_files import find_files, read_files
 from calibtrain.errors import UserError
 from calibtrain.training.plan import make_plan
 
@@ -276,7 +276,7 @@ def test_examples_that_change_while_they_are_read_are_refused(
     path.write_bytes(LINE * 3)
     found, digest = read_examples([str(path)], ("prompt", "response"))
     assert len(found) == 3
-    from calibtrain.data import examples
+    from calibtrain.data.batches.stream import examples
 
     def changes(path: Path) -> Iterator[Any]:
         yield from text_files.json_lines(path)

@@ -20,11 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibtrain.config import TokenizerConfig, validate
-from calibtrain.data import tokenizer_choice
-from calibtrain.data.sentencepiece_training import train_sentencepiece, training_lines
-from calibtrain.data.tokenizer import Manifest, Tokenizer
-from calibtrain.data.tokenizer_choice import obtain_tokenizer, published_folders, train_tokenizer
-from calibtrain.data.tokenizer_facts import describe
+from calibtrain.data.tokenizers import tokenizer_choice
+from calibtrain.data.tokenizers.sentencepiece_training import train_sentencepiece, training_lines
+from calibtrain.data.tokenizers.tokenizer import Manifest, Tokenizer
+from calibtrain.data.tokenizers.tokenizer_choice import (
+    obtain_tokenizer,
+    published_folders,
+    train_tokenizer,
+)
+from calibtrain.data.tokenizers.tokenizer_facts import describe
 from calibtrain.errors import UserError
 
 KINDS = ("unigram", "bpe", "byte")
@@ -310,7 +314,7 @@ import os, sys
 if hasattr(os, "sched_setaffinity") and sys.argv[1] == "one core":
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from calibtrain.config import TokenizerConfig, validate
-from calibtrain.data.tokenizer_choice import train_tokenizer
+from calibtrain.data.tokenizers.tokenizer_choice import train_tokenizer
 texts = sys.stdin.read().split("|")
 for kind in ("unigram", "bpe"):
     config = TokenizerConfig(kind=kind, vocab_size=330)

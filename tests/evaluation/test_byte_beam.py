@@ -5,8 +5,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from calibtrain.data.byte_trie import END, SYMBOLS, ByteTrie
-from calibtrain.evaluation.byte_beam import ByteBeam
+from calibtrain.data.corpora.documents import END, SYMBOLS
+from calibtrain.generation.byte_beam import ByteBeam
+from calibtrain.generation.byte_trie import ByteTrie
 
 Tokens = tuple[int, ...]
 

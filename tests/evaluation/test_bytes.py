@@ -12,16 +12,16 @@ import pytest
 from conftest import call, tiny
 
 from calibtrain.config import ModelConfig, TokenizerConfig
-from calibtrain.data.byte_windows import plan_byte_windows
-from calibtrain.data.store import TokenStore, frequency_deciles, read_store, write_store
-from calibtrain.data.tokenizer import Tokenizer
-from calibtrain.data.tokenizer_choice import train_tokenizer
+from calibtrain.data.batches.store import TokenStore, frequency_deciles, read_store, write_store
+from calibtrain.data.tokenizers.tokenizer import Tokenizer
+from calibtrain.data.tokenizers.tokenizer_choice import train_tokenizer
 from calibtrain.evaluation import (
     TokenEvaluator,
     evaluate_run,
     evaluate_run_on_text,
     train_run,
 )
+from calibtrain.evaluation.byte_windows import plan_byte_windows
 from calibtrain.evaluation.bytes import TextEvaluator
 from calibtrain.models import build
 from calibtrain.storage.documents import unsealed

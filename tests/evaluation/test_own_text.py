@@ -13,16 +13,16 @@ from calibtrain.ablation import run_study
 from calibtrain.ablation.controls import apply_controls
 from calibtrain.ablation.records import is_done
 from calibtrain.config import ControlsConfig, StudyConfig
-from calibtrain.data.named import Columns, columns_of, parse_corpus
+from calibtrain.data.corpora.named import Columns, columns_of, parse_corpus
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text, train_run
 from calibtrain.evaluation.result import ONE_DOCUMENT
 from calibtrain.finetuning import finetune, resolve
+from calibtrain.fitting.fit_head import Recipe
 from calibtrain.posthoc import fit_temperature_head
 from calibtrain.posthoc.compare import compare_heads
 from calibtrain.posthoc.leave_one_out import leave_one_group_out
 from calibtrain.report import write_report
-from calibtrain.temperature.fit_head import Recipe
 
 QUICK = Recipe(steps=2, tokens=64, evaluations=1)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from conftest import tiny
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.result import evaluation_name
+from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.documents import CHECKSUM, sealed
-from calibtrain.training.run import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +81,16 @@ def test_a_run_that_is_being_written_is_not_evaluated(run: Path) -> None:
     with RunFolder(run).locked(), pytest.raises(UserError, match="another process"):
         evaluate_run(run, limit=300)
     assert set((run / "evaluations").iterdir()) == before
+
+
+def test_a_run_whose_attention_needs_a_gpu_is_evaluated_elsewhere(
+    run: Path, tmp_path: Path
+) -> None:
+    there = evaluate_run(run, limit=400).results
+    copy = shutil.copytree(run, tmp_path / "run")
+    text = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(text.replace("attention: auto", "attention: cudnn"))
+    said: list[str] = []
+    assert evaluate_run(copy, limit=400, say=said.append).results == there
+    (note,) = said
+    assert note.startswith("note: model.attention: cudnn needs an NVIDIA GPU")

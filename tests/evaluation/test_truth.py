@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.truth import Model, intervals
 from calibtrain.config import MarkovConfig
-from calibtrain.data.synthetic import markov_source
+from calibtrain.data.corpora.synthetic import markov_source
 from calibtrain.evaluation.figure_intervals import main_intervals, thorough_intervals
 from calibtrain.evaluation.reading import read_results
 from calibtrain.metrics import histogram_metrics

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from test_byte_beam import TinyModel
 
 from calibtrain.config import ModelConfig, TokenizerConfig
-from calibtrain.data.byte_trie import END, SYMBOLS
-from calibtrain.data.byte_windows import ByteWindow, plan_word_windows
-from calibtrain.data.store import read_store, write_store
-from calibtrain.data.tokenizer_choice import train_tokenizer
-from calibtrain.data.words import CLOSE, LONGEST, Begun, Words, cut_words
+from calibtrain.data.batches.store import read_store, write_store
+from calibtrain.data.corpora.documents import END, SYMBOLS
+from calibtrain.data.tokenizers.tokenizer_choice import train_tokenizer
 from calibtrain.evaluation import evaluate_run_on_text, train_run
-from calibtrain.evaluation.byte_beam import ByteBeam
+from calibtrain.evaluation.byte_windows import ByteWindow, plan_word_windows
 from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, TextEvaluator
 from calibtrain.evaluation.tally import COLUMNS
+from calibtrain.evaluation.word_spelling import CLOSE, LONGEST, Begun, Words, cut_words
 from calibtrain.evaluation.words import NEXT_WORD, WordReader
+from calibtrain.generation.byte_beam import ByteBeam
 from calibtrain.models import build
 from calibtrain.storage.documents import unsealed
 

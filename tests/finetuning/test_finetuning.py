@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 from conftest import assert_same, call, tiny
 
+from calibtrain.cli.terminal import describe
 from calibtrain.config import LoRAConfig, config_hash, to_yaml
 from calibtrain.config.finetuning import LINEAR_MAPS
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.latest_checkpoint import load_merged_params, load_params
-from calibtrain.exchange import export_run, import_model
 from calibtrain.finetuning import finetune, resolve
 from calibtrain.finetuning.evaluation import preference_figures
 from calibtrain.finetuning.plan import make_finetuning_plans
+from calibtrain.interchange import export_run, import_model
 from calibtrain.losses import DPO
 from calibtrain.losses.preference import REFERENCE
 from calibtrain.models import ADAPTER
 from calibtrain.readout import TokenStats
-from calibtrain.terminal import describe
+from calibtrain.runs.folder import RunFolder
 from calibtrain.training.networks import network_of
-from calibtrain.training.run import RunFolder
 
 ANSWER = "ab ab ab ab"
 

@@ -89,7 +89,7 @@ def command(
         os.environ.update(environment or {})
         sys.argv = ["calibtrain", *arguments]
         share_programs(compiled)
-        from calibtrain.cli import main
+        from calibtrain.cli.main import main
 
         main()
 

@@ -79,7 +79,7 @@ def prepare(base: Path, compiled: Path) -> dict[str, Any]:
 
 def _write(place: Path) -> None:
     """The models and a text. Needs JAX."""
-    sys.path.append(str(Path(__file__).parents[1] / "exchange"))
+    sys.path.append(str(Path(__file__).parents[1] / "interchange"))
     import foreign
     import test_gguf
 

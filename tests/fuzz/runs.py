@@ -151,7 +151,7 @@ def killed(place: Path, compiled: Path, environment: dict[str, str]) -> None:
         children.share_programs(compiled)
         from calibtrain.config import load_config
         from calibtrain.evaluation import train_run
-        from calibtrain.training import checkpoint
+        from calibtrain.runs import checkpoint
 
         save = checkpoint.save
 
@@ -238,7 +238,7 @@ def _end_state(run: Path) -> dict[str, str]:
     import numpy as np
 
     from calibtrain.evaluation.latest_checkpoint import load_state
-    from calibtrain.training.run import RunFolder
+    from calibtrain.runs.folder import RunFolder
 
     _, state = load_state(RunFolder(run))
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]

@@ -17,7 +17,7 @@ from conftest import TINY, tiny
 from pydantic import BaseModel, ConfigDict, Field
 from typer.testing import CliRunner
 
-from calibtrain.commands.launching import launch_app
+from calibtrain.cli.launching import launch_app
 from calibtrain.config import load_config
 from calibtrain.errors import UserError
 from calibtrain.launch.gke import apply, check_folder

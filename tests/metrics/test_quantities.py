@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from calibtrain.cli.result_tables import print_table, results_table
 from calibtrain.metrics import quantities
 from calibtrain.metrics.quantities import QUANTITIES, quantity_name
-from calibtrain.result_tables import print_table, results_table
 
 GOLDEN = Path(__file__).parent.parent / "runs" / "golden"
 SETTINGS = "format step vocab_size context bins documents limit sweep_bins temperature beam ratio"

@@ -21,8 +21,8 @@ from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.parallel import hosts, meeting
-from calibtrain.training.checkpoint import steps_saved
-from calibtrain.training.run import RunFolder
+from calibtrain.runs.checkpoint import steps_saved
+from calibtrain.runs.folder import RunFolder
 
 pytestmark = pytest.mark.long
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibtrain.cli.terminal import make_view
 from calibtrain.errors import UserError
-from calibtrain.output import telling
+from calibtrain.process.output import telling
 from calibtrain.storage import prepared
 from calibtrain.storage.prepared import SEAL, fingerprints, is_whole, prepare_once
-from calibtrain.terminal import make_view
 
 TEXT = b"0123456789" * 20
 

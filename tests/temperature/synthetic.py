@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from calibtrain.config import ModelConfig
-from calibtrain.temperature.frozen import Frozen
-from calibtrain.temperature.states import States
+from calibtrain.fitting.frozen import Frozen
+from calibtrain.fitting.states import States
 
 MODEL = ModelConfig(width=8, depth=1, heads=1)
 VOCAB = 12

@@ -12,13 +12,13 @@ from scipy.optimize import minimize
 from synthetic import MODEL, VOCAB, make, nll
 
 from calibtrain.config import ModelConfig
+from calibtrain.fitting.descent import make_step
+from calibtrain.fitting.fit_global import fit_global
+from calibtrain.fitting.fit_head import Recipe, fit_head, hold_out, mean_loss
+from calibtrain.fitting.frozen import Frozen, mean_over
+from calibtrain.fitting.states import States
 from calibtrain.losses import CrossEntropy, SelectiveSmoothing
 from calibtrain.temperature import make_head
-from calibtrain.temperature.descent import make_step
-from calibtrain.temperature.fit_global import fit_global
-from calibtrain.temperature.fit_head import Recipe, fit_head, hold_out, mean_loss
-from calibtrain.temperature.frozen import Frozen, mean_over
-from calibtrain.temperature.states import States
 
 
 def constant(value: float) -> Any:

@@ -13,10 +13,18 @@ from conftest import tiny
 from heads import head_config
 from synthetic import MODEL, make
 
-from calibtrain import cli
+from calibtrain.cli import main as cli
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.saved_run import opened
+from calibtrain.fitting.fit_global import fit_global
+from calibtrain.fitting.fit_head import Recipe, fit_head
+from calibtrain.fitting.fit_thermometer import (
+    ThermometerRecipe,
+    fit_thermometer,
+    task_temperature,
+)
+from calibtrain.fitting.frozen import mean_over
 from calibtrain.losses import SelectiveSmoothing
 from calibtrain.metrics.signature import differences, parse_signature
 from calibtrain.posthoc import fit, fit_temperature_head
@@ -28,14 +36,6 @@ from calibtrain.report import write_report
 from calibtrain.storage.documents import sealed, unsealed
 from calibtrain.temperature import make_head
 from calibtrain.temperature.bounded import raw_of
-from calibtrain.temperature.fit_global import fit_global
-from calibtrain.temperature.fit_head import Recipe, fit_head
-from calibtrain.temperature.fit_thermometer import (
-    ThermometerRecipe,
-    fit_thermometer,
-    task_temperature,
-)
-from calibtrain.temperature.frozen import mean_over
 from calibtrain.temperature.saved_head import PARAMETERS, list_heads
 from calibtrain.temperature.thermometer import Thermometer
 

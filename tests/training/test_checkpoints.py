@@ -20,8 +20,8 @@ from orbax.checkpoint import v1 as ocp
 
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_run
-from calibtrain.training import checkpoint
-from calibtrain.training.checkpoint import Identity, restore, save, steps_saved
+from calibtrain.runs import checkpoint
+from calibtrain.runs.checkpoint import Identity, restore, save, steps_saved
 
 OWN = Identity("config", "tokenizer", "corpus")
 RNG = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from calibtrain import losses
 from calibtrain.config import Config, to_yaml, validate
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build

@@ -235,9 +235,9 @@ def test_a_folder_in_the_way_is_not_touched(tmp_path: Path, cache: Path) -> None
 
 def test_going_back_to_a_common_step_forgets_what_came_after(tmp_path: Path, cache: Path) -> None:
     """Else one that is trained alone later would go on past metrics that were dropped."""
-    from calibtrain.training.checkpoint import steps_saved
+    from calibtrain.runs.checkpoint import steps_saved
+    from calibtrain.runs.folder import RunFolder
     from calibtrain.training.record import Record
-    from calibtrain.training.run import RunFolder
 
     config = replicas(1, seed=0)
     train_run(config, tmp_path / "run")

@@ -16,14 +16,14 @@ from conftest import assert_same, call, everything, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibtrain.cli.terminal import describe_stop
 from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_run
-from calibtrain.terminal import describe_stop
+from calibtrain.runs.checkpoint import steps_saved
+from calibtrain.runs.folder import RunFolder
 from calibtrain.training import loop
-from calibtrain.training.checkpoint import steps_saved
 from calibtrain.training.plan import Plan
-from calibtrain.training.run import RunFolder
 from calibtrain.training.stopping import Stop
 
 DRIVER = Path(__file__).parent / "interrupted.py"

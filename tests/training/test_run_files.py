@@ -16,12 +16,12 @@ from conftest import tiny
 from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
-from calibtrain.exchange import export_run
 from calibtrain.finetuning import resolve
+from calibtrain.interchange import export_run
 from calibtrain.posthoc import fit_temperature_head
 from calibtrain.posthoc.listing import describe_heads
 from calibtrain.report import write_report
-from calibtrain.training.run import RunFolder
+from calibtrain.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,13 @@ from conftest import TINY, call, tiny
 
 from calibtrain import losses
 from calibtrain.config import OptimizerConfig, load_config, to_yaml
-from calibtrain.data.batches import Batch
+from calibtrain.data.batches.stream import Batch
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build
 from calibtrain.parallel.flops import training_flops
-from calibtrain.training.checkpoint import Identity, remove_unfinished, save, steps_saved
+from calibtrain.runs.checkpoint import Identity, remove_unfinished, save, steps_saved
+from calibtrain.runs.folder import RunFolder
 from calibtrain.training.coupled import (
     LEAST_MICRO_BATCH,
     LEAST_ROWS,
@@ -31,7 +32,6 @@ from calibtrain.training.finite import NonFiniteError
 from calibtrain.training.objective import Objective, Term
 from calibtrain.training.optimizer import decay_mask, learning_rate_schedule, make_optimizer
 from calibtrain.training.plan import make_plan
-from calibtrain.training.run import RunFolder
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import make_train_step
 
@@ -346,13 +346,14 @@ def test_only_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
         ({"tokenizer": {"vocab_size": 50_000}}, ["tokenizer.vocab_size", "50000", "largest"]),
         ({"context": {"tokens": 900_000}}, ["context", "900000"]),
         ({"tokenizer": {"path": "nowhere"}}, ["nowhere"]),
+        ({"model": {**TINY["model"], "attention": "cudnn"}}, ["model.attention", "NVIDIA"]),
         ({"budget": {"steps": 10**18}}, ["budget", "steps", "2,147,483,647"]),
         ({"budget": {"bytes": 10**18}}, ["budget", "bytes", "2,147,483,647"]),
         ({"budget": {"flops": 1e30}}, ["budget", "flops", "2,147,483,647"]),
     ],
     ids=[
         *("missing-file", "large-vocabulary", "long-context", "missing-tokenizer"),
-        *("many-steps", "many-bytes", "many-flops"),
+        *("no-gpu", "many-steps", "many-bytes", "many-flops"),
     ],
 )
 def test_what_cannot_be_had_is_said_and_leaves_no_run(

@@ -1,0 +1,145 @@
+"""The commands `evaluate` and `report`."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from calibtrain.cli.options import AsJson, Fields, Groups, RunOrBucket
+from calibtrain.errors import UserError
+from calibtrain.process.output import print_json, say
+from calibtrain.storage.places import place
+
+
+class Events(StrEnum):
+    """What is predicted."""
+
+    token = "token"
+    byte = "byte"
+    word = "word"
+
+
+def evaluate(
+    run: RunOrBucket,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="kjv, pydoc, markov, files:GLOB or tfds:NAME[/CONFIG]; default the run's own. "
+            "Given twice or more: a table of all, raw and with a temperature fitted in domain."
+        ),
+    ] = None,
+    field: Fields = None,
+    group: Groups = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    limit: Annotated[
+        int | None,
+        typer.Option("--bytes", min=1, help="Score about so many bytes of text; default all."),
+    ] = None,
+    events: Annotated[
+        Events,
+        typer.Option(
+            help="What is predicted: token; or byte or word, the same for every vocabulary."
+        ),
+    ] = Events.token,
+    beam: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Tokenisations followed for --events byte or word; default 5."
+        ),
+    ] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="None followed below this share of the best; default 0.05."
+        ),
+    ] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(help="Name of a head that was fitted to the run (temperature fit)."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
+
+    By tokens, or by bytes or words over all tokenisations: then vocabularies can be compared.
+
+    Example: calibtrain evaluate runs/tiny --corpus kjv --corpus pydoc
+    """
+    from calibtrain.cli.result_tables import domains_table, print_table, results_table
+    from calibtrain.cli.terminal import show_counting
+    from calibtrain.data.corpora.named import columns_of
+    from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text
+
+    by_tokens = events is Events.token
+    if by_tokens and (beam is not None or ratio is not None):
+        raise UserError(
+            "--beam, --ratio: are for --events byte or word; leave them out, or name one"
+        )
+    if corpus and len(corpus) > 1:
+        if temperature is not None:
+            raise UserError(
+                f"--temperature: {temperature!r} takes one --corpus, and {len(corpus)} are named; "
+                "several, with every head: calibtrain temperature compare"
+            )
+        if not by_tokens:
+            raise UserError(
+                f"--corpus: {len(corpus)} are named; --events {events.value} takes one at a time"
+            )
+        found = evaluate_domains(
+            place(run),
+            corpus,
+            split=split,
+            limit=limit,
+            fields=field or (),
+            groups=group or (),
+            say=say,
+        )
+        _say_notes(*found["evaluations"])
+        if as_json:
+            print_json(found)
+        else:
+            print_table(domains_table(found))
+        return
+    (columns,) = columns_of(corpus or (), field or (), group or ()).values()
+    asked: dict[str, Any] = {
+        "corpus": corpus[0] if corpus else None,
+        "columns": columns,
+        "split": split,
+        "limit": limit,
+        "temperature": temperature,
+        "say": say,
+    }
+    if by_tokens:
+        evaluation = evaluate_run(place(run), **asked)
+    else:
+        with show_counting("bytes read") as progress:
+            evaluation = evaluate_run_on_text(
+                place(run), **asked, events=events.value, width=beam, ratio=ratio, progress=progress
+            )
+    _say_notes(evaluation.to_dict())
+    if as_json:
+        print_json(evaluation.to_dict())
+    else:
+        name = f"{evaluation.about['corpus']}-{split}"
+        print_table(results_table([(name, evaluation.results)], "evaluation", events.value))
+
+
+def _say_notes(*evaluations: Mapping[str, Any]) -> None:
+    """What is to be noted of evaluations, each note once."""
+    for note in dict.fromkeys(note for found in evaluations for note in found.get("notes", ())):
+        say(f"note: {note}")
+
+
+def report(
+    folder: Annotated[str, typer.Argument(help="A run or study folder, or gs://BUCKET/PATH.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write report.html, one self-contained page, from the files of a run or a study."""
+    from calibtrain.report import write_report
+
+    path = write_report(place(folder))
+    if as_json:
+        print_json({"report": str(path)})
+    else:
+        print(path)

@@ -1,0 +1,158 @@
+"""The command line: parse, call, print. All work is done by functions that a notebook can call.
+
+Results go to standard output, everything else to standard error. A user's mistake is one line and
+exit status 2. Heavy imports happen inside the commands, so that `--help` is quick.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from calibtrain.cli.compiling import compile_
+from calibtrain.cli.configurations import config_app
+from calibtrain.cli.evaluating import evaluate, report
+from calibtrain.cli.launching import launch_app
+from calibtrain.cli.models import export, import_
+from calibtrain.cli.options import as_typed
+from calibtrain.cli.temperature import temperature_app
+from calibtrain.cli.tokenizers import tokenizer_app
+from calibtrain.cli.training import ablate, finetune, train
+from calibtrain.errors import TransientError, UserError, one_line
+from calibtrain.process.interruption import end_now, interruptible, unwinding
+from calibtrain.process.limits import lacks_memory, require_room
+from calibtrain.process.output import OutputError, drop_output, end, prepare_streams, say, telling
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Does vocabulary size change how well a language model knows what it knows?\n\n"
+    "Start with: **calibtrain ablate configs/quickstart.yaml**, then open the report it names.",
+)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "ablate": ablate,
+    "finetune": finetune,
+    "evaluate": evaluate,
+    "report": report,
+    "compile": compile_,
+    "import": import_,
+    "export": export,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+app.add_typer(temperature_app, name="temperature")
+app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(config_app, name="config")
+app.add_typer(launch_app, name="launch")
+LESS_MEMORY = (
+    "lower batch.rows, context or model.width, set batch.accumulate, or raise the limit (ulimit -v)"
+)
+LIGHT = ("report", "config")
+"""Commands that read and write files only."""
+
+
+@app.callback()
+def before(context: typer.Context) -> None:
+    """Try what the system grants, before a command loads what computes."""
+    if context.invoked_subcommand not in LIGHT:
+        require_room()
+
+
+def is_tpu_compiler_alone() -> bool:
+    """Whether libtpu is here for `compile` and no TPU is: JAX would look for one, for minutes."""
+    if importlib.util.find_spec("libtpu") is None:
+        return False
+    if list(importlib.metadata.entry_points(group="jax_plugins")):  # of GPUs
+        return False
+    from calibtrain.parallel.tpu import has_chips
+
+    return not has_chips()
+
+
+def main() -> None:
+    """Parse, call and print, and exit with the status that tells how it went."""
+    prepare_streams()
+    with interruptible():
+        code = run()
+    sys.exit(code)
+
+
+def run() -> int:
+    """Run the command that was typed; say in one line why it ended, if it did not end well.
+
+    Returns:
+        The exit status: 2 for a user's mistake, 75 for what may succeed when started again.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        if is_tpu_compiler_alone():
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        with telling(say):
+            code = typer.main.get_command(app).main(standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BaseException as error:
+        if stop := unwinding():
+            number, left = stop
+            end_now(number, left)
+        told = _told(error)
+        if told is None:
+            if _has_met_others():
+                traceback.print_exc()
+                end("", 1)  # without waiting for them: they see that this process is gone
+            raise
+        text, code = told
+        if text:
+            text = "calibtrain: " + one_line(text)
+        # threads that lack memory, or wait for other processes, do not come to an end
+        if code == TransientError.status or _has_met_others() or lacks_memory(error):
+            end(text, code)
+        if text:
+            say(text)
+        return code
+
+
+def _told(error: BaseException) -> tuple[str, int] | None:
+    """The line and the exit status for an error; None for one that only a traceback explains."""
+    match error:
+        case UserError():
+            return str(error), error.status
+        case OutputError(__cause__=BrokenPipeError()):  # the reader of our output went away
+            drop_output()
+            return "", 141
+        case OutputError():
+            drop_output()
+            reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+            return (
+                f"standard output: the result could not be printed ({reason}); files that the "
+                "command wrote are whole",
+                2,
+            )
+        case typer.exceptions.TyperException():
+            formatted = getattr(error, "format_message", error.__str__)()
+            return f"{' '.join(formatted.split())} In: {as_typed()} (see --help)", error.exit_code
+        case typer.Abort():
+            return "", 130
+        case _ if lacks_memory(error):
+            return f"memory: not enough for this ({_first_line(error)}); {LESS_MEMORY}", 2
+        case OSError():  # files have their own messages
+            return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _has_met_others() -> bool:
+    """Whether this process is one of several: others wait for what it does at its end."""
+    hosts: Any = sys.modules.get("calibtrain.parallel.hosts")
+    return hosts is not None and hosts.met

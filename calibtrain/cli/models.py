@@ -1,0 +1,89 @@
+"""The commands `import` and `export`: models of others as runs, and runs as models of others."""
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from calibtrain.cli.options import AsJson, Field, Group, RunOrBucket
+from calibtrain.process.output import print_json, say
+from calibtrain.storage.places import place
+
+
+def import_(
+    path: Annotated[str, typer.Argument(help="A Hugging Face folder, or a GGUF file.")],
+    run: Annotated[str, typer.Option(help="Run folder to make.")],
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="The run's own corpus: kjv (default), pydoc, markov, files:GLOB or "
+            "tfds:NAME[/CONFIG]."
+        ),
+    ] = None,
+    field: Field = None,
+    group: Group = None,
+    context: Annotated[
+        int | None,
+        typer.Option(min=8, help="Tokens it sees back; default its own, at most 2048."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="Added token that starts a document; default the model's own."),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Added token that ends a document; default likewise.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run of a model of others, for every command but train.
+
+    Llama, SmolLM2, Mistral, Qwen2 and Qwen3, as safetensors or GGUF; never from pickled weights.
+
+    Example: calibtrain import SmolLM2-135M --run runs/smollm2
+    """
+    from calibtrain.data.corpora.named import Columns
+    from calibtrain.interchange import import_model
+
+    folder = place(run)
+    summary = import_model(
+        place(path),
+        folder,
+        corpus=corpus,
+        columns=Columns(field, group),
+        context=context,
+        start=start,
+        end=end,
+        say=say,
+    )
+    if as_json:
+        print_json(summary)
+        return
+    about = summary["imported"]
+    print(
+        f"{about['architecture']} of {summary['parameters']['total']:,} parameters, vocabulary "
+        f"{summary['tokenizer']['vocab_size']:,}, context {summary['context_tokens']:,} tokens"
+    )
+    for note in about["notes"]:
+        say(f"note: {note}")
+    say(f"run: {folder}    measure it: calibtrain evaluate {shlex.quote(str(folder))}")
+
+
+def export(
+    run: RunOrBucket,
+    path: Annotated[str, typer.Argument(help="Folder to make.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's latest checkpoint as a folder that transformers loads.
+
+    Example: calibtrain export runs/tiny exported/tiny
+    """
+    from calibtrain.interchange import export_run
+
+    folder = place(path)
+    found = export_run(place(run), folder)
+    if as_json:
+        print_json(found)
+        return
+    print(f"{found['architecture']} of step {found['step']:,}: {folder}")
+    for note in found["notes"]:
+        say(f"note: {note}")

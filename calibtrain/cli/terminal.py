@@ -1,0 +1,280 @@
+"""What a command shows on standard error while it works: progress, and what happened."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+)
+from rich.table import Table
+
+from calibtrain.cli.result_tables import human_bytes
+from calibtrain.process.output import say, telling
+
+
+class View(Protocol):
+    """Shows what the arms of a study, or a single run, are doing."""
+
+    def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
+        """An event of an arm."""
+
+    def __enter__(self) -> "View": ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+def make_view(kind: str) -> View:
+    """A view: `rich` (live), `plain` (lines), `json` (one event a line), `none`; `auto` chooses."""
+    if kind == "auto":
+        kind = "rich" if sys.stderr.isatty() else "plain"
+    views: dict[str, type[View]] = {
+        "rich": LiveView,
+        "plain": PlainView,
+        "json": JsonView,
+        "none": SilentView,
+    }
+    return views[kind]()
+
+
+class SilentView:
+    """Shows notes, which are no progress, and nothing else."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+
+    def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
+        """Write a note; ignore every other event."""
+        if event["event"] == "note":
+            say(f"{arm}: {event['text']}" if arm else event["text"])
+
+    def __enter__(self) -> View:
+        self._open.enter_context(telling(lambda text: self("", {"event": "note", "text": text})))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+
+class JsonView(SilentView):
+    """One JSON object a line on standard error, for another program to read."""
+
+    def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
+        """Write the event."""
+        if event["event"] != "final":  # the results are in the files
+            named = {**event, "arm": arm} if arm else {**event}
+            say(json.dumps(named))
+
+
+class PlainView(SilentView):
+    """Lines for a log file: every evaluation, and progress every ten seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
+        """Write a line, if it is time."""
+        if event["event"] == "progress":
+            if time.monotonic() - self._told.get(arm, 0.0) < 10:
+                return
+            self._told[arm] = time.monotonic()
+        text = describe(event)
+        if text:
+            say(f"{arm}: {text}" if arm else text)
+
+
+class LiveView(SilentView):
+    """A bar an arm: step, tokens a second, time left, current bits per byte and ECE."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[quality]}"),
+            console=self.console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> View:
+        self._progress.start()
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._progress.stop()
+
+    def _task(self, arm: str) -> TaskID:
+        if arm not in self._tasks:
+            self._tasks[arm] = self._progress.add_task(
+                escape(arm or "training"), total=None, speed="", left="", quality=""
+            )
+        return self._tasks[arm]
+
+    def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
+        """Move the arm's bar."""
+        kind = event["event"]
+        if kind == "preparing":
+            task = self._task("preparing")
+            self._progress.update(task, description=f"preparing {escape(arm)}")
+        elif kind == "arms":
+            if "preparing" in self._tasks:
+                self._progress.remove_task(self._tasks.pop("preparing"))
+            for name in event["names"]:
+                self._task(name)
+        elif kind in ("tokenised", "note"):
+            self._progress.console.print(escape(f"{arm}: " if arm else "") + describe(event))
+        elif kind == "start":
+            self._progress.update(
+                self._task(arm), total=event["steps"], completed=event["resumed_from"]
+            )
+            if not arm:
+                self._progress.console.print(facts_table(event))
+        elif kind == "progress":
+            self._progress.update(
+                self._task(arm),
+                completed=event["step"],
+                speed=f"{event['tokens_per_second']:,.0f} tok/s",
+                left=f"{event['seconds_left']:.0f} s left",
+            )
+        elif kind == "evaluation":
+            quality = f"{event['bits_per_byte']:.3f} bits/byte, ECE {event['ece']:.4f}"
+            self._progress.update(self._task(arm), quality=quality)
+        elif kind == "finished":
+            task = self._task(arm)
+            if event["status"] == "done":
+                self._progress.update(task, total=1, completed=1, left="done")
+            else:
+                self._progress.update(task, left=f"[red]{event['status']}")
+                if event["error"]:
+                    self._progress.console.print(f"[red]{escape(arm)}: {escape(event['error'])}")
+
+
+@contextmanager
+def show_counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much of something is done: a bar, or for a log file a line every ten seconds."""
+    if sys.stderr.isatty():
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= 10:
+            told = time.monotonic()
+            say(f"{what}: {done:,} of {total:,}")
+
+    yield tell
+
+
+def describe(event: Mapping[str, Any]) -> str:
+    """An event in a line; empty for those not worth one."""
+    kind = event["event"]
+    if kind == "start":
+        parameters, memory = event["parameters"], event["memory"]
+        row = event.get("row_tokens", event["context_tokens"])
+        resumed = f", resumed from step {event['resumed_from']}" if event["resumed_from"] else ""
+        return (
+            f"{event['steps']} steps of {row}-token rows on {event['device']}"
+            f"{resumed}; parameters: {parameters['embedding']:,} embedding + "
+            f"{parameters['unembedding']:,} unembedding + {parameters['body']:,} body"
+            f"{_trained(event, '; trained: ')}; memory: {human_bytes(memory['parameters'])} "
+            f"parameters, {human_bytes(memory['optimizer'])} optimizer, "
+            f"{human_bytes(memory['peak_temporary'])} peak activations"
+        )
+    if kind == "note":
+        return str(event["text"])
+    if kind == "tokenised":
+        size, seconds = event["bytes"] / 1e6, event["seconds"]
+        return (
+            f"tokenised {size:.1f} MB in {seconds:.2f} s ({size / seconds:.1f} MB/s), "
+            f"{event['split']} split"
+        )
+    if kind == "examples":
+        cut = f"; {event['cut']:,} prompts are cut at their start" if event["cut"] else ""
+        return f"{event['train']:,} examples to train on, {event['held_out']:,} held out{cut}"
+    if kind == "progress":
+        return (
+            f"step {event['step']}/{event['steps']}, {event['tokens_per_second']:,.0f} tokens/s, "
+            f"{event['seconds_left']:.0f} s left"
+        )
+    if kind == "evaluation":
+        return (
+            f"step {event['step']}: {event['bits_per_byte']:.4f} bits/byte, ECE {event['ece']:.4f},"
+            f" signed gap {event['signed_gap']:+.4f}, entropy rate "
+            f"{event['entropy_bits_per_byte']:.4f} bits/byte"
+        ) + _examples_measured(event)
+    if kind == "finished":
+        return event["status"] + (f": {event['error']}" if event.get("error") else "")
+    return ""
+
+
+def _trained(event: Mapping[str, Any], before: str = "") -> str:
+    """What a fine-tuning trains of its model; nothing for other runs."""
+    if "trained" not in event:
+        return ""
+    text = f"{before}{event['trained']['parameters']:,}"
+    maps = event["trained"].get("maps")
+    return f"{text}, in adapters of {', '.join(maps)}" if maps else text
+
+
+def _examples_measured(event: Mapping[str, Any]) -> str:
+    """What a fine-tuning measures beside its corpus; nothing for other runs."""
+    text = ""
+    if "answers/ece" in event:
+        text += f"; answers: nll {event['answers/nll']:.4f}, ECE {event['answers/ece']:.4f}"
+    if "preference/accuracy" in event:
+        text += f"; preferred rightly: {event['preference/accuracy']:.3f}"
+    return text
+
+
+def describe_stop(step: int) -> str:
+    """What there is to say of a run that a signal stopped."""
+    if not step:
+        return "stopped before its first step, with nothing to save yet; the same command begins it"
+    return f"stopped and saved at step {step}; the same command goes on from there"
+
+
+def facts_table(event: Mapping[str, Any]) -> Table:
+    """What a run is about to do: parameters by role, memory, budget."""
+    parameters, memory, budget = event["parameters"], event["memory"], event["budget"]
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = [
+        ("parameters", f"{parameters['total']:,}"),
+        ("  embedding", f"{parameters['embedding']:,}"),
+        (
+            "  unembedding",
+            f"{parameters['unembedding']:,}" + ("" if parameters["unembedding"] else " (tied)"),
+        ),
+        ("  body", f"{parameters['body']:,}"),
+        *([("  trained", _trained(event))] if "trained" in event else []),
+        ("memory, parameters", human_bytes(memory["parameters"])),
+        ("memory, optimizer", human_bytes(memory["optimizer"])),
+        ("memory, peak activations", f"{human_bytes(memory['peak_temporary'])} (as compiled)"),
+        (
+            "budget",
+            f"{budget['steps']:,} steps, {budget['tokens']:,} tokens, {budget['bytes']:,} bytes",
+        ),
+        ("context", f"{event['context_tokens']} tokens"),
+        ("device", str(event["device"])),
+    ]
+    for name, value in rows:
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,204 @@
+"""The commands `train`, `ablate` and `finetune`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from calibtrain.cli.options import (
+    AsJson,
+    ConfigPath,
+    Overrides,
+    Progress,
+    ProgressKind,
+    as_typed,
+    run_folder,
+)
+from calibtrain.process.interruption import leaving
+from calibtrain.process.output import print_json, say
+from calibtrain.storage.places import place
+
+
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Run folder, or gs://BUCKET/PATH; default runs/NAME. Resumed if there."),
+    ] = None,
+    as_json: AsJson = False,
+    progress: Progress = ProgressKind.auto,
+    quiet_result: Annotated[bool, typer.Option("--quiet-result", hidden=True)] = False,
+    beside: Annotated[list[str] | None, typer.Option("--beside", hidden=True)] = None,
+) -> None:
+    """Train one model and measure its calibration and entropy while it trains.
+
+    Started again with the same arguments, it goes on from the last checkpoint and ends with the
+    very parameters and metrics of an uninterrupted run. SIGTERM and Ctrl-C save first.
+
+    With train.replicas=R, R seeds are trained by one program, each in a run folder of its own
+    inside --run.
+
+    Example: calibtrain train configs/tiny.yaml tokenizer.vocab_size=1024 --run runs/v1024
+    """
+    source = place(config)
+    path = run_folder(run, source)
+    from calibtrain.parallel import hosts
+
+    with leaving(path), hosts.losses():
+        from calibtrain.config import load_config
+
+        settings = load_config(source, overrides or ())
+        hosts.start()
+        if beside:
+            train_beside(source, path, beside, progress)
+            return
+        if settings.train.replicas > 1:
+            train_seeds(settings, path, progress, as_json)
+            return
+        from calibtrain.cli.terminal import make_view
+        from calibtrain.evaluation import train_run
+
+        with make_view(progress.value) as view:
+            outcome = train_run(settings, path, observer=lambda event: view("", event))
+    if hosts.is_primary():  # one host speaks for all
+        show_run(outcome, path, as_json, quiet=quiet_result)
+
+
+def show_run(outcome: Any, path: Path, as_json: bool, *, quiet: bool = False) -> None:
+    """Print how the training of a run ended; its results, unless it is to be quiet of them."""
+    from calibtrain.cli.result_tables import print_table, results_table
+    from calibtrain.cli.terminal import describe_stop
+
+    if outcome.status == "stopped":
+        say(describe_stop(outcome.step))
+    if as_json:
+        print_json({**outcome.summary, "evaluations": outcome.results})
+    elif outcome.status == "done" and not quiet:
+        print_table(results_table(list(outcome.results.items()), "evaluation"))
+        say(f"run: {path}    report: calibtrain report {shlex.quote(str(path))}")
+
+
+def train_seeds(settings: Any, path: Path, progress: ProgressKind, as_json: bool) -> None:
+    """Train the seeds of a run together, and show what they have in common."""
+    from calibtrain.ablation.replicas import train_replicas
+    from calibtrain.cli.terminal import make_view
+    from calibtrain.parallel import hosts
+
+    with make_view(progress.value) as view:
+        result = train_replicas(settings, path, command=as_typed(), observer=view)
+    if hosts.is_primary():  # one host speaks for all
+        show_study(result, path, as_json)
+
+
+def train_beside(config: Path, path: Path, names: list[str], progress: ProgressKind) -> None:
+    """Train a run and those beside it, which differ in their seed alone: arms of an ablation."""
+    from calibtrain.cli.terminal import make_view
+    from calibtrain.config import load_config
+    from calibtrain.evaluation import train_together
+    from calibtrain.training.loop import Member
+
+    with make_view(progress.value) as view:
+
+        def member(name: str) -> Member:
+            settings = load_config(config.with_name(f"{name}.yaml"), ())
+            folder = path.with_name(name)
+            return Member(settings, folder, lambda event: view(name, event))
+
+        train_together([member(name) for name in (path.name, *names)])
+
+
+def ablate(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    run: Annotated[
+        str | None, typer.Option(help="Study folder; default runs/NAME. Resumed if it is there.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Arms to run side by side.")] = 1,
+    as_json: AsJson = False,
+    progress: Progress = ProgressKind.auto,
+) -> None:
+    """Run an ablation: a base configuration times a grid, under stated controls, and report on it.
+
+    Arms that are done are not run again; a failed arm is reported and the others go on.
+
+    Example: calibtrain ablate configs/kjv-ablation.yaml base.budget.bytes=2e6 --jobs 2
+    """
+    source = place(config)
+    path = run_folder(run, source)
+    with leaving(path):
+        from calibtrain.config import load_study
+
+        study = load_study(source, overrides or ())
+        from calibtrain.ablation import run_study
+        from calibtrain.cli.terminal import make_view
+
+        with make_view(progress.value) as view:
+            result = run_study(study, path, jobs=jobs, command=as_typed(), observer=view)
+    show_study(result, path, as_json)
+
+
+def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
+    """Write a study's report; print its results, and what went wrong."""
+    from calibtrain.ablation.controls import NOT_MATCHED
+    from calibtrain.cli.result_tables import print_table, study_table
+    from calibtrain.report import write_report
+
+    statuses = [arm["status"] for arm in result["arms"]]
+    report_path = write_report(path) if "done" in statuses else None
+    if as_json:
+        print_json(result)
+    elif report_path:
+        print_table(study_table(result))
+    for row in result["held_fixed"]:
+        if row["rule"].startswith(NOT_MATCHED):
+            say(
+                f"note: controls: {row['quantity']}: {row['rule']} "
+                f"({row['smallest']:,} to {row['largest']:,} {row['unit']})"
+            )
+    for arm in result["arms"]:
+        if arm["status"] == "failed":
+            say(f"arm {arm['name']} failed: {arm['error']}")
+    if "stopped" in statuses:
+        say("stopped and saved; the same command goes on from there")
+    if report_path:
+        say(f"report: {report_path}")
+    if "failed" in statuses:
+        raise typer.Exit(1)
+
+
+def finetune(
+    config: Annotated[str, typer.Argument(help="YAML file; configs/finetune/ has some.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings that replace the file's: finetune.run=runs/tiny"),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Run folder; default runs/NAME. Resumed if there.")
+    ] = None,
+    as_json: AsJson = False,
+    progress: Progress = ProgressKind.auto,
+) -> None:
+    """Fine-tune a run, trained here or imported, on prompts and answers, or on preferences.
+
+    Calibration is measured along the way, on the run's corpus and on held-out answers. Started
+    again with the same arguments, it goes on from the last checkpoint.
+
+    Example: calibtrain finetune configs/finetune/sft.yaml finetune.run=runs/tiny --run runs/sft
+    """
+    source = place(config)
+    path = run_folder(run, source)
+    from calibtrain.parallel import hosts
+
+    with leaving(path), hosts.losses():
+        from calibtrain.cli.terminal import make_view
+        from calibtrain.finetuning import finetune as start
+        from calibtrain.finetuning import resolve
+
+        hosts.start()
+        settings = resolve(source, overrides or (), path)
+        with make_view(progress.value) as view:
+            outcome = start(settings, path, observer=lambda event: view("", event))
+    if hosts.is_primary():
+        show_run(outcome, path, as_json)

@@ -1,1 +1,0 @@
-"""Groups of commands, a file each, that `cli.py` puts together."""

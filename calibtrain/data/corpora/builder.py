@@ -1,0 +1,115 @@
+"""The TFDS builder that every corpus is written by: documents in order, as `array_record`.
+
+Importing this file imports TFDS (about half a second), so only `corpus` does, when it opens one.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import struct
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import tqdm_utils
+
+from calibtrain.data.corpora.documents import Document
+
+_HEADER = struct.Struct("<QQQ")
+
+
+class Spool:
+    """Documents set aside in one file, to be read back in any order.
+
+    A source is read once, and which split a document belongs to is only known after the last one.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._offsets = array("Q")
+
+    def append(self, document: Document) -> None:
+        """Set a document aside."""
+        parts = [part.encode() for part in (document.id, document.text, document.group)]
+        self._offsets.append(self._file.tell())
+        self._file.write(_HEADER.pack(*map(len, parts)) + b"".join(parts))
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def read(self, numbers: np.ndarray) -> Iterator[Document]:
+        """The documents of these numbers, in this order."""
+        for number in numbers:
+            self._file.seek(self._offsets[number])
+            sizes = _HEADER.unpack(self._file.read(_HEADER.size))
+            yield Document(*(self._file.read(size).decode() for size in sizes))
+
+
+class DocumentsBuilder(
+    tfds.core.GeneratorBasedBuilder,
+    skip_registration=True,  # type: ignore[call-arg]
+):
+    """Writes the documents of a spool, split by split."""
+
+    name = "documents"
+    VERSION = tfds.core.Version("1.0.0")
+    code_path = None  # where TFDS would look for checksums of downloads: there are none
+
+    def __init__(self, spool: Spool, numbers: Mapping[str, np.ndarray], **options: Any):
+        self._spool, self._numbers = spool, numbers
+        super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({"id": text, "text": text, "group": text}),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {name: self._generate_examples(name) for name in self._numbers}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:
+        for key, document in enumerate(self._spool.read(self._numbers[split])):
+            yield key, {"id": document.id, "text": document.text, "group": document.group}
+
+
+def write_documents(spool: Spool, numbers: Mapping[str, np.ndarray], folder: Path) -> Path:
+    """Write the splits under `folder` and return where the record files are.
+
+    Raises:
+        OSError: when the disk is full or may not be written.
+    """
+    builder = DocumentsBuilder(spool, numbers, data_dir=str(folder), file_format="array_record")
+    shown = tqdm_utils._active
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+    except RuntimeError as error:
+        raise disk_error(error) or error from None
+    finally:
+        tfds.display_progress_bar(shown)
+    return Path(builder.data_dir)
+
+
+def disk_error(error: Exception) -> OSError | None:
+    """The disk's refusal behind an error, if any: the record writer only quotes it in a message."""
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+    if isinstance(error, OSError) and error.errno in refusals:
+        return error
+    quoted = [code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code) in str(error)]
+    return OSError(quoted[0], os.strerror(quoted[0])) if quoted else None
+
+
+def read_documents(folder: Path) -> dict[str, Any]:
+    """Each split's records as a random access data source; texts are bytes of UTF-8."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return dict(tfds.builder_from_directory(str(folder)).as_data_source())

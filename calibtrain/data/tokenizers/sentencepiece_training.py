@@ -1,0 +1,134 @@
+"""SentencePiece training under settings that make it lossless, deterministic and silent.
+
+Text in, the bytes of a `tokenizer.model` out; every refusal of the trainer becomes one line that
+names the key to change and the value that would work.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sentencepiece
+
+from calibtrain.config import TokenizerConfig
+from calibtrain.data.tokenizers.sentencepiece_model import SPACE_MARK
+from calibtrain.errors import UserError
+
+_UNKNOWN_MARK = "\u2585"  # lines that hold this one are skipped by the trainer without a word
+_LINE_CHARACTERS = 4096
+_LOWEST_COVERAGE = 0.98  # the trainer's own limit, and that of the configuration
+
+# Lossless: no normalisation, no space added or removed, bytes for what has no piece. A newline is
+# a piece by itself. A space always has a piece: one that coverage left out would be spelled with
+# the bytes of its mark, and come back as the mark. The result depends on the number of threads
+# (each sums its share of the expectations), so it is fixed rather than taken from the machine.
+_FIXED: dict[str, Any] = {
+    "normalization_rule_name": "identity",
+    "byte_fallback": True,
+    "add_dummy_prefix": False,
+    "remove_extra_whitespaces": False,
+    "user_defined_symbols": ["\n"],
+    "required_chars": SPACE_MARK,
+    "unk_id": 0,
+    "bos_id": 1,
+    "eos_id": 2,
+    "pad_id": -1,
+    "num_threads": 4,
+    "max_sentence_length": 4 * _LINE_CHARACTERS,  # bytes; longer lines would be skipped
+}
+
+
+def training_settings(config: TokenizerConfig) -> dict[str, Any]:
+    """Everything besides kind, size and text that shapes the trained model; plain JSON values."""
+    return {**_FIXED, "character_coverage": config.character_coverage}
+
+
+def trainer_version() -> str:
+    """Name and version of the trainer; another version may train another model."""
+    return f"sentencepiece {sentencepiece.__version__}"
+
+
+def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
+    """Train a `unigram` or `bpe` model of exactly `config.vocab_size` pieces.
+
+    Args:
+        config: kind, size and character coverage.
+        texts: the training documents, without lone surrogates.
+
+    Returns:
+        The bytes of `tokenizer.model`: the same for the same texts on any number of cores.
+
+    Raises:
+        UserError: when the size is larger or smaller than the texts allow (naming the nearest size
+            that works).
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=training_lines(texts),
+            model_writer=model,
+            model_type=config.kind,
+            vocab_size=config.vocab_size,
+            # A BPE that runs out of pairs then ends with fewer pieces, which tells the largest
+            # possible size; with the limit it only says that the size is wrong.
+            hard_vocab_limit=config.kind == "unigram",
+            # Without it the suffix array overflows at 2^31 characters and aborts the process.
+            train_extremely_large_corpus=sum(map(len, texts)) >= 2**30,
+            minloglevel=4,
+            **training_settings(config),
+        )
+    except RuntimeError as error:
+        if "KeyboardInterrupt" in str(error):  # Ctrl-C while the trainer was reading lines
+            raise KeyboardInterrupt from None
+        raise _explain(config, str(error)) from None
+    size = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
+    if size != config.vocab_size:
+        raise _too_large(config, size)
+    return model.getvalue()
+
+
+def training_lines(texts: Sequence[str]) -> Iterator[str]:
+    """Texts as lines short enough for the trainer; only newlines and reserved marks go."""
+    for text in texts:
+        for line in re.split(f"[\n{SPACE_MARK}{_UNKNOWN_MARK}]", text):
+            yield from _pieces_of_line(line)
+    if not any(" " in text for text in texts):
+        yield " "  # a required character that never occurs would abort the process
+
+
+def _pieces_of_line(line: str) -> Iterator[str]:
+    """Cut a long line before spaces where it has any, so that no word is cut."""
+    start = 0
+    while len(line) - start > _LINE_CHARACTERS:
+        end = start + _LINE_CHARACTERS
+        cut = line.rfind(" ", start + 1, end)
+        end = cut if cut > 0 else end
+        yield line[start:end]
+        start = end
+    if start < len(line):
+        yield line[start:]
+
+
+def _explain(config: TokenizerConfig, message: str) -> UserError:
+    if found := re.search(r"size too high.*<= (\d+)", message):
+        return _too_large(config, int(found[1]))
+    if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+        hint = ""
+        if config.character_coverage > _LOWEST_COVERAGE:
+            hint = (
+                f", or lower tokenizer.character_coverage ({config.character_coverage:g}, "
+                f"at least {_LOWEST_COVERAGE}): fewer characters then need a piece of their own"
+            )
+        return UserError(
+            f"tokenizer.vocab_size: {config.vocab_size} is too small for the characters of this "
+            f"text; the smallest possible size is {found[1]}{hint}"
+        )
+    return UserError(f"tokenizer: SentencePiece cannot train on this text: {message.strip()}")
+
+
+def _too_large(config: TokenizerConfig, largest: int) -> UserError:
+    return UserError(
+        f"tokenizer.vocab_size: {config.vocab_size} is more than a {config.kind} tokenizer can "
+        f"learn from this text; the largest possible size is {largest}"
+    )

@@ -1,0 +1,222 @@
+"""Which tokenizer a configuration asks for: given, published, kept in the cache, or trained now."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from calibtrain.config import TokenizerConfig
+from calibtrain.data.tokenizers.byte_level_bpe import BYTE_LEVEL
+from calibtrain.data.tokenizers.encoder import Document
+from calibtrain.data.tokenizers.sentencepiece_model import load_model, specials_of
+from calibtrain.data.tokenizers.sentencepiece_training import (
+    train_sentencepiece,
+    trainer_version,
+    training_settings,
+)
+from calibtrain.data.tokenizers.tokenizer import Tokenizer, utf8_bytes
+from calibtrain.data.tokenizers.tokenizer_manifest import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    Manifest,
+    read_manifest,
+)
+from calibtrain.errors import UserError, shown
+from calibtrain.storage.places import place
+from calibtrain.storage.prepared import prepare_once
+
+_BATCH = 256  # documents encoded at once where a whole corpus goes by
+
+_Item = TypeVar("_Item")
+
+_log = logging.getLogger(__name__)
+
+
+class Provenance(Protocol):
+    """What is needed of a corpus's provenance."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def content_hash(self) -> str: ...
+
+
+class Corpus(Protocol):
+    """What is needed of a corpus."""
+
+    @property
+    def provenance(self) -> Provenance: ...
+    def documents(self, split: Literal["train"], /) -> Sequence[Document]: ...
+
+
+def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> Tokenizer:
+    """The tokenizer that a configuration asks for: given, published, kept in `cache`, or trained.
+
+    A folder at `config.path` must hold what the configuration says of it. A published or kept
+    tokenizer is taken when it was trained on the same corpus, with the same settings, by the same
+    version of the trainer. A new one is trained on the training split, checked to be lossless
+    there, and kept; processes that want the same one at the same time wait for the first. One that
+    was damaged is trained again.
+
+    Raises:
+        UserError: as `Tokenizer.load`, `train_tokenizer` and `Tokenizer.check_lossless` do.
+    """
+    if config.path is not None:
+        try:
+            tokenizer = Tokenizer.load(place(config.path))
+        except UserError as error:
+            raise UserError(f"tokenizer.path: {error}") from None
+        check_described(config, tokenizer.manifest)
+        return tokenizer
+    if config.kind == BYTE_LEVEL:
+        raise UserError(
+            f"tokenizer.kind: {BYTE_LEVEL} is that of imported models and is not trained here; "
+            "name a folder with one as tokenizer.path, or train a unigram or bpe"
+        )
+    provenance = corpus.provenance
+    if found := find_published(config, provenance.content_hash):
+        return found
+
+    def fill(folder: Path) -> None:
+        documents = corpus.documents("train")
+        tokenizer = train_tokenizer(
+            config,
+            (document.text for document in documents),
+            corpus_hash=provenance.content_hash,
+            corpus_name=provenance.name,
+        )
+        tokenizer.check_lossless(documents)
+        tokenizer.save(folder)
+
+    identity = [FORMAT_VERSION, provenance.content_hash, _settings(config), _trainer(config)]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache / "tokenizers" / f"{config.kind}-{config.vocab_size}-{key}"
+
+    def sound(folder: Path) -> bool:
+        try:
+            return _is_asked_for(Tokenizer.load(folder).manifest, config, provenance.content_hash)
+        except UserError:
+            return False
+
+    return Tokenizer.load(prepare_once(folder, fill, sound=sound))
+
+
+def train_tokenizer(
+    config: TokenizerConfig, texts: Iterable[str], *, corpus_hash: str, corpus_name: str
+) -> Tokenizer:
+    """Train a tokenizer on the given texts and nothing else.
+
+    Raises:
+        UserError: when the texts hold nothing, or allow no vocabulary of `config.vocab_size`; the
+            message then names the nearest size that works.
+    """
+    texts = list(texts)
+    training_bytes = sum(len(utf8_bytes(text)) for text in texts)
+    if not training_bytes:
+        raise UserError(f"tokenizer: the training text of corpus {corpus_name} is empty")
+    model = None if config.kind == "byte" else train_sentencepiece(config, texts)
+    manifest = Manifest(
+        kind=config.kind,
+        vocab_size=config.vocab_size,
+        settings=_settings(config),
+        corpus=corpus_name,
+        corpus_hash=corpus_hash,
+        training_bytes=training_bytes,
+        training_documents=len(texts),
+        bytes_per_token=1.0,
+        trainer=_trainer(config),
+        model_hash=None if model is None else hashlib.sha256(model).hexdigest(),
+        specials={"bos": 256, "eos": 257} if model is None else specials_of(load_model(model)),
+    )
+    tokenizer = Tokenizer(manifest, model)
+    if model is None:
+        return tokenizer
+    batches = map(tokenizer.encode_batch, _in_batches(texts))
+    tokens = sum(len(ids) for batch in batches for ids in batch)
+    tokenizer.manifest = dataclasses.replace(manifest, bytes_per_token=training_bytes / tokens)
+    return tokenizer
+
+
+def check_described(config: TokenizerConfig, manifest: Manifest | None = None) -> None:
+    """Check that what a configuration says of the tokenizer at its `path` is what lies there.
+
+    Where every key is written out, as in a resolved configuration, defaults say nothing.
+
+    Args:
+        config: with a path or without.
+        manifest: of the folder; None reads it, and passes over a folder that cannot be read.
+
+    Raises:
+        UserError: for the first key that says something else.
+    """
+    if config.path is None:
+        return
+    try:
+        manifest = manifest or read_manifest(place(config.path))
+    except UserError:
+        return
+    coverage = manifest.settings.get("character_coverage")
+    found = {"kind": manifest.kind, "vocab_size": manifest.vocab_size}
+    fields = type(config).model_fields
+    resolved = config.model_fields_set == set(fields)
+    for name, value in {**found, "character_coverage": coverage}.items():
+        said = getattr(config, name)
+        silent = name not in config.model_fields_set or (
+            said == fields[name].default and (resolved or name not in found)
+        )
+        if said != value and not silent:
+            raise UserError(
+                f"tokenizer.{name}: {shown(said)} is not that of the tokenizer at tokenizer.path "
+                f"({config.path}), which has {shown(value)}; remove tokenizer.{name}, or the path "
+                "to train one"
+            )
+
+
+def published_folders() -> list[Path]:
+    """Folders of the published tokenizers: of a source checkout, or packaged with the library."""
+    package = Path(__file__).resolve().parents[1]
+    roots = [package / "tokenizers"]
+    # Beside an installed package lie other packages, and one of them may be called tokenizers.
+    if (package.parent / "pyproject.toml").is_file():
+        roots.append(package.parent / "tokenizers")
+    return [path.parent for root in roots for path in sorted(root.glob(f"*/{MANIFEST_FILE}"))]
+
+
+def find_published(config: TokenizerConfig, corpus_hash: str) -> Tokenizer | None:
+    """The published tokenizer that training would give, if there is one."""
+    for folder in published_folders():
+        try:
+            if _is_asked_for(read_manifest(folder), config, corpus_hash):
+                return Tokenizer.load(folder)
+        except UserError as error:  # it can be trained instead
+            _log.warning("published tokenizer left aside: %s", error)
+    return None
+
+
+def _is_asked_for(manifest: Manifest, config: TokenizerConfig, corpus_hash: str) -> bool:
+    """Whether training would give this tokenizer."""
+    return (
+        manifest.kind == config.kind
+        and manifest.vocab_size == config.vocab_size
+        and manifest.corpus_hash == corpus_hash
+        and manifest.settings == _settings(config)
+        and manifest.trainer == _trainer(config)
+    )
+
+
+def _settings(config: TokenizerConfig) -> dict[str, Any]:
+    return {} if config.kind == "byte" else training_settings(config)
+
+
+def _trainer(config: TokenizerConfig) -> str:
+    return "none" if config.kind == "byte" else trainer_version()
+
+
+def _in_batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch

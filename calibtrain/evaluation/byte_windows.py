@@ -1,0 +1,126 @@
+"""Windows of bytes: the text of the token windows, to be read a byte at a time.
+
+They score what the windows of `windows` score, from what those see, and so every byte of the
+chosen documents and every end exactly once. A window begins with tokens as the tokenizer gives
+them; which token ends where says something about the text to come, so that they end `warm_up`
+bytes before the first scored one, and what lies between is read as bytes and not scored.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from calibtrain.data.batches.store import TokenStore
+from calibtrain.data.batches.windows import choose_documents, plan_windows
+from calibtrain.data.corpora.documents import END
+from calibtrain.evaluation.word_spelling import Words, cut_words
+
+WARM_UP = 32
+"""Bytes: two of the longest pieces that SentencePiece makes unless told otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteWindow:
+    """A stretch of a document.
+
+    Attributes:
+        document: index in the store.
+        prefix: tokens that are given, at least one.
+        symbols: the bytes that follow, and `END` where the document ends.
+        scored_from: how many of the symbols only warm up.
+        before: bytes of the document before the first symbol.
+        words: those that begin where this window scores, as indices into the symbols; only of
+            windows that were planned by words.
+    """
+
+    document: int
+    prefix: Int[np.ndarray, " tokens"]
+    symbols: Int[np.ndarray, " symbols"]
+    scored_from: int
+    before: int = 0
+    words: Words | None = None
+
+
+def plan_byte_windows(
+    store: TokenStore,
+    piece_bytes: Sequence[bytes],
+    *,
+    context: int,
+    limit: int | None = None,
+    warm_up: int = WARM_UP,
+) -> tuple[Int[np.ndarray, " chosen"], list[ByteWindow]]:
+    """The documents scored, and their windows, those with most bytes first.
+
+    Args:
+        store: tokens of a split.
+        piece_bytes: the bytes that each token stands for.
+        context: tokens that a window has (as `plan_windows`).
+        limit: bytes of text, about; none: all.
+        warm_up: bytes that are read before the first scored one, where the window has them.
+    """
+    documents = choose_documents(store.document_bytes, limit)
+    windows = []
+    for document in documents:
+        ids = store.document(int(document))
+        # symbols before each id: document start has none, document end is one
+        before = np.concatenate([[0], np.cumsum(store.byte_lengths[ids[:-1]])])
+        symbols = _symbols(store, piece_bytes, int(document))
+        for window in plan_windows(len(ids) - 1, context, int(document)):
+            scored = int(before[window.scored_from + 1])
+            given = window.start + 1
+            if scored - warm_up > before[given]:
+                given = int(np.searchsorted(before, scored - warm_up, side="right")) - 1
+            last = int(before[window.end + 1]) if window.end + 1 < len(ids) else len(symbols)
+            first = int(before[given])
+            windows.append(
+                ByteWindow(
+                    int(document),
+                    np.asarray(ids[window.start : given], np.int32),
+                    symbols[first:last],
+                    scored - first,
+                    first,
+                )
+            )
+    windows.sort(key=lambda window: -len(window.symbols))
+    return documents, windows
+
+
+def plan_word_windows(
+    store: TokenStore,
+    piece_bytes: Sequence[bytes],
+    *,
+    context: int,
+    limit: int | None = None,
+    warm_up: int = WARM_UP,
+) -> tuple[Int[np.ndarray, " chosen"], list[ByteWindow]]:
+    """As `plan_byte_windows`: every word is scored once, in the window that scores its beginning.
+
+    Windows go on to the end of their last word, and one symbol further: it tells that it ended.
+    """
+    documents, windows = plan_byte_windows(
+        store, piece_bytes, context=context, limit=limit, warm_up=warm_up
+    )
+    texts = {int(document): _symbols(store, piece_bytes, int(document)) for document in documents}
+    words = {document: cut_words(symbols) for document, symbols in texts.items()}
+    found = []
+    for window in windows:
+        of_document, symbols = words[window.document], texts[window.document]
+        scored, last = window.before + window.scored_from, window.before + len(window.symbols)
+        here = (of_document.start >= scored) & (of_document.start < last)
+        if here.any():
+            start, stop, told = (column[here] for column in of_document)
+            mine = Words(start - window.before, stop - window.before, told)
+            read = symbols[window.before : stop[-1] + 1]
+            found.append(dataclasses.replace(window, symbols=read, words=mine))
+    found.sort(key=lambda window: -len(window.symbols))
+    return documents, found
+
+
+def _symbols(
+    store: TokenStore, piece_bytes: Sequence[bytes], document: int
+) -> Int[np.ndarray, " symbols"]:
+    """The bytes of a document and its end."""
+    text = b"".join(piece_bytes[index] for index in store.document(document))
+    return np.append(np.frombuffer(text, np.uint8).astype(np.int64), END)

@@ -1,0 +1,1 @@
+"""Decoding a token or a byte at a time: model states, byte trie, byte beam."""

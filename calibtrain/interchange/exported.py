@@ -1,0 +1,142 @@
+"""A run -> a folder that transformers loads: config.json, model.safetensors, the tokenizer."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibtrain.config import ModelConfig
+from calibtrain.errors import UserError
+from calibtrain.evaluation.latest_checkpoint import latest_step, load_merged_params
+from calibtrain.interchange.pretrained import CONFIG, require_packages, require_utf8, scaled
+from calibtrain.interchange.tokenizer_files import tokenizer_files
+from calibtrain.models import Params
+from calibtrain.models.huggingface.architecture import is_tied_outside, write_architecture
+from calibtrain.models.huggingface.names import (
+    EMBEDDING,
+    UNEMBEDDING,
+    is_turned,
+    names_of,
+    parameter_paths,
+)
+from calibtrain.models.huggingface.safetensors_folder import WEIGHTS
+from calibtrain.runs.folder import RunFolder
+from calibtrain.storage.disk import disk_error_in, disk_errors, make_folder
+from calibtrain.storage.places import place
+
+
+def export_run(run: Path, path: Path) -> dict[str, Any]:
+    """Write the latest checkpoint of a run as a Hugging Face folder, whole or not at all.
+
+    Low-rank adapters of a fine-tuning are merged into the matrices that they adapt.
+
+    Args:
+        run: the run folder.
+        path: folder to make; it must not be there, or be empty.
+
+    Returns:
+        Where it is, its architecture, its files, and notes on what they cannot say.
+
+    Raises:
+        UserError: where the run has no checkpoint or a temperature head of its own, its model
+            cannot be said in that format, or the folder cannot be made.
+    """
+    require_packages()
+    require_utf8(path)
+    folder = RunFolder(place(run))
+    config = folder.read_config()
+    if config.temperature.kind != "none":
+        raise UserError(
+            f"{run}: was trained with a temperature head (temperature.kind: "
+            f"{config.temperature.kind}), and transformers has none; what can be written: a run "
+            "without one"
+        )
+    with folder.locked_to_read():
+        latest_step(folder)  # what cannot be had is told first
+        tokenizer = folder.read_tokenizer()
+        summary = folder.require_summary("context_tokens")
+        context = summary.get("imported", {}).get("context") or summary["context_tokens"]
+        tree = write_architecture(
+            config.model,
+            tokenizer.vocab_size,
+            context,
+            bos=tokenizer.bos_id,
+            eos=tokenizer.eos_id,
+        )
+        step, params = load_merged_params(folder)
+    files, notes = tokenizer_files(tokenizer, context)
+    if tree["model_type"] == "qwen2":
+        notes.append(
+            "AutoTokenizer splits the text of every model of type qwen2 as Qwen 2 does, whatever "
+            "its tokenizer.json says: load the tokenizer with PreTrainedTokenizerFast"
+        )
+    contents = {CONFIG: _json(tree), **files}
+    tensors = exported_tensors(config.model, params)
+
+    def fill(inside: Path) -> None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        for name, content in contents.items():
+            (inside / name).write_bytes(content)
+        try:
+            save_file(tensors, inside / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise disk_error_in(error) from None
+        (inside / WEIGHTS).chmod(0o644)  # the library lets nobody else read it
+
+    _make(path, fill)
+    return {
+        "path": str(path),
+        "step": step,
+        "architecture": tree["architectures"][0],
+        "parameters": sum(array.size for array in tensors.values()),
+        "files": sorted([*contents, WEIGHTS]),
+        "notes": notes,
+    }
+
+
+def exported_tensors(model: ModelConfig, params: Params) -> dict[str, np.ndarray]:
+    """Parameters under the names of transformers.
+
+    Others do not scale what they embed: the embedding is written scaled, to the bit as it is when
+    the model runs, and a table that is also the unembedding is then written twice.
+    """
+    tensors = {}
+    for path, leaf in parameter_paths(params):
+        array = np.asarray(leaf, np.float32)
+        # contiguous: what is written is the memory as it lies, whatever the strides say
+        tensors[names_of(path).huggingface] = np.ascontiguousarray(
+            array.T if is_turned(path) else array
+        )
+    table = tensors[EMBEDDING.huggingface]
+    if model.embedding_scale:
+        tensors[EMBEDDING.huggingface] = scaled(table, model.width)
+        if model.tied:
+            tensors[UNEMBEDDING.huggingface] = table
+    assert is_tied_outside(model) == (UNEMBEDDING.huggingface not in tensors)
+    return tensors
+
+
+def _json(tree: Any) -> bytes:
+    return (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _make(path: Path, fill: Any) -> None:
+    """Make a folder in one move."""
+    with disk_errors(path):
+        path = path.resolve()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path}: is there already; name a folder that is not")
+        make_folder(path.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+        try:
+            fill(temporary)
+            temporary.chmod(0o755)
+            temporary.rename(path)  # takes the place of an empty folder
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise

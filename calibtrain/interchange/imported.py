@@ -1,0 +1,188 @@
+"""A model of others -> a run folder that every command takes.
+
+The run has one checkpoint, of step 0, which holds parameters and no optimizer's state. Its corpus
+is that on which it is to be looked at: results by frequency of the token count in its training
+split, which the model may never have seen.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import calibtrain
+from calibtrain.config import Config, config_hash, validate
+from calibtrain.data.batches.store import TokenStore, open_store
+from calibtrain.data.corpora.corpus import Corpus, open_corpus
+from calibtrain.data.corpora.named import Columns, own_corpus, parse_corpus, settings_are_options
+from calibtrain.data.tokenizers.tokenizer import Tokenizer
+from calibtrain.errors import UserError
+from calibtrain.interchange.pretrained import Pretrained, open_pretrained, require_utf8
+from calibtrain.models import Params, build, count_parameters
+from calibtrain.runs import checkpoint
+from calibtrain.runs.folder import IMPORTED, RunFolder
+from calibtrain.runs.records import (
+    BudgetRecord,
+    CorpusRecord,
+    MemoryRecord,
+    ParametersRecord,
+    RunRecord,
+    TokenizerRecord,
+)
+from calibtrain.storage.disk import cache_directory
+from calibtrain.storage.documents import FORMAT
+from calibtrain.storage.places import absolute, in_bucket, place
+from calibtrain.training.state import RUNNING, TrainState
+
+CONTEXT = 2048
+"""Tokens of context at most, where none are asked for: attention takes time in their square."""
+_ROWS = 4  # windows a batch of an evaluation: models that are worth importing are not small
+
+
+def import_model(
+    path: Path,
+    run: Path,
+    *,
+    corpus: str | None = None,
+    context: int | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    columns: Columns | None = None,
+    cache: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Make a run of a Hugging Face folder or a GGUF file. It is there whole, or not at all.
+
+    Args:
+        path: of the folder or file.
+        run: folder of the run, which must not be there.
+        corpus: the run's own corpus, as the command line names it; default kjv.
+        context: tokens that the model sees back; default its own, at most 2048.
+        start: the added token that starts a document; default: as the model's configuration says.
+        end: likewise, that ends one.
+        columns: the fields of the corpus that are read; default its text, and no groups.
+        cache: where prepared data is kept.
+        say: is told what happens.
+
+    Returns:
+        What run.json holds.
+
+    Raises:
+        UserError: for a model that cannot be read or that asks for what is not to be had here, a
+            corpus that its tokenizer does not give back, and a run folder that is there.
+    """
+    for named in (path, run):
+        require_utf8(named)
+    folder = RunFolder(place(run))
+    if in_bucket(folder.path):
+        raise UserError(f"{run}: import into a folder of a disk, and copy it to the bucket")
+    if folder.exists:
+        raise UserError(f"{run}: holds a run already; choose another --run")
+    model = open_pretrained(path, start=start, end=end)
+    config = _configuration(model, corpus, context, columns)
+    cache = cache or cache_directory()
+    with settings_are_options():
+        text = open_corpus(config.corpus, cache)
+    say(f"{model.architecture.name}: tokenising {text.provenance.name}")
+    store = open_store(text, "train", model.tokenizer.tokenizer, cache)
+    provenance = text.provenance
+    tokens = int(store.slots.sum()) - len(store)  # ends of documents are none
+    tokenizer = model.tokenizer.counted(
+        provenance.name, provenance.content_hash, store.bytes / max(1, tokens)
+    )
+    say(f"reading {model.format}")
+    params = model.parameters(build(config.model, tokenizer.vocab_size))
+    name = absolute(folder.path).name
+    summary = _describe(model, config, text, tokenizer, store, name)
+
+    def fill(inside: Path) -> None:
+        made = RunFolder(inside)
+        tokenizer.save(made.tokenizer)
+        made.write_target_counts(store.counts)
+        identity = checkpoint.Identity(config_hash(config), tokenizer.hash, provenance.content_hash)
+        checkpoint.save(made.checkpoints, 0, untrained(params), identity)
+        made.write_summary(summary)
+
+    say(f"writing {folder.path}")
+    folder.create(config, fill)
+    return summary.document()
+
+
+def untrained(params: Params) -> TrainState:
+    """A state of parameters that no optimizer has touched: without its moments."""
+    zeros = {name: jnp.zeros((), jnp.float32) for name in RUNNING}
+    return TrainState(jnp.zeros((), jnp.int32), params, (), zeros)
+
+
+def _configuration(
+    model: Pretrained, corpus: str | None, context: int | None, columns: Columns | None
+) -> Config:
+    own = Config()
+    longest = model.architecture.context
+    if context is not None and context > longest:
+        raise UserError(f"--context: {context} tokens; the model was made for at most {longest}")
+    manifest = model.tokenizer.tokenizer.manifest
+    if corpus is None:
+        named = own_corpus(own.corpus, columns)
+    else:
+        named = parse_corpus(corpus, own.corpus, columns)
+    tree = {
+        "corpus": named.model_dump(mode="json"),
+        "tokenizer": {"kind": manifest.kind, "vocab_size": manifest.vocab_size},
+        "context": {"tokens": min(CONTEXT, longest) if context is None else context},
+        "model": model.architecture.model.model_dump(mode="json"),
+        "budget": {"steps": 1},  # a run has one; this one is never trained
+        "evaluation": {"rows": _ROWS},
+    }
+    return validate(Config, tree, str(model.path))
+
+
+def _describe(
+    model: Pretrained,
+    config: Config,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    store: TokenStore,
+    name: str,
+) -> RunRecord:
+    """The record of run.json, as of a run that was trained here, and where it comes from."""
+    parameters = count_parameters(config.model, tokenizer.vocab_size)
+    context = config.context.tokens
+    assert context is not None  # `_configuration` gives it in tokens
+    frame = {key: tokenizer.manifest.specials[key] for key in ("bos", "eos")}
+    return RunRecord(
+        format=FORMAT,
+        name=name,
+        status=IMPORTED,
+        step=0,
+        steps=0,
+        version=calibtrain.__version__,
+        jax=jax.__version__,
+        device=jax.devices()[0].device_kind,
+        config_hash=config_hash(config),
+        corpus=CorpusRecord(**corpus.provenance.to_dict()),
+        tokenizer=TokenizerRecord(
+            kind=tokenizer.manifest.kind,
+            vocab_size=tokenizer.vocab_size,
+            hash=tokenizer.hash,
+            bytes_per_token=store.bytes_per_token,
+        ),
+        context_tokens=context,
+        parameters=ParametersRecord(**dataclasses.asdict(parameters), total=parameters.total),
+        budget=BudgetRecord(steps=0, tokens=0, bytes=0, flops=0.0),
+        memory=MemoryRecord(parameters=parameters.total * 4),
+        seconds=0.0,
+        imported={
+            "from": model.path.name,
+            "format": model.format,
+            "architecture": model.architecture.name,
+            "context": model.architecture.context,
+            "sha256": model.checksums(),
+            "frame": frame,
+            "notes": list(model.notes),
+            **model.about,
+        },
+    )

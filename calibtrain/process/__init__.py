@@ -1,0 +1,1 @@
+"""A program among others: its streams, signals and limits."""

@@ -1,0 +1,282 @@
+"""Checkpoints: a state and what it belongs to, a folder a step.
+
+A state is saved as a flat mapping from path to array (see `array_store`), so that neither Orbax's
+nor Optax's ideas of containers can come between two versions. Orbax writes under a temporary name
+and renames (in a bucket, it does not); then every array is read back, and the checksums of the
+files are written beside them: a folder without those counts as unfinished.
+"""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from calibtrain.errors import UserError, one_line
+from calibtrain.parallel import hosts
+from calibtrain.runs.array_store import (
+    read_about,
+    read_arrays,
+    require_readable,
+    write_arrays,
+)
+from calibtrain.storage.checksums import checksums
+from calibtrain.storage.disk import disk_error_in, disk_errors, make_folder, write_whole
+from calibtrain.storage.json_text import parse_json
+from calibtrain.storage.places import absolute, files, in_bucket, reached, remove_tree
+
+Tree = TypeVar("Tree")
+
+CHECKSUMS = "checksums.json"
+MOST_STEPS = 2**31 - 1
+"""Steps of a run: a state counts them in 32 bits."""
+_STEP = r"0|[1-9][0-9]*"  # 0: of what was imported
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a checkpoint belongs to, as hashes; a run refuses one that differs.
+
+    Attributes:
+        config: of the configuration.
+        tokenizer: of the tokenizer.
+        corpus: of the training text; None where a reader does not have it at hand.
+    """
+
+    config: str
+    tokenizer: str
+    corpus: str | None
+
+    def check(self, found: dict[str, Any], path: Path) -> None:
+        """Raise a UserError where a checkpoint's identity is not this one."""
+        for name, mine in dataclasses.asdict(self).items():
+            if mine is not None and found.get(name) != mine:
+                raise UserError(
+                    f"{path}: was made with another {name} (hash {found.get(name)}, this run has "
+                    f"{mine}); use the run folder it belongs to, or another --run"
+                )
+
+
+def read_identity(folder: Path, step: int) -> Identity:
+    """What a whole checkpoint belongs to."""
+    found = read_facts(folder, step)
+    return Identity(found.get("config", ""), found.get("tokenizer", ""), found.get("corpus"))
+
+
+def read_facts(folder: Path, step: int) -> dict[str, Any]:
+    """Everything that is known of a whole checkpoint: what it belongs to, its step, its facts.
+
+    Raises:
+        UserError: where that is damaged.
+    """
+    path = absolute(folder) / str(step)
+    try:
+        with reached(folder):
+            return read_about(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"what it belongs to: {one_line(str(error))}") from error
+
+
+def fingerprint(folder: Path, step: int) -> str:
+    """SHA-256 of a whole checkpoint's checksums: the same of copies, another of any other."""
+    with reached(folder):
+        return hashlib.sha256((folder / str(step) / CHECKSUMS).read_bytes()).hexdigest()
+
+
+def steps_saved(folder: Path) -> list[int]:
+    """Steps of the whole checkpoints in a folder, ascending.
+
+    Raises:
+        UserError: for a folder whose name is a number that no run counts up to.
+    """
+    with reached(folder):
+        whole = [path.parent.name for path in folder.glob(f"*/{CHECKSUMS}")]
+    steps = sorted(int(name) for name in whole if re.fullmatch(_STEP, name))
+    if steps and steps[-1] > MOST_STEPS:
+        raise UserError(
+            f"{folder / str(steps[-1])}: is named as the checkpoint of a step, and a run has at "
+            f"most {MOST_STEPS:,}; give that folder its own name back, or remove it"
+        )
+    return steps
+
+
+def save(
+    folder: Path, step: int, state: Any, identity: Identity, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Save a state, unless it is there; what was written is read back before it counts as whole.
+
+    Args:
+        folder: of the run's checkpoints.
+        step: of the state.
+        state: any tree of arrays.
+        identity: what it belongs to.
+        facts: what else is to be known of it (`read_facts`).
+
+    Raises:
+        UserError: when the disk is full or may not be written, or what was written cannot be read.
+            The earlier checkpoints are as they were.
+    """
+    path = absolute(folder) / str(step)
+    if not hosts.are_many() and step in steps_saved(folder):
+        return
+    leaves = _flatten(state)[0]
+    # Several processes each write what their devices hold; one alone writes what it can see.
+    arrays = leaves if hosts.are_many() else {k: np.asarray(leaf) for k, leaf in leaves.items()}
+    with disk_errors(path):
+        with hosts.together(), disk_errors(path):
+            if hosts.is_primary():
+                make_folder(folder)
+                remove_unfinished(folder)
+                size = sum(leaf.nbytes for leaf in leaves.values())
+                if not in_bucket(folder) and shutil.disk_usage(folder).free < size:
+                    # said before Orbax begins, which reports it in pages of nested tracebacks
+                    raise OSError(errno.ENOSPC, f"{size:,} bytes do not fit")
+        try:
+            about = {**dataclasses.asdict(identity), "step": step, **(facts or {})}
+            write_arrays(path, arrays, about)
+        except Exception as error:
+            if hosts.is_primary():
+                remove_unfinished(folder)
+            found = disk_error_in(error)
+            if isinstance(found, FileNotFoundError):
+                raise UserError(
+                    f"{path}: cannot write: a folder above it was removed or moved; start "
+                    "again, with --run where it is now"
+                ) from error
+            raise found from error
+    with hosts.together():
+        if hosts.is_primary():
+            _seal(path, arrays)
+    hosts.wait("a checkpoint is whole")
+
+
+def _seal(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write the checksums of a checkpoint that was read back; remove one that cannot be."""
+    try:
+        with disk_errors(path):
+            require_readable(path, arrays)
+            write_whole(path / CHECKSUMS, json.dumps(_checksums(path)))
+    except ValueError as error:
+        with suppress(UserError):
+            remove_unfinished(path.parent)
+        raise UserError(
+            f"{path}: was written, but cannot be read back ({error}); it is removed, the earlier "
+            "checkpoints are as they were: check the disk, or choose another place with --run"
+        ) from error
+    except UserError:
+        remove_unfinished(path.parent)
+        raise
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the latest `keep` checkpoints."""
+    _remove(folder, steps_saved(folder)[:-keep] if hosts.is_primary() else [])
+
+
+def forget(folder: Path, after: int) -> None:
+    """Remove the checkpoints of later steps, whose metrics are about to be written again."""
+    _remove(folder, [step for step in steps_saved(folder) if step > after])
+
+
+def _remove(folder: Path, steps: Sequence[int]) -> None:
+    if hosts.is_primary():
+        with reached(folder):
+            for step in steps:
+                # first what makes it whole: a kill in mid-removal must leave no half of one
+                (folder / str(step) / CHECKSUMS).unlink()
+                remove_tree(folder / str(step))
+    hosts.wait("checkpoints are gone")
+
+
+def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bool = False) -> Tree:
+    """Read a state of the structure, shapes and shardings of `like` (arrays or shapes).
+
+    Args:
+        folder: of the run's checkpoints.
+        step: of the one to read.
+        like: the state.
+        identity: what it must belong to.
+        part: whether the checkpoint may hold more than `like`, which is then left unread.
+
+    Raises:
+        UserError: for a checkpoint that is damaged, or belongs to another run or step.
+    """
+    path = absolute(folder) / str(step)
+    _verify(path)
+    found = read_facts(folder, step)
+    identity.check(found, path)
+    if found.get("step") != step:
+        raise UserError(
+            f"{path}: holds the checkpoint of step {found.get('step')}; give that folder its own "
+            "name back, or remove it"
+        )
+    shapes, structure = _flatten(like)
+    wanted = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or _one_device())
+        for name, leaf in shapes.items()
+    }
+    arrays = read_arrays(path, wanted, part=part)
+    return jax.tree.unflatten(structure, [arrays[name] for name in shapes])
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Drop what a killed process left: temporary folders, and folders on their way out."""
+    ours = re.compile(rf"({_STEP})(\.orbax-checkpoint-tmp.*|\.removed)?")
+    whole = {str(step) for step in steps_saved(folder)}
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if ours.fullmatch(path.name) and path.is_dir() and path.name not in whole:
+            remove_tree(path)
+
+
+def _flatten(tree: Any) -> tuple[dict[str, Any], Any]:
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}, structure
+
+
+def _one_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint, by its relative path."""
+    return checksums(path, (name for name in files(path) if CHECKSUMS not in name))
+
+
+def _verify(path: Path) -> None:
+    """Raise a UserError for a checkpoint whose files are not those that were written."""
+    # Checked here because Orbax reads in parallel and reports damage in pages of nested tracebacks.
+    try:
+        wanted = parse_json((path / CHECKSUMS).read_text("utf-8"))
+        if not isinstance(wanted, dict) or not wanted:
+            raise ValueError("not the checksums of files")
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"{CHECKSUMS}: {error}") from None
+    try:
+        found = _checksums(path)
+    except OSError as error:
+        raise _damaged(path, f"{error.filename}: {error.strerror}") from None
+    for name in sorted({*wanted, *found}):
+        if name not in found:
+            raise _damaged(path, f"{name} is missing")
+        if name not in wanted:
+            raise UserError(
+                f"{path / name}: lies in a checkpoint and was not written with it; remove that "
+                "file, or put it elsewhere"
+            )
+        if found[name] != wanted[name]:
+            raise _damaged(path, f"{name} was changed or cut short")
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path}: checkpoint is damaged ({what}); remove that folder to go on from the checkpoint "
+        "before it, or start again with another --run"
+    )
