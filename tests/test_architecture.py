@@ -1,6 +1,7 @@
-"""The floor plan: no two files import each other, and neither do two rooms."""
+"""The floor plan: no arrow against the table of rooms, and no two files import each other."""
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import calibtrain
 
 PACKAGE = Path(calibtrain.__file__).parent
+PLAN = PACKAGE.parent / "docs" / "architecture.md"
 
 
 def modules_of(package: Path) -> dict[str, Path]:
@@ -69,6 +71,35 @@ def rooms(imports: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
     return {name: others - {name} for name, others in found.items()}
 
 
+def floors(plan: str) -> list[str]:
+    """The rooms of a table, lowest first."""
+    return re.findall(r"^\| `(\w+)(?:/|\.py)` \|", plan, re.MULTILINE)
+
+
+def against(imports: Mapping[str, Iterable[str]], order: list[str]) -> list[str]:
+    """The imports of a room that stands higher, or in no table."""
+    height = {room: floor for floor, room in enumerate(order)}
+    found = []
+    for name, others in imports.items():
+        for other in others:
+            mine, theirs = (each.split(".")[1:2] for each in (name, other))
+            if not mine or not theirs or mine == theirs:  # the package itself holds its version
+                continue
+            if height.get(theirs[0], len(order)) >= height.get(mine[0], -1):
+                found.append(f"{name} -> {other}")
+    return sorted(found)
+
+
+def test_no_arrow_points_up_the_house() -> None:
+    order = floors(PLAN.read_text(encoding="utf-8"))
+    assert set(order) == {
+        path.stem
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    } - {"__init__"}
+    assert against(imports_of(PACKAGE), order) == []
+
+
 def test_no_files_import_each_other() -> None:
     imports = imports_of(PACKAGE)
     assert len(imports) > 200
@@ -96,3 +127,6 @@ def test_a_planted_ring_is_found(tmp_path: Path, back: str) -> None:
     imports = imports_of(tmp_path / "house")
     assert rings(imports) == [["house.lower.cellar", "house.upper.attic"]]
     assert rings(rooms(imports)) == [["house.lower", "house.upper"]]
+    plan = "| room | what |\n|---|---|\n| `lower/` | coal |\n| `upper/` | trunks |\n"
+    assert floors(plan) == ["lower", "upper"]
+    assert against(imports, floors(plan)) == ["house.lower.cellar -> house.upper.attic"]
