@@ -91,6 +91,12 @@ def quoted(text: str, longest: int = LONGEST_VALUE) -> str:
     return repr(text)
 
 
+def cut(text: str, longest: int = 200) -> str:
+    """A text as a message shows it where it needs no quotes; one that is long is cut."""
+    text = printable(text)
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text):,} characters)"
+
+
 def printable(text: str) -> str:
     """A text with what is not printable (escape sequences, line ends, half characters) escaped.
 

@@ -322,6 +322,7 @@ def test_yaml_merge_keys_are_resolved() -> None:
         (["model.width.x.y=3"], "^override model.width.x.y: model.width: is a value"),
         (["..=1"], "^override '..=1'"),
         (["=1"], "^override '=1'"),
+        (["x" * 2000 + "=1"], r"^override x{200}\.\.\. \(2,000 characters\): .{,600}$"),
     ],
 )
 def test_a_bad_override_is_blamed_and_not_the_file(overrides: list[str], words: str) -> None:

@@ -15,7 +15,7 @@ from calibtrain.evaluation import train_together
 from calibtrain.parallel import hosts
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.disk import cache_directory, make_folder, write_whole
-from calibtrain.storage.places import absolute
+from calibtrain.storage.places import absolute, remove_tree
 from calibtrain.training.loop import Member
 
 
@@ -51,6 +51,7 @@ def train_replicas(
         controls=ControlsConfig(budget="as_given", parameters="as_given", context="as_given"),
     )
     single = RunFolder(folder, writes=hosts.is_primary())
+    made = not folder.exists()
     with hosts.together():
         if single.exists:
             raise UserError(
@@ -65,7 +66,14 @@ def train_replicas(
     with single.locked():
         if single.writes:
             write_whole(folder / "study.yaml", resolved_yaml(study))
-        train_together(members, cache=cache)
+        try:
+            train_together(members, cache=cache)
+        except UserError:
+            if single.writes and not any(member.path.exists() for member in members):
+                (folder / "study.yaml").unlink(missing_ok=True)
+                if made:
+                    remove_tree(folder)
+            raise
         if not single.writes:
             return {}
         arms, _ = apply_controls(study, cache)

@@ -55,16 +55,16 @@ def import_(
         end=end,
         say=say,
     )
+    about = summary["imported"]
+    for note in about["notes"]:
+        say(f"note: {note}")
     if as_json:
         print_json(summary)
         return
-    about = summary["imported"]
     print(
         f"{about['architecture']} of {summary['parameters']['total']:,} parameters, vocabulary "
         f"{summary['tokenizer']['vocab_size']:,}, context {summary['context_tokens']:,} tokens"
     )
-    for note in about["notes"]:
-        say(f"note: {note}")
     say(f"run: {folder}    measure it: calibtrain evaluate {shlex.quote(str(folder))}")
 
 
@@ -81,9 +81,9 @@ def export(
 
     folder = place(path)
     found = export_run(place(run), folder)
+    for note in found["notes"]:
+        say(f"note: {note}")
     if as_json:
         print_json(found)
         return
     print(f"{found['architecture']} of step {found['step']:,}: {folder}")
-    for note in found["notes"]:
-        say(f"note: {note}")

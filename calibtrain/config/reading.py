@@ -18,7 +18,7 @@ from calibtrain.config.section import Section
 from calibtrain.config.sections import Config
 from calibtrain.config.study import StudyConfig
 from calibtrain.config.yaml_text import parse_yaml, read_text, to_tree, write_yaml
-from calibtrain.errors import UserError, quoted
+from calibtrain.errors import UserError, cut, quoted
 from calibtrain.storage.places import place, reached
 
 T = TypeVar("T", bound=Section)
@@ -90,13 +90,13 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str,
             raise UserError(f"override {quoted(item)}: write it as key.path=value")
         if undone := replaced_by(key, before):
             said = "is given twice" if undone == key else f"replaces {undone}, given before it"
-            raise UserError(f"override {key}: {said}; leave one of the two out")
+            raise UserError(f"override {cut(key)}: {said}; leave one of the two out")
         before.append(key)
-        value = parse_yaml(text, f"override {key}")
+        value = parse_yaml(text, f"override {cut(key)}")
         try:
             set_path(tree, key, value)
         except UserError as error:
-            raise UserError(f"override {key}: {error}") from None
+            raise UserError(f"override {cut(key)}: {error}") from None
     return tree
 
 
@@ -135,9 +135,9 @@ def _origin(path: Sequence[str], source: str, keys: Sequence[str]) -> str:
     """What brought in a mistake: an override of the key, or the source with overrides beside it."""
     own = ".".join(path) + "."
     if above := [key for key in keys if own.startswith(f"{key}.")]:
-        return f"override {above[-1]}"
+        return f"override {cut(above[-1])}"
     if inside := [key for key in keys if key.startswith(own)]:
-        return f"{source} with override {', '.join(dict.fromkeys(inside))}"
+        return f"{source} with override {', '.join(map(cut, dict.fromkeys(inside)))}"
     return source
 
 

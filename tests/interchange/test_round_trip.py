@@ -154,7 +154,7 @@ def test_every_command_takes_an_imported_run_and_train_refuses_it(
         "import", folder, "--run", run, "--corpus", corpus(tmp_path), "--context", "64", "--json"
     )
     assert status == 0, err
-    summary = json.loads(out)
+    imported, summary = err, json.loads(out)
     assert (summary["status"], summary["step"]) == ("imported", 0)
     assert summary == RunFolder(run).read_summary()
     assert summary["imported"]["sha256"].keys() >= {"model.safetensors", "tokenizer.json"}
@@ -183,6 +183,7 @@ def test_every_command_takes_an_imported_run_and_train_refuses_it(
     assert "tokenizer.kind" in err
     assert not (tmp_path / "other").exists()
     assert {path: path.read_bytes() for path in before} == before
+    assert all(f"note: {note}" in imported for note in summary["imported"]["notes"])
     status, out, err = said("export", run, tmp_path / "out", "--json")
     assert json.loads(out)["architecture"] == "LlamaForCausalLM"
     status, out, err = said("export", run, tmp_path / "out")

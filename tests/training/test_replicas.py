@@ -48,6 +48,15 @@ def test_on_a_cpu_they_are_the_same_to_the_bit(alone: list[Path], tmp_path: Path
     assert result["summary"][0]["seeds"] == 2
 
 
+def test_what_devices_cannot_divide_leaves_no_folder(tmp_path: Path) -> None:
+    for there in (False, True):
+        if there:
+            (tmp_path / "run").mkdir()
+        with pytest.raises(UserError, match="mesh: replica"):
+            train_replicas(replicas(2, mesh={"fsdp": 64}), tmp_path / "run")
+        assert {path.name for path in tmp_path.rglob("*")} <= ({"run", ".lock"} if there else set())
+
+
 @pytest.mark.parametrize(
     "place",
     ["batch:21", "saved:3", "saved:4", "evaluation:5", "results:3"],
