@@ -10,7 +10,8 @@ from typing import Any
 
 from calibtrain.data.corpora.named import columns_of
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import opened
+from calibtrain.evaluation.saved_run import SavedRunEvaluator
+from calibtrain.runs.loading import opened
 
 FITTED_ON = "validation"
 
@@ -52,12 +53,13 @@ def evaluate_domains(
         twice = next(name for name in corpora if list(corpora).count(name) > 1)
         raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
     columns = columns_of(corpora, fields, groups)
-    with opened(path, cache, check, columns=columns, say=say) as saved:
+    with opened(path, cache, columns=columns, say=say) as saved:
+        evaluator = SavedRunEvaluator(saved, check)
         for name in corpora:
             saved.store(name, split)  # what cannot be had is told before anything is computed
-        fitted = saved.fit_temperature(FITTED_ON, limit)
+        fitted = evaluator.fit_temperature(FITTED_ON, limit)
         evaluations = [
-            saved.evaluate(name, split, limit, temperature)
+            evaluator.evaluate(name, split, limit, temperature)
             for name in corpora
             for temperature in dict.fromkeys((1.0, fitted.temperature))
         ]

@@ -7,7 +7,6 @@ from calibtrain.data.batches.store import ignore
 from calibtrain.errors import UserError
 from calibtrain.finetuning.evaluation import FinetuningEvaluation
 from calibtrain.finetuning.plan import (
-    BASE,
     FinetuningPlan,
     checkpoint_of,
     make_finetuning_plans,
@@ -61,8 +60,9 @@ def _require_same_base(config: Config, run: RunFolder) -> None:
     What was begun before run.json told is known by its configuration alone.
     """
     assert config.finetune is not None
-    before = run.read_summary().get(BASE)
-    if not isinstance(before, dict):
+    summary = run.read_summary()
+    before = None if summary is None else summary.started_from
+    if before is None:
         return
     now = checkpoint_of(RunFolder(place(config.finetune.run)))
     if now != before:

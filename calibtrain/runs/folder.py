@@ -8,7 +8,6 @@ import dataclasses
 import glob
 import io
 import json
-import math
 import os
 import shlex
 import shutil
@@ -28,22 +27,11 @@ from calibtrain.runs.records import RUN_FILE, RunRecord
 from calibtrain.storage.bucket_lock import BucketLock, held
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
 from calibtrain.storage.disk_lock import held_to_read, held_to_write
-from calibtrain.storage.documents import read_document
 from calibtrain.storage.growing import GrowingFile
 from calibtrain.storage.metrics import read_metrics
 from calibtrain.storage.places import in_bucket, reached, remove_tree
 
 LOCK = ".lock"
-_SUMMARY: dict[str, Any] = {
-    "status": str,
-    "step": int,
-    "steps": int,
-    "config_hash": str,
-    "seconds": (int, float),
-    "context_tokens": int,
-    "imported": dict,
-}
-"""What is read of run.json, and the kinds of it."""
 IMPORTED = "imported"
 """Status of a run whose parameters came from elsewhere."""
 
@@ -212,15 +200,25 @@ class RunFolder:
             remove_tree(self.path)
 
     def check_trained_here(self) -> None:
-        """Raise a UserError where the run holds a model that was imported, not trained."""
-        if self.read_summary().get("status") == IMPORTED or self.holds_import:
+        """Raises a UserError where the run holds a model that was imported, not trained."""
+        if self.is_imported:
             raise UserError(
                 f"{self.path}: holds an imported model, which has no training to go on with; "
                 "choose another --run to train a model of your own"
             )
 
     @property
-    def holds_import(self) -> bool:
+    def is_imported(self) -> bool:
+        """Whether the model came from elsewhere, by run.json or a checkpoint of step 0.
+
+        Raises:
+            UserError: as `read_summary` does.
+        """
+        summary = self.read_summary()
+        return (summary is not None and summary.status == IMPORTED) or self._holds_import
+
+    @property
+    def _holds_import(self) -> bool:
         """Whether there is a checkpoint of step 0, which training never makes."""
         return (self.checkpoints / "0").exists()
 
@@ -321,37 +319,26 @@ class RunFolder:
         self.settle()
         summary.write(self.path / RUN_FILE)
 
-    def read_summary(self) -> dict[str, Any]:
-        """Read run.json; empty where there is none yet.
+    def read_summary(self) -> RunRecord | None:
+        """Returns what run.json says; None where there is none yet.
 
         Raises:
             UserError: when it is damaged, or of a format that this version does not know.
         """
         path = self.path / RUN_FILE
         with reached(path):
-            if not path.exists():
-                return {}
-            return self.require_summary()
+            return self.require_summary() if path.exists() else None
 
-    def require_summary(self, *keys: str) -> dict[str, Any]:
-        """Read run.json, which must be there, with these keys.
+    def require_summary(self) -> RunRecord:
+        """Returns what run.json says, which must be there.
 
         Raises:
             UserError: as `read_summary` does, and when it is missing.
         """
-        path = self.path / RUN_FILE
         again = "the command that made the run writes it again, such as " + self.resuming
-        if self.holds_import:
+        if self._holds_import:
             again = "import the model again, with another --run"
-        summary = read_document(path, again)
-        for key in {*keys, *_SUMMARY.keys() & summary.keys()}:
-            value, kinds = summary.get(key), _SUMMARY[key]
-            sound = isinstance(value, kinds) and not isinstance(value, bool)
-            if not sound or (isinstance(value, float) and not math.isfinite(value)):
-                raise UserError(
-                    f"{path}: is damaged ({key} is {value!r:.40}); remove it, and {again}"
-                )
-        return summary
+        return RunRecord.read(self.path / RUN_FILE, again)
 
     @property
     def resuming(self) -> str:
@@ -365,7 +352,11 @@ class RunFolder:
     def is_done(self, config: Config) -> bool:
         """Whether this very run was finished here."""
         summary = self.read_summary()
-        return summary.get("status") == "done" and summary.get("config_hash") == config_hash(config)
+        return (
+            summary is not None
+            and summary.status == "done"
+            and summary.config_hash == config_hash(config)
+        )
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

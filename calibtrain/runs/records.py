@@ -2,7 +2,6 @@
 
 A field without a default is in every file; one with a default is absent from files of an earlier
 version, or where there is nothing to say. Keys that stand here nowhere are kept (`Document`).
-A record of traces will be one more `FileDocument`.
 """
 
 from collections.abc import Mapping
@@ -101,6 +100,8 @@ class RunRecord(FileDocument):
         seconds: spent training and evaluating, over all starts.
         error: why it failed.
         imported: where an imported model comes from.
+        trained: what a fine-tuning trains: how many parameters, in adapters of which maps.
+        started_from: the checkpoint that a fine-tuning starts from: its step and SHA-256.
     """
 
     INDENT: ClassVar[int] = 2
@@ -124,6 +125,8 @@ class RunRecord(FileDocument):
     seconds: Number | None = None
     error: Text | None = None
     imported: dict[str, Any] | None = None
+    trained: dict[str, Any] | None = None
+    started_from: dict[str, Any] | None = None
 
 
 # --- evaluations/*.json --------------------------------------------------------------------------

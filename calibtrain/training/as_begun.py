@@ -88,5 +88,5 @@ def text_of(run: RunFolder) -> str | None:
     """The content hash of the text that a run is trained on; None where none is known."""
     if saved := checkpoint.steps_saved(run.checkpoints):
         return checkpoint.read_identity(run.checkpoints, saved[-1]).corpus
-    corpus = run.read_summary().get("corpus")
-    return corpus.get("content_hash") if isinstance(corpus, dict) else None
+    summary = run.read_summary()
+    return None if summary is None else summary.corpus.content_hash

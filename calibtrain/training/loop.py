@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from calibtrain.config import Config
-from calibtrain.errors import TransientError, UserError
+from calibtrain.errors import NonFiniteError, TransientError, UserError, require_finite
 from calibtrain.models.attention import require_available
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
@@ -25,7 +25,6 @@ from calibtrain.storage.disk import disk_errors
 from calibtrain.storage.places import place
 from calibtrain.training.as_begun import as_begun, as_begun_plan
 from calibtrain.training.engine import make_engine
-from calibtrain.training.finite import NonFiniteError, require_finite
 from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.plan import Plan, make_plans
 from calibtrain.training.record import Evaluator, Observer, Record
@@ -171,7 +170,8 @@ def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
     alike: dict[tuple[int, bool, bool], list[Record]] = {}
     for record in records:
         steps = record.plan.budget.steps
-        failed = bool(hosts.agreed(record.run.read_summary().get("status") == "failed"))
+        summary = record.run.read_summary()
+        failed = bool(hosts.agreed(summary is not None and summary.status == "failed"))
         alike.setdefault((steps, steps in saved[id(record)], failed), []).append(record)
     groups = []
     for group in alike.values():
@@ -283,7 +283,9 @@ def _advance(records: Sequence[Record], step: int, stop: Stop) -> list[Outcome]:
 
 def _outcome(record: Record, status: str, step: int) -> Outcome:
     if record.error is not None:
-        return Outcome("failed", step, record.run.read_summary(), {}, record.error)
+        written = record.run.read_summary()
+        told = {} if written is None else written.document()
+        return Outcome("failed", step, told, {}, record.error)
     summary = record.summarise(status, step)
     if status == "stopped":
         return Outcome(status, step, summary, {})

@@ -14,11 +14,11 @@ from heads import KINDS, with_head
 from calibtrain.config import BatchConfig, Config, ModelConfig, config_hash, to_yaml, validate
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, evaluate_run_on_text, train_run, train_together
-from calibtrain.evaluation.latest_checkpoint import load_state
 from calibtrain.models import TEMPERATURE, build
 from calibtrain.runs.folder import RunFolder
 from calibtrain.training import loop
 from calibtrain.training.optimizer import decay_mask
+from calibtrain.training.saved_state import load_state
 
 CONFIG = tiny(
     corpus={"markov": {"words": 24, "successors": 4, "bytes": 60_000, "mean_document_words": 30.0}},

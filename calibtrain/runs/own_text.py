@@ -12,7 +12,7 @@ from calibtrain.data.corpora.corpus import Corpus, TooFewDocuments, open_corpus
 from calibtrain.data.corpora.text_files import find_files
 from calibtrain.errors import UserError
 from calibtrain.runs import checkpoint
-from calibtrain.runs.folder import IMPORTED, RunFolder
+from calibtrain.runs.folder import RunFolder
 
 
 def open_measured(settings: CorpusConfig, cache: Path, *, named: bool) -> tuple[Corpus, list[str]]:
@@ -54,7 +54,7 @@ def notes_on_own_text(run: RunFolder, step: int, own: CorpusConfig, corpus: Corp
     before, now = trained_on(run, step), corpus.provenance.content_hash
     if before in (None, now):
         return []
-    if run.read_summary().get("status") == IMPORTED:
+    if run.is_imported:
         return [
             f"{_spec(own)} holds another text now (content hash {now}) than when the model was "
             f"imported ({before}), of which the frequency deciles are"
@@ -80,7 +80,7 @@ def notes_on_text(
     before, now = trained_on(run, step), corpus.provenance.content_hash
     if before in (None, now) or not _is_same_source(own, settings):
         return []
-    if run.read_summary().get("status") == IMPORTED:
+    if run.is_imported:
         return []
     return [
         f"{settings.name} holds another text now (content hash {now}) than the run was trained on "
