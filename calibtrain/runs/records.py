@@ -97,11 +97,11 @@ class RunRecord(FileDocument):
         status: running, stopped, failed, done or imported.
         row_tokens: tokens of a training row, where a fine-tuning has others than the context.
         temperature: the head that the network was trained with.
+        trained: what a fine-tuning trains: how many parameters, in adapters of which maps.
+        started_from: the checkpoint that a fine-tuning starts from: its step and SHA-256.
         seconds: spent training and evaluating, over all starts.
         error: why it failed.
         imported: where an imported model comes from.
-        trained: what a fine-tuning trains: how many parameters, in adapters of which maps.
-        started_from: the checkpoint that a fine-tuning starts from: its step and SHA-256.
     """
 
     INDENT: ClassVar[int] = 2
@@ -120,13 +120,13 @@ class RunRecord(FileDocument):
     row_tokens: Whole | None = None
     parameters: ParametersRecord
     temperature: dict[str, Any] | None = None
+    trained: dict[str, Any] | None = None
+    started_from: dict[str, Any] | None = None
     budget: BudgetRecord
     memory: MemoryRecord
     seconds: Number | None = None
     error: Text | None = None
     imported: dict[str, Any] | None = None
-    trained: dict[str, Any] | None = None
-    started_from: dict[str, Any] | None = None
 
 
 # --- evaluations/*.json --------------------------------------------------------------------------
