@@ -28,14 +28,14 @@ def evaluate_domains(
     check: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Evaluate a run's latest checkpoint on several corpora, raw and with a fitted temperature.
+    """Evaluates a run's latest checkpoint on several corpora, raw and with a fitted temperature.
 
     Args:
         path: the run folder.
         corpora: as `evaluate_run` takes one.
         split: of each corpus: train, validation or test.
-        limit: bytes of text, about, of each corpus and of the text the temperature is fitted on;
-            none: the whole splits.
+        limit: about how many bytes of text are read, of each corpus and of the text the temperature
+            is fitted on; None means the whole splits.
         fields: of the texts: one for all corpora that have fields, or one each in order.
         groups: of a document's group; likewise.
         cache: where prepared data is kept.

@@ -1,4 +1,4 @@
-"""Evaluate a run on any corpus, when it is done or while it rests: `calibtrain evaluate`."""
+"""Evaluates a run on any corpus, when it is done or while it rests: `calibtrain evaluate`."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -36,7 +36,7 @@ def evaluate_run(
     check: Callable[[], None] = lambda: None,
     say: Say = lambda text: None,
 ) -> Evaluation:
-    """Evaluate a run's latest checkpoint, and write the result into its `evaluations/`.
+    """Evaluates a run's latest checkpoint, and writes the result into its `evaluations/`.
 
     All devices here share the work, whichever the run was trained on.
 
@@ -44,12 +44,12 @@ def evaluate_run(
         path: the run folder.
         corpus: kjv, pydoc, markov, files:GLOB, tfds:NAME[/CONFIG]; default the run's own.
         split: train, validation or test.
-        limit: bytes of text, about; none: the whole split.
-        temperature: name of a head that was fitted to this checkpoint; none: without.
+        limit: about how many bytes of text are read; None means the whole split.
+        temperature: the name of a head that was fitted to this checkpoint; None means no head.
         columns: the fields of the corpus that are read; None means those of the run's own.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
-        say: told in words of a result that cannot be written beside the run.
+        say: is told in words of a result that cannot be written beside the run.
 
     Raises:
         UserError: for a run whose own corpus is not the text that it was trained on; for a folder
@@ -77,20 +77,20 @@ def evaluate_run_on_text(
     progress: Progress = lambda done, total: None,
     say: Say = lambda text: None,
 ) -> Evaluation:
-    """Score a run's latest checkpoint on next bytes or words, and write that to `evaluations/`.
+    """Scores a run's latest checkpoint on next bytes or words; writes that to `evaluations/`.
 
     Args:
-        path: the run folder; as are the others not named here, as for `evaluate_run`.
+        path: the run folder.
         events: byte or word.
-        corpus: which text.
-        split: of it.
-        limit: bytes of text, about; none: the whole split.
-        width: tokenisations that are followed; default 5.
-        ratio: none is followed below this share of the best one's weight; default 0.05.
+        corpus: as for `evaluate_run`.
+        split: as for `evaluate_run`.
+        limit: as for `evaluate_run`.
+        width: how many tokenisations are followed; default 5.
+        ratio: a tokenisation is given up below this share of the best one's weight; default 0.05.
         temperature: as for `evaluate_run`.
-        columns: likewise.
+        columns: as for `evaluate_run`.
         cache: where prepared data is kept.
-        progress: called with symbols read, and of all; may raise to give up.
+        progress: is called with how many symbols are read, and of how many; may raise to give up.
         say: as for `evaluate_run`.
 
     Raises:

@@ -1,7 +1,7 @@
 """A run is a folder: its layout, the lock that keeps it to one process, and its metrics file.
 
-On a disk a run is made in one move. In a bucket, which moves nothing, its configuration is written
-last: without one there is no run.
+On a disk a run is made in one move. A bucket cannot move files: there the configuration is written
+last, and a folder without one is not a run.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ IMPORTED = "imported"
 
 @dataclasses.dataclass
 class _Writing:
-    """What a process that writes a run keeps between two calls."""
+    """What a process that writes a run keeps from call to call."""
 
     metrics: GrowingFile | None = None
     lock: BucketLock | None = None
@@ -50,8 +50,8 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        writes: whether this process does; of several, one does. The others' calls of what writes
-            do nothing.
+        writes: whether this process writes the run. One of several does; in the others, methods
+            that write do nothing.
     """
 
     path: Path
@@ -62,27 +62,27 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """One Orbax folder a step."""
+        """Holds one Orbax folder per step."""
         return self.path / "checkpoints"
 
     @property
     def evaluations(self) -> Path:
-        """CORPUS-SPLIT-STEP.json, and .parquet with a row a document (see `evaluation.result`)."""
+        """Holds CORPUS-SPLIT-STEP.json, and .parquet with a row per document."""
         return self.path / "evaluations"
 
     @property
     def heads(self) -> Path:
-        """NAME/: a temperature head that was fitted afterwards (see `temperature.saved_head`)."""
+        """Holds NAME/, a temperature head fitted afterwards (`temperature.saved_head`)."""
         return self.path / "temperature"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line; a function of the configuration alone, so no times in it."""
+        """Holds one JSON object per line, without times: a function of the configuration alone."""
         return self.path / "metrics.jsonl"
 
     @property
     def tokenizer(self) -> Path:
-        """The tokenizer, and how often each of its entries is a target in the training text."""
+        """Holds the tokenizer, and how often each entry is a target in the training text."""
         return self.path / "tokenizer"
 
     @property
@@ -95,7 +95,7 @@ class RunFolder:
             return os.path.isfile(path)  # False for a name that is too long, too
 
     def read_config(self) -> Config:
-        """The resolved configuration.
+        """Returns the resolved configuration.
 
         Raises:
             UserError: where there is no run, or its configuration is not valid.
@@ -106,11 +106,11 @@ class RunFolder:
         return validate(Config, read_tree(path), str(path))
 
     def read_tokenizer(self) -> Tokenizer:
-        """The run's own tokenizer."""
+        """Returns the run's own tokenizer."""
         return Tokenizer.load(self.tokenizer)
 
     def write_target_counts(self, counts: Int[np.ndarray, " vocab"]) -> None:
-        """Write how often each vocabulary entry is a target in the training text."""
+        """Writes how often each vocabulary entry is a target in the training text."""
         if not self.writes:
             return
         buffer = io.BytesIO()
@@ -118,7 +118,7 @@ class RunFolder:
         write_whole(self.tokenizer / "target_counts.npy", buffer.getvalue())
 
     def read_target_counts(self, vocab_size: int) -> Int[np.ndarray, " vocab"]:
-        """How often each vocabulary entry is a target in the training text.
+        """Returns how often each vocabulary entry is a target in the training text.
 
         Raises:
             UserError: when the file is missing or damaged.
@@ -137,7 +137,7 @@ class RunFolder:
         )
 
     def create(self, config: Config, fill: Callable[[Path], None]) -> None:
-        """Make the folder, with its configuration and what `fill` puts into it.
+        """Makes the folder, with its configuration and what `fill` puts into it.
 
         Raises:
             UserError: where something else is there, or it cannot be written.
@@ -187,7 +187,7 @@ class RunFolder:
                 raise
 
     def remove(self) -> None:
-        """Remove the run; in a bucket its configuration first, so that what is left is none."""
+        """Removes the run; in a bucket its configuration first: what is left is then not a run."""
         if not self.writes:
             return
         if in_bucket(self.path):
@@ -223,7 +223,7 @@ class RunFolder:
         return (self.checkpoints / "0").exists()
 
     def check_config(self, config: Config) -> None:
-        """Raise a UserError that names the keys in which the run's configuration differs."""
+        """Raises a UserError that names the keys in which the run's configuration differs."""
         mine, theirs = (
             _flatten(each.model_dump(mode="json", exclude=WAYS_TO_COMPUTE))
             for each in (config, self.read_config())
@@ -241,11 +241,11 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process.
+        """Holds the run for this process.
 
         Raises:
-            UserError: when another process has it (told from one that died, in a bucket, by a lock
-                that is kept fresh: see `storage.bucket_lock`).
+            UserError: when another process has it. In a bucket a living process is told from a dead
+                one by a lock that it writes again and again (`storage.bucket_lock`).
         """
         if not self.writes:
             yield
@@ -264,7 +264,7 @@ class RunFolder:
 
     @contextmanager
     def locked_to_read(self) -> Iterator[None]:
-        """Hold the run as `locked` does, for what reads it: also where it may not be written.
+        """Holds the run for reading, as `locked` does, even where it may not be written.
 
         Raises:
             UserError: when another process is writing it.
@@ -273,13 +273,13 @@ class RunFolder:
             yield
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """Append one line of metrics."""
+        """Appends one line of metrics."""
         if not self.writes:
             return
         self._growing().append(json.dumps(line, allow_nan=False))
 
     def settle(self) -> None:
-        """Make sure, before what implies it is written, that all metrics are there.
+        """Makes sure that all metrics are on disk, before something is written that implies it.
 
         Raises:
             UserError: where they cannot be written, or another process may have the run by now.
@@ -295,7 +295,7 @@ class RunFolder:
         return self._writing.metrics
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Every whole line; a last line that a killed process cut short is left out.
+        """Returns every whole line; a last line that a killed process cut short is left out.
 
         Raises:
             UserError: naming a line that is damaged.
@@ -306,14 +306,14 @@ class RunFolder:
         return read_metrics(self.metrics)
 
     def rewind_metrics(self, count: int) -> None:
-        """Keep so many lines; those that follow will be written again."""
+        """Keeps the first `count` lines; those that follow will be written again."""
         if not self.writes:
             return
         kept = self.read_metrics()[:count]
         self._growing().replace("".join(json.dumps(line) + "\n" for line in kept))
 
     def write_summary(self, summary: RunRecord) -> None:
-        """Write run.json."""
+        """Writes run.json."""
         if not self.writes:
             return
         self.settle()
