@@ -88,17 +88,17 @@ def giving_up(stop: Callable[[], bool]) -> Callable[[], None]:
 class EvaluationWhileTraining:
     """Evaluates a run on validation text at a cadence, and on whole splits at the end."""
 
-    def __init__(self, begun: BegunRun, cache: Path, evaluator: TokenEvaluator):
+    def __init__(self, run: BegunRun, cache: Path, evaluator: TokenEvaluator):
         """Args:
-        begun: the run.
+        run: is held by this process.
         cache: where prepared data is kept.
         evaluator: of its network, which runs that differ in their seed alone share.
         """
-        self.plan, self.run, self.evaluator = begun.plan, begun.run, evaluator
+        self.plan, self.folder, self.evaluator = run.plan, run.folder, evaluator
         self.settings = self.plan.config.evaluation
         corpus, tokenizer = self.plan.corpus, self.plan.tokenizer
         self.stores: dict[str, TokenStore] = {
-            split: open_store(corpus, split, tokenizer, cache, begun.observer)
+            split: open_store(corpus, split, tokenizer, cache, run.observer)
             for split in {"validation", *self.settings.final_splits}
         }
         self.groups = {split: corpus.groups(split) for split in self.stores}
@@ -129,16 +129,16 @@ class EvaluationWhileTraining:
     def _done(self, split: str, step: int) -> dict[str, Any] | None:
         """Returns the final evaluation of a split, if it is there and is what would be made now."""
         wanted = {**self.about(split, step), "limit": self.settings.final_bytes}
-        path = self.run.evaluations / f"{evaluation_name(wanted)}.json"
+        path = self.folder.evaluations / f"{evaluation_name(wanted)}.json"
         found = read_evaluation(path) if path.is_file() else None
         fits = found and all(found.get(key, "missing") == value for key, value in wanted.items())
         return found.document() if found and fits else None
 
     def _write(self, evaluation: Evaluation) -> None:
-        if not self.run.writes:
+        if not self.folder.writes:
             return
         corpus_hash = self.plan.corpus.provenance.content_hash
-        evaluation.write(self.run.evaluations, corpus_hash, self.settings.final_bytes)
+        evaluation.write(self.folder.evaluations, corpus_hash, self.settings.final_bytes)
 
     def about(self, split: str, step: int) -> dict[str, Any]:
         """Returns what the results of a split belong to."""

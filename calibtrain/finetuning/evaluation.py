@@ -25,13 +25,13 @@ ANSWERS = "answers"
 class FinetuningEvaluation:
     """The corpus at a cadence and at the end; with it, the held-out examples."""
 
-    def __init__(self, begun: BegunRun, cache: Path):
-        plan = begun.plan
+    def __init__(self, run: BegunRun, cache: Path):
+        plan = run.plan
         assert isinstance(plan, FinetuningPlan)
         assert plan.held_out is not None
-        self.plan, self.run, self.held_out = plan, begun.run, plan.held_out
+        self.plan, self.folder, self.held_out = plan, run.folder, plan.held_out
         self._evaluator = token_evaluator(plan)
-        self._corpus = EvaluationWhileTraining(begun, cache, self._evaluator)
+        self._corpus = EvaluationWhileTraining(run, cache, self._evaluator)
         self._scorer = AnswerScorer(
             plan.network, rows=plan.config.batch.rows, context=plan.batches.context
         )
@@ -52,9 +52,9 @@ class FinetuningEvaluation:
         """Of each split, and of the held-out answers."""
         results = dict(self._corpus.final(params, step, stop))
         answers = self._answers(params, step, stop, thorough=True)
-        if self.run.writes:
+        if self.folder.writes:
             own = self.plan.corpus.provenance.content_hash
-            answers.write(self.run.evaluations, own, self.plan.config.evaluation.final_bytes)
+            answers.write(self.folder.evaluations, own, self.plan.config.evaluation.final_bytes)
         results[f"{ANSWERS}-validation"] = {**answers.to_dict(), **self._preferences(params)}
         return results
 

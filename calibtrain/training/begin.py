@@ -43,12 +43,12 @@ class BegunRun:
 
     Attributes:
         plan: what it will do.
-        run: its folder.
+        folder: is where it is written.
         observer: is told what happens.
     """
 
     plan: Plan
-    run: RunFolder
+    folder: RunFolder
     observer: Observer = ignore
 
 

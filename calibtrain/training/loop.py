@@ -53,15 +53,15 @@ def train(runs: Sequence[BegunRun], evaluators: Sequence[Evaluator]) -> list[Out
             tells that.
     """
     records = [
-        Record(begun.plan, begun.run, evaluator, begun.observer)
-        for begun, evaluator in zip(runs, evaluators, strict=True)
+        Record(run.plan, run.folder, evaluator, run.observer)
+        for run, evaluator in zip(runs, evaluators, strict=True)
     ]
     outcomes: dict[Path, Outcome] = {}
     with stop_signals() as stop:
         for group, start in _groups(records):
             ended = _advance(group, start, stop)
             outcomes.update((record.run.path, ended[i]) for i, record in enumerate(group))
-    return [outcomes[begun.run.path] for begun in runs]
+    return [outcomes[run.folder.path] for run in runs]
 
 
 def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:

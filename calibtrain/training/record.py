@@ -31,7 +31,7 @@ Observer = Callable[[Mapping[str, Any]], None]
 
 
 class Evaluator(Protocol):
-    """What the loop asks of an evaluation; made for a plan before its run begins."""
+    """What the loop asks of the object that evaluates a run, which is made before it is called."""
 
     def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
         """Evaluate in the midst of training; the results go into the metrics file as eval/*."""
