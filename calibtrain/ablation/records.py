@@ -51,10 +51,12 @@ def result_of(arm: ControlledArm, folder: Path, error: str | None = None) -> Arm
         if error is not None:
             return describe_arm(arm, "failed", error)
         summary = run.read_summary()
-        status = summary.get("status", "stopped")
+        if summary is None:
+            return describe_arm(arm, "stopped")
+        status = summary.status
         if status in ("running", "done"):  # done, but not this very run, or not scored
             status = "stopped"
-        return describe_arm(arm, status, summary.get("error"))
+        return describe_arm(arm, status, summary.error)
     except UserError as damaged:
         return describe_arm(arm, "failed", str(damaged))
 

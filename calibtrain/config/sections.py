@@ -62,6 +62,13 @@ class ContextConfig(Section):
     def _one(self) -> Self:
         return _exactly_one(self)
 
+    def in_tokens(self, bytes_per_token: float) -> int:
+        """Returns the context in tokens, where a token stands for so many bytes on average."""
+        if self.tokens is not None:
+            return self.tokens
+        assert self.bytes is not None
+        return max(8, round(self.bytes / bytes_per_token))
+
 
 class RopeScalingConfig(Section):
     """How rotary frequencies are lowered, so that a model reads further than it was trained to."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from calibtrain.data.corpora.named import columns_of
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import opened
+from calibtrain.evaluation.saved_run import SavedRunEvaluator
+from calibtrain.runs.loading import opened
 
 FITTED_ON = "validation"
 
@@ -27,14 +28,14 @@ def evaluate_domains(
     check: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Evaluate a run's latest checkpoint on several corpora, raw and with a fitted temperature.
+    """Evaluates a run's latest checkpoint on several corpora, raw and with a fitted temperature.
 
     Args:
         path: the run folder.
         corpora: as `evaluate_run` takes one.
         split: of each corpus: train, validation or test.
-        limit: bytes of text, about, of each corpus and of the text the temperature is fitted on;
-            none: the whole splits.
+        limit: about how many bytes of text are read, of each corpus and of the text the temperature
+            is fitted on; None means the whole splits.
         fields: of the texts: one for all corpora that have fields, or one each in order.
         groups: of a document's group; likewise.
         cache: where prepared data is kept.
@@ -52,12 +53,13 @@ def evaluate_domains(
         twice = next(name for name in corpora if list(corpora).count(name) > 1)
         raise UserError(f"--corpus: {twice} is named twice; name each corpus once")
     columns = columns_of(corpora, fields, groups)
-    with opened(path, cache, check, columns=columns, say=say) as saved:
+    with opened(path, cache, columns=columns, say=say) as saved:
+        evaluator = SavedRunEvaluator(saved, check)
         for name in corpora:
             saved.store(name, split)  # what cannot be had is told before anything is computed
-        fitted = saved.fit_temperature(FITTED_ON, limit)
+        fitted = evaluator.fit_temperature(FITTED_ON, limit)
         evaluations = [
-            saved.evaluate(name, split, limit, temperature)
+            evaluator.evaluate(name, split, limit, temperature)
             for name in corpora
             for temperature in dict.fromkeys((1.0, fitted.temperature))
         ]

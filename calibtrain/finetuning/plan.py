@@ -1,6 +1,7 @@
 """Everything about a fine-tuning that can be known before it starts."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,17 @@ from calibtrain.data.batches.store import Observer, ignore, open_store
 from calibtrain.data.batches.stream import Batch
 from calibtrain.data.corpora.corpus import open_corpus
 from calibtrain.errors import UserError
-from calibtrain.evaluation.latest_checkpoint import latest_step, load_merged_params
-from calibtrain.evaluation.own_text import trained_on
-from calibtrain.models import Network, Params, count_parameters
+from calibtrain.models import ADAPTER, Network, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
 from calibtrain.readout import readout
 from calibtrain.runs import checkpoint
-from calibtrain.runs.folder import IMPORTED, RunFolder
+from calibtrain.runs.folder import RunFolder
+from calibtrain.runs.latest_checkpoint import latest_step, load_merged_params
+from calibtrain.runs.loading import context_seen
+from calibtrain.runs.own_text import trained_on
 from calibtrain.storage.places import place
-from calibtrain.training.networks import network_of, trained_parameters
-from calibtrain.training.plan import Budget, Plan, context_seen
-
-BASE = "started_from"
-"""Where run.json says which checkpoint a fine-tuning starts from."""
+from calibtrain.temperature import network_of
+from calibtrain.training.plan import Budget, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +81,7 @@ def make_finetuning_plans(
     base = RunFolder(place(settings.run))
     corpus = open_corpus(config.corpus, cache)
     before, now = trained_on(base, latest_step(base)), corpus.provenance.content_hash
-    if before not in (None, now) and base.read_summary().get("status") != IMPORTED:
+    if before not in (None, now) and not base.is_imported:
         raise UserError(
             f"finetune.run: {settings.run} was trained on another text (content hash {before}) "
             f"than its corpus {corpus.provenance.name} holds now ({now}), so that its calibration "
@@ -128,7 +127,7 @@ def make_finetuning_plans(
     tokens, raw = batches.progress(steps)
     slots = steps * batches.slots_per_step
     network = network_of(config, tokenizer.vocab_size)
-    trained = trained_parameters(network)
+    trained = _trained_parameters(network)
     if not trained["parameters"]:
         raise UserError(
             f"finetune.lora.maps: {', '.join(settings.lora.maps if settings.lora else ())} name no "
@@ -154,10 +153,21 @@ def make_finetuning_plans(
             parameters=count_parameters(config.model, tokenizer.vocab_size),
             budget=Budget(steps=steps, tokens=tokens, bytes=raw, flops=cost * slots),
             start=start,
-            facts={"trained": trained, BASE: checkpoint_of(base)},
+            facts={"trained": trained, "started_from": checkpoint_of(base)},
             held_out=HeldOut(held_out, references[1], windows),
         )
     ]
+
+
+def _trained_parameters(network: Network) -> dict[str, Any]:
+    """What a fine-tuning trains: how many parameters, and which linear maps have an adapter."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    trained = shapes if network.adapter is None else shapes[ADAPTER]
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(trained))
+    if network.adapter is None:
+        return {"parameters": count}
+    there = {path.split(".")[-2] for path in trained}
+    return {"parameters": count, "maps": [m for m in network.adapter.config.maps if m in there]}
 
 
 def checkpoint_of(base: RunFolder) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from calibtrain.config import (
 from calibtrain.config.finetuning import LINEAR_MAPS, LSTM_MAPS
 from calibtrain.data.batches.examples import FIELDS, read_examples, split_examples
 from calibtrain.errors import UserError
-from calibtrain.evaluation.latest_checkpoint import latest_step
 from calibtrain.models import build
 from calibtrain.models.adapter import linear_maps
 from calibtrain.runs.folder import RunFolder
+from calibtrain.runs.latest_checkpoint import latest_step
 from calibtrain.storage.places import place
 
 _log = logging.getLogger(__name__)
@@ -162,4 +162,4 @@ def _begun(run: Path | None) -> FinetuningConfig | None:
 def _identity(base: RunFolder) -> str:
     """The latest checkpoint of a run: hash of its configuration, and its step."""
     step = latest_step(base)
-    return f"{base.require_summary('config_hash')['config_hash']}@{step}"
+    return f"{base.require_summary().config_hash}@{step}"

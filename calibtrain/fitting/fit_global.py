@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from calibtrain.errors import NonFiniteError
 from calibtrain.fitting.frozen import Frozen
 from calibtrain.fitting.states import States
 from calibtrain.readout import readout
@@ -25,7 +26,6 @@ from calibtrain.temperature.scalar import (
     HIGHEST,
     LOWEST,
     FittedTemperature,
-    NotFiniteError,
     fit_temperature,
 )
 
@@ -66,7 +66,7 @@ def fit_global(
         highest: likewise.
 
     Raises:
-        NotFiniteError: where the nll is not finite.
+        NonFiniteError: where the nll is not finite.
     """
     score = _compiled(frozen)
     low, high = -math.log(highest), -math.log(lowest)
@@ -85,7 +85,7 @@ def fit_global(
     while len(tried) < MOST_PASSES:
         found = _means(score, states.tokens_by_themselves(AT_ONCE), u, plain=not tried)
         if not all(map(math.isfinite, (found.nll, found.entropy))):
-            raise NotFiniteError(f"the nll is {found.nll}, the entropy {found.entropy}")
+            raise NonFiniteError(f"the nll is {found.nll}, the entropy {found.entropy}")
         tried[u] = found
         after = _within(u + _newton(found), low, high)
         if after in tried or _gain(found) < CLOSE:

@@ -10,7 +10,6 @@ import numpy as np
 
 from calibtrain.config import ModelConfig
 from calibtrain.errors import UserError
-from calibtrain.evaluation.latest_checkpoint import latest_step, load_merged_params
 from calibtrain.interchange.pretrained import CONFIG, require_packages, require_utf8, scaled
 from calibtrain.interchange.tokenizer_files import tokenizer_files
 from calibtrain.models import Params
@@ -24,6 +23,7 @@ from calibtrain.models.huggingface.names import (
 )
 from calibtrain.models.huggingface.safetensors_folder import WEIGHTS
 from calibtrain.runs.folder import RunFolder
+from calibtrain.runs.latest_checkpoint import latest_step, load_merged_params
 from calibtrain.storage.disk import disk_error_in, disk_errors, make_folder
 from calibtrain.storage.places import place
 
@@ -57,8 +57,8 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
     with folder.locked_to_read():
         latest_step(folder)  # what cannot be had is told first
         tokenizer = folder.read_tokenizer()
-        summary = folder.require_summary("context_tokens")
-        context = summary.get("imported", {}).get("context") or summary["context_tokens"]
+        summary = folder.require_summary()
+        context = (summary.imported or {}).get("context") or summary.context_tokens
         tree = write_architecture(
             config.model,
             tokenizer.vocab_size,

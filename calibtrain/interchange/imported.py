@@ -5,15 +5,12 @@ is that on which it is to be looked at: results by frequency of the token count 
 split, which the model may never have seen.
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-import calibtrain
 from calibtrain.config import Config, config_hash, validate
 from calibtrain.data.batches.store import TokenStore, open_store
 from calibtrain.data.corpora.corpus import Corpus, open_corpus
@@ -24,16 +21,9 @@ from calibtrain.interchange.pretrained import Pretrained, open_pretrained, requi
 from calibtrain.models import Params, build, count_parameters
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import IMPORTED, RunFolder
-from calibtrain.runs.records import (
-    BudgetRecord,
-    CorpusRecord,
-    MemoryRecord,
-    ParametersRecord,
-    RunRecord,
-    TokenizerRecord,
-)
+from calibtrain.runs.records import RunRecord
+from calibtrain.runs.summary import summarise_run
 from calibtrain.storage.disk import cache_directory
-from calibtrain.storage.documents import FORMAT
 from calibtrain.storage.places import absolute, in_bucket, place
 from calibtrain.training.state import RUNNING, TrainState
 
@@ -153,27 +143,18 @@ def _describe(
     context = config.context.tokens
     assert context is not None  # `_configuration` gives it in tokens
     frame = {key: tokenizer.manifest.specials[key] for key in ("bos", "eos")}
-    return RunRecord(
-        format=FORMAT,
+    return summarise_run(
         name=name,
         status=IMPORTED,
         step=0,
-        steps=0,
-        version=calibtrain.__version__,
-        jax=jax.__version__,
-        device=jax.devices()[0].device_kind,
-        config_hash=config_hash(config),
-        corpus=CorpusRecord(**corpus.provenance.to_dict()),
-        tokenizer=TokenizerRecord(
-            kind=tokenizer.manifest.kind,
-            vocab_size=tokenizer.vocab_size,
-            hash=tokenizer.hash,
-            bytes_per_token=store.bytes_per_token,
-        ),
-        context_tokens=context,
-        parameters=ParametersRecord(**dataclasses.asdict(parameters), total=parameters.total),
-        budget=BudgetRecord(steps=0, tokens=0, bytes=0, flops=0.0),
-        memory=MemoryRecord(parameters=parameters.total * 4),
+        config=config,
+        corpus=corpus,
+        tokenizer=tokenizer,
+        bytes_per_token=store.bytes_per_token,
+        context=context,
+        parameters=parameters,
+        budget={"steps": 0, "tokens": 0, "bytes": 0, "flops": 0.0},
+        memory={"parameters": parameters.total * 4},
         seconds=0.0,
         imported={
             "from": model.path.name,

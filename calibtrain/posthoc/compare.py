@@ -17,7 +17,6 @@ from calibtrain.config import HEADS
 from calibtrain.data.corpora.named import columns_of
 from calibtrain.errors import UserError
 from calibtrain.evaluation.result import ONE_DOCUMENT
-from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.fitting.fit_head import FittedHead, Recipe
 from calibtrain.losses import CrossEntropy
 from calibtrain.posthoc.fit import (
@@ -31,6 +30,7 @@ from calibtrain.posthoc.fit import (
 )
 from calibtrain.posthoc.hidden import Progress, read_text
 from calibtrain.posthoc.scoring import row, score_text, signature_of
+from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.runs.records import (
     HEADS_FILE,
     CheckpointRecord,

@@ -14,12 +14,12 @@ from calibtrain.config import HEADS, TemperatureConfig, validate
 from calibtrain.config.temperature import check_fits
 from calibtrain.data.corpora.named import Columns
 from calibtrain.errors import UserError
-from calibtrain.evaluation.latest_checkpoint import checkpoint_facts
-from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.fitting.fit_global import fit_global
 from calibtrain.fitting.fit_head import FittedHead, Recipe, TokenLoss, fit_head
 from calibtrain.posthoc.balance import Balanced, share_right
 from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
+from calibtrain.runs.latest_checkpoint import checkpoint_facts
+from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.temperature import make_head
 from calibtrain.temperature.bounded import bounded_log_temperature, raw_of
 from calibtrain.temperature.saved_head import SavedHead, check_name, require_free, write_head
@@ -213,7 +213,7 @@ def fitted_on(
 
 
 def checkpoint_of(saved: SavedRun) -> dict[str, Any]:
-    """Which checkpoint a head was fitted to; `latest_checkpoint.fitted_head` compares it."""
+    """Which checkpoint a head was fitted to; `runs.latest_checkpoint.fitted_head` compares it."""
     return checkpoint_facts(saved.run, saved.config)
 
 

@@ -15,11 +15,11 @@ from jaxtyping import Array, Float, Int
 
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.batches.windows import EvaluationWindows
-from calibtrain.evaluation.saved_run import SavedRun
 from calibtrain.fitting.frozen import Frozen
 from calibtrain.fitting.states import States
 from calibtrain.models import TEMPERATURE, Network, Params, compute_dtype
 from calibtrain.runs import checkpoint
+from calibtrain.runs.loading import SavedRun
 from calibtrain.storage.disk import make_folder
 from calibtrain.storage.prepared import is_whole, prepare_once
 

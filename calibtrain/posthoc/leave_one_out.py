@@ -15,7 +15,6 @@ from jaxtyping import Int
 import calibtrain
 from calibtrain.data.corpora.named import Columns
 from calibtrain.errors import UserError
-from calibtrain.evaluation.saved_run import SavedRun, opened
 from calibtrain.fitting.fit_global import fit_global
 from calibtrain.fitting.fit_thermometer import (
     ThermometerRecipe,
@@ -25,6 +24,7 @@ from calibtrain.fitting.fit_thermometer import (
 from calibtrain.posthoc.fit import checkpoint_of, describe_text, fitted_on, require_headless
 from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
 from calibtrain.posthoc.scoring import row, score_text, signature_of
+from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.temperature.bounded import raw_of
 from calibtrain.temperature.pointwise import Global, Pointwise
 from calibtrain.temperature.thermometer import Thermometer

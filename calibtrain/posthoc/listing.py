@@ -5,9 +5,9 @@ from typing import Any
 
 from calibtrain.config import Config
 from calibtrain.errors import UserError
-from calibtrain.evaluation.latest_checkpoint import another_checkpoint, checkpoint_facts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
+from calibtrain.runs.latest_checkpoint import another_checkpoint, checkpoint_facts
 from calibtrain.storage.places import place
 from calibtrain.temperature import make_head
 from calibtrain.temperature.saved_head import ABOUT, head_names, read_head, unfinished_names

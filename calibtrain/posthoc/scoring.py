@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 import calibtrain
+from calibtrain.errors import require_finite
 from calibtrain.evaluation.figure_intervals import (
     FEWER_RESAMPLES,
     RESAMPLES,
@@ -14,7 +15,6 @@ from calibtrain.evaluation.figure_intervals import (
     shown,
 )
 from calibtrain.evaluation.reading import read_results
-from calibtrain.evaluation.saved_run import SavedRun
 from calibtrain.evaluation.signatures import signatures
 from calibtrain.evaluation.tally import Sums, Tally
 from calibtrain.evaluation.tokens import FIELDS, event_columns
@@ -24,7 +24,7 @@ from calibtrain.metrics.signature import Signature
 from calibtrain.metrics.smooth import mean_absolute, residual_density, smooth_error
 from calibtrain.models import Head, Params
 from calibtrain.posthoc.hidden import HiddenText
-from calibtrain.training.finite import require_finite
+from calibtrain.runs.loading import SavedRun
 
 FIGURES = (
     "nll",

@@ -33,7 +33,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./+=:,@~-]+")
 _ABOUT = "_CHECKPOINT_METADATA"  # Orbax's file of what was said with the arrays
 _ARRAYS = "state"  # Orbax's name for the one thing in a checkpoint
 _NUMBER = 700
-"""An open file: its number is above those of a process that trains and below the limit of 1024."""
+"""Number of an open folder: above those of a process that trains, below the limit of 1024."""
 _SETTLE = 0.2  # seconds
 
 
@@ -92,7 +92,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def require_readable(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Opens every array that was written; on a disk, reads it and compares it bit by bit as well.
+    """Opens every array that was written; on a disk, also reads and compares it bit by bit.
 
     In a bucket its shape and dtype alone are compared: reading all of it would take as long again
     as writing it did. Of an array that is spread over several processes, this one compares the
@@ -123,7 +123,7 @@ def require_readable(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _opened(place: Path, name: str) -> Any:
-    """An array of a folder, as TensorStore opens it."""
+    """Returns an array of a folder, as TensorStore opens it."""
     import tensorstore as ts
 
     base: dict[str, Any] = {"driver": "file", "path": f"{place}/{_ARRAYS}/"}
@@ -137,7 +137,7 @@ def _opened(place: Path, name: str) -> Any:
 
 
 def _parts(array: Any) -> Iterator[tuple[Any, np.ndarray]]:
-    """Where the parts of an array lie that this process holds, and their numbers."""
+    """Yields the parts of an array that this process holds: where each lies, and its numbers."""
     if isinstance(array, np.ndarray):
         yield ..., array
         return
@@ -152,9 +152,9 @@ def _bits(array: np.ndarray) -> bytes:
 
 @contextmanager
 def _plain(path: Path, *, together: bool = False) -> Iterator[Path]:
-    """The place under a path that nothing takes for a pattern or a URL.
+    """Yields the place under a path that nothing takes for a pattern or a URL.
 
-    Together, every process of the run comes here, and all get the same path.
+    With `together`, every process of the run must come here, and all get the same path.
     """
     path = absolute(path)  # Orbax wants it absolute
     if in_bucket(path) or _PLAIN.fullmatch(str(path)):
@@ -175,7 +175,7 @@ def _plain(path: Path, *, together: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _numbered(folder: Path) -> Iterator[Path]:
-    """A folder by the number that it is open under: the same path in every process of a run.
+    """Yields a folder by the number that it is open under: the same path in all processes of a run.
 
     Orbax compares the paths of processes, which may be on machines with other temporary folders.
     """
@@ -201,7 +201,7 @@ def _numbered(folder: Path) -> Iterator[Path]:
 
 
 def _plain_temporary() -> str:
-    """A folder for temporary files whose own name is plain."""
+    """Returns a folder for temporary files whose own name is plain."""
     folders = (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")
     for folder in folders:
         if _PLAIN.fullmatch(folder) and os.access(folder, os.W_OK | os.X_OK):
@@ -247,7 +247,7 @@ def _quietly(action: Callable[[Path], Result], path: Path, *, together: bool = F
 
 
 def _without_traceback(error: Exception) -> OSError | None:
-    """A new error that says the same of a disk; None for any other."""
+    """Returns a new error that says the same of a disk; None for any other error."""
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, os.strerror(error.errno))
     return None

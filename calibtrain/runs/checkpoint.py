@@ -1,9 +1,9 @@
-"""Checkpoints: a state and what it belongs to, a folder a step.
+"""Checkpoints: a state and what it belongs to, one folder per step.
 
 A state is saved as a flat mapping from path to array (see `array_store`), so that neither Orbax's
 nor Optax's ideas of containers can come between two versions. Orbax writes under a temporary name
-and renames (in a bucket, it does not); then every array is read back, and the checksums of the
-files are written beside them: a folder without those counts as unfinished.
+and renames (in a bucket, it does not). Then every array is read back, and the checksums of the
+files are written beside them. A folder without checksums counts as unfinished.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ Tree = TypeVar("Tree")
 
 CHECKSUMS = "checksums.json"
 MOST_STEPS = 2**31 - 1
-"""Steps of a run: a state counts them in 32 bits."""
+"""The most steps of a run: a state counts them in 32 bits."""
 _STEP = r"0|[1-9][0-9]*"  # 0: of what was imported
 
 
@@ -56,7 +56,7 @@ class Identity:
     corpus: str | None
 
     def check(self, found: dict[str, Any], path: Path) -> None:
-        """Raise a UserError where a checkpoint's identity is not this one."""
+        """Raises a UserError where a checkpoint's identity is not this one."""
         for name, mine in dataclasses.asdict(self).items():
             if mine is not None and found.get(name) != mine:
                 raise UserError(
@@ -66,16 +66,16 @@ class Identity:
 
 
 def read_identity(folder: Path, step: int) -> Identity:
-    """What a whole checkpoint belongs to."""
+    """Returns what a whole checkpoint belongs to."""
     found = read_facts(folder, step)
     return Identity(found.get("config", ""), found.get("tokenizer", ""), found.get("corpus"))
 
 
 def read_facts(folder: Path, step: int) -> dict[str, Any]:
-    """Everything that is known of a whole checkpoint: what it belongs to, its step, its facts.
+    """Returns all that is known of a whole checkpoint: what it belongs to, its step, its facts.
 
     Raises:
-        UserError: where that is damaged.
+        UserError: where the file that says so is damaged.
     """
     path = absolute(folder) / str(step)
     try:
@@ -86,13 +86,13 @@ def read_facts(folder: Path, step: int) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path, step: int) -> str:
-    """SHA-256 of a whole checkpoint's checksums: the same of copies, another of any other."""
+    """Returns the SHA-256 of a whole checkpoint's checksums: copies share it, others do not."""
     with reached(folder):
         return hashlib.sha256((folder / str(step) / CHECKSUMS).read_bytes()).hexdigest()
 
 
 def steps_saved(folder: Path) -> list[int]:
-    """Steps of the whole checkpoints in a folder, ascending.
+    """Returns the steps of the whole checkpoints in a folder, ascending.
 
     Raises:
         UserError: for a folder whose name is a number that no run counts up to.
@@ -111,7 +111,7 @@ def steps_saved(folder: Path) -> list[int]:
 def save(
     folder: Path, step: int, state: Any, identity: Identity, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Save a state, unless it is there; what was written is read back before it counts as whole.
+    """Saves a state, unless it is there. What was written is read back before it counts as whole.
 
     Args:
         folder: of the run's checkpoints.
@@ -159,7 +159,7 @@ def save(
 
 
 def _seal(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write the checksums of a checkpoint that was read back; remove one that cannot be."""
+    """Writes the checksums of a checkpoint once it was read back; removes one that cannot be."""
     try:
         with disk_errors(path):
             require_readable(path, arrays)
@@ -177,12 +177,12 @@ def _seal(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the latest `keep` checkpoints."""
+    """Removes all but the latest `keep` checkpoints."""
     _remove(folder, steps_saved(folder)[:-keep] if hosts.is_primary() else [])
 
 
 def forget(folder: Path, after: int) -> None:
-    """Remove the checkpoints of later steps, whose metrics are about to be written again."""
+    """Removes the checkpoints of later steps, whose metrics are about to be written again."""
     _remove(folder, [step for step in steps_saved(folder) if step > after])
 
 
@@ -197,7 +197,7 @@ def _remove(folder: Path, steps: Sequence[int]) -> None:
 
 
 def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bool = False) -> Tree:
-    """Read a state of the structure, shapes and shardings of `like` (arrays or shapes).
+    """Reads a state of the structure, shapes and shardings of `like` (arrays or shapes).
 
     Args:
         folder: of the run's checkpoints.
@@ -228,7 +228,7 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bo
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Drop what a killed process left: temporary folders, and folders on their way out."""
+    """Drops what a killed process left: temporary folders, and folders that it was removing."""
     ours = re.compile(rf"({_STEP})(\.orbax-checkpoint-tmp.*|\.removed)?")
     whole = {str(step) for step in steps_saved(folder)}
     for path in list(folder.iterdir()) if folder.is_dir() else []:
@@ -246,12 +246,12 @@ def _one_device() -> jax.sharding.Sharding:
 
 
 def _checksums(path: Path) -> dict[str, str]:
-    """SHA-256 of every file of a checkpoint, by its relative path."""
+    """Returns the SHA-256 of every file of a checkpoint, by its relative path."""
     return checksums(path, (name for name in files(path) if CHECKSUMS not in name))
 
 
 def _verify(path: Path) -> None:
-    """Raise a UserError for a checkpoint whose files are not those that were written."""
+    """Raises a UserError for a checkpoint whose files are not those that were written."""
     # Checked here because Orbax reads in parallel and reports damage in pages of nested tracebacks.
     try:
         wanted = parse_json((path / CHECKSUMS).read_text("utf-8"))

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from calibtrain.errors import UserError
+from calibtrain.errors import UserError, shown
 from calibtrain.storage.disk import write_whole
 from calibtrain.storage.documents import read_document, sealed
 
@@ -105,7 +105,7 @@ class Document(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise _damaged(error, source) from None
+            raise UserError(f"{source}: is damaged ({_misfit(error)})") from None
 
 
 class FileDocument(Document):
@@ -123,13 +123,23 @@ class FileDocument(Document):
     format: Whole
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """The record in a file.
+    def read(cls, path: Path, remedy: str | None = None) -> Self:
+        """Returns the record in a file.
+
+        Args:
+            path: of the file.
+            remedy: what a user can do about one that is missing or damaged; default `REMEDY`.
 
         Raises:
             UserError: it is missing, damaged or of another format.
         """
-        return cls.parse(read_document(path, cls.REMEDY), str(path))
+        remedy = remedy or cls.REMEDY
+        tree = read_document(path, remedy)
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            message = f"{path}: is damaged ({_misfit(error)}); remove it, and {remedy}"
+            raise UserError(message) from None
 
     def text(self) -> str:
         """The file's text."""
@@ -143,12 +153,6 @@ class FileDocument(Document):
             UserError: where the disk or bucket does not take it.
         """
         write_whole(path, self.text())
-
-
-def kind_of(value: Any) -> str:
-    """What a JSON value is, in words."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a flag", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 def require_number(document: Document, key: str) -> None:
@@ -168,22 +172,16 @@ _WANTED: Mapping[str, str] = {
 }
 
 
-def _damaged(error: ValidationError, source: str) -> UserError:
-    """The first thing that does not fit, in one line: the file, the place in it, the key."""
+def _misfit(error: ValidationError) -> str:
+    """Returns the first thing that does not fit, in words: `arms.0.folder is missing`."""
     first = error.errors()[0]
     about: Mapping[str, Any] = first.get("ctx", {})
-    loc = [*first["loc"], *([about["key"]] if "key" in about else [])]
-    key = loc.pop() if loc and isinstance(loc[-1], str) else None
-    where = source
-    for index, part in enumerate(loc):
-        if isinstance(part, str):
-            number = loc[index + 1 : index + 2]
-            row = f" {number[0] + 1}" if number and isinstance(number[0], int) else ""
-            where += f" ({part}{row})"
-    value = about.get("value", first["input"])
+    place = [*first["loc"], *([about["key"]] if "key" in about else [])]
+    if not place:
+        return f"it is {shown(first['input'], 40)}, not an object"
+    key = ".".join(map(str, place))
     if first["type"] in ("missing", "absent"):
-        return UserError(f"{where} is damaged: key {key!r} is missing")
-    if key is None:
-        return UserError(f"{where} is damaged: an object was expected, not {kind_of(value)}")
+        return f"{key} is missing"
+    value = about.get("value", first["input"])
     wanted = about.get("wanted") or _WANTED.get(first["type"], first["msg"])
-    return UserError(f"{where} is damaged: {key!r} is {kind_of(value)}, not {wanted}")
+    return f"{key} is {shown(value, 40)}, not {wanted}"

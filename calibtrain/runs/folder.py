@@ -1,14 +1,13 @@
 """A run is a folder: its layout, the lock that keeps it to one process, and its metrics file.
 
-On a disk a run is made in one move. In a bucket, which moves nothing, its configuration is written
-last: without one there is no run.
+On a disk a run is made in one move. A bucket cannot move files: there the configuration is written
+last, and a folder without one is not a run.
 """
 
 import dataclasses
 import glob
 import io
 import json
-import math
 import os
 import shlex
 import shutil
@@ -28,29 +27,18 @@ from calibtrain.runs.records import RUN_FILE, RunRecord
 from calibtrain.storage.bucket_lock import BucketLock, held
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
 from calibtrain.storage.disk_lock import held_to_read, held_to_write
-from calibtrain.storage.documents import read_document
 from calibtrain.storage.growing import GrowingFile
 from calibtrain.storage.metrics import read_metrics
 from calibtrain.storage.places import in_bucket, reached, remove_tree
 
 LOCK = ".lock"
-_SUMMARY: dict[str, Any] = {
-    "status": str,
-    "step": int,
-    "steps": int,
-    "config_hash": str,
-    "seconds": (int, float),
-    "context_tokens": int,
-    "imported": dict,
-}
-"""What is read of run.json, and the kinds of it."""
 IMPORTED = "imported"
 """Status of a run whose parameters came from elsewhere."""
 
 
 @dataclasses.dataclass
 class _Writing:
-    """What a process that writes a run keeps between two calls."""
+    """What a process that writes a run keeps from call to call."""
 
     metrics: GrowingFile | None = None
     lock: BucketLock | None = None
@@ -62,8 +50,8 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        writes: whether this process does; of several, one does. The others' calls of what writes
-            do nothing.
+        writes: whether this process writes the run. One of several does; in the others, methods
+            that write do nothing.
     """
 
     path: Path
@@ -74,27 +62,27 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """One Orbax folder a step."""
+        """Holds one Orbax folder per step."""
         return self.path / "checkpoints"
 
     @property
     def evaluations(self) -> Path:
-        """CORPUS-SPLIT-STEP.json, and .parquet with a row a document (see `evaluation.result`)."""
+        """Holds CORPUS-SPLIT-STEP.json, and .parquet with a row per document."""
         return self.path / "evaluations"
 
     @property
     def heads(self) -> Path:
-        """NAME/: a temperature head that was fitted afterwards (see `temperature.saved_head`)."""
+        """Holds NAME/, a temperature head fitted afterwards (`temperature.saved_head`)."""
         return self.path / "temperature"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line; a function of the configuration alone, so no times in it."""
+        """Holds one JSON object per line, without times: a function of the configuration alone."""
         return self.path / "metrics.jsonl"
 
     @property
     def tokenizer(self) -> Path:
-        """The tokenizer, and how often each of its entries is a target in the training text."""
+        """Holds the tokenizer, and how often each entry is a target in the training text."""
         return self.path / "tokenizer"
 
     @property
@@ -107,7 +95,7 @@ class RunFolder:
             return os.path.isfile(path)  # False for a name that is too long, too
 
     def read_config(self) -> Config:
-        """The resolved configuration.
+        """Returns the resolved configuration.
 
         Raises:
             UserError: where there is no run, or its configuration is not valid.
@@ -118,11 +106,11 @@ class RunFolder:
         return validate(Config, read_tree(path), str(path))
 
     def read_tokenizer(self) -> Tokenizer:
-        """The run's own tokenizer."""
+        """Returns the run's own tokenizer."""
         return Tokenizer.load(self.tokenizer)
 
     def write_target_counts(self, counts: Int[np.ndarray, " vocab"]) -> None:
-        """Write how often each vocabulary entry is a target in the training text."""
+        """Writes how often each vocabulary entry is a target in the training text."""
         if not self.writes:
             return
         buffer = io.BytesIO()
@@ -130,7 +118,7 @@ class RunFolder:
         write_whole(self.tokenizer / "target_counts.npy", buffer.getvalue())
 
     def read_target_counts(self, vocab_size: int) -> Int[np.ndarray, " vocab"]:
-        """How often each vocabulary entry is a target in the training text.
+        """Returns how often each vocabulary entry is a target in the training text.
 
         Raises:
             UserError: when the file is missing or damaged.
@@ -149,7 +137,7 @@ class RunFolder:
         )
 
     def create(self, config: Config, fill: Callable[[Path], None]) -> None:
-        """Make the folder, with its configuration and what `fill` puts into it.
+        """Makes the folder, with its configuration and what `fill` puts into it.
 
         Raises:
             UserError: where something else is there, or it cannot be written.
@@ -199,7 +187,7 @@ class RunFolder:
                 raise
 
     def remove(self) -> None:
-        """Remove the run; in a bucket its configuration first, so that what is left is none."""
+        """Removes the run; in a bucket its configuration first: what is left is then not a run."""
         if not self.writes:
             return
         if in_bucket(self.path):
@@ -212,20 +200,30 @@ class RunFolder:
             remove_tree(self.path)
 
     def check_trained_here(self) -> None:
-        """Raise a UserError where the run holds a model that was imported, not trained."""
-        if self.read_summary().get("status") == IMPORTED or self.holds_import:
+        """Raises a UserError where the run holds a model that was imported, not trained."""
+        if self.is_imported:
             raise UserError(
                 f"{self.path}: holds an imported model, which has no training to go on with; "
                 "choose another --run to train a model of your own"
             )
 
     @property
-    def holds_import(self) -> bool:
+    def is_imported(self) -> bool:
+        """Whether the model came from elsewhere, by run.json or a checkpoint of step 0.
+
+        Raises:
+            UserError: as `read_summary` does.
+        """
+        summary = self.read_summary()
+        return (summary is not None and summary.status == IMPORTED) or self._holds_import
+
+    @property
+    def _holds_import(self) -> bool:
         """Whether there is a checkpoint of step 0, which training never makes."""
         return (self.checkpoints / "0").exists()
 
     def check_config(self, config: Config) -> None:
-        """Raise a UserError that names the keys in which the run's configuration differs."""
+        """Raises a UserError that names the keys in which the run's configuration differs."""
         mine, theirs = (
             _flatten(each.model_dump(mode="json", exclude=WAYS_TO_COMPUTE))
             for each in (config, self.read_config())
@@ -243,11 +241,11 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process.
+        """Holds the run for this process.
 
         Raises:
-            UserError: when another process has it (told from one that died, in a bucket, by a lock
-                that is kept fresh: see `storage.bucket_lock`).
+            UserError: when another process has it. In a bucket a living process is told from a dead
+                one by a lock that it writes again and again (`storage.bucket_lock`).
         """
         if not self.writes:
             yield
@@ -266,7 +264,7 @@ class RunFolder:
 
     @contextmanager
     def locked_to_read(self) -> Iterator[None]:
-        """Hold the run as `locked` does, for what reads it: also where it may not be written.
+        """Holds the run for reading, as `locked` does, even where it may not be written.
 
         Raises:
             UserError: when another process is writing it.
@@ -275,13 +273,13 @@ class RunFolder:
             yield
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """Append one line of metrics."""
+        """Appends one line of metrics."""
         if not self.writes:
             return
         self._growing().append(json.dumps(line, allow_nan=False))
 
     def settle(self) -> None:
-        """Make sure, before what implies it is written, that all metrics are there.
+        """Makes sure that all metrics are on disk, before something is written that implies it.
 
         Raises:
             UserError: where they cannot be written, or another process may have the run by now.
@@ -297,7 +295,7 @@ class RunFolder:
         return self._writing.metrics
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Every whole line; a last line that a killed process cut short is left out.
+        """Returns every whole line; a last line that a killed process cut short is left out.
 
         Raises:
             UserError: naming a line that is damaged.
@@ -308,50 +306,39 @@ class RunFolder:
         return read_metrics(self.metrics)
 
     def rewind_metrics(self, count: int) -> None:
-        """Keep so many lines; those that follow will be written again."""
+        """Keeps the first `count` lines; those that follow will be written again."""
         if not self.writes:
             return
         kept = self.read_metrics()[:count]
         self._growing().replace("".join(json.dumps(line) + "\n" for line in kept))
 
     def write_summary(self, summary: RunRecord) -> None:
-        """Write run.json."""
+        """Writes run.json."""
         if not self.writes:
             return
         self.settle()
         summary.write(self.path / RUN_FILE)
 
-    def read_summary(self) -> dict[str, Any]:
-        """Read run.json; empty where there is none yet.
+    def read_summary(self) -> RunRecord | None:
+        """Returns what run.json says; None where there is none yet.
 
         Raises:
             UserError: when it is damaged, or of a format that this version does not know.
         """
         path = self.path / RUN_FILE
         with reached(path):
-            if not path.exists():
-                return {}
-            return self.require_summary()
+            return self.require_summary() if path.exists() else None
 
-    def require_summary(self, *keys: str) -> dict[str, Any]:
-        """Read run.json, which must be there, with these keys.
+    def require_summary(self) -> RunRecord:
+        """Returns what run.json says, which must be there.
 
         Raises:
             UserError: as `read_summary` does, and when it is missing.
         """
-        path = self.path / RUN_FILE
         again = "the command that made the run writes it again, such as " + self.resuming
-        if self.holds_import:
+        if self._holds_import:
             again = "import the model again, with another --run"
-        summary = read_document(path, again)
-        for key in {*keys, *_SUMMARY.keys() & summary.keys()}:
-            value, kinds = summary.get(key), _SUMMARY[key]
-            sound = isinstance(value, kinds) and not isinstance(value, bool)
-            if not sound or (isinstance(value, float) and not math.isfinite(value)):
-                raise UserError(
-                    f"{path}: is damaged ({key} is {value!r:.40}); remove it, and {again}"
-                )
-        return summary
+        return RunRecord.read(self.path / RUN_FILE, again)
 
     @property
     def resuming(self) -> str:
@@ -365,7 +352,11 @@ class RunFolder:
     def is_done(self, config: Config) -> bool:
         """Whether this very run was finished here."""
         summary = self.read_summary()
-        return summary.get("status") == "done" and summary.get("config_hash") == config_hash(config)
+        return (
+            summary is not None
+            and summary.status == "done"
+            and summary.config_hash == config_hash(config)
+        )
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 A field without a default is in every file; one with a default is absent from files of an earlier
 version, or where there is nothing to say. Keys that stand here nowhere are kept (`Document`).
-A record of traces will be one more `FileDocument`.
 """
 
 from collections.abc import Mapping
@@ -98,6 +97,8 @@ class RunRecord(FileDocument):
         status: running, stopped, failed, done or imported.
         row_tokens: tokens of a training row, where a fine-tuning has others than the context.
         temperature: the head that the network was trained with.
+        trained: what a fine-tuning trains: how many parameters, in adapters of which maps.
+        started_from: the checkpoint that a fine-tuning starts from: its step and SHA-256.
         seconds: spent training and evaluating, over all starts.
         error: why it failed.
         imported: where an imported model comes from.
@@ -119,6 +120,8 @@ class RunRecord(FileDocument):
     row_tokens: Whole | None = None
     parameters: ParametersRecord
     temperature: dict[str, Any] | None = None
+    trained: dict[str, Any] | None = None
+    started_from: dict[str, Any] | None = None
     budget: BudgetRecord
     memory: MemoryRecord
     seconds: Number | None = None

@@ -28,7 +28,7 @@ from calibtrain.runs.seeds import summarise
 from calibtrain.storage.metrics import is_evaluation, read_metrics
 
 _SAME = ("step", "corpus_hash", "limit", "temperature", "bins")
-"""What tells evaluations of one corpus and split apart."""
+"""The keys that tell evaluations of one corpus and split apart."""
 
 
 # --- a run ---------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ class RunResults:
     def main(self) -> EvaluationRecord | None:
         """The evaluation a reader wants first: own corpus, test before validation, the latest.
 
-        It is of tokens, and where there is a choice of the temperature 1.
+        Its events are tokens, and its temperature is 1 if there is a choice.
         """
         order = {"test": 0, "validation": 1}
         corpus = self.record.corpus
@@ -102,19 +102,19 @@ class RunResults:
 
     @property
     def by_event(self) -> Mapping[str, tuple[EvaluationRecord, ...]]:
-        """The others, by their event."""
+        """The evaluations of other events, by their event."""
         events = dict.fromkeys(e.event for e in self.evaluations if e.event != "token")
         return {name: tuple(e for e in self.evaluations if e.event == name) for name in events}
 
     def document(self) -> dict[str, Any]:
-        """Every record as it was read: what the page of a run carries along."""
+        """Returns every record as it was read: what the page of a run carries along."""
         heads = {} if self.heads is None else {"heads": self.heads.document()}
         found = [evaluation.document() for evaluation in self.evaluations]
         return {"run": self.record.document(), "evaluations": found, **heads}
 
 
 def read_run(folder: Path) -> RunResults:
-    """The results of the run in a folder.
+    """Returns the results of the run in a folder.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -137,7 +137,7 @@ def read_run(folder: Path) -> RunResults:
 
 
 def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...]]:
-    """The training lines and the evaluation lines, each in the order of their steps."""
+    """Returns the training lines and the evaluation lines, each in the order of their steps."""
     try:
         lines = read_metrics(path)
     except FileNotFoundError:
@@ -172,7 +172,7 @@ class ArmResults:
     """One arm of a study; `run` is None when it failed before it wrote anything.
 
     Attributes:
-        evaluations: the figures of each evaluation, those of other events than the token too.
+        evaluations: the figures of each evaluation, of every event.
         scored: the evaluation files behind them, under the same names, as far as they are there.
     """
 
@@ -221,13 +221,13 @@ class StudyResults:
 
     @property
     def exact_entropy(self) -> float | None:
-        """The exact entropy rate of the text in bits a byte, where every run says the same."""
+        """The exact entropy rate of the text in bits per byte, where every run says the same."""
         found = {run.record.corpus.entropy_bits_per_byte for run in self.runs}
         return found.pop() if len(found) == 1 else None
 
 
 def read_study(folder: Path) -> StudyResults:
-    """The results of the study in a folder, with those of every arm.
+    """Returns the results of the study in a folder, with those of every arm.
 
     Raises:
         UserError: a file is missing or damaged; what an arm left that did not finish may be.
@@ -275,7 +275,7 @@ def _read_arm(study: Path, record: ArmRecord) -> ArmResults:
 
 
 def _of_other_events(run: RunResults) -> dict[str, EvaluationRecord]:
-    """An arm's latest evaluation of each event but the token, of the most text, by its name.
+    """Returns an arm's latest evaluation by each event but the token, of the most text, by name.
 
     They come from their own files, as ablation.json need not hold them.
     """
@@ -288,7 +288,7 @@ def _of_other_events(run: RunResults) -> dict[str, EvaluationRecord]:
 
 
 def _remains(folder: Path) -> RunResults | None:
-    """What is left of an arm that did not finish, which may be anything or nothing."""
+    """Returns what is left of an arm that did not finish, which may be anything or nothing."""
     try:
         return read_run(folder)
     except UserError:
@@ -296,7 +296,7 @@ def _remains(folder: Path) -> RunResults | None:
 
 
 def _behind(name: str, flat: ArmEvaluation, run: RunResults) -> EvaluationRecord | None:
-    """The evaluation file of an arm for one of the evaluations its study names.
+    """Returns the evaluation file of an arm for one of the evaluations its study names.
 
     Files of the same corpus and split may be of another amount of text or another temperature: the
     one meant agrees in all that both say.

@@ -23,22 +23,22 @@ class Scored(Protocol):
 
 
 def without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that seeds of one combination share."""
+    """Returns the settings that seeds of one combination share."""
     return {name: value for name, value in settings.items() if name != SEED}
 
 
 def settings_key(settings: Mapping[str, Any]) -> str:
-    """A text that is equal for arms which differ in their seed alone."""
+    """Returns a text that is equal for arms which differ in their seed alone."""
     return json.dumps(without_seed(settings), sort_keys=True)
 
 
 def mean_and_half_width(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean over seeds, and the half width of its 95 % interval (None for one seed)."""
+    """Returns the mean over seeds, and half the width of its 95 % interval (None for one seed)."""
     return sum(values) / len(values), student_half_width(values)
 
 
 def summarise(arms: Iterable[Scored], names: Sequence[str] | None = None) -> list[SummaryRecord]:
-    """Mean and interval over the seeds of every combination of the other settings.
+    """Returns mean and interval over the seeds of every combination of the other settings.
 
     Args:
         arms: those without evaluations do not count.
@@ -76,7 +76,7 @@ def summarise(arms: Iterable[Scored], names: Sequence[str] | None = None) -> lis
 
 
 def _signatures(found: Sequence[Document]) -> dict[str, list[str]]:
-    """How the figures of a mean were made: one signature each, unless unlike figures were mixed."""
+    """Returns how each figure was made: one signature, unless unlike figures were mixed."""
     texts: dict[str, dict[str, None]] = {}
     for each in found:
         for name, text in (each.get("signatures") or {}).items():

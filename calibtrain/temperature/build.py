@@ -1,10 +1,10 @@
-"""From a configuration to a head, and to a network that has it."""
+"""From a configuration to its network: the model, adapters if it is fine-tuned, a head if any."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from calibtrain.config import ModelConfig, TemperatureConfig
+from calibtrain.config import Config, ModelConfig, TemperatureConfig
 from calibtrain.config.temperature import (
     AdaptiveTemperature,
     GlobalTemperature,
@@ -16,7 +16,8 @@ from calibtrain.config.temperature import (
     VectorScaling,
     attention_heads,
 )
-from calibtrain.models import Head, Network
+from calibtrain.models import Head, Network, build
+from calibtrain.models.adapter import LowRank
 from calibtrain.temperature.adaptive import Adaptive
 from calibtrain.temperature.pointwise import MLP, Global, Linear, Pointwise
 from calibtrain.temperature.position import Position
@@ -25,13 +26,21 @@ from calibtrain.temperature.token_head import LogTemperature, TokenHead
 from calibtrain.temperature.vector import VectorHead
 
 
+def network_of(config: Config, vocab_size: int) -> Network:
+    """Returns the network of a run."""
+    network = build(config.model, vocab_size)
+    if config.finetune is not None and config.finetune.lora is not None:
+        network = dataclasses.replace(network, adapter=LowRank(config.finetune.lora))
+    return tempered(network, config.temperature)
+
+
 def tempered(network: Network, config: TemperatureConfig) -> Network:
-    """A network with the head of a configuration; itself where that says none."""
+    """Returns the network with the head of a configuration in place of its own, if any."""
     return dataclasses.replace(network, head=make_head(config, network.config, network.vocab_size))
 
 
 def make_head(config: TemperatureConfig, model: ModelConfig, vocab_size: int) -> Head | None:
-    """The head of a configuration for a model; `config.temperature.check_fits` says if it fits."""
+    """Returns a configuration's head for a model that it fits (`config.temperature.check_fits`)."""
     if isinstance(config, NoTemperature):
         return None
     if isinstance(config, VectorScaling):

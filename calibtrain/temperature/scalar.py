@@ -14,16 +14,14 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+from calibtrain.errors import NonFiniteError
+
 LOWEST, HIGHEST = 0.01, 100.0
 TOLERANCE = 1e-6
 """Of log T."""
 
 Likelihood = Callable[[float], tuple[float, float]]
 """Temperature -> (mean nll, mean entropy), in nats, over the text that is fitted to."""
-
-
-class NotFiniteError(ValueError):
-    """What a temperature is to be fitted to is infinite or no number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +48,7 @@ def fit_temperature(likelihood: Likelihood) -> FittedTemperature:
         likelihood: evaluated at about ten temperatures.
 
     Raises:
-        NotFiniteError: where it returns what is not finite.
+        NonFiniteError: where it returns what is not finite.
     """
     from scipy.optimize import brentq
 
@@ -60,7 +58,7 @@ def fit_temperature(likelihood: Likelihood) -> FittedTemperature:
         if log_temperature not in seen:
             seen[log_temperature] = likelihood(math.exp(log_temperature))
             if not all(map(math.isfinite, seen[log_temperature])):
-                raise NotFiniteError(f"likelihood: {seen[log_temperature]} is not finite")
+                raise NonFiniteError(f"likelihood: {seen[log_temperature]} is not finite")
         return seen[log_temperature]
 
     def slope(log_temperature: float) -> float:

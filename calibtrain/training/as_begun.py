@@ -1,9 +1,9 @@
-"""A run that goes on is known by what it was made of, not by how that was written at first.
+"""A run that goes on is recognised by what it is made of, not by how its files are named.
 
-The text of a run, its tokenizer and, where it is fine-tuned, its base and its examples are known by
-their hashes. A configuration that names them by other paths is then that of the run, which keeps
-the spelling it was begun with: its hash stays what it is. So does a setting that another leaves
-without effect, which was accepted once and is refused now: a user removes it and goes on.
+The text of a run, its tokenizer, and the base and examples of a fine-tuning are known by their
+hashes. A configuration that names them by other paths still is that of the run, and the run keeps
+the paths it was begun with, so that its hash stays. Likewise a setting that another one leaves
+without effect: such settings were accepted once and are refused now, so a user removes them.
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ from calibtrain.training.plan import Plan
 
 
 def as_begun(config: Config, run: RunFolder) -> Config:
-    """A configuration spelled as that of a run that is there.
+    """Returns a configuration in the spelling of a run that is there.
 
     Args:
         config: what is asked for.
-        run: what is to go on.
+        run: the run that is to go on.
 
     Returns:
-        The configuration with the run's settings that have no effect in either, and with its own
-        paths: those of a fine-tuning, if the hashes agree; those of a tokenizer and of the user's
-        files, whose hashes are compared once they are read.
+        The configuration with the run's settings that have no effect in either, and with its paths.
+        Paths of a fine-tuning are taken over if the hashes agree; those of a tokenizer and of the
+        user's files in any case, because their hashes are compared once they are read.
     """
     there = run.read_config()
     config = with_value(config, _without_effect(config, there))
@@ -48,7 +48,7 @@ def as_begun(config: Config, run: RunFolder) -> Config:
 
 
 def as_begun_plan(plan: Plan, begun: Config, run: RunFolder) -> Plan:
-    """The plan of a configuration, with what `as_begun` made of it.
+    """Returns a plan for the configuration that `as_begun` made of its own.
 
     Raises:
         UserError: where the paths that differ lead to another text than the run was begun with.
@@ -64,7 +64,7 @@ def as_begun_plan(plan: Plan, begun: Config, run: RunFolder) -> Plan:
 
 
 def _without_effect(config: Config, there: Config) -> dict[str, Any]:
-    """Settings of a run that have no effect in it, nor in a configuration that leaves them out."""
+    """Returns settings of a run that have no effect in it, nor in one that leaves them out."""
     found = {}
     for key, value, _, default in overridden(there):
         try:
@@ -85,8 +85,8 @@ def _are_files(config: Config) -> bool:
 
 
 def text_of(run: RunFolder) -> str | None:
-    """The content hash of the text that a run is trained on; None where none is known."""
+    """Returns the content hash of the text that a run is trained on; None where it is unknown."""
     if saved := checkpoint.steps_saved(run.checkpoints):
         return checkpoint.read_identity(run.checkpoints, saved[-1]).corpus
-    corpus = run.read_summary().get("corpus")
-    return corpus.get("content_hash") if isinstance(corpus, dict) else None
+    summary = run.read_summary()
+    return None if summary is None else summary.corpus.content_hash

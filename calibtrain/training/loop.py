@@ -8,27 +8,17 @@ that differ in their seed alone, go through the loop together.
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from calibtrain.config import Config
-from calibtrain.errors import TransientError, UserError
-from calibtrain.models.attention import require_available
+from calibtrain.errors import NonFiniteError, TransientError, require_finite
 from calibtrain.parallel import hosts
-from calibtrain.runs import checkpoint
-from calibtrain.runs.folder import RunFolder
-from calibtrain.storage.compiled import open_compiled
-from calibtrain.storage.disk import disk_errors
-from calibtrain.storage.places import place
-from calibtrain.training.as_begun import as_begun, as_begun_plan
+from calibtrain.training.begin import BegunRun
 from calibtrain.training.engine import make_engine
-from calibtrain.training.finite import NonFiniteError, require_finite
 from calibtrain.training.optimizer import optimizer_of
-from calibtrain.training.plan import Plan, make_plans
-from calibtrain.training.record import Evaluator, Observer, Record
+from calibtrain.training.plan import Plan
+from calibtrain.training.record import Evaluator, Record
 from calibtrain.training.stopping import Stop, Stopped, stop_signals
 
 
@@ -51,113 +41,27 @@ class Outcome:
     error: NonFiniteError | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """A run to be trained, alone or with others that differ in their seed alone.
-
-    Attributes:
-        config: what to train.
-        path: the run folder.
-        observer: is told what happens.
-    """
-
-    config: Config
-    path: Path
-    observer: Observer = lambda event: None
-
-
-def train(
-    members: Sequence[Member],
-    *,
-    cache: Path,
-    evaluator: Callable[[Plan, RunFolder, Observer], Evaluator],
-    planner: Callable[[Sequence[Config], Path, Observer], list[Plan]] = make_plans,
-) -> list[Outcome]:
-    """Train runs, or go on with those that are there.
+def train(runs: Sequence[BegunRun], evaluators: Sequence[Evaluator]) -> list[Outcome]:
+    """Trains runs, or goes on with those that are there.
 
     Args:
-        members: one run, or several that differ in their seed alone.
-        cache: where prepared data is kept.
-        evaluator: makes the evaluation of a plan.
-        planner: prepares what is trained on, and says what will be done.
+        runs: one, or several that differ in their seed alone.
+        evaluators: what measures each of them, during training and at its end.
 
     Raises:
         UserError: for anything that the user can mend, except that a run diverges: its outcome
-            tells that. A run folder made by this call is removed again if it holds no checkpoint.
+            tells that.
     """
-    require_available(members[0].config.model)
-    runs = [RunFolder(place(member.path), writes=hosts.is_primary()) for member in members]
-    there = [bool(hosts.agreed(run.exists)) for run in runs]
-    with ExitStack() as held:
-        for member, run, exists in zip(members, runs, there, strict=True):
-            if exists:
-                run.check_trained_here()
-                run.check_config(as_begun(member.config, run))
-                _hold(run, held)
-        plans = planner([m.config for m in members], cache, members[0].observer)
-        plans = [
-            as_begun_plan(plan, as_begun(plan.config, run), run) if exists else plan
-            for plan, run, exists in zip(plans, runs, there, strict=True)
-        ]
-        made: list[RunFolder] = []
-        try:
-            for plan, run, exists in zip(plans, runs, there, strict=True):
-                if not exists:
-                    _create(plan, run)
-                    _hold(run, held)
-                    made.append(run)  # not before: what another process holds is not ours to remove
-            with disk_errors(runs[0].path):  # what nothing else named, as too many open files
-                return _train(members, plans, runs, cache, evaluator)
-        except UserError:
-            for run in made:
-                if run.writes and not checkpoint.steps_saved(run.checkpoints):
-                    run.remove()
-            raise
-
-
-def _create(plan: Plan, run: RunFolder) -> None:
-    """Make a run folder."""
-
-    def fill(folder: Path) -> None:
-        plan.tokenizer.save(folder / "tokenizer")
-        RunFolder(folder).write_target_counts(plan.store.counts)
-
-    with hosts.together():
-        run.create(plan.config, fill)
-
-
-def _hold(run: RunFolder, held: ExitStack) -> None:
-    """Take a run's lock; where its host does not get it, all hosts raise."""
-    with hosts.together():
-        held.enter_context(run.locked())
-
-
-def _train(
-    members: Sequence[Member],
-    plans: Sequence[Plan],
-    runs: Sequence[RunFolder],
-    cache: Path,
-    make_evaluator: Callable[[Plan, RunFolder, Observer], Evaluator],
-) -> list[Outcome]:
-    jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    records = []
-    for member, plan, run in zip(members, plans, runs, strict=True):
-        tokenizer_hash = run.read_tokenizer().hash
-        if tokenizer_hash != plan.tokenizer.hash:
-            raise UserError(
-                f"{run.path}: was made with another tokenizer (hash {tokenizer_hash}, the "
-                f"configuration now gives {plan.tokenizer.hash}); choose another --run"
-            )
-        run.write_target_counts(plan.store.counts)  # in case they were lost
-        evaluator = make_evaluator(plan, run, member.observer)
-        records.append(Record(plan, run, evaluator, member.observer))
+    records = [
+        Record(run.plan, run.folder, evaluator, run.observer)
+        for run, evaluator in zip(runs, evaluators, strict=True)
+    ]
     outcomes: dict[Path, Outcome] = {}
     with stop_signals() as stop:
         for group, start in _groups(records):
             ended = _advance(group, start, stop)
             outcomes.update((record.run.path, ended[i]) for i, record in enumerate(group))
-    return [outcomes[run.path] for run in runs]
+    return [outcomes[run.folder.path] for run in runs]
 
 
 def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
@@ -171,7 +75,8 @@ def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
     alike: dict[tuple[int, bool, bool], list[Record]] = {}
     for record in records:
         steps = record.plan.budget.steps
-        failed = bool(hosts.agreed(record.run.read_summary().get("status") == "failed"))
+        summary = record.run.read_summary()
+        failed = bool(hosts.agreed(summary is not None and summary.status == "failed"))
         alike.setdefault((steps, steps in saved[id(record)], failed), []).append(record)
     groups = []
     for group in alike.values():
@@ -283,7 +188,9 @@ def _advance(records: Sequence[Record], step: int, stop: Stop) -> list[Outcome]:
 
 def _outcome(record: Record, status: str, step: int) -> Outcome:
     if record.error is not None:
-        return Outcome("failed", step, record.run.read_summary(), {}, record.error)
+        written = record.run.read_summary()
+        told = {} if written is None else written.document()
+        return Outcome("failed", step, told, {}, record.error)
     summary = record.summarise(status, step)
     if status == "stopped":
         return Outcome(status, step, summary, {})

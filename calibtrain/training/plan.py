@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from calibtrain.config import Config, config_hash
 from calibtrain.data.batches.examples import ExampleBatches
 from calibtrain.data.batches.store import Observer, TokenStore, ignore, open_store
@@ -21,7 +19,7 @@ from calibtrain.errors import UserError
 from calibtrain.models import Network, ParameterCount, Params, count_parameters
 from calibtrain.parallel.flops import training_flops
 from calibtrain.runs.checkpoint import MOST_STEPS, Identity
-from calibtrain.training.networks import network_of
+from calibtrain.temperature import network_of
 from calibtrain.training.objective import Objective, objective_of
 
 _log = logging.getLogger(__name__)
@@ -112,19 +110,6 @@ class Plan:
         return self.batches.progress(step)
 
 
-def context_tokens(config: Config, bytes_per_token: float) -> int:
-    """The context in tokens; one given in bytes is divided by the mean bytes a token."""
-    if config.context.tokens is not None:
-        return config.context.tokens
-    assert config.context.bytes is not None
-    return max(8, round(config.context.bytes / bytes_per_token))
-
-
-def context_seen(config: Config, counts: np.ndarray, byte_lengths: np.ndarray) -> int:
-    """The same, from how often each entry is a target in the text and the bytes it stands for."""
-    return context_tokens(config, float(counts @ byte_lengths) / float(counts.sum()))
-
-
 def make_plan(config: Config, cache: Path, observer: Observer = ignore) -> Plan:
     """Prepare the data of a run and work out what it will do. Writes to the cache only.
 
@@ -151,7 +136,7 @@ def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = igno
     tokenizer = obtain_tokenizer(config.tokenizer, corpus, cache)
     told: list[Mapping[str, Any]] = []  # later: where the plan fails, its error is all that is said
     store = open_store(corpus, "train", tokenizer, cache, told.append)
-    context = context_tokens(config, store.bytes_per_token)
+    context = config.context.in_tokens(store.bytes_per_token)
     network = network_of(config, tokenizer.vocab_size)
     parameters = count_parameters(config.model, tokenizer.vocab_size)
     plans = []

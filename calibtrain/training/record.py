@@ -9,18 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from calibtrain.errors import UserError
+from calibtrain.errors import DIVERGED_ADVICE, NonFiniteError, UserError, require_finite
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.metrics import begins_with, fingerprint
 from calibtrain.storage.places import absolute
-from calibtrain.training.finite import ADVICE, NonFiniteError, all_finite, require_finite
 from calibtrain.training.metric_lines import first_difference, lines_kept
 from calibtrain.training.optimizer import learning_rate_schedule
 from calibtrain.training.plan import Plan
-from calibtrain.training.state import TrainState
+from calibtrain.training.state import TrainState, all_finite
 from calibtrain.training.summary import describe_run
 
 METRICS = "metrics"
@@ -32,7 +31,7 @@ Observer = Callable[[Mapping[str, Any]], None]
 
 
 class Evaluator(Protocol):
-    """What the loop asks of an evaluation; made for a plan before its run begins."""
+    """What the loop asks of the object that evaluates a run, which is made before it is called."""
 
     def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
         """Evaluate in the midst of training; the results go into the metrics file as eval/*."""
@@ -70,9 +69,10 @@ class Record:
         self._memory = memory
         if self.run.writes:
             self.run.rewind_metrics(lines_kept(self.plan, step, self.run.read_metrics()) or 0)
-        before = self.run.read_summary() if step else {"seconds": 0.0}
-        self._seconds = before.get("seconds", 0.0)
-        if "seconds" not in before:
+        before = self.run.read_summary() if step else None
+        seconds = None if before is None else before.seconds
+        self._seconds = seconds or 0.0
+        if step and seconds is None:
             text = f"{self.run.path / 'run.json'}: is missing; seconds are counted from here on"
             self.observer({"event": "note", "text": text})
         self._began = time.monotonic()
@@ -195,7 +195,7 @@ class Record:
             if saved
             else "no checkpoint was made yet"
         )
-        self.error = NonFiniteError(f"{self.run.path}: {error}; {kept}. {ADVICE}")
+        self.error = NonFiniteError(f"{self.run.path}: {error}; {kept}. {DIVERGED_ADVICE}")
         self.fail(step, self.error)
 
     def fail(self, step: int, error: Exception) -> None:

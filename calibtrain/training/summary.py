@@ -1,4 +1,4 @@
-"""What run.json says of a run: how far it is, what it trains on, its size, its software."""
+"""What run.json says of a run that is trained: how far it is, what it trains on, its size."""
 
 import dataclasses
 import math
@@ -7,17 +7,8 @@ from typing import Any
 
 import jax
 
-import calibtrain
-from calibtrain.config import config_hash
-from calibtrain.runs.records import (
-    BudgetRecord,
-    CorpusRecord,
-    MemoryRecord,
-    ParametersRecord,
-    RunRecord,
-    TokenizerRecord,
-)
-from calibtrain.storage.documents import FORMAT
+from calibtrain.runs.records import RunRecord
+from calibtrain.runs.summary import summarise_run
 from calibtrain.training.plan import Plan
 
 
@@ -30,54 +21,36 @@ def describe_run(
     seconds: float,
     **more: Any,
 ) -> RunRecord:
-    """The record that run.json holds.
+    """Returns the record that run.json holds.
 
     Args:
         plan: the run.
         name: of its folder.
         memory: bytes, by what they are for.
-        status: "running", "stopped", "failed" or "done".
+        status: running, stopped, failed or done.
         step: steps trained in all.
         seconds: spent training and evaluating, over all its starts.
         more: `error`, of a run that failed.
     """
-    parameters = plan.parameters
-    rows: dict[str, Any] = {}
     if plan.config.finetune is not None:
-        rows["row_tokens"] = plan.batches.context
-    return RunRecord(
-        format=FORMAT,
+        more["row_tokens"] = plan.batches.context
+    if plan.network.head is not None:  # its parameters are counted by themselves
+        shapes = jax.eval_shape(plan.network.head.init, jax.random.key(0))
+        count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+        more["temperature"] = {"kind": plan.network.head.name, "parameters": count}
+    return summarise_run(
         name=name,
         status=status,
         step=step,
-        steps=plan.budget.steps,
-        version=calibtrain.__version__,
-        jax=jax.__version__,
-        device=jax.devices()[0].device_kind,
-        config_hash=config_hash(plan.config),
-        corpus=CorpusRecord(**plan.corpus.provenance.to_dict()),
-        tokenizer=TokenizerRecord(
-            kind=plan.tokenizer.manifest.kind,
-            vocab_size=plan.tokenizer.vocab_size,
-            hash=plan.tokenizer.hash,
-            bytes_per_token=plan.store.bytes_per_token,
-        ),
-        context_tokens=plan.context,
-        **rows,
-        parameters=ParametersRecord(**dataclasses.asdict(parameters), total=parameters.total),
-        **_head(plan),
-        **plan.facts,
-        budget=BudgetRecord(**dataclasses.asdict(plan.budget)),
-        memory=MemoryRecord(**memory),
+        config=plan.config,
+        corpus=plan.corpus,
+        tokenizer=plan.tokenizer,
+        bytes_per_token=plan.store.bytes_per_token,
+        context=plan.context,
+        parameters=plan.parameters,
+        budget=dataclasses.asdict(plan.budget),
+        memory=memory,
         seconds=seconds,
+        **plan.facts,
         **more,
     )
-
-
-def _head(plan: Plan) -> dict[str, Any]:
-    """The temperature head, whose parameters are counted by themselves; nothing without one."""
-    if plan.network.head is None:
-        return {}
-    shapes = jax.eval_shape(plan.network.head.init, jax.random.key(0))
-    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    return {"temperature": {"kind": plan.network.head.name, "parameters": count}}

@@ -17,7 +17,6 @@ from calibtrain.config import LoRAConfig, config_hash, to_yaml
 from calibtrain.config.finetuning import LINEAR_MAPS
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
-from calibtrain.evaluation.latest_checkpoint import load_merged_params, load_params
 from calibtrain.finetuning import finetune, resolve
 from calibtrain.finetuning.evaluation import preference_figures
 from calibtrain.finetuning.plan import make_finetuning_plans
@@ -27,7 +26,8 @@ from calibtrain.losses.preference import REFERENCE
 from calibtrain.models import ADAPTER
 from calibtrain.readout import TokenStats
 from calibtrain.runs.folder import RunFolder
-from calibtrain.training.networks import network_of
+from calibtrain.runs.latest_checkpoint import load_merged_params, load_params
+from calibtrain.temperature import network_of
 
 ANSWER = "ab ab ab ab"
 

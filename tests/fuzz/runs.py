@@ -237,8 +237,8 @@ def _end_state(run: Path) -> dict[str, str]:
     import jax
     import numpy as np
 
-    from calibtrain.evaluation.latest_checkpoint import load_state
     from calibtrain.runs.folder import RunFolder
+    from calibtrain.training.saved_state import load_state
 
     _, state = load_state(RunFolder(run))
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]

@@ -16,11 +16,11 @@ from calibtrain.cli import main as cli
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.data.tokenizers.tokenizer_choice import train_tokenizer
 from calibtrain.evaluation import train_run
-from calibtrain.evaluation.latest_checkpoint import load_params
 from calibtrain.interchange import export_run, import_model
 from calibtrain.interchange.tokenizer_files import tokenizer_files
 from calibtrain.models import Params, build
 from calibtrain.runs.folder import RunFolder
+from calibtrain.runs.latest_checkpoint import load_params
 
 pytest.importorskip("safetensors")
 
@@ -156,7 +156,7 @@ def test_every_command_takes_an_imported_run_and_train_refuses_it(
     assert status == 0, err
     imported, summary = err, json.loads(out)
     assert (summary["status"], summary["step"]) == ("imported", 0)
-    assert summary == RunFolder(run).read_summary()
+    assert summary == RunFolder(run).require_summary().document()
     assert summary["imported"]["sha256"].keys() >= {"model.safetensors", "tokenizer.json"}
     sizes = [f.stat().st_size for f in (run / "checkpoints").rglob("*") if f.is_file()]
     assert sum(sizes) < 1.5 * 4 * summary["parameters"]["total"] + 100_000  # no moments in it

@@ -14,11 +14,11 @@ from heads import KINDS, with_head
 from calibtrain.config import BatchConfig, Config, ModelConfig, config_hash, to_yaml, validate
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, evaluate_run_on_text, train_run, train_together
-from calibtrain.evaluation.latest_checkpoint import load_state
 from calibtrain.models import TEMPERATURE, build
 from calibtrain.runs.folder import RunFolder
-from calibtrain.training import loop
+from calibtrain.training.begin import Member
 from calibtrain.training.optimizer import decay_mask
+from calibtrain.training.saved_state import load_state
 
 CONFIG = tiny(
     corpus={"markov": {"words": 24, "successors": 4, "bytes": 60_000, "mean_document_words": 30.0}},
@@ -99,7 +99,7 @@ def test_run_json_and_figures_tell_the_head(whole: Path) -> None:
 
 def test_replicas_have_heads_of_their_own(whole: Path, tmp_path: Path) -> None:
     seeds = [CONFIG.model_copy(update={"seed": seed}) for seed in (0, 1)]
-    members = [loop.Member(config, tmp_path / str(config.seed)) for config in seeds]
+    members = [Member(config, tmp_path / str(config.seed)) for config in seeds]
     assert [outcome.status for outcome in train_together(members)] == ["done", "done"]
     assert_same(tmp_path / "0", whole)
 

@@ -13,10 +13,10 @@ from conftest import tiny
 from calibtrain.cli import main as cli
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
-from calibtrain.evaluation.saved_run import opened
 from calibtrain.fitting.fit_thermometer import ThermometerRecipe
 from calibtrain.metrics.signature import parse_signature
 from calibtrain.posthoc import leave_one_out
+from calibtrain.runs.loading import opened
 
 QUICK = ThermometerRecipe(steps=5, tokens=64)
 KINDS = ["none", "thermometer", "others", "own"]

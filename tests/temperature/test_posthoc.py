@@ -16,7 +16,6 @@ from synthetic import MODEL, make
 from calibtrain.cli import main as cli
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
-from calibtrain.evaluation.saved_run import opened
 from calibtrain.fitting.fit_global import fit_global
 from calibtrain.fitting.fit_head import Recipe, fit_head
 from calibtrain.fitting.fit_thermometer import (
@@ -33,6 +32,7 @@ from calibtrain.posthoc.compare import compare_heads
 from calibtrain.posthoc.hidden import read_text
 from calibtrain.posthoc.listing import describe_heads
 from calibtrain.report import write_report
+from calibtrain.runs.loading import opened
 from calibtrain.storage.documents import sealed, unsealed
 from calibtrain.temperature import make_head
 from calibtrain.temperature.bounded import raw_of

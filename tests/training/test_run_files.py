@@ -83,6 +83,7 @@ def test_a_format_that_is_not_known_is_refused_by_every_command(
         "{",
         '{"format": 1, "format": 1}',
         '{"seconds": 3}',
+        '{"format": 1, "status": "done"}',
         "[" * 100_000,
         '{"format": 1, "seconds": NaN}',
         f'{{"format": 1, "seconds": {10**310}}}',

@@ -1,4 +1,4 @@
-"""Which text a run is measured on, and whether its own corpus still is what it was trained on.
+"""The text a run is measured on, and whether its own corpus still is what it was trained on.
 
 Splits are drawn by a hash of each document: where texts have changed, a document that was trained
 on may stand in the test split, a little changed, and a score on it says nothing of new text.
@@ -12,14 +12,14 @@ from calibtrain.data.corpora.corpus import Corpus, TooFewDocuments, open_corpus
 from calibtrain.data.corpora.text_files import find_files
 from calibtrain.errors import UserError
 from calibtrain.runs import checkpoint
-from calibtrain.runs.folder import IMPORTED, RunFolder
+from calibtrain.runs.folder import RunFolder
 
 
 def open_measured(settings: CorpusConfig, cache: Path, *, named: bool) -> tuple[Corpus, list[str]]:
-    """A corpus to measure on, and what is to be noted of it.
+    """Returns a corpus to measure on, and what is to be noted of it.
 
     Args:
-        settings: which.
+        settings: of the corpus.
         cache: where prepared data is kept.
         named: whether a command named it: then it need not have enough documents to be split.
 
@@ -39,7 +39,7 @@ def open_measured(settings: CorpusConfig, cache: Path, *, named: bool) -> tuple[
 
 
 def notes_on_own_text(run: RunFolder, step: int, own: CorpusConfig, corpus: Corpus) -> list[str]:
-    """What is to be noted of a score on a run's own corpus.
+    """Returns what is to be noted of a score on a run's own corpus.
 
     Args:
         run: the folder.
@@ -48,13 +48,13 @@ def notes_on_own_text(run: RunFolder, step: int, own: CorpusConfig, corpus: Corp
         corpus: what it holds now.
 
     Raises:
-        UserError: where that is another text than the run was trained on. (A model that was
-            imported has seen neither.)
+        UserError: where it holds another text than the run was trained on. An imported model is
+            spared: it was trained on neither.
     """
     before, now = trained_on(run, step), corpus.provenance.content_hash
     if before in (None, now):
         return []
-    if run.read_summary().get("status") == IMPORTED:
+    if run.is_imported:
         return [
             f"{_spec(own)} holds another text now (content hash {now}) than when the model was "
             f"imported ({before}), of which the frequency deciles are"
@@ -70,17 +70,19 @@ def notes_on_own_text(run: RunFolder, step: int, own: CorpusConfig, corpus: Corp
 def notes_on_text(
     run: RunFolder, step: int, own: CorpusConfig, settings: CorpusConfig, corpus: Corpus
 ) -> list[str]:
-    """What is to be noted of a score on a corpus that a command named, beside the run's own.
+    """Returns what is to be noted of a score on a corpus that a command named.
 
     Args:
-        run: as for `notes_on_own_text`, as are `step` and `own`.
+        run: the folder.
+        step: of a checkpoint, which says what it was trained on.
+        own: the settings of the run's own corpus.
         settings: of the corpus that was named.
         corpus: what it holds.
     """
     before, now = trained_on(run, step), corpus.provenance.content_hash
     if before in (None, now) or not _is_same_source(own, settings):
         return []
-    if run.read_summary().get("status") == IMPORTED:
+    if run.is_imported:
         return []
     return [
         f"{settings.name} holds another text now (content hash {now}) than the run was trained on "
@@ -89,17 +91,17 @@ def notes_on_text(
 
 
 def trained_on(run: RunFolder, step: int) -> str | None:
-    """The content hash of the text that a checkpoint was trained on; None where it does not say."""
+    """Returns the content hash of the text a checkpoint was trained on; None if it does not say."""
     return checkpoint.read_identity(run.checkpoints, step).corpus
 
 
 def _spec(own: CorpusConfig) -> str:
-    """The corpus as a command line names it."""
+    """Returns the corpus as a command line names it."""
     return f"files:{','.join(own.paths)}" if own.name == "files" else own.name
 
 
 def _is_same_source(own: CorpusConfig, other: CorpusConfig) -> bool:
-    """Whether two corpora read the same source, or a file in common."""
+    """Returns whether two corpora read the same source, or share a file."""
     kinds = [each.name.partition(":")[0] for each in (own, other)]
     if kinds != ["files", "files"]:
         return own.name == other.name
@@ -107,7 +109,7 @@ def _is_same_source(own: CorpusConfig, other: CorpusConfig) -> bool:
 
 
 def _files(corpus: CorpusConfig) -> set[str]:
-    """The files of a corpus that are there, by their real paths; those that are gone, by name."""
+    """Returns the real paths of a corpus's files; of those that are gone, the names."""
     patterns = corpus.paths or tuple(corpus.name.partition(":")[2].split(","))
     found: set[str] = set()
     for pattern in filter(None, (each.strip() for each in patterns)):
