@@ -1,6 +1,8 @@
 """The exceptions that end a command with a single clear line, and how it shows what was given."""
 
 import json
+import math
+from collections.abc import Mapping
 from typing import Any
 
 LONGEST_VALUE = 80
@@ -25,6 +27,23 @@ class TransientError(UserError):
     """
 
     status = 75
+
+
+class NonFiniteError(UserError):
+    """A figure of a model is infinite or NaN: training diverged."""
+
+
+NON_FINITE_ADVICE = (
+    "Try a lower optimizer.learning_rate, a larger optimizer.epsilon or optimizer.warmup_fraction, "
+    "a smaller optimizer.clip_norm, or model.compute=float32, in another --run"
+)
+
+
+def require_finite(figures: Mapping[str, Any], step: int) -> None:
+    """Raises a NonFiniteError that names the first figure which is infinite or NaN."""
+    for name, value in figures.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise NonFiniteError(f"the {name.replace('_', ' ')} is {value} at step {step}")
 
 
 class SettingError(UserError):

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 import calibtrain
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
-from calibtrain.errors import UserError
+from calibtrain.errors import UserError, require_finite
 from calibtrain.evaluation.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
 from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.result import RATIO, WIDTH, Evaluation, document_table
@@ -32,7 +32,6 @@ from calibtrain.generation.byte_trie import ByteTrie
 from calibtrain.generation.states import ByteStates
 from calibtrain.metrics.signature import Signature
 from calibtrain.models import Network, Params
-from calibtrain.training.finite import require_finite
 
 LANES = {"cpu": 16}
 """Texts read side by side, by platform: on a CPU as many as its caches hold the states of."""

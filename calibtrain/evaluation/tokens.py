@@ -13,6 +13,7 @@ import calibtrain
 from calibtrain.data.batches.examples import AnswerWindows
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.batches.windows import EvaluationWindows, WindowBatch
+from calibtrain.errors import NonFiniteError, require_finite
 from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.result import Evaluation, document_table
 from calibtrain.evaluation.signatures import signatures, temperature_label
@@ -31,7 +32,6 @@ from calibtrain.metrics.signature import Signature
 from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import ROWS, Layout
 from calibtrain.readout import TokenStats, readout
-from calibtrain.training.finite import NonFiniteError, require_finite
 
 FIELDS = ("nll", "log_confidence", "correct", "entropy", "sum_squares")
 """What is asked of `readout`."""

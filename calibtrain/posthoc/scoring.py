@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 import calibtrain
+from calibtrain.errors import require_finite
 from calibtrain.evaluation.figure_intervals import (
     FEWER_RESAMPLES,
     RESAMPLES,
@@ -24,7 +25,6 @@ from calibtrain.metrics.signature import Signature
 from calibtrain.metrics.smooth import mean_absolute, residual_density, smooth_error
 from calibtrain.models import Head, Params
 from calibtrain.posthoc.hidden import HiddenText
-from calibtrain.training.finite import require_finite
 
 FIGURES = (
     "nll",

@@ -1,31 +1,25 @@
-"""The training loop. Its order at a step is fixed: train, log, evaluate, save.
+"""The training loop. At every step, in this order: train, log, evaluate, save.
 
-A run is a function of its configuration: killed at any moment and started again, it goes on from
-its last checkpoint and writes the same parameters and the same metrics, bit for bit. Replicas, runs
-that differ in their seed alone, go through the loop together.
+A checkpoint at a step therefore implies that every metric up to it is on disk. A run is a function
+of its configuration: killed at any moment and started again, it goes on from its last checkpoint
+and writes the same parameters and the same metrics, bit for bit. Runs that differ in their seed
+alone go through the loop together (`group`).
 """
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from calibtrain.config import Config
-from calibtrain.errors import TransientError, UserError
-from calibtrain.models.attention import require_available
-from calibtrain.parallel import hosts
-from calibtrain.runs import checkpoint
+from calibtrain.errors import NonFiniteError
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.compiled import open_compiled
-from calibtrain.storage.disk import disk_errors
-from calibtrain.storage.places import place
-from calibtrain.training.as_begun import as_begun, as_begun_plan
 from calibtrain.training.engine import make_engine
-from calibtrain.training.finite import NonFiniteError, require_finite
+from calibtrain.training.folders import held_folders
+from calibtrain.training.group import Group, groups
 from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.plan import Plan, make_plans
 from calibtrain.training.record import Evaluator, Observer, Record
@@ -73,7 +67,7 @@ def train(
     evaluator: Callable[[Plan, RunFolder, Observer], Evaluator],
     planner: Callable[[Sequence[Config], Path, Observer], list[Plan]] = make_plans,
 ) -> list[Outcome]:
-    """Train runs, or go on with those that are there.
+    """Trains runs, or goes on with those that are there.
 
     Args:
         members: one run, or several that differ in their seed alone.
@@ -81,204 +75,68 @@ def train(
         evaluator: makes the evaluation of a plan.
         planner: prepares what is trained on, and says what will be done.
 
+    Returns:
+        The outcome of each run, in the order of `members`.
+
     Raises:
         UserError: for anything that the user can mend, except that a run diverges: its outcome
             tells that. A run folder made by this call is removed again if it holds no checkpoint.
     """
-    require_available(members[0].config.model)
-    runs = [RunFolder(place(member.path), writes=hosts.is_primary()) for member in members]
-    there = [bool(hosts.agreed(run.exists)) for run in runs]
-    with ExitStack() as held:
-        for member, run, exists in zip(members, runs, there, strict=True):
-            if exists:
-                run.check_trained_here()
-                run.check_config(as_begun(member.config, run))
-                _hold(run, held)
-        plans = planner([m.config for m in members], cache, members[0].observer)
-        plans = [
-            as_begun_plan(plan, as_begun(plan.config, run), run) if exists else plan
-            for plan, run, exists in zip(plans, runs, there, strict=True)
+    configs, observers = [m.config for m in members], [m.observer for m in members]
+
+    def plan() -> list[Plan]:
+        return planner(configs, cache, observers[0])
+
+    with held_folders(configs, [m.path for m in members], plan) as opened:
+        jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        records = [
+            Record(plan, run, evaluator(plan, run, observer), observer)
+            for (plan, run), observer in zip(opened, observers, strict=True)
         ]
-        made: list[RunFolder] = []
-        try:
-            for plan, run, exists in zip(plans, runs, there, strict=True):
-                if not exists:
-                    _create(plan, run)
-                    _hold(run, held)
-                    made.append(run)  # not before: what another process holds is not ours to remove
-            with disk_errors(runs[0].path):  # what nothing else named, as too many open files
-                return _train(members, plans, runs, cache, evaluator)
-        except UserError:
-            for run in made:
-                if run.writes and not checkpoint.steps_saved(run.checkpoints):
-                    run.remove()
-            raise
+        outcomes: dict[Path, Outcome] = {}
+        with stop_signals() as stop:
+            for together, start in groups(records):
+                ended = _advance(together, start, stop)
+                outcomes.update((r.run.path, e) for r, e in zip(together, ended, strict=True))
+        return [outcomes[record.run.path] for record in records]
 
 
-def _create(plan: Plan, run: RunFolder) -> None:
-    """Make a run folder."""
-
-    def fill(folder: Path) -> None:
-        plan.tokenizer.save(folder / "tokenizer")
-        RunFolder(folder).write_target_counts(plan.store.counts)
-
-    with hosts.together():
-        run.create(plan.config, fill)
-
-
-def _hold(run: RunFolder, held: ExitStack) -> None:
-    """Take a run's lock; where its host does not get it, all hosts raise."""
-    with hosts.together():
-        held.enter_context(run.locked())
-
-
-def _train(
-    members: Sequence[Member],
-    plans: Sequence[Plan],
-    runs: Sequence[RunFolder],
-    cache: Path,
-    make_evaluator: Callable[[Plan, RunFolder, Observer], Evaluator],
-) -> list[Outcome]:
-    jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    records = []
-    for member, plan, run in zip(members, plans, runs, strict=True):
-        tokenizer_hash = run.read_tokenizer().hash
-        if tokenizer_hash != plan.tokenizer.hash:
-            raise UserError(
-                f"{run.path}: was made with another tokenizer (hash {tokenizer_hash}, the "
-                f"configuration now gives {plan.tokenizer.hash}); choose another --run"
-            )
-        run.write_target_counts(plan.store.counts)  # in case they were lost
-        evaluator = make_evaluator(plan, run, member.observer)
-        records.append(Record(plan, run, evaluator, member.observer))
-    outcomes: dict[Path, Outcome] = {}
-    with stop_signals() as stop:
-        for group, start in _groups(records):
-            ended = _advance(group, start, stop)
-            outcomes.update((record.run.path, ended[i]) for i, record in enumerate(group))
-    return [outcomes[run.path] for run in runs]
-
-
-def _groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
-    """Which runs go through the loop together, and from which step.
-
-    A budget in bytes may end a step earlier for one seed than for another, which is another
-    learning-rate schedule; and runs that were begun apart may have no checkpoint in common. One
-    that has diverged, far behind, must not take the others back.
-    """
-    saved = {id(record): record.checkpoints() for record in records}
-    alike: dict[tuple[int, bool, bool], list[Record]] = {}
-    for record in records:
-        steps = record.plan.budget.steps
-        failed = bool(hosts.agreed(record.run.read_summary().get("status") == "failed"))
-        alike.setdefault((steps, steps in saved[id(record)], failed), []).append(record)
-    groups = []
-    for group in alike.values():
-        common = set.intersection(*(set(saved[id(record)]) for record in group))
-        by_start: dict[int, list[Record]] = {}
-        for record in group:
-            start = max(common) if common else max(saved[id(record)], default=0)
-            by_start.setdefault(hosts.agreed(start), []).append(record)
-        groups += [(some, start) for start, some in by_start.items()]
-    # those that are done first: a signal while others train must not make them look stopped
-    return sorted(groups, key=lambda group: -group[1])
-
-
-def _advance(records: Sequence[Record], step: int, stop: Stop) -> list[Outcome]:
-    """Train runs of the same length from a step on."""
-    plan = records[0].plan
-    steps, log_every = plan.budget.steps, plan.config.log_every
+def _advance(records: Sequence[Record], start: int, stop: Stop) -> list[Outcome]:
+    """Trains runs of the same length from a step on."""
+    plan, status = records[0].plan, "done"
     stop.begin()
-    engine = make_engine([r.plan for r in records], optimizer_of(plan.config, steps))
-    folders = [record.run.checkpoints for record in records]
-    states = engine.restore(folders, step) if step else engine.begin()
-    for record in records:
-        record.begin(step, engine.memory)
-    meter = _Meter(plan, records)
-
-    def alive() -> list[tuple[int, Record]]:
-        return [(i, record) for i, record in enumerate(records) if record.error is None]
-
-    def for_each(action: Callable[[int, Record], None]) -> None:
-        """Do something with every run; one that has diverged is given up."""
-        for index, record in alive():
-            try:
-                action(index, record)
-            except NonFiniteError as error:
-                record.give_up(step, error)
-
-    def check(metrics: Any, at: int) -> bool:
-        """Whether a host was asked to stop; gives up runs whose metrics are not finite."""
-        figures = engine.figures(metrics)
-        stopping = [each.pop("stop", 0.0) > 0 for each in figures]
-        for_each(lambda index, record: require_finite(figures[index], at))
-        return any(stopping)
-
-    def log() -> None:
-        running, figures = engine.running(states), engine.figures(metrics)
-        for_each(
-            lambda i, record: record.log(step, running[i], figures[i]["gradient_norm"]),
-        )
-
-    def evaluate(owed: Callable[[Record], bool] = lambda record: True) -> None:
-        stop.pause()
-        for_each(
-            lambda i, record: (
-                record.evaluate(step, engine.replica(states, i), stops_now)
-                if owed(record)
-                else None
-            )
-        )
-        meter.restart()
-
-    def save() -> None:
-        stop.pause()
-        for_each(lambda i, record: record.save(step, engine.replica(states, i)))
-        # only now, so that there is always a step of which all have a checkpoint
-        for_each(lambda i, record: record.prune())
-        meter.restart()
-
-    # Hosts must stop at the same step: they agree on it in the steps, not in between.
-    stops_now = (lambda: False) if hosts.are_many() else stop.is_set
-    status = "done"
-    with _failure_told(records, lambda: step):
+    engine = make_engine([r.plan for r in records], optimizer_of(plan.config, plan.budget.steps))
+    group = Group(records, engine, stop, start)
+    states = group.begin()
+    with group.failure_told():
         try:
-            # Killed or stopped in mid-evaluation after its checkpoint: the line is still owed.
-            evaluate(lambda record: record.owes_evaluation(step))
-            stream = engine.batches(step) if step < steps else iter(())
-            lagging = None
-            stopping = stops_now()
-            while step < steps and not stopping and alive():
-                states, metrics = engine.advance(states, next(stream), stop.is_set())
-                step += 1
-                stop.step()
-                stopping = stops_now()
-                if lagging is not None:  # one step behind, so that the device never waits for us
-                    stopping = check(lagging, step - 1) or stopping
-                lagging = metrics
-                meter.tick(step)
-                if step % log_every == 0 or step == steps:
-                    log()
-                owed, due = records[0].evaluation_is_due(step), records[0].checkpoint_is_due(step)
-                if owed or due:
-                    check(metrics, step)
-                if owed:
-                    evaluate()
-                if due:
-                    save()
-            stop.pause()
-            if lagging is not None:
-                check(lagging, step)
-            if stopping:
-                raise Stopped
-            save()
-            for_each(lambda i, record: record.finish(step, engine.replica(states, i), stops_now))
+            group.evaluate_owed(states)
+            batches = group.batches()
+            while group.goes_on():
+                # 1. Train. Metrics are looked at one step behind, so that no device waits for us.
+                states, metrics = engine.advance(states, next(batches), stop.is_set())
+                group.count(metrics)
+                logs, evaluates, saves = plan.due(group.step)
+                # 2. Log.
+                if logs:
+                    group.log(states, metrics)
+                if evaluates or saves:
+                    group.check(metrics)
+                # 3. Evaluate.
+                if evaluates:
+                    group.evaluate(states)
+                # 4. Save.
+                if saves:
+                    group.save(states)
+            group.check_last()
+            group.save(states)
+            group.finish(states)
         except Stopped:
             status = "stopped"
-            if step:
-                save()
-    return [_outcome(record, status, step) for record in records]
+            if group.step:
+                group.save(states)
+    return [_outcome(record, status, group.step) for record in records]
 
 
 def _outcome(record: Record, status: str, step: int) -> Outcome:
@@ -289,53 +147,3 @@ def _outcome(record: Record, status: str, step: int) -> Outcome:
         return Outcome(status, step, summary, {})
     record.observer({"event": "final", "results": record.results})
     return Outcome(status, step, summary, record.results)
-
-
-@contextmanager
-def _failure_told(records: Sequence[Record], step: Callable[[], int]) -> Iterator[None]:
-    """Write into each run.json why training failed, unless another host is lost."""
-    try:
-        with hosts.losses():
-            yield
-    except TransientError:
-        raise
-    except Exception as error:
-        for record in records:
-            if record.error is None:
-                record.fail(step(), error)
-        raise
-
-
-class _Meter:
-    """Tells the observers about progress, at most twice a second."""
-
-    def __init__(self, plan: Plan, records: Sequence[Record]):
-        self.plan = plan
-        self.records = records
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the time that went into something other than steps."""
-        self.since: float | None = None
-        self.told = 0.0
-
-    def tick(self, step: int) -> None:
-        """A step was dispatched, and the one before it is done."""
-        now = time.monotonic()
-        if self.since is None:
-            self.since, self.first = now, step
-            return
-        if now - self.told < 0.5 and step != self.plan.budget.steps:
-            return
-        self.told = now
-        rate = (step - self.first) / max(1e-9, now - self.since)
-        event = {
-            "event": "progress",
-            "step": step,
-            "steps": self.plan.budget.steps,
-            "tokens_per_second": rate * self.plan.batches.slots_per_step,
-            "seconds_left": (self.plan.budget.steps - step) / max(1e-9, rate),
-        }
-        for record in self.records:
-            if record.error is None:
-                record.observer(event)

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,14 @@ class Budget:
     tokens: int
     bytes: int
     flops: float
+
+
+class Due(NamedTuple):
+    """What follows a step: a line of training metrics, an evaluation, a checkpoint."""
+
+    logs: bool
+    evaluates: bool
+    saves: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +90,15 @@ class Plan:
             self.tokenizer.vocab_size,
             steps_per_epoch=self.batches.steps_per_epoch,
             steps=self.budget.steps,
+        )
+
+    def due(self, step: int) -> Due:
+        """What happens once so many steps are trained."""
+        evaluation, checkpoints = self.config.evaluation, self.config.checkpoints
+        return Due(
+            logs=self.is_due(step, 1, self.config.log_every),
+            evaluates=self.is_due(step, evaluation.times, evaluation.every),
+            saves=self.is_due(step, checkpoints.times, checkpoints.every),
         )
 
     def is_due(self, step: int, times: int, every: int | None) -> bool:

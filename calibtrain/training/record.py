@@ -5,26 +5,26 @@ same as if it had been trained by itself. One that diverges is given up; the oth
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-from calibtrain.errors import UserError
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from calibtrain.errors import NON_FINITE_ADVICE, NonFiniteError, UserError, require_finite
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
-from calibtrain.storage.metrics import begins_with, fingerprint
+from calibtrain.storage.metrics import fingerprint
 from calibtrain.storage.places import absolute
-from calibtrain.training.finite import ADVICE, NonFiniteError, all_finite, require_finite
-from calibtrain.training.metric_lines import first_difference, lines_kept
 from calibtrain.training.optimizer import learning_rate_schedule
 from calibtrain.training.plan import Plan
+from calibtrain.training.resumption import METRICS, lines_kept
 from calibtrain.training.state import TrainState
 from calibtrain.training.summary import describe_run
-
-METRICS = "metrics"
-"""What a checkpoint knows of the metrics before it: their `storage.metrics.fingerprint`."""
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told what happens: {"event": "tokenised" | "start" | "progress" | "evaluation" | "saved" |
@@ -78,46 +78,6 @@ class Record:
         self._began = time.monotonic()
         self.observer({"event": "start", "resumed_from": step, **self.summarise("running", step)})
 
-    def checkpoints(self) -> list[int]:
-        """The steps that training can go on from: of whole checkpoints whose metrics are there.
-
-        Raises:
-            UserError: where there are checkpoints and none of them is such, or one is of a step
-                that the run does not have. Every host comes here.
-        """
-        saved, latest = checkpoint.steps_saved(self.run.checkpoints), 0
-        with hosts.together():
-            if self.run.writes and saved:
-                latest = self._latest_covered(saved)
-        latest = hosts.agreed(latest)
-        return [step for step in saved if step <= latest]
-
-    def _latest_covered(self, saved: Sequence[int]) -> int:
-        folder, steps = self.run.checkpoints, self.plan.budget.steps
-        if saved[-1] > steps:
-            raise UserError(
-                f"{folder / str(saved[-1])}: is beyond the {steps:,} steps of this run; give that "
-                "folder its own name back, or remove it"
-            )
-        lines = self.run.read_metrics()
-        trouble = {at: metrics_trouble(self.plan, self.run, at, lines) for at in saved}
-        covered = [at for at in saved if trouble[at] is None]
-        if not covered:
-            raise UserError(
-                f"{self.run.metrics}: {trouble[saved[0]]}, so that no checkpoint has all the "
-                f"metrics before it; put that file back, or remove {folder} to train again from "
-                "the start"
-            )
-        if covered[-1] < saved[-1]:
-            self.observer(
-                {
-                    "event": "note",
-                    "text": f"{self.run.metrics}: {trouble[saved[-1]]}; training goes back from "
-                    f"the checkpoint of step {saved[-1]:,} to that of step {covered[-1]:,}",
-                }
-            )
-        return covered[-1]
-
     def summarise(self, status: str, step: int, **more: str) -> dict[str, Any]:
         """Write run.json; returns what it holds."""
         seconds = self._seconds + time.monotonic() - self._began
@@ -145,14 +105,9 @@ class Record:
         line = {f"train/{name}": value for name, value in figures.items()}
         self.run.append_metrics({"step": step, **line, **self._seen(step)})
 
-    def evaluation_is_due(self, step: int) -> bool:
-        """Whether there is an evaluation at a step."""
-        settings = self.plan.config.evaluation
-        return self.plan.is_due(step, settings.times, settings.every)
-
     def owes_evaluation(self, step: int) -> bool:
         """Whether a run that goes on from a step was killed in, or before, its evaluation there."""
-        due = step > 0 and self.evaluation_is_due(step)
+        due = step > 0 and self.plan.due(step).evaluates
         return bool(hosts.agreed(due and not self._was_evaluated(step)))
 
     def evaluate(self, step: int, state: TrainState, stop: Callable[[], bool]) -> None:
@@ -162,11 +117,6 @@ class Record:
         line = {f"eval/{name}": value for name, value in results.items()}
         self.run.append_metrics({"step": step, **self._seen(step), **line})
         self.observer({"event": "evaluation", "step": step, **results})
-
-    def checkpoint_is_due(self, step: int) -> bool:
-        """Whether a checkpoint is made at a step."""
-        settings = self.plan.config.checkpoints
-        return self.plan.is_due(step, settings.times, settings.every)
 
     def save(self, step: int, state: TrainState) -> None:
         """Make a checkpoint, unless it is the one that training went on from."""
@@ -195,7 +145,7 @@ class Record:
             if saved
             else "no checkpoint was made yet"
         )
-        self.error = NonFiniteError(f"{self.run.path}: {error}; {kept}. {ADVICE}")
+        self.error = NonFiniteError(f"{self.run.path}: {error}; {kept}. {NON_FINITE_ADVICE}")
         self.fail(step, self.error)
 
     def fail(self, step: int, error: Exception) -> None:
@@ -211,25 +161,12 @@ class Record:
         return any(line["step"] == step and "eval/nll" in line for line in self.run.read_metrics())
 
 
-def metrics_trouble(
-    plan: Plan, run: RunFolder, step: int, lines: Sequence[Mapping[str, Any]]
-) -> str | None:
-    """Where a run's metrics are not those up to the checkpoint of a step, in words; None: they are.
-
-    Args:
-        plan: the run.
-        run: its folder.
-        step: of a whole checkpoint.
-        lines: the lines of its metrics.
-    """
-    if lines_kept(plan, step, lines) is None:
-        return first_difference(plan, step, lines)
-    known = checkpoint.read_facts(run.checkpoints, step).get(METRICS)  # earlier versions: none
-    if known is None or begins_with(run.metrics, known):
-        return None
-    return f"the first {known['lines']:,} lines are not those that training wrote"
-
-
 def _require_sound(state: TrainState, step: int) -> None:
-    if not all_finite(state):
+    if not _all_finite(state):
         raise NonFiniteError(f"a parameter, or its optimizer state, is not finite at step {step}")
+
+
+@jax.jit
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))

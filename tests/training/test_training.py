@@ -16,7 +16,7 @@ from conftest import TINY, call, tiny
 from calibtrain import losses
 from calibtrain.config import OptimizerConfig, load_config, to_yaml
 from calibtrain.data.batches.stream import Batch
-from calibtrain.errors import UserError
+from calibtrain.errors import NonFiniteError, UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build
 from calibtrain.parallel.flops import training_flops
@@ -28,7 +28,6 @@ from calibtrain.training.coupled import (
     coupled_terms,
     default_micro_batches,
 )
-from calibtrain.training.finite import NonFiniteError
 from calibtrain.training.objective import Objective, Term
 from calibtrain.training.optimizer import decay_mask, learning_rate_schedule, make_optimizer
 from calibtrain.training.plan import make_plan
