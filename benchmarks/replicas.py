@@ -17,7 +17,7 @@ from benchmarks.step import example, lower, make
 from calibtrain.config import ModelConfig, OptimizerConfig
 from calibtrain.data.batches.stream import Batch
 from calibtrain.models import build
-from calibtrain.parallel.flops import training_flops
+from calibtrain.models.size import training_flops
 from calibtrain.readout.chunks import default_chunk
 from calibtrain.training.objective import Objective
 from calibtrain.training.optimizer import make_optimizer

@@ -17,7 +17,7 @@ from benchmarks.measure import CLOCKS, REPEATS, in_rounds, report
 from calibtrain.config import ModelConfig, OptimizerConfig
 from calibtrain.data.batches.stream import Batch
 from calibtrain.models import build, compute_dtype
-from calibtrain.parallel.flops import training_flops
+from calibtrain.models.size import training_flops
 from calibtrain.readout import FIELDS
 from calibtrain.training.coupled import default_micro_batches
 from calibtrain.training.objective import Objective

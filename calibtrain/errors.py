@@ -30,17 +30,23 @@ class TransientError(UserError):
 
 
 class NonFiniteError(UserError):
-    """A figure of a model is infinite or NaN: training diverged."""
+    """A model's figure is infinite or NaN: its training diverged."""
 
 
-NON_FINITE_ADVICE = (
+DIVERGED_ADVICE = (
     "Try a lower optimizer.learning_rate, a larger optimizer.epsilon or optimizer.warmup_fraction, "
     "a smaller optimizer.clip_norm, or model.compute=float32, in another --run"
 )
+"""What a user can do about a run that diverged."""
 
 
 def require_finite(figures: Mapping[str, Any], step: int) -> None:
-    """Raises a NonFiniteError that names the first figure which is infinite or NaN."""
+    """Raises a NonFiniteError that names the first figure which is infinite or NaN.
+
+    Args:
+        figures: by name; what is not a float is passed over.
+        step: at which they were measured.
+    """
     for name, value in figures.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise NonFiniteError(f"the {name.replace('_', ' ')} is {value} at step {step}")

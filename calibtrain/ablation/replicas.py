@@ -16,7 +16,7 @@ from calibtrain.parallel import hosts
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.disk import cache_directory, make_folder, write_whole
 from calibtrain.storage.places import absolute
-from calibtrain.training.loop import Member
+from calibtrain.training.begin import Member
 
 
 def train_replicas(

@@ -97,7 +97,7 @@ def train_beside(config: Path, path: Path, names: list[str], progress: ProgressK
     from calibtrain.cli.terminal import make_view
     from calibtrain.config import load_config
     from calibtrain.evaluation import train_together
-    from calibtrain.training.loop import Member
+    from calibtrain.training.begin import Member
 
     with make_view(progress.value) as view:
 

@@ -15,8 +15,8 @@ from calibtrain.data.batches.store import frequency_deciles
 from calibtrain.errors import UserError
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models.attention import choose
+from calibtrain.models.size import forward_flops, training_flops
 from calibtrain.models.stack import choose_layers
-from calibtrain.parallel.flops import forward_flops, training_flops
 from calibtrain.parallel.mesh import make_layout
 from calibtrain.readout.chunks import default_chunk
 from calibtrain.training.networks import network_of

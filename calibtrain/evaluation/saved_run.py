@@ -12,7 +12,7 @@ from calibtrain.config import Config, MeshConfig, config_hash
 from calibtrain.data.batches.store import TokenStore, frequency_deciles, open_store
 from calibtrain.data.corpora.corpus import Corpus
 from calibtrain.data.corpora.named import Columns, own_corpus, parse_corpus, settings_are_options
-from calibtrain.errors import NON_FINITE_ADVICE, NonFiniteError, UserError
+from calibtrain.errors import DIVERGED_ADVICE, NonFiniteError, UserError
 from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, TextEvaluator
 from calibtrain.evaluation.latest_checkpoint import fitted_head, latest_step, load_params
 from calibtrain.evaluation.own_text import notes_on_own_text, notes_on_text, open_measured
@@ -151,7 +151,7 @@ def opened(
             head = None if temperature is None else fitted_head(run, config, temperature)
             yield SavedRun(run, config, cache or cache_directory(), check, head, columns, say)
         except (NonFiniteError, NotFiniteError) as error:
-            raise NonFiniteError(f"{path}: {error}. {NON_FINITE_ADVICE}") from None
+            raise NonFiniteError(f"{path}: {error}. {DIVERGED_ADVICE}") from None
 
 
 class SavedRun:

@@ -1,6 +1,5 @@
 """Evaluation as a part of training: what `calibtrain train` runs."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import make_layout
-from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.disk import cache_directory
-from calibtrain.training.loop import Member, Outcome, train
+from calibtrain.training.begin import BegunRun, Member, begun
+from calibtrain.training.loop import Outcome, train
 from calibtrain.training.plan import Plan
 from calibtrain.training.record import Observer
 from calibtrain.training.stopping import Stopped
@@ -27,9 +26,15 @@ def train_run(
     path: Path,
     *,
     cache: Path | None = None,
-    observer: Observer = lambda event: None,
+    observer: Observer = ignore,
 ) -> Outcome:
-    """Train a run with its evaluations, or go on with it if it is there (see `training.loop`).
+    """Trains a run with its evaluations, or goes on with it if it is there.
+
+    Args:
+        config: what to train.
+        path: the run folder.
+        cache: where prepared data is kept; None means the user's own.
+        observer: is told what happens.
 
     Raises:
         UserError: for anything that the user can mend; a NonFiniteError if it diverges.
@@ -41,27 +46,23 @@ def train_run(
 
 
 def train_together(members: Sequence[Member], *, cache: Path | None = None) -> list[Outcome]:
-    """Train runs that differ in their seed alone; each is what `train_run` would make of it.
+    """Trains runs that differ in their seed alone; each is what `train_run` would make of it.
+
+    This is where a training is put together: the folders are held, what measures them is made, and
+    both are handed to the loop.
 
     Raises:
         UserError: for anything that the user can mend, except that a run diverges: its outcome
             tells that.
     """
     folder = cache or cache_directory()
-    if not hosts.is_primary():
-        members = [dataclasses.replace(member, observer=ignore) for member in members]
-    shared: list[TokenEvaluator] = []  # compiled once: all but the seed is alike
-
-    def evaluator(plan: Plan, run: RunFolder, observer: Observer) -> EvaluationWhileTraining:
-        if not shared:
-            shared.append(token_evaluator(plan))
-        return EvaluationWhileTraining(plan, run, folder, shared[0], observer)
-
-    return train(members, cache=folder, evaluator=evaluator)
+    with begun(members, cache=folder) as runs:
+        scorer = token_evaluator(runs[0].plan)  # compiled once: all but the seed is alike
+        return train(runs, [EvaluationWhileTraining(each, folder, scorer) for each in runs])
 
 
 def token_evaluator(plan: Plan) -> TokenEvaluator:
-    """The evaluation of a plan's network, on all devices there are."""
+    """Returns the evaluation of a plan's network by tokens, on all devices there are."""
     settings = plan.config.evaluation
     devices = plan.config.mesh.model_copy(update={"replica": 1, "data": None})
     return TokenEvaluator(
@@ -75,7 +76,7 @@ def token_evaluator(plan: Plan) -> TokenEvaluator:
 
 
 def giving_up(stop: Callable[[], bool]) -> Callable[[], None]:
-    """What an evaluation calls between batches: raises `Stopped` once `stop` says so."""
+    """Returns what an evaluation calls between batches: it raises `Stopped` once `stop` says so."""
 
     def check() -> None:
         if stop():
@@ -85,29 +86,25 @@ def giving_up(stop: Callable[[], bool]) -> Callable[[], None]:
 
 
 class EvaluationWhileTraining:
-    """Validation text at a cadence, whole splits at the end."""
+    """Evaluates a run on validation text at a cadence, and on whole splits at the end."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        run: RunFolder,
-        cache: Path,
-        evaluator: TokenEvaluator,
-        observer: Observer = ignore,
-    ):
-        settings = plan.config.evaluation
-        self.plan = plan
-        self.run = run
-        self.settings = settings
+    def __init__(self, run: BegunRun, cache: Path, evaluator: TokenEvaluator):
+        """Args:
+        run: is held by this process.
+        cache: where prepared data is kept.
+        evaluator: of its network, which runs that differ in their seed alone share.
+        """
+        self.plan, self.folder, self.evaluator = run.plan, run.folder, evaluator
+        self.settings = self.plan.config.evaluation
+        corpus, tokenizer = self.plan.corpus, self.plan.tokenizer
         self.stores: dict[str, TokenStore] = {
-            split: open_store(plan.corpus, split, plan.tokenizer, cache, observer)
-            for split in {"validation", *settings.final_splits}
+            split: open_store(corpus, split, tokenizer, cache, run.observer)
+            for split in {"validation", *self.settings.final_splits}
         }
-        self.groups = {split: plan.corpus.groups(split) for split in self.stores}
-        self.evaluator = evaluator
+        self.groups = {split: corpus.groups(split) for split in self.stores}
 
     def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
-        """Score about `evaluation.bytes` of the validation split."""
+        """Scores about `evaluation.bytes` of the validation split."""
         evaluation = self._evaluate(params, "validation", step, self.settings.bytes, stop, False)
         if step < self.plan.budget.steps:  # at the end, the final evaluation is enough
             self._write(evaluation)
@@ -116,7 +113,7 @@ class EvaluationWhileTraining:
     def final(
         self, params: Params, step: int, stop: Callable[[], bool]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """Score the splits of `evaluation.final_splits`, except those that are done."""
+        """Scores the splits of `evaluation.final_splits`, except those that are done."""
         results: dict[str, Mapping[str, Any]] = {}
         for split in self.settings.final_splits:
             found = self._done(split, step)
@@ -130,21 +127,21 @@ class EvaluationWhileTraining:
         return results
 
     def _done(self, split: str, step: int) -> dict[str, Any] | None:
-        """The final evaluation of a split, if it is there and is what would be made now."""
+        """Returns the final evaluation of a split, if it is there and is what would be made now."""
         wanted = {**self.about(split, step), "limit": self.settings.final_bytes}
-        path = self.run.evaluations / f"{evaluation_name(wanted)}.json"
+        path = self.folder.evaluations / f"{evaluation_name(wanted)}.json"
         found = read_evaluation(path) if path.is_file() else None
         fits = found and all(found.get(key, "missing") == value for key, value in wanted.items())
         return found.document() if found and fits else None
 
     def _write(self, evaluation: Evaluation) -> None:
-        if not self.run.writes:
+        if not self.folder.writes:
             return
         corpus_hash = self.plan.corpus.provenance.content_hash
-        evaluation.write(self.run.evaluations, corpus_hash, self.settings.final_bytes)
+        evaluation.write(self.folder.evaluations, corpus_hash, self.settings.final_bytes)
 
     def about(self, split: str, step: int) -> dict[str, Any]:
-        """What the results of a split belong to."""
+        """Returns what the results of a split belong to."""
         identity = self.plan.identity
         return {
             "corpus": self.plan.corpus.provenance.name,

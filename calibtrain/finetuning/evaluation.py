@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from calibtrain.config import FinetuningConfig
-from calibtrain.data.batches.store import ignore
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.while_training import (
     EvaluationWhileTraining,
@@ -18,8 +17,7 @@ from calibtrain.evaluation.while_training import (
 from calibtrain.finetuning.plan import AnswerScorer, FinetuningPlan
 from calibtrain.metrics import expected_calibration_error
 from calibtrain.models import Params
-from calibtrain.runs.folder import RunFolder
-from calibtrain.training.record import Observer
+from calibtrain.training.begin import BegunRun
 
 ANSWERS = "answers"
 
@@ -27,13 +25,13 @@ ANSWERS = "answers"
 class FinetuningEvaluation:
     """The corpus at a cadence and at the end; with it, the held-out examples."""
 
-    def __init__(
-        self, plan: FinetuningPlan, run: RunFolder, cache: Path, observer: Observer = ignore
-    ):
+    def __init__(self, run: BegunRun, cache: Path):
+        plan = run.plan
+        assert isinstance(plan, FinetuningPlan)
         assert plan.held_out is not None
-        self.plan, self.run, self.held_out = plan, run, plan.held_out
+        self.plan, self.folder, self.held_out = plan, run.folder, plan.held_out
         self._evaluator = token_evaluator(plan)
-        self._corpus = EvaluationWhileTraining(plan, run, cache, self._evaluator, observer)
+        self._corpus = EvaluationWhileTraining(run, cache, self._evaluator)
         self._scorer = AnswerScorer(
             plan.network, rows=plan.config.batch.rows, context=plan.batches.context
         )
@@ -54,9 +52,9 @@ class FinetuningEvaluation:
         """Of each split, and of the held-out answers."""
         results = dict(self._corpus.final(params, step, stop))
         answers = self._answers(params, step, stop, thorough=True)
-        if self.run.writes:
+        if self.folder.writes:
             own = self.plan.corpus.provenance.content_hash
-            answers.write(self.run.evaluations, own, self.plan.config.evaluation.final_bytes)
+            answers.write(self.folder.evaluations, own, self.plan.config.evaluation.final_bytes)
         results[f"{ANSWERS}-validation"] = {**answers.to_dict(), **self._preferences(params)}
         return results
 

@@ -27,8 +27,8 @@ from calibtrain.data.corpora.corpus import open_corpus
 from calibtrain.errors import UserError
 from calibtrain.evaluation.latest_checkpoint import latest_step, load_merged_params
 from calibtrain.evaluation.own_text import trained_on
-from calibtrain.models import Network, Params, count_parameters
-from calibtrain.parallel.flops import training_flops
+from calibtrain.models import Network, Params
+from calibtrain.models.size import count_parameters, training_flops
 from calibtrain.readout import readout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import IMPORTED, RunFolder

@@ -8,16 +8,14 @@ from calibtrain.errors import UserError
 from calibtrain.finetuning.evaluation import FinetuningEvaluation
 from calibtrain.finetuning.plan import (
     BASE,
-    FinetuningPlan,
     checkpoint_of,
     make_finetuning_plans,
 )
-from calibtrain.parallel import hosts
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.disk import cache_directory
 from calibtrain.storage.places import place
-from calibtrain.training.loop import Member, Outcome, train
-from calibtrain.training.plan import Plan
+from calibtrain.training.begin import Member, begun
+from calibtrain.training.loop import Outcome, train
 from calibtrain.training.record import Observer
 
 
@@ -26,9 +24,9 @@ def finetune(
     path: Path,
     *,
     cache: Path | None = None,
-    observer: Observer = lambda event: None,
+    observer: Observer = ignore,
 ) -> Outcome:
-    """Fine-tune a run, or go on with that (see `training.loop`).
+    """Fine-tunes a run, or goes on with that.
 
     Args:
         config: from `resolve`.
@@ -40,16 +38,10 @@ def finetune(
         UserError: for anything that the user can mend; a NonFiniteError if it diverges.
     """
     folder = cache or cache_directory()
-    if not hosts.is_primary():
-        observer = ignore
-
-    def evaluation(plan: Plan, run: RunFolder, observer: Observer) -> FinetuningEvaluation:
-        assert isinstance(plan, FinetuningPlan)
-        return FinetuningEvaluation(plan, run, folder, observer)
-
     _require_same_base(config, RunFolder(place(path)))
     member = Member(config, path, observer)
-    (outcome,) = train([member], cache=folder, evaluator=evaluation, planner=make_finetuning_plans)
+    with begun([member], cache=folder, planner=make_finetuning_plans) as runs:
+        (outcome,) = train(runs, [FinetuningEvaluation(each, folder) for each in runs])
     if outcome.error is not None:
         raise outcome.error
     return outcome

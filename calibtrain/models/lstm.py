@@ -125,7 +125,7 @@ class LSTM(nnx.Module):
     def decode(
         self, cache: RecurrentState, tokens: Int[Array, " rows"], active: Bool[Array, " rows"]
     ) -> tuple[Float[Array, "rows width"], RecurrentState]:
-        """See `Network.decode`."""
+        """Reads one more token of each row (`decoding.decode`)."""
         x = self.vocabulary.embed(tokens)
         hidden, cell = [], []
         for layer, before, cell_before in zip(self.layers, cache.hidden, cache.cell, strict=True):

@@ -211,7 +211,7 @@ class Transformer(nnx.Module):
     def decode(
         self, cache: KeyValueCache, tokens: Int[Array, " rows"], active: Bool[Array, " rows"]
     ) -> tuple[Float[Array, "rows width"], KeyValueCache]:
-        """See `Network.decode`."""
+        """Reads one more token of each row (`decoding.decode`)."""
         x = self.vocabulary.embed(tokens)
         angles = rotary_angles_at(cache.position, self._frequencies())
         keys, values = [], []

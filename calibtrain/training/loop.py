@@ -7,22 +7,16 @@ alone go through the loop together (`group`).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from calibtrain.config import Config
 from calibtrain.errors import NonFiniteError
-from calibtrain.runs.folder import RunFolder
-from calibtrain.storage.compiled import open_compiled
+from calibtrain.training.begin import BegunRun
 from calibtrain.training.engine import make_engine
-from calibtrain.training.folders import held_folders
 from calibtrain.training.group import Group, groups
 from calibtrain.training.optimizer import optimizer_of
-from calibtrain.training.plan import Plan, make_plans
-from calibtrain.training.record import Evaluator, Observer, Record
+from calibtrain.training.record import Evaluator, Record
 from calibtrain.training.stopping import Stop, Stopped, stop_signals
 
 
@@ -45,61 +39,30 @@ class Outcome:
     error: NonFiniteError | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """A run to be trained, alone or with others that differ in their seed alone.
-
-    Attributes:
-        config: what to train.
-        path: the run folder.
-        observer: is told what happens.
-    """
-
-    config: Config
-    path: Path
-    observer: Observer = lambda event: None
-
-
-def train(
-    members: Sequence[Member],
-    *,
-    cache: Path,
-    evaluator: Callable[[Plan, RunFolder, Observer], Evaluator],
-    planner: Callable[[Sequence[Config], Path, Observer], list[Plan]] = make_plans,
-) -> list[Outcome]:
+def train(runs: Sequence[BegunRun], evaluators: Sequence[Evaluator]) -> list[Outcome]:
     """Trains runs, or goes on with those that are there.
 
     Args:
-        members: one run, or several that differ in their seed alone.
-        cache: where prepared data is kept.
-        evaluator: makes the evaluation of a plan.
-        planner: prepares what is trained on, and says what will be done.
+        runs: one, or several that differ in their seed alone.
+        evaluators: what measures each of them, during training and at its end.
 
     Returns:
-        The outcome of each run, in the order of `members`.
+        The outcome of each run.
 
     Raises:
         UserError: for anything that the user can mend, except that a run diverges: its outcome
-            tells that. A run folder made by this call is removed again if it holds no checkpoint.
+            tells that.
     """
-    configs, observers = [m.config for m in members], [m.observer for m in members]
-
-    def plan() -> list[Plan]:
-        return planner(configs, cache, observers[0])
-
-    with held_folders(configs, [m.path for m in members], plan) as opened:
-        jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-        records = [
-            Record(plan, run, evaluator(plan, run, observer), observer)
-            for (plan, run), observer in zip(opened, observers, strict=True)
-        ]
-        outcomes: dict[Path, Outcome] = {}
-        with stop_signals() as stop:
-            for together, start in groups(records):
-                ended = _advance(together, start, stop)
-                outcomes.update((r.run.path, e) for r, e in zip(together, ended, strict=True))
-        return [outcomes[record.run.path] for record in records]
+    records = [
+        Record(run.plan, run.folder, evaluator, run.observer)
+        for run, evaluator in zip(runs, evaluators, strict=True)
+    ]
+    outcomes: dict[Path, Outcome] = {}
+    with stop_signals() as stop:
+        for together, start in groups(records):
+            ended = _advance(together, start, stop)
+            outcomes.update((r.run.path, each) for r, each in zip(together, ended, strict=True))
+    return [outcomes[run.folder.path] for run in runs]
 
 
 def _advance(records: Sequence[Record], start: int, stop: Stop) -> list[Outcome]:

@@ -18,8 +18,8 @@ from calibtrain.data.corpora.sources import check_fields
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.errors import UserError
-from calibtrain.models import Network, ParameterCount, Params, count_parameters
-from calibtrain.parallel.flops import training_flops
+from calibtrain.models import Network, Params
+from calibtrain.models.size import ParameterCount, count_parameters, training_flops
 from calibtrain.runs.checkpoint import MOST_STEPS, Identity
 from calibtrain.training.networks import network_of
 from calibtrain.training.objective import Objective, objective_of

@@ -9,11 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool
-
-from calibtrain.errors import NON_FINITE_ADVICE, NonFiniteError, UserError, require_finite
+from calibtrain.errors import DIVERGED_ADVICE, NonFiniteError, UserError, require_finite
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
@@ -23,7 +19,7 @@ from calibtrain.storage.places import absolute
 from calibtrain.training.optimizer import learning_rate_schedule
 from calibtrain.training.plan import Plan
 from calibtrain.training.resumption import METRICS, lines_kept
-from calibtrain.training.state import TrainState
+from calibtrain.training.state import TrainState, all_finite
 from calibtrain.training.summary import describe_run
 
 Observer = Callable[[Mapping[str, Any]], None]
@@ -145,7 +141,7 @@ class Record:
             if saved
             else "no checkpoint was made yet"
         )
-        self.error = NonFiniteError(f"{self.run.path}: {error}; {kept}. {NON_FINITE_ADVICE}")
+        self.error = NonFiniteError(f"{self.run.path}: {error}; {kept}. {DIVERGED_ADVICE}")
         self.fail(step, self.error)
 
     def fail(self, step: int, error: Exception) -> None:
@@ -162,11 +158,5 @@ class Record:
 
 
 def _require_sound(state: TrainState, step: int) -> None:
-    if not _all_finite(state):
+    if not all_finite(state):
         raise NonFiniteError(f"a parameter, or its optimizer state, is not finite at step {step}")
-
-
-@jax.jit
-def _all_finite(tree: Any) -> Bool[Array, ""]:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))

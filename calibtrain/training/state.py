@@ -14,7 +14,7 @@ from calibtrain.models import Network, Params
 from calibtrain.training.objective import LossState, Objective
 
 if TYPE_CHECKING:  # benchmarks run without it
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 
 
 RUNNING = ("weight", "loss", "confidence", "correct")
@@ -69,3 +69,10 @@ def running_sums(objective: Objective) -> tuple[str, ...]:
     """The running sums of an objective: of its terms too, and of the nll where that is none."""
     terms = tuple(f"loss/{name}" for name in objective.names)
     return (*RUNNING, *(() if objective.is_cross_entropy else ("nll",)), *terms)
+
+
+@jax.jit
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Returns whether every floating-point number of a tree is finite."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))

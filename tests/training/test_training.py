@@ -19,7 +19,7 @@ from calibtrain.data.batches.stream import Batch
 from calibtrain.errors import NonFiniteError, UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build
-from calibtrain.parallel.flops import training_flops
+from calibtrain.models.size import training_flops
 from calibtrain.runs.checkpoint import Identity, remove_unfinished, save, steps_saved
 from calibtrain.runs.folder import RunFolder
 from calibtrain.training.coupled import (

@@ -1,0 +1,145 @@
+"""How training begins: run folders are held for this process, checked or made, and planned."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import jax
+
+from calibtrain.config import Config
+from calibtrain.data.batches.store import ignore
+from calibtrain.errors import UserError
+from calibtrain.models.attention import require_available
+from calibtrain.parallel import hosts
+from calibtrain.runs import checkpoint
+from calibtrain.runs.folder import RunFolder
+from calibtrain.storage.compiled import open_compiled
+from calibtrain.storage.disk import disk_errors
+from calibtrain.storage.places import place
+from calibtrain.training.as_begun import as_begun, as_begun_plan
+from calibtrain.training.plan import Plan, make_plans
+from calibtrain.training.record import Observer
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A run to be trained, alone or with others that differ in their seed alone.
+
+    Attributes:
+        config: what to train.
+        path: the run folder.
+        observer: is told what happens; on the host that speaks for all.
+    """
+
+    config: Config
+    path: Path
+    observer: Observer = ignore
+
+
+@dataclasses.dataclass(frozen=True)
+class BegunRun:
+    """A run whose folder is there and held by this process: what `loop.train` takes.
+
+    Attributes:
+        plan: what it will do.
+        folder: is where it is written.
+        observer: is told what happens.
+    """
+
+    plan: Plan
+    folder: RunFolder
+    observer: Observer = ignore
+
+
+@contextmanager
+def begun(
+    members: Sequence[Member],
+    *,
+    cache: Path,
+    planner: Callable[[Sequence[Config], Path, Observer], list[Plan]] = make_plans,
+) -> Iterator[list[BegunRun]]:
+    """Holds the folders of runs while they are trained; makes those that are not there.
+
+    A run that is there is locked before it is planned, so that no other process changes it in
+    between. A folder made here is removed again if a UserError comes before its first checkpoint.
+
+    Args:
+        members: one run, or several that differ in their seed alone.
+        cache: where prepared data is kept.
+        planner: prepares what is trained on, and says what will be done.
+
+    Raises:
+        UserError: for a run that cannot be begun or gone on with as asked, or that another process
+            holds.
+    """
+    require_available(members[0].config.model)
+    if not hosts.is_primary():
+        members = [dataclasses.replace(member, observer=ignore) for member in members]
+    runs = [RunFolder(place(member.path), writes=hosts.is_primary()) for member in members]
+    there = [bool(hosts.agreed(run.exists)) for run in runs]
+    with ExitStack() as held:
+        for member, run, exists in zip(members, runs, there, strict=True):
+            if exists:
+                run.check_trained_here()
+                run.check_config(as_begun(member.config, run))
+                _hold(run, held)
+        plans = planner([m.config for m in members], cache, members[0].observer)
+        plans = [
+            as_begun_plan(plan, as_begun(plan.config, run), run) if exists else plan
+            for plan, run, exists in zip(plans, runs, there, strict=True)
+        ]
+        made: list[RunFolder] = []
+        try:
+            for plan, run, exists in zip(plans, runs, there, strict=True):
+                if not exists:
+                    _create(plan, run)
+                    _hold(run, held)
+                    made.append(run)  # not before: what another process holds is not ours to remove
+            with disk_errors(runs[0].path):  # what nothing else named, as too many open files
+                _use_compiled_programs(cache)
+                for plan, run in zip(plans, runs, strict=True):
+                    _require_tokenizer(plan, run)
+                    run.write_target_counts(plan.store.counts)  # in case they were lost
+                yield [
+                    BegunRun(plan, run, member.observer)
+                    for plan, run, member in zip(plans, runs, members, strict=True)
+                ]
+        except UserError:
+            for run in made:
+                if run.writes and not checkpoint.steps_saved(run.checkpoints):
+                    run.remove()
+            raise
+
+
+def _create(plan: Plan, run: RunFolder) -> None:
+    """Makes a run folder."""
+
+    def fill(folder: Path) -> None:
+        plan.tokenizer.save(folder / "tokenizer")
+        RunFolder(folder).write_target_counts(plan.store.counts)
+
+    with hosts.together():
+        run.create(plan.config, fill)
+
+
+def _hold(run: RunFolder, held: ExitStack) -> None:
+    """Takes a run's lock; where one host does not get it, all hosts raise."""
+    with hosts.together():
+        held.enter_context(run.locked())
+
+
+def _use_compiled_programs(cache: Path) -> None:
+    """Has JAX look for compiled programs in the cache, and keep them there."""
+    jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _require_tokenizer(plan: Plan, run: RunFolder) -> None:
+    """Raises a UserError where a run holds another tokenizer than its plan."""
+    there = run.read_tokenizer().hash
+    if there != plan.tokenizer.hash:
+        raise UserError(
+            f"{run.path}: was made with another tokenizer (hash {there}, the configuration now "
+            f"gives {plan.tokenizer.hash}); choose another --run"
+        )
