@@ -14,9 +14,9 @@ from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
 from calibtrain.temperature.saved_head import SavedHead, read_head
 from calibtrain.training.networks import network_of
-from calibtrain.training.objective import objective_of
 from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.state import TrainState, initial_state
+from calibtrain.training.terms import objective_of
 
 
 def fitted_head(run: RunFolder, config: Config, name: str) -> SavedHead:

@@ -33,8 +33,9 @@ from calibtrain.readout import readout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import IMPORTED, RunFolder
 from calibtrain.storage.places import place
+from calibtrain.training.budget import Budget
 from calibtrain.training.networks import network_of, trained_parameters
-from calibtrain.training.plan import Budget, Plan, context_seen
+from calibtrain.training.plan import Plan, context_seen
 
 BASE = "started_from"
 """Where run.json says which checkpoint a fine-tuning starts from."""

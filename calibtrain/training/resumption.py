@@ -14,6 +14,7 @@ from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.metrics import begins_with, is_evaluation
+from calibtrain.training.budget import due_steps
 from calibtrain.training.plan import Plan
 
 METRICS = "metrics"
@@ -27,8 +28,9 @@ Line = tuple[int, str]
 def expected_lines(plan: Plan, step: int) -> list[Line]:
     """Returns the lines that a run has written once it has trained so many steps."""
     settings = plan.config.evaluation
-    logged = plan.due_steps(step, 1, plan.config.log_every)
-    evaluated = plan.due_steps(step, settings.times, settings.every)
+    steps = plan.budget.steps
+    logged = due_steps(step, steps, 1, plan.config.log_every)
+    evaluated = due_steps(step, steps, settings.times, settings.every)
     lines = [(at, TRAINING) for at in logged] + [(at, EVALUATION) for at in evaluated]
     return sorted(lines, key=lambda line: (line[0], line[1] == EVALUATION))
 

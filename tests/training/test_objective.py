@@ -25,13 +25,14 @@ from calibtrain.models import build
 from calibtrain.parallel.mesh import AXES, Layout
 from calibtrain.readout import TokenStats, statistics
 from calibtrain.training.coupled import LEAST_ROWS, coupled_terms
-from calibtrain.training.objective import Objective, Term, make_objective
+from calibtrain.training.objective import Objective, Term
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.plan import make_plan
 from calibtrain.training.program import for_replicas
 from calibtrain.training.shared_gradient import make_gradient
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import make_train_step
+from calibtrain.training.terms import make_objective
 
 DRIVER = Path(__file__).parent / "interrupted.py"
 

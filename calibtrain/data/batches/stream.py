@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:  # benchmarks run without these
     from jaxtyping import Float, Int
 
-    from calibtrain.data.batches.store import TokenStore
+    from calibtrain.data.batches.token_store import TokenStore
 
 
 class Batch(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.batches.stream import document_order
+from calibtrain.data.batches.token_store import TokenStore
 
 
 class WindowBatch(NamedTuple):
