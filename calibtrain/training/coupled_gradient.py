@@ -71,7 +71,7 @@ class _Selection:
 
 
 class CoupledGradient:
-    """As `TokenGradient`, for an objective that has batch terms."""
+    """The gradient as `TokenGradient` takes it, for an objective that has batch terms."""
 
     def __init__(
         self,

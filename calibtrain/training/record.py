@@ -1,7 +1,7 @@
 """What is written of one run while it trains: metrics, evaluations, checkpoints, run.json.
 
-Of replicas that train together, each has a record of its own, in the folder of a run that is the
-same as if it had been trained by itself. One that diverges is given up; the others go on.
+Runs that are trained together have a record each, and their folders are the same as if each had
+been trained by itself. One that diverges is given up; the others go on.
 """
 
 import time
@@ -31,12 +31,12 @@ class Evaluator(Protocol):
     """What the loop asks of an evaluation; made for a plan before its run begins."""
 
     def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
-        """Evaluate in the midst of training; the results go into the metrics file as eval/*."""
+        """Evaluates during training; the results go into the metrics file as eval/*."""
 
     def final(
         self, params: Params, step: int, stop: Callable[[], bool]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """Evaluate at the end; results by corpus and split. Skips what is done already."""
+        """Evaluates at the end, skipping what is done; returns results by corpus and split."""
 
 
 class Record:
@@ -60,7 +60,7 @@ class Record:
         self._saved = 0
 
     def begin(self, step: int, memory: Mapping[str, int]) -> None:
-        """Go on from a step: what was written of later ones is dropped, to be written again."""
+        """Goes on from a step; what was written of later steps is dropped, to be written again."""
         self._saved = step
         checkpoint.forget(self.run.checkpoints, after=step)
         self._memory = memory
@@ -75,7 +75,7 @@ class Record:
         self.observer({"event": "start", "resumed_from": step, **self.summarise("running", step)})
 
     def summarise(self, status: str, step: int, **more: str) -> dict[str, Any]:
-        """Write run.json; returns what it holds."""
+        """Writes run.json, and returns what it holds."""
         seconds = self._seconds + time.monotonic() - self._began
         name = absolute(self.run.path).name
         about = describe_run(self.plan, name, self._memory, status, step, seconds, **more)
@@ -83,7 +83,7 @@ class Record:
         return about.document()
 
     def log(self, step: int, running: Mapping[str, float], gradient_norm: float) -> None:
-        """Write a line of training metrics."""
+        """Writes a line of training metrics."""
         weight = running["weight"]
         figures = {
             "loss": running["loss"] / weight,
@@ -107,7 +107,7 @@ class Record:
         return bool(hosts.agreed(due and not self._was_evaluated(step)))
 
     def evaluate(self, step: int, state: TrainState, stop: Callable[[], bool]) -> None:
-        """Evaluate, and write a line of metrics."""
+        """Evaluates, and writes a line of metrics."""
         _require_sound(state, step)
         results = self._evaluator.during(state.params, step, stop)
         line = {f"eval/{name}": value for name, value in results.items()}
@@ -115,7 +115,7 @@ class Record:
         self.observer({"event": "evaluation", "step": step, **results})
 
     def save(self, step: int, state: TrainState) -> None:
-        """Make a checkpoint, unless it is the one that training went on from."""
+        """Makes a checkpoint, unless it is the one that training went on from."""
         if step == self._saved:
             return
         _require_sound(state, step)
@@ -126,15 +126,15 @@ class Record:
         self.observer({"event": "saved", "step": step})
 
     def prune(self) -> None:
-        """Drop older checkpoints."""
+        """Drops older checkpoints."""
         checkpoint.prune(self.run.checkpoints, self.plan.config.checkpoints.keep)
 
     def finish(self, step: int, state: TrainState, stop: Callable[[], bool]) -> None:
-        """The final evaluations."""
+        """Runs the final evaluations."""
         self.results = self._evaluator.final(state.params, step, stop)
 
     def give_up(self, step: int, error: NonFiniteError) -> None:
-        """Write why this run cannot go on."""
+        """Writes why this run cannot go on."""
         saved = checkpoint.steps_saved(self.run.checkpoints)
         kept = (
             f"the last good checkpoint is step {saved[-1]}"
@@ -145,7 +145,7 @@ class Record:
         self.fail(step, self.error)
 
     def fail(self, step: int, error: Exception) -> None:
-        """Write into run.json why a run failed; a disk that cannot take it is no second error."""
+        """Writes into run.json why a run failed; a full disk is not a second error."""
         with suppress(UserError):
             self.summarise("failed", step, error=str(error) or type(error).__name__)
 
