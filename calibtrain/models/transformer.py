@@ -77,7 +77,7 @@ class Attention(nnx.Module):
     def project(
         self, x: Float[Array, "batch time width"], angles: Float[Array, "2 time size"]
     ) -> tuple[Array, Array, Array]:
-        """Returns queries, keys and values [batch, time, heads, size]; the first two are rotated."""
+        """Returns queries, keys and values [batch, time, heads, size]; the first two rotated."""
         shape = x.shape[:2]
         query = self.query(x).reshape(*shape, self.heads, self.size)
         key = self.key(x).reshape(*shape, self.kv_heads, self.size)
@@ -94,7 +94,7 @@ class Attention(nnx.Module):
         keys: Float[Array, "rows kv_heads length size"],
         values: Float[Array, "rows kv_heads length size"],
     ) -> tuple[Float[Array, "rows width"], Array, Array]:
-        """Reads the next token of each row; returns output, keys and values with that token."""
+        """Reads the next token of each row; returns output, keys and values with it."""
         (query,), (key,), (value,) = self.project(x[None], angles)  # rows take the axis of time
         row, place = jnp.arange(len(x)), position % keys.shape[2]
         keys = keys.at[row, :, place].set(key)
