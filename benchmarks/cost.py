@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from calibtrain.config import ModelConfig
-from calibtrain.models import count_parameters
-from calibtrain.parallel.flops import training_flops
+from calibtrain.models.size import count_parameters, training_flops
 from calibtrain.readout.chunks import default_chunk
 
 ALLOWED = 0.2

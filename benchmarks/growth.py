@@ -29,7 +29,9 @@ from calibtrain.config import MeshConfig, ModelConfig, OptimizerConfig
 from calibtrain.data.batches.stream import Batch
 from calibtrain.models import build
 from calibtrain.parallel.mesh import Layout, make_layout
+from calibtrain.training.objective import Objective
 from calibtrain.training.optimizer import make_optimizer
+from calibtrain.training.shared_gradient import make_gradient
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import make_train_step
 
@@ -114,7 +116,8 @@ def on_devices(
     state = jax.tree.map(placed, shapes, shardings)
     batch: Batch = jax.eval_shape(lambda: example(np.random.default_rng(0), vocab, rows, context))
     batch = jax.tree.map(lambda leaf: placed(leaf, layout.rows), batch)
-    step = make_train_step(network, optimizer, layout=layout, chunk=rows * context)
+    gradient = make_gradient(network, Objective(), layout=layout, chunk=rows * context)
+    step = make_train_step(network, optimizer, gradient=gradient)
     outputs = (shardings, layout.everywhere)
     compiled = jax.jit(step, donate_argnums=0, out_shardings=outputs).lower(state, batch).compile()
     memory: Any = compiled.memory_analysis()

@@ -21,8 +21,9 @@ from calibtrain.config import Config, ModelConfig, validate
 from calibtrain.data.batches.stream import Batch
 from calibtrain.models import compute_dtype
 from calibtrain.readout import additive_loss
-from calibtrain.training.gradient import FIELDS as STEP_FIELDS
-from calibtrain.training.objective import Objective, make_objective
+from calibtrain.training.objective import Objective
+from calibtrain.training.step import FIELDS as STEP_FIELDS
+from calibtrain.training.terms import make_objective
 
 PLAIN = {"kind": "cross_entropy"}
 STEP = "a step of cross entropy"

@@ -17,11 +17,12 @@ from benchmarks.measure import CLOCKS, REPEATS, in_rounds, report
 from calibtrain.config import ModelConfig, OptimizerConfig
 from calibtrain.data.batches.stream import Batch
 from calibtrain.models import build, compute_dtype
-from calibtrain.parallel.flops import training_flops
+from calibtrain.models.size import training_flops
 from calibtrain.readout import FIELDS
 from calibtrain.training.coupled import default_micro_batches
 from calibtrain.training.objective import Objective
 from calibtrain.training.optimizer import make_optimizer
+from calibtrain.training.shared_gradient import make_gradient
 from calibtrain.training.state import TrainState, initial_state
 from calibtrain.training.step import make_train_step
 
@@ -62,9 +63,8 @@ def lower(
         return initial_state(network, optimizer, seed, objective)
 
     pieces = pieces or pieces_of(batch, objective)
-    step = make_train_step(
-        network, optimizer, fields=fields, objective=objective, accumulate=pieces
-    )
+    gradient = make_gradient(network, objective or Objective(), fields=fields, accumulate=pieces)
+    step = make_train_step(network, optimizer, objective=objective, gradient=gradient)
     jitted = jax.jit(step, donate_argnums=0)
     # a constant seed would let the compiler draw the parameters: minutes, for a GPU
     return jitted.lower(jax.eval_shape(initial), batch), lambda: jax.jit(initial)(0)

@@ -90,6 +90,56 @@ def against(imports: Mapping[str, Iterable[str]], order: list[str]) -> list[str]
     return sorted(found)
 
 
+def readers_path(plan: str) -> list[str]:
+    """The files of the numbered list under "The reader's path", in its order."""
+    section = plan.split("## The reader's path\n")[1].split("\n## ")[0]
+    return re.findall(r"^\d+\. `([\w/]+\.py)`: ", section, re.MULTILINE)
+
+
+def module_name(path: str) -> str:
+    """The dotted name of a file of the package."""
+    return ".".join(["calibtrain", *path.removesuffix(".py").split("/")]).removesuffix(".__init__")
+
+
+def backwards(imports: Mapping[str, Iterable[str]], order: list[str]) -> list[str]:
+    """The imports of a list's modules that stand further down in it."""
+    place = {name: number for number, name in enumerate(order)}
+    return [
+        f"{name} -> {other}"
+        for name in order
+        for other in imports[name]
+        if place.get(other, -1) > place[name]
+    ]
+
+
+def test_the_readers_path_is_short_and_leads_one_way() -> None:
+    path = readers_path(PLAN.read_text(encoding="utf-8"))
+    lines = sum(len((PACKAGE / file).read_text(encoding="utf-8").splitlines()) for file in path)
+    assert 15 <= len(path) == len(set(path)) <= 20
+    assert lines <= 3_300
+    assert backwards(imports_of(PACKAGE), [module_name(file) for file in path]) == []
+
+
+def test_an_import_against_the_reading_order_is_found() -> None:
+    assert backwards({"a": {"b"}, "b": {"other"}}, ["a", "b"]) == ["a -> b"]
+    assert backwards({"a": {"b"}, "b": {"other"}}, ["b", "a"]) == []
+
+
+def test_a_step_is_read_without_coupled_gradients_devices_and_replicas() -> None:
+    imports = imports_of(PACKAGE)
+    reached: set[str] = set()
+    left = ["calibtrain.training.step"]
+    while left:
+        name = left.pop()
+        if name not in reached:
+            reached.add(name)
+            left.extend(imports[name])
+    training = r"training\.(coupled|shared|program|engine|group|stacked).*"
+    elsewhere = rf"calibtrain\.(parallel\b.*|{training})"
+    assert [name for name in reached if re.fullmatch(elsewhere, name)] == []
+    assert "calibtrain.models.transformer" in reached
+
+
 def test_no_arrow_points_up_the_house() -> None:
     order = floors(PLAN.read_text(encoding="utf-8"))
     assert set(order) == {

@@ -15,7 +15,7 @@ from benchmarks.cost import fit, step_bytes
 from benchmarks.peaks import peak_flops
 from calibtrain.config import ModelConfig
 from calibtrain.data.tokenizers.encoder import available_cores
-from calibtrain.parallel.flops import training_flops
+from calibtrain.models.size import training_flops
 
 pytestmark = pytest.mark.long
 

@@ -13,7 +13,7 @@ from calibtrain.data.corpora.corpus import open_corpus
 from calibtrain.data.corpora.sources import check_fields
 from calibtrain.data.tokenizers.tokenizer_choice import check_described
 from calibtrain.errors import UserError
-from calibtrain.models import count_parameters
+from calibtrain.models.size import count_parameters
 from calibtrain.training.plan import Plan, make_plan
 
 TOLERANCE = 0.02

@@ -9,7 +9,7 @@ from calibtrain.evaluation.result import evaluation_name, read_evaluation
 from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.records import TABLES, ArmEvaluation, ArmRecord
 from calibtrain.training.as_begun import as_begun, text_of
-from calibtrain.training.record import metrics_trouble
+from calibtrain.training.resumption import metrics_trouble
 
 
 def is_done(arm: ControlledArm, folder: Path) -> bool:

@@ -15,14 +15,14 @@ from calibtrain.data.batches.store import frequency_deciles
 from calibtrain.errors import UserError
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models.attention import choose
+from calibtrain.models.size import forward_flops, training_flops
 from calibtrain.models.stack import choose_layers
-from calibtrain.parallel.flops import forward_flops, training_flops
 from calibtrain.parallel.mesh import make_layout
 from calibtrain.readout.chunks import default_chunk
 from calibtrain.temperature import network_of
-from calibtrain.training.engine import lower_step, state_shapes
 from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.plan import Plan
+from calibtrain.training.program import lower_step, state_shapes
 
 
 def compile_ahead(plan: Plan, target: Target) -> dict[str, Any]:

@@ -8,21 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from calibtrain.config.corpus import CorpusConfig
 from calibtrain.config.finetuning import FinetuningConfig
 from calibtrain.config.losses import CROSS_ENTROPY, AnyTerm, BatchTerm
-from calibtrain.config.section import Section
+from calibtrain.config.section import Cadence, Count, Fraction, Section, exactly_one
 from calibtrain.config.temperature import NoTemperature, TemperatureConfig, check_fits
-
-Count = Annotated[int, Field(ge=1, le=10**18)]
-Cadence = Annotated[int, Field(ge=1, le=2**31 - 1)]  # steps are counted in 32 bits
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-def _exactly_one(section: Section) -> Any:
-    names = list(type(section).model_fields)
-    given = [name for name in names if getattr(section, name) is not None]
-    if len(given) != 1:
-        said = " and ".join(given) if given else "none of them"
-        raise ValueError(f"give exactly one of {', '.join(names)}; {said} given")
-    return section
 
 
 class TokenizerConfig(Section):
@@ -60,7 +47,7 @@ class ContextConfig(Section):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        return _exactly_one(self)
+        return exactly_one(self)
 
     def in_tokens(self, bytes_per_token: float) -> int:
         """Returns the context in tokens, where a token stands for so many bytes on average."""
@@ -196,7 +183,7 @@ class BudgetConfig(Section):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        return _exactly_one(self)
+        return exactly_one(self)
 
 
 class BatchConfig(Section):

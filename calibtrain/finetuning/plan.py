@@ -26,8 +26,8 @@ from calibtrain.data.batches.store import Observer, ignore, open_store
 from calibtrain.data.batches.stream import Batch
 from calibtrain.data.corpora.corpus import open_corpus
 from calibtrain.errors import UserError
-from calibtrain.models import ADAPTER, Network, Params, count_parameters
-from calibtrain.parallel.flops import training_flops
+from calibtrain.models import ADAPTER, Network, Params
+from calibtrain.models.size import count_parameters, training_flops
 from calibtrain.readout import readout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
@@ -36,7 +36,8 @@ from calibtrain.runs.loading import context_seen
 from calibtrain.runs.own_text import trained_on
 from calibtrain.storage.places import place
 from calibtrain.temperature import network_of
-from calibtrain.training.plan import Budget, Plan
+from calibtrain.training.budget import Budget
+from calibtrain.training.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from calibtrain.generation.byte_trie import ByteTrie
-from calibtrain.models import Cache, Network, Params
+from calibtrain.models import Network, Params
+from calibtrain.models.decoding import Cache, decode, empty_cache, prefill
 from calibtrain.readout import probabilities
 
 
@@ -33,7 +34,7 @@ class ByteStates:
         """
         self._params = params
         self._columns = jnp.asarray(network.unembedding(params)[:, trie.order])
-        self._cache = network.empty_cache(params, rows, context)
+        self._cache = empty_cache(network, params, rows, context)
         self._rows = rows
         soft_cap = network.config.logit_soft_cap
 
@@ -43,7 +44,7 @@ class ByteStates:
         def start(
             params: Params, columns: Array, tokens: Array, counts: Array
         ) -> tuple[Array, Cache]:
-            hidden, temperature, cache = network.prefill(params, tokens, counts, context)
+            hidden, temperature, cache = prefill(network, params, tokens, counts, context)
             return read(hidden, columns, temperature), cache
 
         def extend(
@@ -54,7 +55,7 @@ class ByteStates:
             # that would be four times as slow.
             keep = jax.lax.optimization_barrier
             taken = keep(jax.tree.map(lambda x: x[sources], cache))
-            hidden, temperature, taken = keep(network.decode(params, taken, tokens))
+            hidden, temperature, taken = keep(decode(network, params, taken, tokens))
             return read(hidden, columns, temperature), _put(cache, taken, targets)
 
         self._start = jax.jit(start)

@@ -18,7 +18,8 @@ from calibtrain.data.corpora.named import Columns, own_corpus, parse_corpus, set
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.interchange.pretrained import Pretrained, open_pretrained, require_utf8
-from calibtrain.models import Params, build, count_parameters
+from calibtrain.models import Params, build
+from calibtrain.models.size import count_parameters
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import IMPORTED, RunFolder
 from calibtrain.runs.records import RunRecord

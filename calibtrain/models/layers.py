@@ -1,4 +1,4 @@
-"""The pieces that the models share: linear maps, norms, both ends, rotary positions."""
+"""Layers that the models share: linear maps, RMSNorm, the vocabulary, rotary positions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _multiply_forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
 
 
 def _multiply_backward(residuals: tuple, gradient: Array) -> tuple[Array, Array]:
-    # The kernel's gradient sums over tokens, for which one operand must be turned in memory: here
-    # always the narrower one. Differentiated by rule it is the gradient, however wide.
+    # The kernel's gradient sums over tokens, for which one operand is transposed in memory: here
+    # always the narrower one. Automatic differentiation transposes the gradient, however wide.
     x, kernel = residuals
     inputs, outputs = (y.reshape(-1, y.shape[-1]) for y in (x, gradient))
     over_tokens = (((0,), (0,)), ((), ()))
@@ -45,7 +45,7 @@ _multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
 class Linear(nnx.Module):
-    """y = x W, or x W + b; W is drawn with variance scale^2 / fan_in, b is 0 at first."""
+    """y = x W, or x W + b. W is drawn with variance scale^2 / fan_in; b starts at 0."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ def _normalize_forward(x: Array, scale: Array, epsilon: float) -> tuple[Array, t
 
 
 def _normalize_backward(residuals: tuple, gradient: Array) -> tuple[Array, Array, None]:
-    # written out: as differentiated by rule, the CPU takes about three times as long
+    # written out: automatic differentiation takes about three times as long on a CPU
     x, scale, inverse = residuals
     exact, gradient = x.astype(jnp.float32), gradient.astype(jnp.float32)
     scaled = gradient * scale
@@ -105,10 +105,10 @@ class RMSNorm(nnx.Module):
 
 
 class Vocabulary(nnx.Module):
-    """Both ends of a model: the embedding, and the unembedding (the same table when tied).
+    """The embedding and the unembedding of a model; both are one table when tied.
 
-    Tables have one row a vocabulary entry, drawn with standard deviation `width ** -0.5`; where
-    `scaled`, embedded tokens are scaled back to unit size.
+    Tables have one row per vocabulary entry, drawn with standard deviation `width ** -0.5`. With
+    `scaled`, embedded tokens are multiplied by `width ** 0.5`, and so have unit variance.
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class Vocabulary(nnx.Module):
         self.unembedding = None if tied else table()
 
     def embed(self, tokens: Int[Array, "*batch"]) -> Float[Array, "*batch width"]:
-        """Rows of the embedding, in the type that the layers compute in."""
+        """Returns rows of the embedding, in the type that the layers compute in."""
         rows = self.embedding[...][tokens].astype(self.dtype)
         return rows * self.embedding.shape[-1] ** 0.5 if self.scaled else rows
 
     def columns(self) -> Float[Array, "width vocab"]:
-        """The unembedding as `readout` takes it."""
+        """Returns the unembedding as `readout` takes it, one column per vocabulary entry."""
         table = self.embedding if self.unembedding is None else self.unembedding
         return table[...].astype(self.dtype).T
 
@@ -143,11 +143,11 @@ class Vocabulary(nnx.Module):
 def rotary_frequencies(
     size: int, base: float, scaling: RopeScalingConfig = NOT_SCALED
 ) -> Float[Array, " half"]:
-    """Radians a token of each pair of a head's dimensions (Su et al. 2021), lowered by `scaling`.
+    """Returns radians per token of each pair of a head's dimensions (Su et al. 2021).
 
-    `linear` divides all by the factor (Chen et al. 2023). `llama3` divides those by the factor
-    whose wave is longer than original_context / low_frequency_factor, leaves those that are
-    shorter than original_context / high_frequency_factor, and goes over from one to the other
+    Scaling `linear` divides all frequencies by the factor (Chen et al. 2023). `llama3` divides
+    those whose wave is longer than original_context / low_frequency_factor, leaves those whose wave
+    is shorter than original_context / high_frequency_factor, and interpolates between the two
     linearly in original_context / wave length (Llama 3.1's reference code).
     """
     half = size // 2
@@ -163,9 +163,9 @@ def rotary_frequencies(
 
 
 def rotary_angles(time: int, frequency: Float[Array, " half"]) -> Float[Array, "2 time size"]:
-    """Cosines and signed sines of the rotary positions 0 .. time (Su et al. 2021).
+    """Returns cosines and signed sines of the rotary positions 0 .. time (Su et al. 2021).
 
-    Rotary positions are relative, so that places in a row serve as places in a document.
+    Rotary positions are relative, so positions in a row serve as positions in a document.
     """
     return rotary_angles_at(jnp.arange(time), frequency)
 
@@ -173,7 +173,7 @@ def rotary_angles(time: int, frequency: Float[Array, " half"]) -> Float[Array, "
 def rotary_angles_at(
     places: Int[Array, " time"], frequency: Float[Array, " half"]
 ) -> Float[Array, "2 time size"]:
-    """The same for places of any order and size."""
+    """Returns cosines and signed sines of any rotary positions."""
     angle = places.astype(jnp.float32)[:, None] * frequency
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     return jnp.stack(
@@ -184,6 +184,6 @@ def rotary_angles_at(
 def rotate(
     x: Float[Array, "batch time heads size"], angles: Float[Array, "2 time size"]
 ) -> Float[Array, "batch time heads size"]:
-    """Turn the first half of a head against the second, by `rotary_angles`."""
+    """Rotates pairs of dimensions, of the first and second half of a head, by `rotary_angles`."""
     cosine, sine = angles[:, :, None].astype(x.dtype)
     return x * cosine + jnp.roll(x, x.shape[-1] // 2, axis=-1) * sine

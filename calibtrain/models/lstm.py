@@ -1,4 +1,4 @@
-"""A stacked LSTM with residual connections, of the same interface as the transformer."""
+"""A stacked LSTM with residual connections, which has the transformer's interface."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:  # benchmarks run without it
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RecurrentState:
-    """What an LSTM keeps of the sequences it decodes; rows are independent of each other.
+    """The state of sequences that an LSTM decodes, one sequence per row.
 
     Attributes:
-        hidden: a layer each.
+        hidden: one array per layer.
         cell: likewise.
     """
 
@@ -67,13 +67,13 @@ class LSTMLayer(nnx.Module):
         return x + self.out(hidden.swapaxes(0, 1))
 
     def project(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch gates"]:
-        """What the input gives to the four gates."""
+        """Returns what the input contributes to the four gates."""
         return self.input(self.norm(x)) + self.bias[...].astype(x.dtype)
 
     def decode(
         self, x: Float[Array, "rows width"], hidden: Array, cell: Array
     ) -> tuple[Array, Array, Array]:
-        """The next token of each row; and the state after it."""
+        """Reads the next token of each row; returns the output and the state after it."""
         hidden, cell = _tick(self.project(x) + self.recurrent(hidden), cell)
         return x + self.out(hidden), hidden, cell
 
@@ -87,7 +87,7 @@ def _tick(
 
 
 class LSTM(nnx.Module):
-    """Token ids -> final hidden states; `vocabulary.columns()` turns those into logits."""
+    """Maps token ids to final hidden states; times `vocabulary.columns()`, those are the logits."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, dtype: jnp.dtype, *, rngs: nnx.Rngs):
         self.way, self.remat = config.layers, config.remat
@@ -105,7 +105,7 @@ class LSTM(nnx.Module):
     def __call__(
         self, tokens: Int[Array, "batch time"], segments: Int[Array, "batch time"]
     ) -> Float[Array, "batch time width"]:
-        """Hidden states after the final norm; the state is reset where a new segment starts."""
+        """Returns hidden states after the final norm; each segment starts from an empty state."""
         x = self.vocabulary.embed(tokens)
         same = segments[:, 1:] == segments[:, :-1]
         continues = jnp.pad(same, ((0, 0), (1, 0)))
@@ -113,7 +113,7 @@ class LSTM(nnx.Module):
         return self.final_norm(x)
 
     def empty_cache(self, rows: int, length: int) -> RecurrentState:
-        """The state before any token; an LSTM has no use for a length."""
+        """Returns the state before any token; an LSTM has no use for a length."""
         del length
         shape = (rows, self.final_norm.scale.shape[0])
 
@@ -125,7 +125,7 @@ class LSTM(nnx.Module):
     def decode(
         self, cache: RecurrentState, tokens: Int[Array, " rows"], active: Bool[Array, " rows"]
     ) -> tuple[Float[Array, "rows width"], RecurrentState]:
-        """See `Network.decode`."""
+        """Reads one more token of each row (`decoding.decode`)."""
         x = self.vocabulary.embed(tokens)
         hidden, cell = [], []
         for layer, before, cell_before in zip(self.layers, cache.hidden, cache.cell, strict=True):

@@ -1,4 +1,4 @@
-"""Layers of one shape, one after another: written out or scanned, activations kept or recomputed.
+"""Runs layers of one shape: written out or scanned, with activations kept or recomputed.
 
 Neither choice changes what is computed (but for rounding) nor the parameters: a layer has its own
 in either case, and a scan stacks them inside the step. So both may change when a run goes on.
@@ -25,7 +25,7 @@ _KEPT = {
 
 
 def choose_layers(platform: str, depth: int, remat: str) -> str:
-    """What `auto` is, "unrolled" or "scanned", on a platform ("cpu", "gpu", "tpu").
+    """Returns what `auto` means, "unrolled" or "scanned", on a platform ("cpu", "gpu", "tpu").
 
     A scan compiles one layer, whatever the depth, at the price of copies of parameters and
     activations; the optimizer's part of a step still names every parameter. Recomputation is worth
@@ -40,7 +40,7 @@ def choose_layers(platform: str, depth: int, remat: str) -> str:
 def run_layers(
     layers: Sequence[Any], x: Array, *context: Array, way: str = "unrolled", remat: str = "none"
 ) -> Array:
-    """`x = layer(x, *context)` for each layer.
+    """Computes `x = layer(x, *context)` for each layer, and returns the last x.
 
     Args:
         layers: NNX modules that differ in their parameters alone.

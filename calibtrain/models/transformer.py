@@ -30,11 +30,11 @@ if TYPE_CHECKING:  # benchmarks run without it
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeyValueCache:
-    """What a transformer keeps of the sequences it decodes; rows are independent of each other.
+    """The keys and values of sequences that a transformer decodes, one sequence per row.
 
     Attributes:
-        position: tokens read, a row.
-        keys: a layer each; token number t lies at t modulo length.
+        position: number of tokens read in each row.
+        keys: one array per layer; token number t lies at t modulo length.
         values: likewise.
     """
 
@@ -77,7 +77,7 @@ class Attention(nnx.Module):
     def project(
         self, x: Float[Array, "batch time width"], angles: Float[Array, "2 time size"]
     ) -> tuple[Array, Array, Array]:
-        """Queries, keys and values [batch, time, heads, size], the first two normed and turned."""
+        """Returns queries, keys and values [batch, time, heads, size]; the first two rotated."""
         shape = x.shape[:2]
         query = self.query(x).reshape(*shape, self.heads, self.size)
         key = self.key(x).reshape(*shape, self.kv_heads, self.size)
@@ -94,8 +94,8 @@ class Attention(nnx.Module):
         keys: Float[Array, "rows kv_heads length size"],
         values: Float[Array, "rows kv_heads length size"],
     ) -> tuple[Float[Array, "rows width"], Array, Array]:
-        """The next token of each row; and its keys and values, with that token's among them."""
-        (query,), (key,), (value,) = self.project(x[None], angles)  # rows are as places are
+        """Reads the next token of each row; returns output, keys and values with it."""
+        (query,), (key,), (value,) = self.project(x[None], angles)  # rows take the axis of time
         row, place = jnp.arange(len(x)), position % keys.shape[2]
         keys = keys.at[row, :, place].set(key)
         values = values.at[row, :, place].set(value)
@@ -104,7 +104,7 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """SwiGLU (Shazeer 2020), or GELU between two linear maps."""
+    """SwiGLU (Shazeer 2020), or two linear maps with a GELU in between."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         inner = config.mlp_width
@@ -119,7 +119,7 @@ class FeedForward(nnx.Module):
 
 
 class Block(nnx.Module):
-    """x + attention(norm x), then x + mlp(norm x)."""
+    """A layer: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, config: ModelConfig, *, mapped: bool, rngs: nnx.Rngs):
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
@@ -137,14 +137,14 @@ class Block(nnx.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def decode(self, x: Float[Array, "rows width"], *state: Array) -> tuple[Array, Array, Array]:
-        """The same for the next token of each row; `state` as for `Attention.decode`."""
+        """Reads the next token of each row; `state` is as for `Attention.decode`."""
         seen, keys, values = self.attention.decode(self.attention_norm(x), *state)
         x = x + seen
         return x + self.mlp(self.mlp_norm(x)), keys, values
 
 
 class Transformer(nnx.Module):
-    """Token ids -> final hidden states; `vocabulary.columns()` turns those into logits."""
+    """Maps token ids to final hidden states; times `vocabulary.columns()`, those are the logits."""
 
     def __init__(
         self,
@@ -181,11 +181,11 @@ class Transformer(nnx.Module):
     def __call__(
         self, tokens: Int[Array, "batch time"], segments: Int[Array, "batch time"]
     ) -> Float[Array, "batch time width"]:
-        """Hidden states after the final norm.
+        """Returns hidden states after the final norm.
 
         Args:
             tokens: input ids.
-            segments: which document of its row a token belongs to; attention stays within one.
+            segments: number of the document, within its row, that each token belongs to.
         """
         x = self.vocabulary.embed(tokens)
         angles = rotary_angles(tokens.shape[1], self._frequencies())
@@ -196,7 +196,7 @@ class Transformer(nnx.Module):
         return rotary_frequencies(self.head_size, self.rope_base, self.rope_scaling)
 
     def empty_cache(self, rows: int, length: int) -> KeyValueCache:
-        """A cache of nothing, for the last `length` tokens of each row."""
+        """Returns an empty cache for the last `length` tokens of each row."""
 
         def buffers() -> tuple[Array, ...]:
             return tuple(
@@ -211,7 +211,7 @@ class Transformer(nnx.Module):
     def decode(
         self, cache: KeyValueCache, tokens: Int[Array, " rows"], active: Bool[Array, " rows"]
     ) -> tuple[Float[Array, "rows width"], KeyValueCache]:
-        """See `Network.decode`."""
+        """Reads one more token of each row (`decoding.decode`)."""
         x = self.vocabulary.embed(tokens)
         angles = rotary_angles_at(cache.position, self._frequencies())
         keys, values = [], []
@@ -219,6 +219,6 @@ class Transformer(nnx.Module):
             x, key, value = block.decode(x, angles, cache.position, key, value)
             keys.append(key)
             values.append(value)
-        # An inactive row's token went where the next one will go, which sees nothing there.
+        # The token of an inactive row was written where its next one will overwrite it.
         position = cache.position + active
         return self.final_norm(x), KeyValueCache(position, tuple(keys), tuple(values))

@@ -1,13 +1,8 @@
 """Hidden states x unembedding -> `TokenStats`, a chunk of tokens at a time."""
 
-from calibtrain.readout.projection import (
-    Cotangents,
-    Reduction,
-    accumulate,
-    additive_loss,
-    probabilities,
-    readout,
-)
+from calibtrain.readout.accumulation import accumulate
+from calibtrain.readout.cotangents import Cotangents, Reduction
+from calibtrain.readout.projection import additive_loss, probabilities, readout
 from calibtrain.readout.token_stats import (
     FIELDS,
     Functional,

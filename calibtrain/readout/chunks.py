@@ -1,4 +1,4 @@
-"""How many tokens meet the vocabulary at once, and how they are cut into as many."""
+"""How many tokens are multiplied by the unembedding at once, and how they are cut into chunks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jax import Array
 from calibtrain.readout.token_stats import MASKED
 
 CHUNK_ELEMENTS = {"cpu": 2**22}
-"""Logits held at once when no chunk is given, by platform: on a CPU what its caches nearly hold."""
+"""Logits held at once by default, by platform: on a CPU as many as its caches nearly hold."""
 CHUNK_ELEMENTS_ELSEWHERE = 2**26
-"""The same on an accelerator, where small products leave most of the chip idle: 256 MiB."""
+"""Logits held at once on accelerators, which small products leave mostly idle: 256 MiB."""
 
 LEAST_CHUNK = 128
 """Tokens, however large the vocabulary: every chunk passes over the whole unembedding."""
 
 
 def default_chunk(vocab: int, platform: str) -> int:
-    """Tokens multiplied at once on a platform ("cpu", "gpu", "tpu") when a caller does not say."""
+    """Returns how many tokens are multiplied at once on a platform ("cpu", "gpu", "tpu")."""
     elements = CHUNK_ELEMENTS.get(platform, CHUNK_ELEMENTS_ELSEWHERE)
     return max(LEAST_CHUNK, elements // vocab)
 
@@ -65,13 +65,13 @@ class Chunks:
         return cls(shape, labels.size, chunk, -(-labels.size // chunk), vocab_size)
 
     def masked(self, logits: Array) -> Array:
-        """The same, with what only pads the vocabulary out of the way."""
+        """Returns logits that are `MASKED` where they only pad the vocabulary."""
         if self.vocab_size == logits.shape[-1]:
             return logits
         return jnp.where(jnp.arange(logits.shape[-1]) < self.vocab_size, logits, MASKED)
 
     def split(self, array: Any) -> Any:
-        """[*tokens, ...] -> [chunks, chunk, ...]; None stays None."""
+        """Cuts [*tokens, ...] into [chunks, chunk, ...]; None stays None."""
         if array is None:
             return None
         flat = array.reshape(self.count, *array.shape[len(self.shape) :])
@@ -79,7 +79,7 @@ class Chunks:
         return jnp.pad(flat, padding).reshape(self.chunks, self.chunk, *flat.shape[1:])
 
     def join(self, tree: Any) -> Any:
-        """[chunks, chunk, ...] -> [*tokens, ...], for every array of a tree."""
+        """Joins [chunks, chunk, ...] to [*tokens, ...], for every array of a tree."""
 
         def one(array: Array) -> Array:
             flat = array.reshape(self.chunks * self.chunk, *array.shape[2:])[: self.count]
@@ -88,7 +88,7 @@ class Chunks:
         return jax.tree.map(one, tree)
 
     def scan(self, body: Callable[[Any, Any], Any], carry: Any, inputs: Any) -> Any:
-        """`lax.scan` over the chunks; a single chunk is computed in place."""
+        """Runs `lax.scan` over the chunks; a single chunk is computed in place."""
         if self.chunks != 1:
             return jax.lax.scan(body, carry, inputs)
         carry, out = body(carry, jax.tree.map(lambda array: array[0], inputs))

@@ -1,4 +1,4 @@
-"""`TokenStats`: the few numbers a token that losses and metrics read, and their formulas."""
+"""`TokenStats`, the few numbers per token that losses and metrics read, and their formulas."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Functional = Callable[[Array, Array], Array]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TokenStats:
-    """What losses and metrics read, one number a token. A field that was not asked for is None.
+    """What losses and metrics read, one number per token. A field not asked for is None.
 
     Attributes:
         nll: -log p of the target, in nats.
@@ -38,7 +38,7 @@ class TokenStats:
         rank: how many tokens are strictly more probable than the target. No gradient.
         runner_up: largest probability strictly below the target's; 0 if there is none.
         extra: values of the functionals that were passed in, by name.
-        sums: what is no number a token but a sum over them (see `accumulate`), by name.
+        sums: sums over tokens, such as those by vocabulary entry (`accumulate`), by name.
     """
 
     nll: Float[Array, "*tokens"] = _ABSENT
@@ -72,7 +72,7 @@ def statistics(
     fields: Sequence[str] = FIELDS,
     functionals: Mapping[str, Functional] | None = None,
 ) -> TokenStats:
-    """`TokenStats` of logits that are at hand: the formulas behind `readout`, for one chunk."""
+    """Returns `TokenStats` of a chunk's logits: the formulas behind `readout`."""
     vocab_size = logits.shape[-1] if vocab_size is None else vocab_size
     column = jnp.arange(logits.shape[-1])
     is_real: Bool[Array, " vocab"] = column < vocab_size
@@ -114,10 +114,10 @@ def statistics(
 def first_largest(
     logits: Float[Array, "tokens vocab"],
 ) -> tuple[Float[Array, " tokens"], Int[Array, " tokens"]]:
-    """The largest logit of each token and the first column that holds it.
+    """Returns the largest logit of each token and the first column that holds it.
 
-    By maxima of blocks, so that the column is looked for among those and in one block alone: an
-    argmax takes a CPU ten times as long as a maximum.
+    The column is looked for among the maxima of blocks and then in one block, because an argmax
+    takes a CPU ten times as long as a maximum.
     """
     vocab = logits.shape[-1]
     size = max(n for n in range(1, _BLOCK + 1) if vocab % n == 0)
@@ -132,17 +132,17 @@ def first_largest(
 
 
 def _first(rows: Float[Array, "tokens some"], value: Float[Array, " tokens"]) -> Array:
-    """The first place of each row that holds a value; past the end if none does."""
+    """Returns the first place of each row that holds a value; past the end if none does."""
     places = jnp.arange(rows.shape[-1])
     return jnp.min(jnp.where(rows == value[:, None], places, rows.shape[-1]), axis=-1)
 
 
 _BLOCK = 64
-"""Logits of a block at most; the largest number that divides the vocabulary is taken."""
+"""Most logits of a block; the largest number that divides the vocabulary is taken."""
 
 
 def kept_on_cpus(x: Array) -> Array:
-    """The same; a CPU keeps it, where XLA would compute it again for each of its readers."""
+    """Returns x; a CPU keeps it, where XLA would compute it again for each of its readers."""
     return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 
@@ -150,7 +150,7 @@ def kept_on_cpus(x: Array) -> Array:
 def _at_label(
     logits: Float[Array, "tokens vocab"], labels: Int[Array, " tokens"]
 ) -> Float[Array, " tokens"]:
-    """The target's logit of each token."""
+    """Returns the target's logit of each token."""
     return jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
 
 
@@ -163,5 +163,5 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tuple[Array,
 
 
 def is_entry(logits: Float[Array, "tokens vocab"]) -> Bool[Array, "tokens vocab"]:
-    """Where the logits that a functional sees belong to an entry, not to padding."""
+    """Whether each logit that a functional sees belongs to an entry, not to padding."""
     return logits > MASKED / 2

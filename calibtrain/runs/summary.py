@@ -10,7 +10,7 @@ import calibtrain
 from calibtrain.config import Config, config_hash
 from calibtrain.data.corpora.corpus import Corpus
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
-from calibtrain.models import ParameterCount
+from calibtrain.models.size import ParameterCount
 from calibtrain.runs.records import (
     BudgetRecord,
     CorpusRecord,

@@ -1,4 +1,4 @@
-"""Which tokens of a batch the losses that couple tokens are computed over.
+"""The tokens of a batch that losses which couple tokens are computed over.
 
 Such a loss is computed over some whole rows rather than over some positions of all rows, because
 a row takes its forward pass whole. The rows change from step to step.

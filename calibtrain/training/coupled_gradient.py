@@ -23,14 +23,8 @@ from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import ROWS
 from calibtrain.readout import Cotangents, TokenStats, accumulate
 from calibtrain.training.coupled import CoupledTerms, coupled_terms, most_selected_rows
-from calibtrain.training.gradient import (
-    Coupling,
-    Sums,
-    TokenGradient,
-    micro_batches,
-    summed_gradient,
-)
 from calibtrain.training.objective import LossState, Objective
+from calibtrain.training.step import Sums, TokenGradient, micro_batches, summed_gradient
 
 States = tuple[Any, Any, Any]
 """Hidden states, unembedding and temperature, from `Network.apply`."""
@@ -77,7 +71,7 @@ class _Selection:
 
 
 class CoupledGradient:
-    """As `TokenGradient`, for an objective that has batch terms."""
+    """The gradient as `TokenGradient` takes it, for an objective that has batch terms."""
 
     def __init__(
         self,
@@ -123,8 +117,8 @@ class CoupledGradient:
 
             def pulled(params: Params, x: tuple[_MicroBatch, Statistics]) -> tuple[Array, Sums]:
                 part, slopes = x
-                coupling = self._coupling(slopes, part, selection)
-                return token_loss(self._states(params, part), part.batch, step, memory, coupling)
+                own = self._cotangents(slopes, part, selection)
+                return token_loss(self._states(params, part), part.batch, step, memory, own)
 
             grads, sums = summed_gradient(pulled, params, (ahead, slopes))
         else:  # the first micro-batch holds them all, and one forward pass serves both
@@ -134,8 +128,8 @@ class CoupledGradient:
                 states = self._states(params, first)
                 statistics = self._statistics(states, first, selection)
                 slopes, value, terms = self._slopes(statistics, first, selection, weight, step)
-                coupling = self._coupling(slopes, first, selection)
-                total, sums = token_loss(states, first.batch, step, memory, coupling)
+                own = self._cotangents(slopes, first, selection)
+                total, sums = token_loss(states, first.batch, step, memory, own)
                 return total, (sums, value, terms)
 
             grads, (sums, value, terms) = jax.grad(at_once, has_aux=True)(params)
@@ -223,7 +217,9 @@ class CoupledGradient:
             extra = {**extra, REFERENCE: batch.reference[selection.rows]}
         return dataclasses.replace(stats, sums=sums, extra=extra), weights
 
-    def _coupling(self, slopes: Statistics, part: _MicroBatch, selection: _Selection) -> Coupling:
+    def _cotangents(
+        self, slopes: Statistics, part: _MicroBatch, selection: _Selection
+    ) -> list[Cotangents]:
         """Cotangents of all tokens of a micro-batch: 0 for those that are not selected."""
         nothing = jnp.zeros_like(part.batch.weights)
         cotangents = []
@@ -235,12 +231,8 @@ class CoupledGradient:
             weights = nothing.at[place].set(part.weights(number)[place])
             reduction = some.reduction if stats.sums else None
             stats = dataclasses.replace(by_token, sums=stats.sums)
-            cotangents.append(Cotangents(stats, weights, reduction))
-        functionals: dict[str, Any] = {}
-        for some in self.coupled:
-            functionals |= some.functionals
-        fields = tuple(field for some in self.coupled for field in some.fields)
-        return Coupling(fields, functionals, cotangents)
+            cotangents.append(Cotangents(stats, weights, reduction, some.functionals))
+        return cotangents
 
     def _slopes(
         self,

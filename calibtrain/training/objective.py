@@ -1,48 +1,23 @@
-"""What a run minimises: the terms of its configuration, weighted as its step says."""
+"""What a run minimises: a sum of terms, each a loss with a weight that depends on the step."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from calibtrain import losses
-from calibtrain.losses import BatchLoss, PosCal, TokenLoss
+from calibtrain.losses import PosCal
 from calibtrain.readout import Functional, TokenStats
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Float, Int
 
-    from calibtrain.config import AnyTerm, Config
-
 LossState = dict[str, dict[str, Array]]
-"""What terms remember from step to step, by name; most remember nothing."""
-
-_KINDS: dict[str, Any] = {
-    "avuc": losses.AvUC,
-    "brier": losses.Brier,
-    "cross_entropy": losses.CrossEntropy,
-    "dca": losses.DCA,
-    "dece": losses.DECE,
-    "dual_focal": losses.DualFocal,
-    "entropy_penalty": losses.EntropyPenalty,
-    "flsd_53": losses.SampleDependentFocal,
-    "focal": losses.Focal,
-    "label_smoothing": losses.LabelSmoothing,
-    "margin_smoothing": losses.MarginSmoothing,
-    "mdca": losses.MDCA,
-    "mmce": losses.MMCE,
-    "poscal": losses.PosCal,
-    "selective_smoothing": losses.SelectiveSmoothing,
-    "soft_binned_ece": losses.SoftBinnedECE,
-    "z_loss": losses.ZLoss,
-}
-
-_SCHEDULE = {"kind", "weight", "from_step", "ramp_steps"}
+"""What terms remember from step to step, by name; most remember nothing (PosCal does)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +25,11 @@ class Term:
     """A loss in the sum.
 
     Attributes:
-        name: its kind; with a number where a kind comes twice.
+        name: its kind, with a number where a kind comes twice.
         loss: a `TokenLoss` or a `BatchLoss`.
-        weight: the full one.
-        from_step: before which it counts nothing.
-        ramp_steps: over which its weight then rises.
+        weight: its weight in the end.
+        from_step: the step before which the weight is 0.
+        ramp_steps: over how many steps the weight then rises linearly.
     """
 
     name: str
@@ -69,7 +44,7 @@ class Term:
         return self.weight == 1 and not self.from_step and not self.ramp_steps
 
     def weight_at(self, step: Int[Array, ""]) -> Float[Array, ""] | float:
-        """The weight at a step; a plain number where it never changes."""
+        """Returns the weight at a step; a plain number where it never changes."""
         if not self.from_step and not self.ramp_steps:
             return self.weight
         since = step - self.from_step
@@ -116,7 +91,7 @@ class Objective:
         return functionals_read(self.token_terms)
 
     def per_token(self, stats: TokenStats, step: Int[Array, ""]) -> Float[Array, "*tokens"]:
-        """The weighted sum of the token terms."""
+        """Returns the weighted sum of the token terms, one number per token."""
         if not self.token_terms:
             return jnp.zeros_like(stats.nll)
         first, *rest = (
@@ -125,11 +100,11 @@ class Objective:
         return sum(rest, start=first)
 
     def initial_state(self) -> LossState:
-        """What the terms remember before the first step."""
+        """Returns what the terms remember before the first step."""
         return {term.name: term.loss.initial_state() for term in self._remembering}
 
     def bound(self, state: LossState) -> Objective:
-        """The objective with what its terms remember."""
+        """Returns the objective with what its terms remember."""
         terms = tuple(
             dataclasses.replace(term, loss=term.loss.bound(state[term.name]))
             if term.name in state
@@ -139,11 +114,11 @@ class Objective:
         return dataclasses.replace(self, token_terms=terms)
 
     def counted(self, stats: TokenStats, weights: Float[Array, "*tokens"]) -> LossState:
-        """What the tokens of a step add to what the terms remember."""
+        """Returns what the tokens of a step add to what the terms remember."""
         return {term.name: term.loss.count(stats, weights) for term in self._remembering}
 
     def advanced(self, state: LossState, counts: LossState, step: Int[Array, ""]) -> LossState:
-        """What the terms remember after a step."""
+        """Returns what the terms remember after a step."""
         return {
             term.name: term.loss.advanced(state[term.name], counts[term.name], step)
             for term in self._remembering
@@ -152,68 +127,6 @@ class Objective:
     @property
     def _remembering(self) -> tuple[Term, ...]:
         return tuple(term for term in self.token_terms if isinstance(term.loss, PosCal))
-
-
-def make_objective(
-    terms: Sequence[AnyTerm],
-    *,
-    vocab_size: int,
-    steps_per_epoch: float = 1.0,
-    steps: float = math.inf,
-) -> Objective:
-    """The objective of a configuration.
-
-    Args:
-        terms: `loss` of a configuration.
-        vocab_size: of the model.
-        steps_per_epoch: how many steps one pass over the training text takes.
-        steps: of the run; one that is shorter than an epoch counts as one.
-    """
-    kinds = [term.kind for term in terms]
-    made: list[Term] = []
-    for index, term in enumerate(terms):
-        twice = kinds.count(term.kind) > 1
-        name = f"{term.kind}_{kinds[:index].count(term.kind) + 1}" if twice else term.kind
-        options = term.model_dump(exclude=_SCHEDULE)
-        loss = _make(term.kind, options, vocab_size, min(steps_per_epoch, steps))
-        made.append(Term(name, loss, term.weight, term.from_step, term.ramp_steps))
-    return Objective(
-        tuple(term for term in made if isinstance(term.loss, TokenLoss)),
-        tuple(term for term in made if isinstance(term.loss, BatchLoss)),
-    )
-
-
-def objective_of(
-    config: Config, vocab_size: int, *, steps_per_epoch: float = 1.0, steps: float = math.inf
-) -> Objective:
-    """What a run minimises: the terms of its loss, or pairs' preferences."""
-    if config.finetune is not None and config.finetune.objective == "dpo":
-        return Objective((), (Term("dpo", losses.DPO(beta=config.finetune.beta)),))
-    objective = make_objective(
-        config.loss, vocab_size=vocab_size, steps_per_epoch=steps_per_epoch, steps=steps
-    )
-    if config.finetune is None:
-        return objective
-    # answers are a small part of their rows: evenly spaced slots would miss them
-    everywhere = tuple(
-        term
-        if isinstance(term.loss, losses.MMCE)
-        else dataclasses.replace(term, loss=dataclasses.replace(term.loss, tokens=None))
-        for term in objective.batch_terms
-    )
-    return dataclasses.replace(objective, batch_terms=everywhere)
-
-
-def _make(kind: str, options: Mapping[str, Any], vocab_size: int, epoch: float) -> Any:
-    options = dict(options)
-    if kind == "selective_smoothing" and options.pop("balanced"):
-        return losses.BalancedSelectiveSmoothing(**options, tokens=None)
-    if kind == "avuc":
-        options["vocab_size"] = vocab_size
-    if kind == "poscal":
-        refreshes = options.pop("refreshes_per_epoch")
-        options["refresh_every"] = max(1, round(epoch / refreshes))
-    return _KINDS[kind](**options)
 
 
 def fields_read(terms: Sequence[Term]) -> tuple[str, ...]:
@@ -230,5 +143,5 @@ def functionals_read(terms: Sequence[Term]) -> dict[str, Functional]:
 
 
 def _times(weight: Any, values: Array) -> Array:
-    """weight * values; a weight of exactly 1 leaves them as they are."""
+    """Returns weight * values; a weight of exactly 1 leaves them as they are."""
     return values if isinstance(weight, float) and weight == 1 else weight * values

@@ -1,5 +1,4 @@
-"""AdamW with warm-up and a decay schedule; norms, biases and (by default) embeddings and
-temperature heads undecayed."""
+"""AdamW with warm-up, a learning-rate schedule and weight decay of matrices."""
 
 from typing import Any
 
@@ -11,7 +10,7 @@ from calibtrain.models import ADAPTER, TEMPERATURE
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate as a function of the step, for a run of so many steps.
+    """Returns the learning rate as a function of the step, for a run of so many steps.
 
     Warm-up is linear from 0; `cosine` falls to final_fraction of the peak, `wsd` (warm-up, stable,
     decay) stays at the peak and falls linearly to it over the last decay_fraction of the run.
@@ -32,8 +31,8 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
 
 
 def decay_mask(params: Any, *, embeddings: bool, head: bool = False) -> Any:
-    """True for the parameters that are decayed: matrices; the vocabulary's tables and those of a
-    temperature head if asked."""
+    """Returns True for each parameter that is decayed: all matrices but, unless asked for, the
+    vocabulary's tables and those of a temperature head. Norms and biases are never decayed."""
 
     def decayed(path: tuple[Any, ...], leaf: Any) -> bool:
         names = {str(getattr(key, "key", key)) for key in path}
@@ -47,13 +46,13 @@ def decay_mask(params: Any, *, embeddings: bool, head: bool = False) -> Any:
 def make_optimizer(
     config: OptimizerConfig, steps: int, *, decay_head: bool = False, only: str | None = None
 ) -> optax.GradientTransformation:
-    """Clipping, then AdamW (Loshchilov & Hutter 2019).
+    """Returns gradient clipping followed by AdamW (Loshchilov & Hutter 2019).
 
     Args:
         config: its settings.
         steps: of the run.
-        decay_head: let weight decay touch a temperature head.
-        only: the part of the parameters that is trained, by name; none: all. The rest has no
+        decay_head: whether a temperature head is decayed.
+        only: name of the part of the parameters that is trained; None means all. The rest has no
             moments.
     """
     adamw = optax.adamw(
@@ -82,7 +81,7 @@ def make_optimizer(
 
 
 def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
-    """The optimizer of a run of so many steps: adapters are trained alone where it has some."""
+    """Returns the optimizer of a run of so many steps; it trains only adapters if there are any."""
     adapted = config.finetune is not None and config.finetune.lora is not None
     return make_optimizer(
         config.optimizer,

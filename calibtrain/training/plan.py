@@ -1,8 +1,7 @@
-"""Everything about a run that can be known before it starts: data, model, budget, cadences."""
+"""A run before it starts: its data, model, budget, and what happens after which step."""
 
 import dataclasses
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,30 +15,15 @@ from calibtrain.data.corpora.sources import check_fields
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.errors import UserError
-from calibtrain.models import Network, ParameterCount, Params, count_parameters
-from calibtrain.parallel.flops import training_flops
-from calibtrain.runs.checkpoint import MOST_STEPS, Identity
+from calibtrain.models import Network, Params
+from calibtrain.models.size import ParameterCount, count_parameters
+from calibtrain.runs.checkpoint import Identity
 from calibtrain.temperature import network_of
-from calibtrain.training.objective import Objective, objective_of
+from calibtrain.training.budget import Budget, Due, budget_of, is_due
+from calibtrain.training.objective import Objective
+from calibtrain.training.terms import objective_of
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """The length of a run in every currency.
-
-    Attributes:
-        steps: optimizer steps.
-        tokens: slots (tokens and document ends) that are trained on.
-        bytes: bytes of text behind them.
-        flops: analytic training FLOPs.
-    """
-
-    steps: int
-    tokens: int
-    bytes: int
-    flops: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +31,17 @@ class Plan:
     """A run, resolved.
 
     Attributes:
-        start: the parameters that it goes on from; none: they are drawn by its seed.
-        facts: what run.json says of it beside what every run has.
+        config: its configuration.
+        corpus: the text.
+        tokenizer: its tokenizer.
+        store: the tokens of the training split.
+        context: in tokens.
+        batches: the batch of each step.
+        network: the model.
+        parameters: how many it has, by role.
+        budget: how long it trains.
+        start: gives the parameters that it starts from; None means that its seed draws them.
+        facts: what only run.json of this kind of run says.
     """
 
     config: Config
@@ -82,36 +75,23 @@ class Plan:
             steps=self.budget.steps,
         )
 
-    def is_due(self, step: int, times: int, every: int | None) -> bool:
-        """Whether something that happens `times` a run (or `every` so many steps) does so now."""
+    def due(self, step: int) -> Due:
+        """What happens once so many steps are trained."""
+        evaluation, checkpoints = self.config.evaluation, self.config.checkpoints
         steps = self.budget.steps
-        if step == steps:
-            return True
-        if every is not None:
-            return step % every == 0
-        # evenly spaced: step is ceil(k * steps / times) for some k
-        k = step * times // steps
-        return k >= 1 and math.ceil(k * steps / times) == step
-
-    def due_steps(self, upto: int, times: int, every: int | None) -> list[int]:
-        """The steps up to one at which `is_due` says so."""
-        steps = self.budget.steps
-        if every is not None:
-            due = range(every, upto + 1, every)
-        elif times >= steps:
-            due = range(1, upto + 1)
-        else:
-            spaced = {math.ceil(k * steps / times) for k in range(1, times + 1)}
-            return sorted(step for step in spaced | {steps} if step <= upto)
-        return sorted({*due, steps} if upto >= steps else due)
+        return Due(
+            logs=is_due(step, steps, 1, self.config.log_every),
+            evaluates=is_due(step, steps, evaluation.times, evaluation.every),
+            saves=is_due(step, steps, checkpoints.times, checkpoints.every),
+        )
 
     def progress_at(self, step: int) -> tuple[int, int]:
-        """Tokens and bytes of text trained on after so many steps."""
+        """Returns tokens and bytes of text trained on after so many steps."""
         return self.batches.progress(step)
 
 
 def make_plan(config: Config, cache: Path, observer: Observer = ignore) -> Plan:
-    """Prepare the data of a run and work out what it will do. Writes to the cache only.
+    """Prepares the data of a run and works out what it will do. Writes to the cache only.
 
     Raises:
         UserError: for a corpus, tokenizer or budget that cannot be had.
@@ -120,7 +100,7 @@ def make_plan(config: Config, cache: Path, observer: Observer = ignore) -> Plan:
 
 
 def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = ignore) -> list[Plan]:
-    """The plans of runs that differ in their seed alone: they share all but the order of the text.
+    """Returns the plans of runs that differ in their seed alone, and so in the order of the text.
 
     Raises:
         UserError: for a corpus, tokenizer or budget that cannot be had.
@@ -173,7 +153,7 @@ def make_plans(configs: Sequence[Config], cache: Path, observer: Observer = igno
 def _text(
     config: Config, corpus: Corpus, tokenizer: Tokenizer, store: TokenStore, context: int
 ) -> tuple[TrainingBatches, Budget]:
-    """What a seed decides: the order of the text, and so where a budget in bytes ends."""
+    """The batches of a seed, which orders the text, and where a budget then ends."""
     stream = TextStream(store, config.seed)
     if stream.slots_per_epoch < context:
         raise UserError(
@@ -181,26 +161,6 @@ def _text(
             f"{corpus.provenance.name} has ({stream.slots_per_epoch}); use a smaller context or "
             "a larger corpus"
         )
-    cost = training_flops(config.model, tokenizer.vocab_size, context)
-    slots = _budget_slots(config, stream, context, cost)
-    steps = -(-slots // (config.batch.rows * context))
-    if steps > MOST_STEPS:
-        raise UserError(
-            f"budget: {config.budget.model_dump(exclude_none=True)} is {steps:,} steps, and at "
-            f"most {MOST_STEPS:,} are allowed; use a smaller budget, or more batch.rows or context"
-        )
-    batches = TrainingBatches(stream, rows=config.batch.rows, context=context, total_slots=slots)
-    budget = Budget(steps=steps, tokens=slots, bytes=stream.bytes_before(slots), flops=cost * slots)
-    return batches, budget
-
-
-def _budget_slots(config: Config, stream: TextStream, context: int, cost: float) -> int:
-    budget = config.budget
-    if budget.steps is not None:
-        return budget.steps * config.batch.rows * context
-    if budget.bytes is not None:
-        return stream.slots_for_bytes(budget.bytes)
-    if budget.tokens is not None:
-        return budget.tokens
-    assert budget.flops is not None
-    return max(1, round(budget.flops / cost))
+    budget = budget_of(config, tokenizer.vocab_size, stream, context)
+    rows, slots = config.batch.rows, budget.tokens
+    return TrainingBatches(stream, rows=rows, context=context, total_slots=slots), budget

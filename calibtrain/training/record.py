@@ -1,11 +1,11 @@
 """What is written of one run while it trains: metrics, evaluations, checkpoints, run.json.
 
-Of replicas that train together, each has a record of its own, in the folder of a run that is the
-same as if it had been trained by itself. One that diverges is given up; the others go on.
+Runs that are trained together have a record each, and their folders are the same as if each had
+been trained by itself. One that diverges is given up; the others go on.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -14,16 +14,13 @@ from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
-from calibtrain.storage.metrics import begins_with, fingerprint
+from calibtrain.storage.metrics import fingerprint
 from calibtrain.storage.places import absolute
-from calibtrain.training.metric_lines import first_difference, lines_kept
 from calibtrain.training.optimizer import learning_rate_schedule
 from calibtrain.training.plan import Plan
+from calibtrain.training.resumption import METRICS, lines_kept
 from calibtrain.training.state import TrainState, all_finite
 from calibtrain.training.summary import describe_run
-
-METRICS = "metrics"
-"""What a checkpoint knows of the metrics before it: their `storage.metrics.fingerprint`."""
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told what happens: {"event": "tokenised" | "start" | "progress" | "evaluation" | "saved" |
@@ -34,12 +31,12 @@ class Evaluator(Protocol):
     """What the loop asks of the object that evaluates a run, which is made before it is called."""
 
     def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
-        """Evaluate in the midst of training; the results go into the metrics file as eval/*."""
+        """Evaluates during training; the results go into the metrics file as eval/*."""
 
     def final(
         self, params: Params, step: int, stop: Callable[[], bool]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """Evaluate at the end; results by corpus and split. Skips what is done already."""
+        """Evaluates at the end, skipping what is done; returns results by corpus and split."""
 
 
 class Record:
@@ -63,7 +60,7 @@ class Record:
         self._saved = 0
 
     def begin(self, step: int, memory: Mapping[str, int]) -> None:
-        """Go on from a step: what was written of later ones is dropped, to be written again."""
+        """Goes on from a step; what was written of later steps is dropped, to be written again."""
         self._saved = step
         checkpoint.forget(self.run.checkpoints, after=step)
         self._memory = memory
@@ -78,48 +75,8 @@ class Record:
         self._began = time.monotonic()
         self.observer({"event": "start", "resumed_from": step, **self.summarise("running", step)})
 
-    def checkpoints(self) -> list[int]:
-        """The steps that training can go on from: of whole checkpoints whose metrics are there.
-
-        Raises:
-            UserError: where there are checkpoints and none of them is such, or one is of a step
-                that the run does not have. Every host comes here.
-        """
-        saved, latest = checkpoint.steps_saved(self.run.checkpoints), 0
-        with hosts.together():
-            if self.run.writes and saved:
-                latest = self._latest_covered(saved)
-        latest = hosts.agreed(latest)
-        return [step for step in saved if step <= latest]
-
-    def _latest_covered(self, saved: Sequence[int]) -> int:
-        folder, steps = self.run.checkpoints, self.plan.budget.steps
-        if saved[-1] > steps:
-            raise UserError(
-                f"{folder / str(saved[-1])}: is beyond the {steps:,} steps of this run; give that "
-                "folder its own name back, or remove it"
-            )
-        lines = self.run.read_metrics()
-        trouble = {at: metrics_trouble(self.plan, self.run, at, lines) for at in saved}
-        covered = [at for at in saved if trouble[at] is None]
-        if not covered:
-            raise UserError(
-                f"{self.run.metrics}: {trouble[saved[0]]}, so that no checkpoint has all the "
-                f"metrics before it; put that file back, or remove {folder} to train again from "
-                "the start"
-            )
-        if covered[-1] < saved[-1]:
-            self.observer(
-                {
-                    "event": "note",
-                    "text": f"{self.run.metrics}: {trouble[saved[-1]]}; training goes back from "
-                    f"the checkpoint of step {saved[-1]:,} to that of step {covered[-1]:,}",
-                }
-            )
-        return covered[-1]
-
     def summarise(self, status: str, step: int, **more: str) -> dict[str, Any]:
-        """Write run.json; returns what it holds."""
+        """Writes run.json, and returns what it holds."""
         seconds = self._seconds + time.monotonic() - self._began
         name = absolute(self.run.path).name
         about = describe_run(self.plan, name, self._memory, status, step, seconds, **more)
@@ -127,7 +84,7 @@ class Record:
         return about.document()
 
     def log(self, step: int, running: Mapping[str, float], gradient_norm: float) -> None:
-        """Write a line of training metrics."""
+        """Writes a line of training metrics."""
         weight = running["weight"]
         figures = {
             "loss": running["loss"] / weight,
@@ -145,31 +102,21 @@ class Record:
         line = {f"train/{name}": value for name, value in figures.items()}
         self.run.append_metrics({"step": step, **line, **self._seen(step)})
 
-    def evaluation_is_due(self, step: int) -> bool:
-        """Whether there is an evaluation at a step."""
-        settings = self.plan.config.evaluation
-        return self.plan.is_due(step, settings.times, settings.every)
-
     def owes_evaluation(self, step: int) -> bool:
         """Whether a run that goes on from a step was killed in, or before, its evaluation there."""
-        due = step > 0 and self.evaluation_is_due(step)
+        due = step > 0 and self.plan.due(step).evaluates
         return bool(hosts.agreed(due and not self._was_evaluated(step)))
 
     def evaluate(self, step: int, state: TrainState, stop: Callable[[], bool]) -> None:
-        """Evaluate, and write a line of metrics."""
+        """Evaluates, and writes a line of metrics."""
         _require_sound(state, step)
         results = self._evaluator.during(state.params, step, stop)
         line = {f"eval/{name}": value for name, value in results.items()}
         self.run.append_metrics({"step": step, **self._seen(step), **line})
         self.observer({"event": "evaluation", "step": step, **results})
 
-    def checkpoint_is_due(self, step: int) -> bool:
-        """Whether a checkpoint is made at a step."""
-        settings = self.plan.config.checkpoints
-        return self.plan.is_due(step, settings.times, settings.every)
-
     def save(self, step: int, state: TrainState) -> None:
-        """Make a checkpoint, unless it is the one that training went on from."""
+        """Makes a checkpoint, unless it is the one that training went on from."""
         if step == self._saved:
             return
         _require_sound(state, step)
@@ -180,15 +127,15 @@ class Record:
         self.observer({"event": "saved", "step": step})
 
     def prune(self) -> None:
-        """Drop older checkpoints."""
+        """Drops older checkpoints."""
         checkpoint.prune(self.run.checkpoints, self.plan.config.checkpoints.keep)
 
     def finish(self, step: int, state: TrainState, stop: Callable[[], bool]) -> None:
-        """The final evaluations."""
+        """Runs the final evaluations."""
         self.results = self._evaluator.final(state.params, step, stop)
 
     def give_up(self, step: int, error: NonFiniteError) -> None:
-        """Write why this run cannot go on."""
+        """Writes why this run cannot go on."""
         saved = checkpoint.steps_saved(self.run.checkpoints)
         kept = (
             f"the last good checkpoint is step {saved[-1]}"
@@ -199,7 +146,7 @@ class Record:
         self.fail(step, self.error)
 
     def fail(self, step: int, error: Exception) -> None:
-        """Write into run.json why a run failed; a disk that cannot take it is no second error."""
+        """Writes into run.json why a run failed; a full disk is not a second error."""
         with suppress(UserError):
             self.summarise("failed", step, error=str(error) or type(error).__name__)
 
@@ -209,25 +156,6 @@ class Record:
 
     def _was_evaluated(self, step: int) -> bool:
         return any(line["step"] == step and "eval/nll" in line for line in self.run.read_metrics())
-
-
-def metrics_trouble(
-    plan: Plan, run: RunFolder, step: int, lines: Sequence[Mapping[str, Any]]
-) -> str | None:
-    """Where a run's metrics are not those up to the checkpoint of a step, in words; None: they are.
-
-    Args:
-        plan: the run.
-        run: its folder.
-        step: of a whole checkpoint.
-        lines: the lines of its metrics.
-    """
-    if lines_kept(plan, step, lines) is None:
-        return first_difference(plan, step, lines)
-    known = checkpoint.read_facts(run.checkpoints, step).get(METRICS)  # earlier versions: none
-    if known is None or begins_with(run.metrics, known):
-        return None
-    return f"the first {known['lines']:,} lines are not those that training wrote"
 
 
 def _require_sound(state: TrainState, step: int) -> None:

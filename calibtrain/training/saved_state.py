@@ -8,9 +8,9 @@ from calibtrain.parallel.mesh import Layout
 from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.latest_checkpoint import latest_step, restore_latest
 from calibtrain.temperature import network_of
-from calibtrain.training.objective import objective_of
 from calibtrain.training.optimizer import optimizer_of
 from calibtrain.training.state import TrainState, initial_state
+from calibtrain.training.terms import objective_of
 
 
 def load_state(run: RunFolder, layout: Layout | None = None) -> tuple[int, TrainState]:

@@ -1,4 +1,4 @@
-"""What a run carries from step to step; everything else is computed from the step number."""
+"""The state that a run carries from step to step; all else is computed from the step number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUNNING = ("weight", "loss", "confidence", "correct")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Parameters, optimizer state, step, running sums of training metrics, what losses remember.
+    """Parameters, optimizer state, step, running sums of metrics, and what losses remember.
 
     The sums live here, not on the host, so that a resumed run writes the very lines that an
     uninterrupted one would have.
@@ -44,14 +44,14 @@ def initial_state(
     objective: Objective | None = None,
     params: Params | None = None,
 ) -> TrainState:
-    """The state before the first step: a function of the seed.
+    """Returns the state before the first step, which is a function of the seed.
 
     Args:
         network: the model.
         optimizer: from `make_optimizer`.
         seed: of the parameters.
-        objective: what is minimised; default cross entropy.
-        params: those that are not drawn, in the place of what would be.
+        objective: what is minimised; cross entropy by default.
+        params: parameters that replace those that the seed draws.
     """
     objective = objective or Objective()
     params = {**network.init(jax.random.key(seed)), **(params or {})}
@@ -66,7 +66,7 @@ def initial_state(
 
 
 def running_sums(objective: Objective) -> tuple[str, ...]:
-    """The running sums of an objective: of its terms too, and of the nll where that is none."""
+    """Returns the names of an objective's running sums; the loss is the nll for cross entropy."""
     terms = tuple(f"loss/{name}" for name in objective.names)
     return (*RUNNING, *(() if objective.is_cross_entropy else ("nll",)), *terms)
 

@@ -15,7 +15,7 @@ from calibtrain.data.corpora.corpus import open_corpus
 from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.metrics.student import student_half_width
-from calibtrain.models import count_parameters
+from calibtrain.models.size import count_parameters
 from calibtrain.report import write_report
 
 BASE = {**TINY, "budget": {"bytes": 3_000}, "context": {"bytes": 96}}

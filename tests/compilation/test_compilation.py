@@ -14,7 +14,7 @@ from calibtrain.compilation.target import find_target
 from calibtrain.compilation.traffic import traffic
 from calibtrain.config import load_config, to_yaml
 from calibtrain.errors import UserError
-from calibtrain.models import count_parameters
+from calibtrain.models.size import count_parameters
 from calibtrain.parallel.tpu import find_slice
 
 pytestmark = pytest.mark.long

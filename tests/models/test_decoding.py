@@ -9,6 +9,7 @@ import pytest
 
 from calibtrain.config import ModelConfig, RopeScalingConfig
 from calibtrain.models import Network, Params, build
+from calibtrain.models.decoding import decode, empty_cache, prefill
 
 KINDS = [
     ModelConfig(kind="transformer", width=32, depth=2, heads=4, kv_heads=2),
@@ -45,7 +46,7 @@ def make(config: ModelConfig) -> tuple[Network, Params]:
 @functools.cache
 def compiled(config: ModelConfig) -> tuple[Callable, Callable]:
     network, _ = make(config)
-    return jax.jit(network.apply), jax.jit(network.decode)
+    return jax.jit(network.apply), jax.jit(functools.partial(decode, network))
 
 
 def forward(config: ModelConfig, tokens: np.ndarray) -> np.ndarray:
@@ -61,7 +62,7 @@ def test_every_position_equals_the_forward_pass(config: ModelConfig) -> None:
     network, params = make(config)
     tokens = np.random.default_rng(0).integers(0, VOCAB, (3, 12))
     want = forward(config, tokens)
-    cache = network.empty_cache(params, 3, 12)
+    cache = empty_cache(network, params, 3, 12)
     step = compiled(config)[1]
     for place in range(12):
         hidden, _, cache = step(params, cache, tokens[:, place], np.ones(3, bool))
@@ -74,7 +75,7 @@ def test_rows_can_be_reordered_copied_and_left_alone(config: ModelConfig) -> Non
     network, params = make(config)
     rng = np.random.default_rng(1)
     step = compiled(config)[1]
-    cache = network.empty_cache(params, 4, 16)
+    cache = empty_cache(network, params, 4, 16)
     histories: list[list[int]] = [[] for _ in range(4)]
     for time in range(12):
         index = rng.integers(0, 4, 4) if time else np.arange(4)
@@ -93,7 +94,7 @@ def test_prefixes_of_different_lengths_are_read_at_once(config: ModelConfig) -> 
     network, params = make(config)
     tokens = np.random.default_rng(2).integers(0, VOCAB, (4, 9))
     counts = np.array([1, 9, 4, 6])
-    read = jax.jit(network.prefill, static_argnums=3)
+    read = jax.jit(functools.partial(prefill, network), static_argnums=3)
     hidden, _, cache = read(params, tokens, counts, 16)
     more, _, _ = compiled(config)[1](params, cache, np.array([7, 8, 9, 10]), np.ones(4, bool))
     for row, count in enumerate(counts):
@@ -108,7 +109,7 @@ def test_a_full_cache_forgets_the_oldest_token() -> None:
     config = ModelConfig(width=32, depth=1, heads=4, kv_heads=2)
     network, params = make(config)
     tokens = np.random.default_rng(3).integers(0, VOCAB, (2, 20))
-    cache = network.empty_cache(params, 2, 6)
+    cache = empty_cache(network, params, 2, 6)
     for place in range(20):
         hidden, _, cache = compiled(config)[1](params, cache, tokens[:, place], np.ones(2, bool))
         seen = tokens[:, max(0, place - 5) : place + 1]

@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 
 from calibtrain.config import ModelConfig
-from calibtrain.models import build, compute_dtype, count_parameters
+from calibtrain.models import build, compute_dtype
 from calibtrain.models.attention import attend, causal_mask
 from calibtrain.models.layers import RMSNorm, rotary_angles, rotary_frequencies, rotate
 from calibtrain.models.lstm import LSTMLayer
-from calibtrain.parallel.flops import forward_flops
+from calibtrain.models.size import count_parameters, forward_flops
 
 KINDS = [
     ModelConfig(kind="transformer", width=32, depth=2, heads=4, kv_heads=2),

@@ -1,5 +1,7 @@
 """Heads within a network: what they leave alone, and that decoding is the forward pass."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibtrain.models import TEMPERATURE, build
+from calibtrain.models.decoding import decode, empty_cache, prefill
 from calibtrain.readout import readout
 
 SEGMENTS = np.repeat([[0, 1, 2]], [5, 9, 2], axis=1)
@@ -47,19 +50,19 @@ def test_decoding_equals_the_forward_pass(kind: str, model: str) -> None:
     for segment in (0, 1):
         tokens = TOKENS[0, SEGMENTS[0] == segment]
         wanted = want[SEGMENTS[0] == segment]
-        cache = network.empty_cache(params, 2, 12)
+        cache = empty_cache(network, params, 2, 12)
         for place, token in enumerate(tokens):
             both, alone = jnp.array([token, token]), jnp.array([True, False])
-            state, of_state, cache = network.decode(params, cache, both, alone)
+            state, of_state, cache = decode(network, params, cache, both, alone)
             divisor = 1.0 if of_state is None else of_state[0]
             np.testing.assert_allclose(state[0] @ columns / divisor, wanted[place], atol=3e-5)
-    prefill = jax.jit(network.prefill, static_argnums=3)
+    read = jax.jit(functools.partial(prefill, network), static_argnums=3)
     counts = jnp.array([len(tokens), 1])
-    state, of_state, cache = prefill(params, jnp.array([tokens, tokens]), counts, 12)
+    state, of_state, cache = read(params, jnp.array([tokens, tokens]), counts, 12)
     divisor = np.ones(2) if of_state is None else np.asarray(of_state)
     logits = np.asarray(state @ columns) / divisor[:, None]
     np.testing.assert_allclose(logits, wanted[[-1, 0]], atol=3e-5)
-    state, of_state, _ = network.decode(params, cache, jnp.array(tokens[[0, 1]]))
+    state, of_state, _ = decode(network, params, cache, jnp.array(tokens[[0, 1]]))
     divisor = 1.0 if of_state is None else of_state[1]
     np.testing.assert_allclose(state[1] @ columns / divisor, wanted[1], atol=3e-5)
 

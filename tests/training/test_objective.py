@@ -25,11 +25,14 @@ from calibtrain.models import build
 from calibtrain.parallel.mesh import AXES, Layout
 from calibtrain.readout import TokenStats, statistics
 from calibtrain.training.coupled import LEAST_ROWS, coupled_terms
-from calibtrain.training.objective import Objective, Term, make_objective
+from calibtrain.training.objective import Objective, Term
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.plan import make_plan
+from calibtrain.training.program import for_replicas
+from calibtrain.training.shared_gradient import make_gradient
 from calibtrain.training.state import initial_state
-from calibtrain.training.step import for_replicas, make_train_step
+from calibtrain.training.step import make_train_step
+from calibtrain.training.terms import make_objective
 
 DRIVER = Path(__file__).parent / "interrupted.py"
 
@@ -67,6 +70,12 @@ def random_batch(rng: np.random.Generator, vocab: int = 40) -> Batch:
     return Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights)))
 
 
+def whole_step(network: Any, optimizer: Any, objective: Objective, **options: Any) -> Any:
+    """The step of an objective whose terms may couple tokens."""
+    gradient = make_gradient(network, objective, **options)
+    return make_train_step(network, optimizer, objective=objective, gradient=gradient)
+
+
 def one_step(loss: Any, accumulate: int, vocab: int = 40) -> tuple[Any, Any, Batch]:
     config = tiny()
     network = build(config.model, vocab)
@@ -74,9 +83,7 @@ def one_step(loss: Any, accumulate: int, vocab: int = 40) -> tuple[Any, Any, Bat
     optimizer = optax.sgd(1.0)
     state = initial_state(network, optimizer, 0, objective)
     batch = random_batch(np.random.default_rng(0), vocab)
-    step = jax.jit(
-        make_train_step(network, optimizer, objective=objective, accumulate=accumulate, chunk=32)
-    )
+    step = jax.jit(whole_step(network, optimizer, objective, accumulate=accumulate, chunk=32))
     return (state, *step(state, batch)), network, batch
 
 
@@ -135,7 +142,7 @@ def test_a_batch_loss_is_that_of_the_rows_that_have_their_turn(accumulate: int) 
     state = initial_state(network, standstill, 0, objective)
     batch = random_batch(np.random.default_rng(0), vocab)
     labels, weights = np.asarray(batch.labels), np.asarray(batch.weights)
-    step = jax.jit(make_train_step(network, standstill, objective=objective, accumulate=accumulate))
+    step = jax.jit(whole_step(network, standstill, objective, accumulate=accumulate))
     hidden, unembedding = network.apply(state.params, batch.tokens, batch.segments)[:2]
     p = np.asarray(jax.nn.softmax(hidden @ unembedding))
     lead = (p.argmax(-1) == labels) - p.max(-1)
@@ -335,7 +342,7 @@ def test_devices_add_nothing_to_what_a_term_is_computed_over(
     network, optimizer = build(tiny().model, 40), optax.sgd(1.0)
     kinds = (AxisType.Auto,) * len(AXES)
     layout = Layout(AbstractMesh((1, devices, 1), AXES, axis_types=kinds))
-    step = make_train_step(network, optimizer, objective=objective, layout=layout)
+    step = whole_step(network, optimizer, objective, layout=layout)
     state = jax.eval_shape(lambda: initial_state(network, optimizer, 0, objective))
     whole = jax.ShapeDtypeStruct((16, 16), jnp.int32)
     weights = jax.ShapeDtypeStruct((16, 16), jnp.float32)
@@ -351,7 +358,7 @@ def test_replicas_are_as_if_alone() -> None:
     states = [initial_state(network, optimizer, seed, objective) for seed in (0, 1)]
     rng = np.random.default_rng(0)
     batches = [random_batch(rng) for _ in states]
-    step = make_train_step(network, optimizer, objective=objective, accumulate=2)
+    step = whole_step(network, optimizer, objective, accumulate=2)
     stacked = jax.tree.map(
         lambda *x: jnp.stack(x), (states[0], batches[0]), (states[1], batches[1])
     )
@@ -375,7 +382,7 @@ def test_tokens_without_weight_are_no_loss_and_no_accident() -> None:
     weights = np.zeros((8, 16), np.float32)
     weights[:, -1] = 1.0  # seldom among those that are looked at
     batch = Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights)))
-    step = jax.jit(make_train_step(network, optax.sgd(1.0), objective=objective))
+    step = jax.jit(whole_step(network, optax.sgd(1.0), objective))
     for _ in range(3):
         state, metrics = step(state, batch)
         assert np.isfinite(float(metrics["loss"]))

@@ -20,7 +20,7 @@ from calibtrain.config import Config, MeshConfig, to_yaml
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_run
 from calibtrain.parallel.mesh import make_layout
-from calibtrain.training import engine
+from calibtrain.training import engine, program
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.plan import make_plans
 
@@ -147,7 +147,7 @@ from pathlib import Path
 from conftest import tiny
 from calibtrain.config import MeshConfig
 from calibtrain.parallel.mesh import make_layout
-from calibtrain.training.engine import lower_step
+from calibtrain.training.program import lower_step
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.plan import make_plan
 
@@ -183,7 +183,7 @@ def test_one_that_diverges_is_given_up_and_the_others_go_on(
 ) -> None:
     plan = make_plans([replicas(1, seed=1)], cache)[0]
     cursed = int(plan.batches[9].tokens.sum())  # of the tenth batch that seed 1 reads
-    make = engine.make_train_step
+    make = program.make_train_step
 
     def diverging(*arguments: Any, **options: Any) -> Any:
         step = make(*arguments, **options)
@@ -195,7 +195,7 @@ def test_one_that_diverges_is_given_up_and_the_others_go_on(
 
         return run
 
-    monkeypatch.setattr(engine, "make_train_step", diverging)
+    monkeypatch.setattr(program, "make_train_step", diverging)
     result = train_replicas(replicas(2), tmp_path / "run")
     assert [arm["status"] for arm in result["arms"]] == ["done", "failed"]
     assert "nan at step 10; the last good checkpoint is step 6" in result["arms"][1]["error"]

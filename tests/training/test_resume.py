@@ -8,7 +8,6 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from calibtrain.evaluation import train_run
 from calibtrain.runs.checkpoint import steps_saved
 from calibtrain.runs.folder import RunFolder
 from calibtrain.training import loop
-from calibtrain.training.plan import Plan
+from calibtrain.training.budget import due_steps, is_due
 from calibtrain.training.stopping import Stop
 
 DRIVER = Path(__file__).parent / "interrupted.py"
@@ -222,10 +221,9 @@ def test_a_checkpoint_beyond_the_end_of_its_run_is_named(
 def test_the_steps_at_which_something_is_due(
     steps: int, times: int, every: int | None, upto: int
 ) -> None:
-    plan: Any = SimpleNamespace(budget=SimpleNamespace(steps=steps))
     upto = min(upto, steps)
-    due = [step for step in range(1, upto + 1) if Plan.is_due(plan, step, times, every)]
-    assert Plan.due_steps(plan, upto, times, every) == due
+    due = [step for step in range(1, upto + 1) if is_due(step, steps, times, every)]
+    assert due_steps(upto, steps, times, every) == due
 
 
 def test_metrics_hold_no_times(uninterrupted: tuple[Path, Path]) -> None:

@@ -19,7 +19,7 @@ from calibtrain.data.batches.stream import Batch
 from calibtrain.errors import NonFiniteError, UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build
-from calibtrain.parallel.flops import training_flops
+from calibtrain.models.size import training_flops
 from calibtrain.runs.checkpoint import Identity, remove_unfinished, save, steps_saved
 from calibtrain.runs.folder import RunFolder
 from calibtrain.training.coupled import (
@@ -32,7 +32,7 @@ from calibtrain.training.objective import Objective, Term
 from calibtrain.training.optimizer import decay_mask, learning_rate_schedule, make_optimizer
 from calibtrain.training.plan import make_plan
 from calibtrain.training.state import initial_state
-from calibtrain.training.step import make_train_step
+from calibtrain.training.step import TokenGradient, make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,8 @@ def one_step(accumulate: int, weights: np.ndarray) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     tokens, labels = rng.integers(0, 40, (2, 8, 16))
     batch = Batch(*map(jnp.asarray, (tokens, labels, np.zeros((8, 16), int), weights)))
-    step = jax.jit(make_train_step(network, optimizer, accumulate=accumulate))
+    gradient = TokenGradient(network, Objective(), micro_batches=accumulate)
+    step = jax.jit(make_train_step(network, optimizer, gradient=gradient))
     return step(state, batch)
 
 
@@ -131,7 +132,8 @@ def test_pieces_of_a_batch_need_less_memory() -> None:
     shapes = [jax.ShapeDtypeStruct((16, 256), kind) for kind in 3 * [jnp.int32] + [jnp.float32]]
     needed = []
     for pieces in (1, 2, 4):
-        step = jax.jit(make_train_step(network, optimizer, accumulate=pieces))
+        gradient = TokenGradient(network, Objective(), micro_batches=pieces)
+        step = jax.jit(make_train_step(network, optimizer, gradient=gradient))
         compiled: Any = step.lower(state, Batch(*shapes)).compile()
         needed.append(compiled.memory_analysis().temp_size_in_bytes)
     assert needed[1] < 0.65 * needed[0]
@@ -183,9 +185,9 @@ def test_a_context_in_bytes_reaches_equally_far_in_every_vocabulary(cache: Path)
 def test_a_diverging_run_stops_with_the_step_and_keeps_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from calibtrain.training import engine
+    from calibtrain.training import program
 
-    make = engine.make_train_step
+    make = program.make_train_step
 
     def overflowing(*arguments: Any, **options: Any) -> Any:
         step = make(*arguments, **options)
@@ -197,7 +199,7 @@ def test_a_diverging_run_stops_with_the_step_and_keeps_its_checkpoint(
 
         return run
 
-    monkeypatch.setattr(engine, "make_train_step", overflowing)
+    monkeypatch.setattr(program, "make_train_step", overflowing)
     run = tmp_path / "run"
     with pytest.raises(NonFiniteError) as error:
         train_run(tiny(), run)
@@ -221,9 +223,9 @@ def test_what_is_no_number_is_neither_written_nor_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, words: str
 ) -> None:
     """Also where the loss does not see it: in the row of a token that never occurs."""
-    from calibtrain.training import engine
+    from calibtrain.training import program
 
-    make = engine.make_train_step
+    make = program.make_train_step
 
     def unsound(*arguments: Any, **options: Any) -> Any:
         step = make(*arguments, **options)
@@ -240,7 +242,7 @@ def test_what_is_no_number_is_neither_written_nor_saved(
 
         return run
 
-    monkeypatch.setattr(engine, "make_train_step", unsound)
+    monkeypatch.setattr(program, "make_train_step", unsound)
     with pytest.raises(NonFiniteError, match=words):
         train_run(tiny(model={"tied": False}), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -1,6 +1,5 @@
-"""Documents tokenised once: a memory-mapped file of ids, and the exact bytes behind them."""
+"""Tokenises the documents of a split once, and checks what is kept of them."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -8,13 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
+from calibtrain.data.batches.token_store import TokenStore, frequency_deciles, read_store
 from calibtrain.data.corpora.corpus import Corpus, Document
 from calibtrain.data.tokenizers.encoder import encode_documents
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
-from calibtrain.storage.json_text import read_json
 from calibtrain.storage.prepared import prepare_once
+
+__all__ = [
+    "Observer",
+    "TokenStore",
+    "fits_together",
+    "frequency_deciles",
+    "ignore",
+    "open_store",
+    "read_store",
+    "write_store",
+]
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} of a store made."""
@@ -24,73 +33,6 @@ _DOCUMENTS = 4096  # whose ids are looked at together
 
 def ignore(event: Mapping[str, Any]) -> None:
     """The observer of those who do not want to know."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenStore:
-    """One split of a corpus in one vocabulary.
-
-    A document of n tokens is stored as n + 2 ids, document start and end included, and has n + 1
-    *slots*: slot j predicts id j + 1 from ids 0..j. Slots are what training and evaluation count.
-
-    Attributes:
-        ids: all documents' ids, one after another (uint16 or uint32, memory-mapped).
-        offsets: where each document starts in `ids`, and the end.
-        document_bytes: raw UTF-8 bytes of each document.
-        byte_lengths: raw bytes that each vocabulary entry stands for; 0 for document start and end.
-        counts: how often each vocabulary entry is a target.
-        document_ids: the documents' names.
-    """
-
-    ids: np.ndarray
-    offsets: Int[np.ndarray, " documents+1"]
-    document_bytes: Int[np.ndarray, " documents"]
-    byte_lengths: Int[np.ndarray, " vocab"]
-    counts: Int[np.ndarray, " vocab"]
-    document_ids: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.document_bytes)
-
-    @property
-    def vocab_size(self) -> int:
-        """Vocabulary entries."""
-        return len(self.byte_lengths)
-
-    @property
-    def slots(self) -> Int[np.ndarray, " documents"]:
-        """Predictions a document: its tokens and its end."""
-        return np.diff(self.offsets) - 1
-
-    @property
-    def bytes(self) -> int:
-        """Raw bytes of text in all."""
-        return int(self.document_bytes.sum())
-
-    @property
-    def bytes_per_token(self) -> float:
-        """Mean raw bytes a slot."""
-        return self.bytes / int(self.slots.sum())
-
-    def document(self, index: int) -> Int[np.ndarray, " n+2"]:
-        """Ids of one document, start and end included."""
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
-
-
-def frequency_deciles(counts: Int[np.ndarray, " vocab"]) -> Int[np.ndarray, " vocab"]:
-    """Decile 0..9 of each entry as a target: 0 holds the commonest entries, 9 the rarest.
-
-    Entries are ordered by frequency and cut where their cumulated share of all targets passes a
-    tenth, so that each decile holds about a tenth of the text, not of the vocabulary. An entry
-    goes where the middle of its share lies; entries never seen belong to decile 9.
-    """
-    order = np.argsort(-counts, kind="stable")
-    share = counts[order] / max(1, counts.sum())
-    middle = np.cumsum(share) - share / 2
-    deciles = np.empty(len(order), np.int32)
-    deciles[order] = np.minimum(9, (middle * 10).astype(np.int32))
-    deciles[counts == 0] = 9
-    return deciles
 
 
 def open_store(
@@ -190,16 +132,3 @@ def fits_together(folder: Path, tokenizer: Tokenizer) -> bool:
         return bool(fits and np.array_equal(counts, store.counts))
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError):
         return False
-
-
-def read_store(folder: Path) -> TokenStore:
-    """Open a store written by `write_store`."""
-    meta = read_json(folder / "store.json")
-    return TokenStore(
-        ids=np.memmap(folder / "ids.bin", dtype=meta["dtype"], mode="r"),
-        offsets=np.load(folder / "offsets.npy"),
-        document_bytes=np.load(folder / "document_bytes.npy"),
-        byte_lengths=np.load(folder / "byte_lengths.npy"),
-        counts=np.load(folder / "counts.npy"),
-        document_ids=tuple(meta["ids"]),
-    )

@@ -1,7 +1,7 @@
 """Evaluation windows: every byte of the chosen documents is scored exactly once, in any vocabulary.
 
 A document longer than the context is read by windows that overlap by half, and only what the
-window before did not score counts: so every slot is predicted from at least half a context
+window before did not score counts. Every slot is therefore predicted from at least half a context
 wherever the document has one. Short windows share a row; attention keeps them apart.
 """
 
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.batches.stream import document_order
+from calibtrain.data.batches.token_store import TokenStore
 
 
 class WindowBatch(NamedTuple):
-    """Rows of windows, of the same shapes whatever they hold.
+    """Rows of windows; the shapes are the same whatever the rows hold.
 
     Attributes:
         tokens: input ids.
@@ -46,7 +46,7 @@ class Window:
 
 
 def plan_windows(slots: int, context: int, document: int = 0) -> list[Window]:
-    """Windows over one document of so many slots."""
+    """Returns the windows over one document of so many slots."""
     windows = [Window(document, 0, min(slots, context), 0)]
     stride = max(1, context // 2)
     while windows[-1].end < slots:
@@ -59,7 +59,9 @@ def plan_windows(slots: int, context: int, document: int = 0) -> list[Window]:
 def choose_documents(
     document_bytes: Int[np.ndarray, " documents"], limit: int | None
 ) -> Int[np.ndarray, " chosen"]:
-    """Whole documents of about `limit` bytes in all, the same for every vocabulary; none: all.
+    """Returns whole documents of about `limit` bytes in all, the same for every vocabulary.
+
+    A limit of None means all documents.
 
     They are drawn evenly over the split, so that a limited evaluation is a fair sample of it.
     """
@@ -86,7 +88,7 @@ class EvaluationWindows:
         return int(self.store.document_bytes[self.documents].sum())
 
     def _pack(self) -> list[list[Window]]:
-        """Windows in order, as many to a row as fit."""
+        """Returns the windows in order, as many in a row as fit."""
         packed: list[list[Window]] = []
         room = 0
         slots = self.store.slots

@@ -1,9 +1,8 @@
-"""Causal attention within documents, by the fastest means that a device has.
+"""Causal attention written for the CPU, where XLA's own call is about half as fast.
 
-`plain` is our own, for the CPU: XLA's call is about half as fast there. Its gradient is written
-out: the scores are computed again instead of kept (as flash attention does), transposed, so that
-all but one of its products read their operands as they lie in memory; and keys that no query of a
-block can see are skipped.
+Its gradient is written out: the scores are computed again instead of kept (as flash attention
+does), transposed, so that all but one of its products read their operands as they lie in memory;
+and keys that no query of a block can see are skipped.
 """
 
 from __future__ import annotations
@@ -16,132 +15,27 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from calibtrain.errors import UserError
-
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
-
-    from calibtrain.config import ModelConfig
 
     Query = Float[Array, "batch time heads size"]
     Key = Float[Array, "batch time kv_heads size"]
     Segments = Int[Array, "batch time"]
 
-IMPLEMENTATIONS = ("plain", "xla", "cudnn", "splash")
-_ONLY_ON = {"cudnn": ("gpu", "an NVIDIA GPU"), "splash": ("tpu", "a TPU")}
-_HIDDEN = -1e30
+HIDDEN = -1e30
+"""Score of a key that a query does not see."""
 _CACHED = 2**17
 """Scores made at once on a CPU, in all heads: half a MiB, so that a few of them fit in a cache."""
 
 
-def attend(
-    query: Query,
-    key: Key,
-    value: Key,
-    segments: Segments,
-    implementation: str = "plain",
-    *,
-    mapped: bool = False,
-) -> Query:
-    """Scaled dot-product attention of each token to those before it in its document.
-
-    Query heads share key and value heads in groups (Ainslie et al. 2023).
-
-    Args:
-        query: one vector a token and head.
-        key: the number of its heads divides that of the queries.
-        value: likewise.
-        segments: number of the document, within its row, that each token belongs to.
-        implementation: one of `IMPLEMENTATIONS`.
-        mapped: whether the call is traced under `jax.vmap`: JAX's rule for cuDNN (to 0.12) then
-            wants a mask of each head; otherwise one serves all heads.
-    """
-    if implementation == "plain":
-        return _plain(query, key, value, segments)
-    if implementation == "splash":
-        return _splash(query, key, value, segments)
-    together = _together(segments)[:, None]
-    if implementation == "cudnn" and mapped:
-        together = jnp.broadcast_to(together, (len(query), query.shape[2], *together.shape[2:]))
-    library: Any = implementation
-    # told that it is causal, cuDNN leaves out what lies above the diagonal
-    return jax.nn.dot_product_attention(
-        query, key, value, mask=together, is_causal=True, implementation=library
-    )
-
-
-def attend_to_cache(
-    query: Float[Array, "rows heads size"],
-    keys: Float[Array, "rows kv_heads length size"],
-    values: Float[Array, "rows kv_heads length size"],
-    position: Int[Array, " rows"],
-) -> Float[Array, "rows heads size"]:
-    """Attention of the token at `position` of each row to the tokens kept of it, itself among them.
-
-    Token number t is kept at t modulo `length`: the last `length` tokens are seen.
-    """
-    rows, heads, size = query.shape
-    q = (query * size**-0.5).reshape(rows, keys.shape[1], heads // keys.shape[1], size)
-    exact: Any = jnp.float32
-    scores = jnp.einsum("rkgd,rkld->rkgl", q, keys, preferred_element_type=exact)
-    filled = jnp.arange(keys.shape[2]) <= position[:, None]  # all of it, once it went round
-    scores = jnp.where(filled[:, None, None], scores, _HIDDEN)
-    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    weights = weights.astype(values.dtype)
-    output = jnp.einsum("rkgl,rkld->rkgd", weights, values, preferred_element_type=exact) / total
-    return output.reshape(rows, heads, size).astype(query.dtype)
-
-
-def choose(
-    platform: str, dtype: jnp.dtype, size: int, time: int, capability: float | None = None
-) -> str:
-    """The implementation for a platform ("cpu", "gpu", "tpu"), type, head size and context.
-
-    `capability` is the CUDA compute capability; none: of the GPU here (0: not NVIDIA's).
-    """
-    if platform == "cpu":
-        return "plain"
-    fits = dtype == jnp.bfloat16 and size % 8 == 0 and size <= 128 and time % 2 == 0
-    if platform == "gpu" and fits:  # flash attention needs the Ampere generation or a newer one
-        capability = _capability_here() if capability is None else capability
-        if capability >= 8.0:
-            return "cudnn"
-    if platform == "tpu" and time % 128 == 0:
-        return "splash"
-    return "xla"
-
-
-def require_available(config: ModelConfig) -> None:
-    """Raises a UserError where the implementation that is named needs another device than is here.
-
-    Args:
-        config: of the model.
-    """
-    needed, device = _ONLY_ON.get(config.attention, (None, ""))
-    here = jax.default_backend()
-    if config.kind == "transformer" and needed not in (None, here):
-        raise UserError(
-            f"model.attention: {config.attention} needs {device}, and JAX has a {here.upper()} "
-            "here; allowed everywhere: auto, plain, xla"
-        )
-
-
-def _capability_here() -> float:
-    device = jax.local_devices()[0]
-    if "cuda" not in device.client.platform_version:
-        return 0.0
-    return float(getattr(device, "compute_capability", 0))
-
-
 def causal_mask(segments: Segments) -> Bool[Array, "batch time time"]:
-    """Who sees whom: tokens of the same document (segment) that are not later."""
+    """Whether each token sees each other: those of its document (segment) that are not later."""
     place = jnp.arange(segments.shape[-1])
-    return _together(segments) & (place[:, None] >= place)
+    return same_document(segments) & (place[:, None] >= place)
 
 
-def _together(segments: Segments) -> Bool[Array, "batch time time"]:
-    """Which tokens are of the same document."""
+def same_document(segments: Segments) -> Bool[Array, "batch time time"]:
+    """Whether two tokens are of the same document."""
     return segments[:, :, None] == segments[:, None, :]
 
 
@@ -157,7 +51,7 @@ def _bias(mask: Bool[Array, "batch rows columns"]) -> Float[Array, "batch rows c
 
     The same for all heads and layers, of which the compiler makes one.
     """
-    return jnp.where(mask, 0.0, _HIDDEN)
+    return jnp.where(mask, 0.0, HIDDEN)
 
 
 def _for_group(bias: Array, group: int, axis: int) -> Array:
@@ -203,7 +97,8 @@ def _product(left: Array, right: Array, left_axis: int, right_axis: int) -> Arra
 
 
 @jax.custom_vjp
-def _plain(query: Query, key: Key, value: Key, segments: Segments) -> Query:
+def plain(query: Query, key: Key, value: Key, segments: Segments) -> Query:
+    """Attention as `attend` defines it."""
     return _forward(query, key, value, segments)[0]
 
 
@@ -271,23 +166,4 @@ def _backward(residuals: tuple, gradient: Query) -> tuple[Query, Key, Key, None]
     return *_over_rows(rows, query, key, value, bias, output, normalizer, gradient), None
 
 
-_plain.defvjp(_forward, _backward)
-
-
-def _splash(query: Query, key: Key, value: Key, segments: Segments) -> Query:
-    """The Pallas kernel for TPUs; documents are its segments."""
-    from jax.experimental.pallas.ops.tpu.splash_attention import (
-        splash_attention_kernel as kernel,
-    )
-    from jax.experimental.pallas.ops.tpu.splash_attention import (
-        splash_attention_mask as masks,
-    )
-
-    _, time, heads, size = query.shape
-    causal = masks.MultiHeadMask([masks.CausalMask((time, time)) for _ in range(heads)])
-    run = kernel.make_splash_mha_single_device(mask=causal)
-    repeat = heads // key.shape[2]
-    q, k, v = (x.swapaxes(1, 2) for x in (query * size**-0.5, key, value))
-    k, v = (jnp.repeat(x, repeat, axis=1) for x in (k, v))
-    ids = kernel.SegmentIds(q=segments, kv=segments)
-    return jax.vmap(run)(q, k, v, ids).swapaxes(1, 2).astype(query.dtype)
+plain.defvjp(_forward, _backward)

@@ -1,0 +1,123 @@
+"""Decoding: a network reads a token at a time, and keeps a cache of those it has read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from calibtrain.models import TEMPERATURE, Network, Params
+from calibtrain.models.lstm import RecurrentState
+from calibtrain.models.transformer import KeyValueCache
+
+if TYPE_CHECKING:  # benchmarks run without it
+    from jaxtyping import Bool, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TemperedCache:
+    """What a network with a temperature head keeps.
+
+    Attributes:
+        body: what the network keeps without one.
+        head: what the head keeps; None for one that looks at a token alone.
+    """
+
+    body: KeyValueCache | RecurrentState
+    head: Any
+
+
+Cache = KeyValueCache | RecurrentState | TemperedCache
+"""What decoding keeps, one row per sequence; `jax.tree.map(lambda x: x[index], cache)` reorders
+them."""
+
+
+def empty_cache(network: Network, params: Params, rows: int, length: int) -> Cache:
+    """Returns the cache of sequences of which nothing is read yet.
+
+    Args:
+        network: the model.
+        params: its parameters.
+        rows: number of sequences.
+        length: how many of its last tokens a sequence sees (a transformer's context).
+    """
+    module = network.module(params)
+    body = module.empty_cache(rows, length)
+    if network.head is None:
+        return body
+    dtype = module.vocabulary.dtype
+    return TemperedCache(body, network.head.empty_cache(params[TEMPERATURE], rows, length, dtype))
+
+
+def decode(
+    network: Network,
+    params: Params,
+    cache: Cache,
+    tokens: Int[Array, " rows"],
+    active: Bool[Array, " rows"] | None = None,
+) -> tuple[Float[Array, "rows width"], Float[Array, " rows"] | None, Cache]:
+    """Reads one more token of each sequence.
+
+    As long as a sequence fits into the cache, hidden states are those of `Network.apply` on the
+    whole sequence, up to rounding. The oldest tokens of a longer one are forgotten.
+
+    Args:
+        network: the model.
+        params: its parameters.
+        cache: of the tokens before.
+        tokens: the next token of each row.
+        active: rows that read theirs, by default all; the others' cache stays as it is and their
+            hidden state means nothing.
+
+    Returns:
+        The hidden state and the temperature (None without a head) of each token, and the cache
+        with it.
+    """
+    active = jnp.ones(tokens.shape, bool) if active is None else active
+    module: Any = network.module(params)
+    if network.head is None:
+        hidden, cache = module.decode(cache, tokens, active)
+        return hidden, None, cache
+    assert isinstance(cache, TemperedCache)
+    hidden, body = module.decode(cache.body, tokens, active)
+    hidden, temperature, head = network.head.decode(params[TEMPERATURE], cache.head, hidden, active)
+    return hidden, temperature, TemperedCache(body, head)
+
+
+def prefill(
+    network: Network,
+    params: Params,
+    tokens: Int[Array, "rows time"],
+    counts: Int[Array, " rows"],
+    length: int,
+) -> tuple[Float[Array, "rows width"], Float[Array, " rows"] | None, Cache]:
+    """Reads the first tokens of sequences, one after another.
+
+    Args:
+        network: the model.
+        params: its parameters.
+        tokens: of each row; what lies beyond its count is not read.
+        counts: how many tokens a row has, at least 1.
+        length: as for `empty_cache`.
+
+    Returns:
+        The hidden state and the temperature (None without a head) of each row's last token, and
+        the cache.
+    """
+
+    def read(time: Array, carry: tuple[Any, Any, Cache]) -> tuple[Any, Any, Cache]:
+        last, last_temperature, cache = carry
+        active = time < counts
+        hidden, temperature, cache = decode(network, params, cache, tokens[:, time], active)
+        if temperature is not None:
+            temperature = jnp.where(active, temperature, last_temperature)
+        return jnp.where(active[:, None], hidden, last), temperature, cache
+
+    cache = empty_cache(network, params, len(tokens), length)
+    found = jax.eval_shape(lambda: decode(network, params, cache, tokens[:, 0])[:2])
+    hidden, temperature = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found)
+    return jax.lax.fori_loop(0, jnp.max(counts), read, (hidden, temperature, cache))

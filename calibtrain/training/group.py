@@ -1,0 +1,218 @@
+"""Runs that are trained together: each has a record, and one that diverges is given up.
+
+Runs that differ in their seed alone go through the loop together; a single run is a group of one.
+Hosts that train a run together stop at the same step: they agree on it in the steps.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from calibtrain.errors import NonFiniteError, TransientError, require_finite
+from calibtrain.parallel import hosts
+from calibtrain.training.engine import Engine
+from calibtrain.training.plan import Plan
+from calibtrain.training.record import Record
+from calibtrain.training.resumption import resumable_steps
+from calibtrain.training.stopping import Stop, Stopped
+
+
+def groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
+    """Returns which runs go through the loop together, and from which step each group does.
+
+    A budget in bytes may end a step earlier for one seed than for another, which is another
+    learning-rate schedule; and runs that were begun apart may have no checkpoint in common. One
+    that has diverged, far behind, must not take the others back.
+    """
+    saved = {
+        id(record): resumable_steps(record.plan, record.run, record.observer) for record in records
+    }
+    alike: dict[tuple[int, bool, bool], list[Record]] = {}
+    for record in records:
+        steps = record.plan.budget.steps
+        summary = record.run.read_summary()
+        failed = bool(hosts.agreed(summary is not None and summary.status == "failed"))
+        alike.setdefault((steps, steps in saved[id(record)], failed), []).append(record)
+    groups = []
+    for group in alike.values():
+        common = set.intersection(*(set(saved[id(record)]) for record in group))
+        by_start: dict[int, list[Record]] = {}
+        for record in group:
+            start = max(common) if common else max(saved[id(record)], default=0)
+            by_start.setdefault(hosts.agreed(start), []).append(record)
+        groups += [(some, start) for start, some in by_start.items()]
+    # those that are done first: a signal while others train must not make them look stopped
+    return sorted(groups, key=lambda group: -group[1])
+
+
+class Group:
+    """The records of runs of the same length, and where they are.
+
+    Attributes:
+        step: steps trained in all.
+    """
+
+    def __init__(self, records: Sequence[Record], engine: Engine, stop: Stop, start: int):
+        self.step = start
+        self._records, self._engine, self._stop = records, engine, stop
+        self._steps = records[0].plan.budget.steps
+        self._meter = _Meter(records[0].plan, records)
+        self._lagging: Any = None
+        self._stopping = False
+
+    def begin(self) -> Any:
+        """The states that training goes on from."""
+        folders = [record.run.checkpoints for record in self._records]
+        states = self._engine.restore(folders, self.step) if self.step else self._engine.begin()
+        for record in self._records:
+            record.begin(self.step, self._engine.memory)
+        return states
+
+    def batches(self) -> Iterator[Any]:
+        """The batches that are left."""
+        self._stopping = self._stops_now()
+        return self._engine.batches(self.step) if self.step < self._steps else iter(())
+
+    def goes_on(self) -> bool:
+        """Whether there is another step to train."""
+        return self.step < self._steps and not self._stopping and bool(self._alive())
+
+    def count(self, metrics: Any) -> None:
+        """Counts a step that was dispatched, and checks the one before it."""
+        self.step += 1
+        self._stop.step()
+        self._stopping = self._stops_now()
+        if self._lagging is not None:
+            self._stopping = self._check(self._lagging, self.step - 1) or self._stopping
+        self._lagging = metrics
+        self._meter.tick(self.step)
+
+    def check(self, metrics: Any) -> None:
+        """Gives up runs whose metrics at this step are not finite; waits for the device."""
+        self._check(metrics, self.step)
+
+    def check_last(self) -> None:
+        """Checks the last step.
+
+        Raises:
+            Stopped: where a signal asked for it.
+        """
+        self._stop.pause()
+        if self._lagging is not None:
+            self._check(self._lagging, self.step)
+        if self._stopping:
+            raise Stopped
+
+    def log(self, states: Any, metrics: Any) -> None:
+        """Writes a line of training metrics of each run."""
+        running, figures = self._engine.running(states), self._engine.figures(metrics)
+        self._for_each(
+            lambda i, record: record.log(self.step, running[i], figures[i]["gradient_norm"])
+        )
+
+    def evaluate(self, states: Any) -> None:
+        """Evaluates each run."""
+        self._stop.pause()
+        self._for_each(lambda i, record: self._evaluate(states, i, record))
+        self._meter.restart()
+
+    def evaluate_owed(self, states: Any) -> None:
+        """Evaluates the runs that were killed or stopped in their evaluation of this step."""
+
+        def evaluate(index: int, record: Record) -> None:
+            if record.owes_evaluation(self.step):
+                self._evaluate(states, index, record)
+
+        self._stop.pause()
+        self._for_each(evaluate)
+        self._meter.restart()
+
+    def save(self, states: Any) -> None:
+        """Makes a checkpoint of each run."""
+        self._stop.pause()
+        self._for_each(lambda i, record: record.save(self.step, self._engine.replica(states, i)))
+        # only now, so that there is always a step of which all have a checkpoint
+        self._for_each(lambda i, record: record.prune())
+        self._meter.restart()
+
+    def finish(self, states: Any) -> None:
+        """Runs the final evaluations of each run."""
+        self._for_each(
+            lambda i, record: record.finish(
+                self.step, self._engine.replica(states, i), self._stops_now
+            )
+        )
+
+    @contextmanager
+    def failure_told(self) -> Iterator[None]:
+        """Writes into each run.json why training failed, unless another host is lost."""
+        try:
+            with hosts.losses():
+                yield
+        except TransientError:
+            raise
+        except Exception as error:
+            for _, record in self._alive():
+                record.fail(self.step, error)
+            raise
+
+    def _evaluate(self, states: Any, index: int, record: Record) -> None:
+        record.evaluate(self.step, self._engine.replica(states, index), self._stops_now)
+
+    def _stops_now(self) -> bool:
+        """Whether this process stops by itself; several hosts agree in the steps instead."""
+        return not hosts.are_many() and self._stop.is_set()
+
+    def _alive(self) -> list[tuple[int, Record]]:
+        return [(i, record) for i, record in enumerate(self._records) if record.error is None]
+
+    def _for_each(self, action: Callable[[int, Record], None]) -> None:
+        """Does something with every run; one that has diverged is given up."""
+        for index, record in self._alive():
+            try:
+                action(index, record)
+            except NonFiniteError as error:
+                record.give_up(self.step, error)
+
+    def _check(self, metrics: Any, at: int) -> bool:
+        """Gives up runs whose metrics are not finite; returns whether a host was asked to stop."""
+        figures = self._engine.figures(metrics)
+        stopping = [each.pop("stop", 0.0) > 0 for each in figures]
+        self._for_each(lambda index, record: require_finite(figures[index], at))
+        return any(stopping)
+
+
+class _Meter:
+    """Tells the observers about progress, at most twice a second."""
+
+    def __init__(self, plan: Plan, records: Sequence[Record]):
+        self.plan = plan
+        self.records = records
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the time that went into something other than steps."""
+        self.since: float | None = None
+        self.told = 0.0
+
+    def tick(self, step: int) -> None:
+        """A step was dispatched, and the one before it is done."""
+        now = time.monotonic()
+        if self.since is None:
+            self.since, self.first = now, step
+            return
+        if now - self.told < 0.5 and step != self.plan.budget.steps:
+            return
+        self.told = now
+        rate = (step - self.first) / max(1e-9, now - self.since)
+        event = {
+            "event": "progress",
+            "step": step,
+            "steps": self.plan.budget.steps,
+            "tokens_per_second": rate * self.plan.batches.slots_per_step,
+            "seconds_left": (self.plan.budget.steps - step) / max(1e-9, rate),
+        }
+        for record in self.records:
+            if record.error is None:
+                record.observer(event)
