@@ -19,6 +19,8 @@ from calibtrain.evaluation.own_text import notes_on_own_text, notes_on_text, ope
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
+from calibtrain.fitting import FittedTemperature, fit_temperature
+from calibtrain.fitting.root_finding import NotFiniteError
 from calibtrain.models import TEMPERATURE, Network, Params
 from calibtrain.models.attention import require_available
 from calibtrain.parallel.mesh import Layout, make_layout
@@ -26,9 +28,8 @@ from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.disk import cache_directory, is_read_only
 from calibtrain.storage.places import place
-from calibtrain.temperature import FittedTemperature, fit_temperature, tempered
+from calibtrain.temperature import tempered
 from calibtrain.temperature.saved_head import SavedHead
-from calibtrain.temperature.scalar import NotFiniteError
 from calibtrain.training.finite import ADVICE, NonFiniteError
 from calibtrain.training.networks import network_of
 from calibtrain.training.plan import context_seen

@@ -1,4 +1,4 @@
-"""From a configuration to a head, and to a network that has it."""
+"""Temperature heads from a configuration, and networks that have them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from calibtrain.config.temperature import (
     VectorScaling,
     attention_heads,
 )
-from calibtrain.models import Head, Network
+from calibtrain.models import Network, TemperatureHead
 from calibtrain.temperature.adaptive import Adaptive
 from calibtrain.temperature.pointwise import MLP, Global, Linear, Pointwise
 from calibtrain.temperature.position import Position
@@ -26,12 +26,14 @@ from calibtrain.temperature.vector import VectorHead
 
 
 def tempered(network: Network, config: TemperatureConfig) -> Network:
-    """A network with the head of a configuration; itself where that says none."""
+    """Returns the network with the head of a configuration, or as it is if that has none."""
     return dataclasses.replace(network, head=make_head(config, network.config, network.vocab_size))
 
 
-def make_head(config: TemperatureConfig, model: ModelConfig, vocab_size: int) -> Head | None:
-    """The head of a configuration for a model; `config.temperature.check_fits` says if it fits."""
+def make_head(
+    config: TemperatureConfig, model: ModelConfig, vocab_size: int
+) -> TemperatureHead | None:
+    """Returns the head of a configuration; `config.temperature.check_fits` says if a model can."""
     if isinstance(config, NoTemperature):
         return None
     if isinstance(config, VectorScaling):
@@ -58,7 +60,7 @@ def _source(config: TemperatureConfig, model: ModelConfig) -> LogTemperature:
 
 
 def _layer(config: AdaptiveTemperature, model: ModelConfig) -> ModelConfig:
-    """The model that a decoder layer of the head would be one of."""
+    """The configuration of a model with such decoder layers as the head has one of."""
     heads = attention_heads(config, model)
     same = model.kind == "transformer" and heads == model.heads
     return model.model_copy(
