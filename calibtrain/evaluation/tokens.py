@@ -30,7 +30,7 @@ from calibtrain.metrics.signature import Signature
 from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import Layout
 from calibtrain.readout import TokenStats
-from calibtrain.scoring.scorer import network_scorer
+from calibtrain.scoring.scorer import Scorer, network_output
 from calibtrain.training.finite import NonFiniteError, require_finite
 
 FIELDS = ("nll", "log_confidence", "correct", "entropy", "sum_squares")
@@ -70,10 +70,11 @@ class TokenEvaluator:
         """
         self._head = network.head.name if network.head else None
         self._fitted = fitted
-        self._scorer = network_scorer(
-            network,
-            FIELDS,
-            result=lambda stats, _: event_columns(stats),
+        self._scorer = Scorer(
+            network_output(network),
+            **network.reading,
+            fields=FIELDS,
+            result=lambda stats, batch: event_columns(stats),
             chunk=chunk,
             layout=layout,
         )

@@ -9,7 +9,7 @@ from calibtrain.data.batches.examples import Answer, lay_out, pad_rows
 from calibtrain.data.batches.stream import Batch
 from calibtrain.models import Network, Params
 from calibtrain.readout import TokenStats
-from calibtrain.scoring.scorer import network_scorer
+from calibtrain.scoring.scorer import Scorer, network_output
 
 
 class AnswerScorer:
@@ -22,7 +22,9 @@ class AnswerScorer:
         context: slots of a row; a prompt and its answer must fit.
         """
         self.rows, self.context = rows, context
-        self._scorer = network_scorer(network, ("nll",), result=_log_probability)
+        self._scorer = Scorer(
+            network_output(network), **network.reading, fields=("nll",), result=_log_probability
+        )
 
     def log_probabilities(
         self, params: Params, answers: Sequence[Answer]

@@ -27,11 +27,6 @@ ModelOutput = tuple[Array, Array, Any]
 """Hidden states, unembedding and temperature (None without a head): the input of `readout`."""
 
 
-def statistics(stats: TokenStats, batch: Any) -> Any:
-    """Returns the statistics as they are: the default `result` of a `Scorer`."""
-    return stats
-
-
 class Scorer:
     """Scores batches under a model. The program is compiled once for each shape of a batch."""
 
@@ -42,7 +37,7 @@ class Scorer:
         vocab_size: int,
         soft_cap: float | None,
         fields: Sequence[str],
-        result: Callable[[TokenStats, Any], Any] = statistics,
+        result: Callable[[TokenStats, Any], Any] = lambda stats, batch: stats,
         chunk: int | None = None,
         layout: Layout | None = None,
     ):
@@ -51,8 +46,8 @@ class Scorer:
         vocab_size: columns of the unembedding from here on only pad the vocabulary.
         soft_cap: caps the logits before they are divided by a temperature.
         fields: the statistics that `result` reads.
-        result: returns the scores, from the statistics of a batch's labels and the batch; with a
-            layout, the first axis of the scores must be that of the rows.
+        result: returns the scores, from the statistics of a batch's labels and the batch: by
+            default the statistics. With a layout, the first axis of the scores is that of the rows.
         chunk: number of tokens whose logits are held at once.
         layout: divides the rows of a batch among devices; None means that one device has them all.
         """
@@ -113,19 +108,9 @@ class Scorer:
         return self._program.lower(params, shapes, None)
 
 
-def network_scorer(network: Network, fields: Sequence[str], **options: Any) -> Scorer:
-    """Returns a scorer of token batches under a network, whose parameters it takes.
-
-    Args:
-        network: with or without a temperature head.
-        fields: the statistics that are read.
-        options: `result`, `chunk` and `layout` of `Scorer`.
-    """
-
-    def output(params: Any, batch: Any) -> ModelOutput:
-        return network.apply(params, batch.tokens, batch.segments)
-
-    return Scorer(output, **network.reading, fields=fields, **options)
+def network_output(network: Network) -> Callable[[Any, Any], ModelOutput]:
+    """Returns what a network gives a `Scorer`, from its parameters and a batch of tokens."""
+    return lambda params, batch: network.apply(params, batch.tokens, batch.segments)
 
 
 def one_behind(

@@ -11,7 +11,7 @@ from calibtrain.config.temperature import GlobalTemperature
 from calibtrain.data.batches.examples import Answer, lay_out
 from calibtrain.models import TEMPERATURE, build
 from calibtrain.scoring.answers import AnswerScorer
-from calibtrain.scoring.scorer import network_scorer, one_behind
+from calibtrain.scoring.scorer import Scorer, network_output, one_behind
 from calibtrain.temperature import tempered
 
 VOCAB, CONTEXT = 11, 12
@@ -64,7 +64,7 @@ def test_a_temperature_divides_what_the_head_of_a_network_leaves(network: Any) -
     params = params_of(network)
     assert (TEMPERATURE in params) == (network is HEADED)
     batch = lay_out(ANSWERS, CONTEXT)
-    scorer = network_scorer(network, ("nll",))
+    scorer = Scorer(network_output(network), **network.reading, fields=("nll",))
     for temperature in (None, np.float32(1.7)):
         found = scorer(params, batch, temperature)
         want = log_p(network, params, batch, 1.0 if temperature is None else 1.7)
