@@ -11,16 +11,16 @@ import numpy as np
 
 from benchmarks.measure import CLOCKS, in_rounds, report
 from calibtrain.config import HEADS, ModelConfig
-from calibtrain.fitting.fit_global import fit_global
-from calibtrain.fitting.fit_head import fit_head
-from calibtrain.fitting.frozen import Frozen
-from calibtrain.fitting.states import States
+from calibtrain.fitting.global_temperature import fit_global_temperature
+from calibtrain.fitting.head import fit_head
+from calibtrain.fitting.hidden_states import HiddenStates
+from calibtrain.fitting.output_layer import OutputLayer
 from calibtrain.losses import CrossEntropy
 from calibtrain.temperature import make_head
 
 
-def example(tokens: int, context: int, width: int, vocab: int) -> tuple[States, Frozen]:
-    """States of a model that is over-confident by a factor that its states tell."""
+def example(tokens: int, context: int, width: int, vocab: int) -> tuple[HiddenStates, OutputLayer]:
+    """Hidden states of a model that is over-confident by a factor that its states tell."""
     rng = np.random.default_rng(0)
     shape = (max(2, tokens // context), context)
     unembedding = rng.normal(size=(width, vocab)).astype(np.float32) * width**-0.5 * 3
@@ -33,8 +33,8 @@ def example(tokens: int, context: int, width: int, vocab: int) -> tuple[States, 
     hidden *= np.exp(0.3 + 0.3 * np.tanh(hidden[..., :1]))
     segments = np.zeros(shape, np.int32)
     documents = segments + np.arange(shape[0], dtype=np.int32)[:, None]
-    states = States(hidden, labels, segments, np.ones(shape, bool), documents)
-    return states, Frozen(jax.numpy.asarray(unembedding), vocab)
+    states = HiddenStates(hidden, labels, segments, np.ones(shape, bool), documents)
+    return states, OutputLayer(jax.numpy.asarray(unembedding), vocab)
 
 
 def main() -> None:
@@ -49,17 +49,17 @@ def main() -> None:
     given = parser.parse_args()
     model = ModelConfig(width=given.width, depth=1, heads=4 if given.width % 8 == 0 else 1)
     for vocab in given.vocab:
-        states, frozen = example(given.tokens, given.context, given.width, vocab)
+        states, output_layer = example(given.tokens, given.context, given.width, vocab)
         for kind in given.heads:
             found: list[Any] = []
 
             def fit(kind: str = kind, found: list[Any] = found) -> None:
                 if kind == "global":
-                    found.append(fit_global(frozen, states))  # noqa: B023
+                    found.append(fit_global_temperature(output_layer, states))  # noqa: B023
                     return
                 head = make_head(HEADS[kind](), model, vocab)  # noqa: B023
                 assert head is not None
-                found.append(fit_head(head, frozen, states, CrossEntropy()))  # noqa: B023
+                found.append(fit_head(head, output_layer, states, CrossEntropy()))  # noqa: B023
 
             seconds = in_rounds({kind: fit}, given.repeats, given.clock, warm_up=0)[kind]
             last = found[-1]

@@ -62,7 +62,7 @@ def fit(
     Example: calibtrain temperature fit runs/tiny --head linear
     """
     from calibtrain.cli.terminal import show_counting
-    from calibtrain.fitting.fit_head import Recipe
+    from calibtrain.fitting.head import Recipe
     from calibtrain.posthoc import fit_temperature_head
 
     with show_counting("fitting") as progress:
@@ -151,7 +151,7 @@ def compare(
         if chosen is not None or len(corpus or ()) > 1:
             raise UserError("--leave-one-group-out: takes one --corpus and no --heads")
         from calibtrain.data.corpora.named import Columns, columns_of
-        from calibtrain.fitting.fit_thermometer import ThermometerRecipe
+        from calibtrain.fitting.thermometer import ThermometerRecipe
         from calibtrain.posthoc.leave_one_out import leave_one_group_out as leave_out
 
         (columns,) = columns_of(corpus or (), field or ()).values()
@@ -169,7 +169,7 @@ def compare(
         tables = [(each["group"], each["rows"]) for each in found["groups"]]
         noted = [found["fitted_on"]]
     else:
-        from calibtrain.fitting.fit_head import Recipe
+        from calibtrain.fitting.head import Recipe
         from calibtrain.posthoc.compare import compare_heads
 
         with show_counting("working") as progress:

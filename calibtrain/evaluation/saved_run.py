@@ -14,11 +14,11 @@ from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, T
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
+from calibtrain.fitting import FittedTemperature, fit_temperature
 from calibtrain.models import Params
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.loading import SavedRun, Say, opened
-from calibtrain.temperature import FittedTemperature, fit_temperature
 
 EVENT_SPACES = {space.name: space for space in (NEXT_BYTE, NEXT_WORD)}
 """Events of text, the same for every vocabulary."""

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 import calibtrain
@@ -30,8 +29,9 @@ from calibtrain.evaluation.tally import COLUMNS, Tally
 from calibtrain.losses import Brier
 from calibtrain.metrics.signature import Signature
 from calibtrain.models import Network, Params
-from calibtrain.parallel.mesh import ROWS, Layout
-from calibtrain.readout import TokenStats, readout
+from calibtrain.parallel.mesh import Layout
+from calibtrain.readout import TokenStats
+from calibtrain.scoring.scorer import Scorer, network_output
 
 FIELDS = ("nll", "log_confidence", "correct", "entropy", "sum_squares")
 """What is asked of `readout`."""
@@ -70,40 +70,24 @@ class TokenEvaluator:
         """
         self._head = network.head.name if network.head else None
         self._fitted = fitted
-        self._layout = layout if layout and layout.devices > 1 else None
-        shares = self._layout.row_shares if self._layout else 1
-        self.rows, self.context, self.bins = -(-rows // shares) * shares, context, bins
+        self._scorer = Scorer(
+            network_output(network),
+            **network.reading,
+            fields=FIELDS,
+            result=lambda stats, batch: event_columns(stats),
+            chunk=chunk,
+            layout=layout,
+        )
+        self.rows, self.context, self.bins = self._scorer.rows(rows), context, bins
         self._deciles = deciles
         self._entries = np.bincount(deciles, minlength=DECILES)
 
-        def score(
-            params: Params, batch: WindowBatch, temperature: Float[Array, ""] | None
-        ) -> Float[Array, "rows context columns"]:
-            hidden, unembedding, own = network.apply(params, batch.tokens, batch.segments)
-            if own is not None:  # the network's own, and what else divides the logits
-                temperature = own if temperature is None else own * temperature
-            return event_columns(
-                readout(
-                    hidden,
-                    unembedding,
-                    batch.labels,
-                    temperature=temperature,
-                    **network.reading,
-                    fields=FIELDS,
-                    chunk=chunk,
-                )
-            )
-
-        self._score: Any = _shared(score, self._layout) if self._layout else jax.jit(score)
-
     def lower(self, params: Any) -> Any:
-        """The program that scores a batch, ready to be compiled for parameters of such shapes."""
-        sharding = self._layout.rows if self._layout else None
-        shape = (self.rows, self.context)
-        integers = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
-        weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+        """Returns the program that scores a batch for parameters of such shapes, to be compiled."""
+        integers = jax.ShapeDtypeStruct((self.rows, self.context), jnp.int32)
+        weights = jax.ShapeDtypeStruct((self.rows, self.context), jnp.float32)
         batch = WindowBatch(integers, integers, integers, weights, integers, integers)
-        return self._score.lower(params, batch, None)
+        return self._scorer.lower(params, batch)
 
     def evaluate(
         self,
@@ -241,19 +225,16 @@ class TokenEvaluator:
         temperature: float,
         check: Callable[[], None],
     ) -> Iterator[tuple[Float[np.ndarray, "events columns"], WindowBatch]]:
-        """`COLUMNS` of what counts in each batch, read one batch behind the device."""
+        """Yields `COLUMNS` of the events that count in each batch, and the batch."""
+
+        def batches() -> Iterator[WindowBatch]:
+            for index in range(len(windows)):
+                check()
+                yield windows[index]
+
         divisor = None if temperature == 1.0 else np.float32(temperature)
-        pending: tuple[Any, WindowBatch] | None = None
-        for index in range(len(windows)):
-            check()
-            batch = windows[index]
-            shared = self._layout.share_out(batch) if self._layout else batch
-            scores = self._score(params, shared, divisor)
-            if pending is not None:
-                yield np.asarray(pending[0])[pending[1].weights > 0], pending[1]
-            pending = scores, batch
-        if pending is not None:
-            yield np.asarray(pending[0])[pending[1].weights > 0], pending[1]
+        for batch, values in self._scorer.over(params, batches(), divisor):
+            yield values[batch.weights > 0], batch
 
 
 def _require_finite_scores(values: Float[np.ndarray, "events columns"], about: Any) -> None:
@@ -268,9 +249,3 @@ def _require_finite_results(results: Mapping[str, Any], about: Mapping[str, Any]
     except NonFiniteError as error:
         place = f"evaluation {about['corpus']}-{about['split']}"
         raise NonFiniteError(f"{place}: {error}") from None
-
-
-def _shared(score: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
-    """The same, each device on its rows; every host gets all results."""
-    run = layout.on_each_device(score, (P(), P(ROWS), P()), P(ROWS))
-    return jax.jit(run, out_shardings=layout.everywhere)

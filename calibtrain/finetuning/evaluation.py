@@ -14,9 +14,10 @@ from calibtrain.evaluation.while_training import (
     giving_up,
     token_evaluator,
 )
-from calibtrain.finetuning.plan import AnswerScorer, FinetuningPlan
+from calibtrain.finetuning.plan import FinetuningPlan
 from calibtrain.metrics import expected_calibration_error
 from calibtrain.models import Params
+from calibtrain.scoring.answers import AnswerScorer
 from calibtrain.training.begin import BegunRun
 
 ANSWERS = "answers"
@@ -81,7 +82,7 @@ class FinetuningEvaluation:
         reference = self.held_out.reference
         if reference is None:
             return {}
-        gained = self._scorer.score(params, self.held_out.answers) - reference
+        gained = self._scorer.log_probabilities(params, self.held_out.answers) - reference
         margin = self._settings.beta * (gained[0::2] - gained[1::2]).astype(np.float64)
         return preference_figures(margin)
 

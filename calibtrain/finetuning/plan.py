@@ -16,24 +16,21 @@ from calibtrain.data.batches.examples import (
     Answer,
     AnswerWindows,
     ExampleBatches,
-    lay_out,
-    pad_rows,
     read_examples,
     split_examples,
     tokenise,
 )
 from calibtrain.data.batches.store import Observer, ignore, open_store
-from calibtrain.data.batches.stream import Batch
 from calibtrain.data.corpora.corpus import open_corpus
 from calibtrain.errors import UserError
 from calibtrain.models import ADAPTER, Network, Params
 from calibtrain.models.size import count_parameters, training_flops
-from calibtrain.readout import readout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.latest_checkpoint import latest_step, load_merged_params
 from calibtrain.runs.loading import context_seen
 from calibtrain.runs.own_text import trained_on
+from calibtrain.scoring.answers import AnswerScorer
 from calibtrain.storage.places import place
 from calibtrain.temperature import network_of
 from calibtrain.training.budget import Budget
@@ -114,7 +111,7 @@ def make_finetuning_plans(
         model = network_of(config.model_copy(update={"finetune": None}), tokenizer.vocab_size)
         scorer = AnswerScorer(model, rows=config.batch.rows, context=inner)
         params = start()
-        references = [scorer.score(params, part) for part in (training, held_out)]
+        references = [scorer.log_probabilities(params, part) for part in (training, held_out)]
     batches = ExampleBatches(
         training,
         rows=config.batch.rows,
@@ -175,33 +172,3 @@ def checkpoint_of(base: RunFolder) -> dict[str, Any]:
     """The checkpoint that a fine-tuning starts from: its step, and the SHA-256 of its checksums."""
     step = latest_step(base)
     return {"step": step, "sha256": checkpoint.fingerprint(base.checkpoints, step)}
-
-
-class AnswerScorer:
-    """Log-probabilities of whole answers, in nats."""
-
-    def __init__(self, network: Network, *, rows: int, context: int):
-        self.rows, self.context = rows, context
-
-        def score(params: Params, batch: Batch) -> Any:
-            hidden, unembedding, temperature = network.apply(params, batch.tokens, batch.segments)
-            stats = readout(
-                hidden,
-                unembedding,
-                batch.labels,
-                temperature=temperature,
-                **network.reading,
-                fields=("nll",),
-            )
-            return -(stats.nll * batch.weights).sum(axis=-1)
-
-        self._score = jax.jit(score)
-
-    def score(self, params: Params, answers: Sequence[Answer]) -> Float[np.ndarray, " answers"]:
-        """Of each answer, given its prompt."""
-        found = []
-        for first in range(0, len(answers), self.rows):
-            own = answers[first : first + self.rows]
-            batch = pad_rows(lay_out(own, self.context), self.rows)
-            found.append(np.asarray(self._score(params, batch))[: len(own)])
-        return np.concatenate(found)

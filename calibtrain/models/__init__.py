@@ -26,25 +26,28 @@ if TYPE_CHECKING:  # benchmarks run without it
 Params = dict[str, Any]
 
 
-class Head(Protocol):
-    """What divides a network's logits, from its last hidden states (`calibtrain.temperature`)."""
+class TemperatureHead(Protocol):
+    """Divides a network's logits by temperatures that it reads off the last hidden states.
+
+    `calibtrain.temperature` has the kinds. An attention head is never called a head alone.
+    """
 
     @property
     def name(self) -> str:
-        """For signatures."""
+        """The kind, as signatures name it."""
 
-    def mapped(self) -> Head:
+    def mapped(self) -> TemperatureHead:
         """Returns this head, to be traced under `jax.vmap` over parameters and rows."""
 
     def init(self, key: Array) -> Params:
-        """Fresh float32 parameters, of a temperature of 1."""
+        """Returns fresh float32 parameters, which give T = 1."""
 
     @property
     def reach(self) -> tuple[float, float]:
-        """The lowest and the highest temperature that it can give to all tokens."""
+        """The lowest and the highest temperature that all tokens can be given."""
 
     def at(self, params: Params, temperature: float) -> Params:
-        """What `init` gave, moved so that all tokens have a temperature within reach."""
+        """Returns fresh parameters moved so that all tokens have a temperature within reach."""
 
     def apply(
         self,
@@ -57,16 +60,19 @@ class Head(Protocol):
         Float[Array, "inner vocab"],
         Float[Array, "batch time"] | None,
     ]:
-        """What `readout` takes in the place of the network's hidden states and unembedding, and
-        the temperature of each token, which depends on those before it in its segment alone."""
+        """Returns hidden states, unembedding and temperatures for `readout`.
+
+        The temperature of a token depends on it and those before it in its segment only. It is None
+        for a head that changes the unembedding instead.
+        """
 
     def columns(
         self, params: Params, unembedding: Float[Array, "width vocab"]
     ) -> Float[Array, "inner vocab"]:
-        """The unembedding that `apply` returns."""
+        """Returns the unembedding that `apply` returns."""
 
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> Any:
-        """As `decoding.empty_cache`; arrays that the layers compute with are of `dtype`."""
+        """Returns the head's part of `decoding.empty_cache`, in the `dtype` of the layers."""
 
     def decode(
         self,
@@ -75,7 +81,7 @@ class Head(Protocol):
         hidden: Float[Array, "rows width"],
         active: Bool[Array, " rows"],
     ) -> tuple[Float[Array, "rows inner"], Float[Array, " rows"] | None, Any]:
-        """`apply` for one more token of each row; and the cache with it."""
+        """Returns hidden state and temperature of one more token of each row, and the cache."""
 
 
 TEMPERATURE = "temperature"
@@ -99,7 +105,7 @@ class Network:
     config: ModelConfig
     vocab_size: int
     _graph: Any = dataclasses.field(repr=False)
-    head: Head | None = None
+    head: TemperatureHead | None = None
     adapter: LowRank | None = None
 
     def mapped(self) -> Network:

@@ -1,7 +1,7 @@
-"""Every head fitted on the validation split, and measured on test splits, in domain and out.
+"""Every head fitted on the validation split, and measured on test splits, in and out of domain.
 
-What is compared is the model with a head and without, on the same documents: the interval is that
-of the difference. A head may lower the ECE and raise the nll, so both are always told.
+The model is compared with a head and without, on the same documents, and the interval is that of
+the difference. A head may lower the ECE and raise the nll, so both are always shown.
 """
 
 import time
@@ -17,19 +17,19 @@ from calibtrain.config import HEADS
 from calibtrain.data.corpora.named import columns_of
 from calibtrain.errors import UserError
 from calibtrain.evaluation.result import ONE_DOCUMENT
-from calibtrain.fitting.fit_head import FittedHead, Recipe
+from calibtrain.fitting.head import FittedHead, Recipe
 from calibtrain.losses import CrossEntropy
+from calibtrain.posthoc.comparison_rows import comparison_row, score_text, signature_of
 from calibtrain.posthoc.fit import (
+    check_fits_model,
     checkpoint_of,
     describe_text,
     fit_on,
-    fits,
     fitted_on,
     head_settings,
     require_headless,
 )
-from calibtrain.posthoc.hidden import Progress, read_text
-from calibtrain.posthoc.scoring import row, score_text, signature_of
+from calibtrain.posthoc.hidden_text import Progress, read_hidden_text
 from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.runs.records import (
     HEADS_FILE,
@@ -63,20 +63,20 @@ def compare_heads(
 
     Args:
         path: the run folder.
-        heads: their kinds; none: all that the model can have.
-        corpora: whose test splits are read; none: the run's own.
-        fields: of their texts: one for all that have fields, or one each in order.
-        limit: bytes of each text, about; none: all.
-        recipe: how heads are fitted, where that is not exact.
-        keep: keep hidden states in the cache.
-        cache: where prepared data is kept.
-        say: told in words what is done.
-        progress: told of batches and steps.
+        heads: kinds of heads; None means all that the model can have.
+        corpora: the corpora whose test splits are read; none given means the run's own.
+        fields: fields of their texts: one for all that have fields, or one for each in order.
+        limit: about how many bytes of each text are read; None means all.
+        recipe: how heads are fitted, unless the fit is exact.
+        keep: whether hidden states are kept in the cache.
+        cache: the folder of prepared data.
+        say: is told in words what is done.
+        progress: is told the number of batches or steps done, and of all.
 
     Returns:
         `fitted_on`, `checkpoint`, and for each of `corpora` its `rows`: one for no head, then one
-        a head, with figures, their intervals and signatures, and `differences` to no head with
-        their intervals.
+        for each head, with figures, their intervals and signatures, and `differences` to no head
+        with their intervals.
 
     Raises:
         UserError: as `fit.fit_temperature_head` does.
@@ -90,8 +90,8 @@ def compare_heads(
         chosen = _kinds(saved, heads)
         names: list[str | None] = list(corpora) or [None]
         for name in names:
-            saved.store(name, "test")  # what cannot be had is told before anything is computed
-        text = read_text(saved, None, "validation", limit, keep=keep, progress=progress)
+            saved.store(name, "test")  # so that a text that cannot be had is refused first
+        text = read_hidden_text(saved, None, "validation", limit, keep=keep, progress=progress)
         say(describe_text(text))
         fitted: dict[str, FittedHead] = {}
         for kind in chosen:
@@ -118,12 +118,12 @@ def compare_heads(
 def _kinds(saved: SavedRun, heads: Sequence[str] | None) -> list[str]:
     if heads is not None:
         for kind in heads:
-            fits(head_settings(kind, {}, "--heads"), saved, "--heads")
+            check_fits_model(head_settings(kind, {}, "--heads"), saved, "--heads")
         return list(dict.fromkeys(heads))
     possible = []
     for kind in HEADS:
         try:
-            fits(head_settings(kind, {}), saved)
+            check_fits_model(head_settings(kind, {}), saved)
         except UserError:
             continue  # as vector scaling, where there is a soft cap
         possible.append(kind)
@@ -139,10 +139,14 @@ def _on_corpus(
     progress: Progress,
     say: Callable[[str], None],
 ) -> HeadTable:
-    text = read_text(saved, corpus, "test", limit, keep=keep, progress=progress)
+    text = read_hidden_text(saved, corpus, "test", limit, keep=keep, progress=progress)
     bins = saved.config.evaluation.bins
     plain = score_text(text, None, None, bins)
-    rows = [row("none", plain, None, signature_of(saved, corpus, bins), parameters=0, seconds=0.0)]
+    rows = [
+        comparison_row(
+            "none", plain, None, signature_of(saved, corpus, bins), parameters=0, seconds=0.0
+        )
+    ]
     for kind, head in fitted.items():
         began = time.monotonic()
         model, vocab = saved.config.model, saved.tokenizer.vocab_size
@@ -151,7 +155,9 @@ def _on_corpus(
         )
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(head.params))
         about = signature_of(saved, corpus, bins, kind)
-        rows.append(row(kind, scored, plain, about, parameters=count, seconds=head.seconds))
+        rows.append(
+            comparison_row(kind, scored, plain, about, parameters=count, seconds=head.seconds)
+        )
         say(f"{kind}: measured in {time.monotonic() - began:.1f} s")
     provenance = saved.corpus(corpus).provenance
     notes = saved.notes(corpus) + ([ONE_DOCUMENT] if len(text.documents) == 1 else [])

@@ -14,10 +14,10 @@ from calibtrain.config import HEADS, TemperatureConfig, validate
 from calibtrain.config.temperature import check_fits
 from calibtrain.data.corpora.named import Columns
 from calibtrain.errors import UserError
-from calibtrain.fitting.fit_global import fit_global
-from calibtrain.fitting.fit_head import FittedHead, Recipe, TokenLoss, fit_head
-from calibtrain.posthoc.balance import Balanced, share_right
-from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
+from calibtrain.fitting.balanced_loss import Balanced, share_right
+from calibtrain.fitting.global_temperature import fit_global_temperature
+from calibtrain.fitting.head import FittedHead, Recipe, TokenLoss, fit_head
+from calibtrain.posthoc.hidden_text import HiddenText, Progress, read_hidden_text
 from calibtrain.runs.latest_checkpoint import checkpoint_facts
 from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.temperature import make_head
@@ -51,25 +51,28 @@ def fit_temperature_head(
 
     Args:
         path: the run folder.
-        kind: of the head, one of `config.HEADS`.
-        name: by which it will be known; default: kind, loss and corpus.
-        corpus: the text to fit on; none: the run's own.
-        field: of its documents that is read; None means that of the run's own.
-        split: of it: train or validation.
-        limit: bytes of text, about; none: the whole split.
+        kind: the kind of head, one of `config.HEADS`.
+        name: its name from then on; by default made of kind, loss and corpus.
+        corpus: the text to fit on; None means the run's own.
+        field: the field of its documents that is read; None means that of the run's own.
+        split: train or validation.
+        limit: about how many bytes of text are read; None means the whole split.
         loss: one of `LOSSES`.
-        alpha: of selective smoothing.
-        balanced: weigh right and wrong tokens by the inverse of their share.
-        settings: of the head, by their keys.
-        recipe: how it is fitted, where that is not exact.
-        keep: keep the model's hidden states in the cache.
-        replace: take the place of a head of that name.
-        cache: where prepared data is kept.
-        say: told in words what is done with the hidden states.
-        progress: told how far it is.
+        alpha: the parameter of selective smoothing.
+        balanced: whether right and wrong tokens are weighted by the inverse of their share.
+        settings: settings of the head, by their keys.
+        recipe: how the head is fitted, unless the fit is exact.
+        keep: whether the model's hidden states are kept in the cache.
+        replace: whether a head of that name may be replaced.
+        cache: the folder of prepared data.
+        say: is told in words what is done with the hidden states.
+        progress: is told the number of batches or steps done, and of all.
+
+    Returns:
+        The head, as it is saved in the run's folder.
 
     Raises:
-        UserError: for what does not fit together, a test split, and as `evaluate_run` does.
+        UserError: for options that do not go together, a test split, and as `evaluate_run` does.
     """
     check_request(split, loss, alpha)
     if balanced and kind == "vector":
@@ -83,10 +86,10 @@ def fit_temperature_head(
     columns = {corpus: Columns(field, None if corpus is None else "")}
     with opened(path, cache, columns=columns, writes=True) as saved:
         require_headless(saved)
-        fits(config, saved)
+        check_fits_model(config, saved)
         if not replace:
             require_free(saved.run.heads, name)
-        text = read_text(saved, corpus, split, limit, keep=keep, progress=progress)
+        text = read_hidden_text(saved, corpus, split, limit, keep=keep, progress=progress)
         say(describe_text(text))
         objective = _objective(loss, alpha, balanced, text)
         proper = loss == "nll" and not balanced
@@ -116,24 +119,35 @@ def fit_on(
     proper: bool = True,
     progress: Progress = lambda done, total: None,
 ) -> FittedHead:
-    """Fit a head to a text: exactly, for one temperature and the nll; else by gradients.
+    """Returns a head fitted to a text: exactly for one temperature and the nll, else by gradients.
 
-    `proper` says that the loss is the nll, each token weighing the same.
+    Args:
+        text: its hidden states.
+        config: the configuration of the head.
+        saved: the run.
+        loss: is minimised.
+        recipe: how the head is fitted, unless the fit is exact.
+        proper: whether the loss is the nll with equal weights.
+        progress: is told the number of steps done, and of all.
     """
     head = make_head(config, saved.config.model, saved.tokenizer.vocab_size)
     assert head is not None
     if config.kind == "global" and proper:
         began = time.monotonic()
         limit = config.limit
-        found = fit_global(text.frozen, text.states, lowest=1 / limit, highest=limit)
+        found = fit_global_temperature(
+            text.output_layer, text.states, lowest=1 / limit, highest=limit
+        )
         params = {"raw": np.float32(raw_of(found.temperature, limit))}
         seconds = time.monotonic() - began
         return FittedHead(params, found.nll_before, found.nll_after, found.passes, 0, seconds)
-    return fit_head(head, text.frozen, text.states, loss, recipe, proper=proper, progress=progress)
+    return fit_head(
+        head, text.output_layer, text.states, loss, recipe, proper=proper, progress=progress
+    )
 
 
 def check_request(split: str, loss: str = "nll", alpha: float = 0.5) -> None:
-    """Raise a UserError for what may not be fitted on, or no loss."""
+    """Raises a UserError for a split that may not be fitted on, or a loss that does not exist."""
     if split not in ("train", "validation"):
         raise UserError(
             f"--split: {split!r} is not allowed to fit on; allowed: validation, train (the test "
@@ -148,18 +162,18 @@ def check_request(split: str, loss: str = "nll", alpha: float = 0.5) -> None:
 def head_settings(
     kind: str, settings: Mapping[str, Any], option: str = "--head"
 ) -> TemperatureConfig:
-    """The section of a head; `option` is what messages call the kind.
+    """Returns the configuration of a head; `option` is how messages call the kind.
 
     Raises:
-        UserError: for a kind or settings that there are not.
+        UserError: for a kind or settings that do not exist.
     """
     if kind not in HEADS:
         raise UserError(f"{option}: {kind!r} is not allowed; allowed: {', '.join(HEADS)}")
     return validate(HEADS[kind], {"kind": kind, **settings}, f"{option} {kind}")
 
 
-def fits(config: TemperatureConfig, saved: SavedRun, option: str = "--head") -> None:
-    """Raise a UserError for a head that a run's model cannot have."""
+def check_fits_model(config: TemperatureConfig, saved: SavedRun, option: str = "--head") -> None:
+    """Raises a UserError for a head that a run's model cannot have."""
     try:
         check_fits(config, saved.config.model)
     except ValueError as error:
@@ -167,7 +181,7 @@ def fits(config: TemperatureConfig, saved: SavedRun, option: str = "--head") -> 
 
 
 def require_headless(saved: SavedRun) -> None:
-    """Raise a UserError for a run that has a head of its own."""
+    """Raises a UserError for a run that was trained with a head."""
     if saved.network.head is not None:
         raise UserError(
             f"{saved.run.path}: was trained with a head of its own (temperature.kind: "
@@ -176,14 +190,14 @@ def require_headless(saved: SavedRun) -> None:
 
 
 def default_name(kind: str, loss: str, balanced: bool, corpus: str | None) -> str:
-    """Of a head that nobody named."""
+    """Returns the name of a head that the user did not name."""
     parts = [kind, "" if loss == "nll" else loss, "balanced" if balanced else ""]
     parts.append("".join(c if c.isalnum() and c.isascii() else "_" for c in corpus or ""))
     return "-".join(filter(None, parts))[:60]
 
 
 def describe_text(text: HiddenText) -> str:
-    """What is done with the hidden states."""
+    """Returns a line on how many hidden states there are, and whether they are kept."""
     size = f"{text.size / 2**20:,.1f} MiB"
     how = (
         "kept in the cache"
@@ -196,7 +210,7 @@ def describe_text(text: HiddenText) -> str:
 def fitted_on(
     saved: SavedRun, corpus: str | None, split: str, limit: int | None, text: HiddenText
 ) -> dict[str, Any]:
-    """Which text a head was fitted on."""
+    """Returns the facts about the text that a head was fitted on."""
     provenance = saved.corpus(corpus).provenance
     return {
         "corpus": provenance.name,
@@ -213,7 +227,7 @@ def fitted_on(
 
 
 def checkpoint_of(saved: SavedRun) -> dict[str, Any]:
-    """Which checkpoint a head was fitted to; `runs.latest_checkpoint.fitted_head` compares it."""
+    """Returns the facts about a checkpoint that `latest_checkpoint.fitted_head` compares."""
     return checkpoint_facts(saved.run, saved.config)
 
 
@@ -221,7 +235,7 @@ def _objective(loss: str, alpha: float, balanced: bool, text: HiddenText) -> Tok
     chosen: Any = losses.CrossEntropy()
     if loss == "selective_smoothing":
         chosen = losses.SelectiveSmoothing(alpha=alpha)
-    return Balanced(chosen, share_right(text)) if balanced else chosen
+    return Balanced(chosen, share_right(text.output_layer, text.states)) if balanced else chosen
 
 
 def _options(loss: str, alpha: float, balanced: bool) -> dict[str, Any]:
@@ -229,7 +243,7 @@ def _options(loss: str, alpha: float, balanced: bool) -> dict[str, Any]:
 
 
 def _global_facts(config: TemperatureConfig, fitted: FittedHead) -> dict[str, Any]:
-    """The number itself, where there is one."""
+    """The temperature itself, if there is a single one."""
     if config.kind != "global":
         return {}
     log_temperature = float(bounded_log_temperature(fitted.params["raw"], config.limit))

@@ -1,8 +1,9 @@
-"""Thermometer on groups of documents: each in turn is the task of which no labels are known.
+"""Thermometer on groups of documents: each in turn is the task whose labels are not known.
 
-For a group, a Thermometer is fitted to the validation text of the others and reads the group's test
-text, without its labels, for one temperature. Beside it: no temperature, the one fitted to the
-others together, and the one fitted to the group's own validation text, which does know labels.
+For each group, a Thermometer is fitted to the validation text of the others; it then reads the
+group's test text, without labels, and gives one temperature. This is compared with no temperature,
+with the one fitted to the others together, and with the one fitted to the group's own validation
+text, which knows its labels.
 """
 
 from collections.abc import Callable
@@ -15,15 +16,15 @@ from jaxtyping import Int
 import calibtrain
 from calibtrain.data.corpora.named import Columns
 from calibtrain.errors import UserError
-from calibtrain.fitting.fit_global import fit_global
-from calibtrain.fitting.fit_thermometer import (
+from calibtrain.fitting.global_temperature import fit_global_temperature
+from calibtrain.fitting.thermometer import (
     ThermometerRecipe,
     fit_thermometer,
     task_temperature,
 )
+from calibtrain.posthoc.comparison_rows import comparison_row, score_text, signature_of
 from calibtrain.posthoc.fit import checkpoint_of, describe_text, fitted_on, require_headless
-from calibtrain.posthoc.hidden import HiddenText, Progress, read_text
-from calibtrain.posthoc.scoring import row, score_text, signature_of
+from calibtrain.posthoc.hidden_text import HiddenText, Progress, read_hidden_text
 from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.temperature.bounded import raw_of
 from calibtrain.temperature.pointwise import Global, Pointwise
@@ -32,7 +33,7 @@ from calibtrain.temperature.token_head import TokenHead
 
 LIMIT = 10.0
 LEAST_DOCUMENTS = 2
-"""Of each split, that a group must have."""
+"""How many documents a group must have in each split."""
 
 
 def leave_one_group_out(
@@ -47,23 +48,23 @@ def leave_one_group_out(
     say: Callable[[str], None] = lambda text: None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """What a Thermometer gains on each group of a corpus, of which it has seen no label.
+    """Measures what a Thermometer gains on each group of a corpus without its labels.
 
     Args:
         path: the run folder.
-        corpus: with groups (of the field `corpus.group`; kjv has them); None means the run's own.
-        columns: the fields of it that are read; None means those of the run's own.
-        limit: bytes of each split, about; none: all.
-        recipe: of the Thermometers.
-        keep: keep hidden states in the cache.
-        cache: where prepared data is kept.
-        say: told in words what is done.
-        progress: told of batches.
+        corpus: a corpus with groups (field `corpus.group`; kjv has them); None means the run's own.
+        columns: the fields of its documents that are read; None means those of the run's own.
+        limit: about how many bytes of each split are read; None means all.
+        recipe: how the Thermometers are fitted.
+        keep: whether hidden states are kept in the cache.
+        cache: the folder of prepared data.
+        say: is told in words what is done.
+        progress: is told the number of batches done, and of all.
 
     Returns:
-        `steps` of the Thermometers, and `groups`: for each its `rows`, of `none`, `thermometer`,
-        `others` and `own`: temperature, figures with their
-        signatures, and their differences to none.
+        `steps` of the Thermometers, and `groups`: for each its `rows` for `none`, `thermometer`,
+        `others` and `own`, with the temperature, figures with their signatures, and differences to
+        `none`.
 
     Raises:
         UserError: for a corpus with fewer than three groups that are in both splits; and as
@@ -72,8 +73,10 @@ def leave_one_group_out(
     recipe = recipe or ThermometerRecipe()
     with opened(path, cache, columns={corpus: columns or Columns()}) as saved:
         require_headless(saved)
-        labelled = read_text(saved, corpus, "validation", limit, keep=keep, progress=progress)
-        text = read_text(saved, corpus, "test", limit, keep=keep, progress=progress)
+        labelled = read_hidden_text(
+            saved, corpus, "validation", limit, keep=keep, progress=progress
+        )
+        text = read_hidden_text(saved, corpus, "test", limit, keep=keep, progress=progress)
         say(describe_text(labelled))
         known = _by_group(saved, corpus, "validation", labelled)
         tested = _by_group(saved, corpus, "test", text)
@@ -107,7 +110,7 @@ def leave_one_group_out(
 def _by_group(
     saved: SavedRun, corpus: str | None, split: str, text: HiddenText
 ) -> dict[str, Int[np.ndarray, " documents"]]:
-    """Documents of a text by group, of those that have enough."""
+    """Documents of each group that has enough of them."""
     groups = np.array(saved.corpus(corpus).groups(split))[text.documents]
     found = {name: text.documents[groups == name] for name in np.unique(groups) if name}
     return {
@@ -130,11 +133,13 @@ def _group(
 ) -> dict[str, Any]:
     width = saved.config.model.width
     source = Thermometer(width, width, LIMIT)
-    params = fit_thermometer(source, labelled.frozen, labelled.states, others, recipe)
+    params = fit_thermometer(source, labelled.output_layer, labelled.states, others, recipe)
 
     def fitted(documents: Int[np.ndarray, " some"]) -> float:
         states = labelled.states.only(documents)
-        found = fit_global(labelled.frozen, states, lowest=1 / LIMIT, highest=LIMIT)
+        found = fit_global_temperature(
+            labelled.output_layer, states, lowest=1 / LIMIT, highest=LIMIT
+        )
         return found.temperature
 
     temperatures = {
@@ -145,10 +150,10 @@ def _group(
     head = TokenHead("global", Pointwise(Global(LIMIT)))
     bins = saved.config.evaluation.bins
     plain = score_text(text, None, None, bins, tested)
-    rows = [row("none", plain, None, signature_of(saved, corpus, bins), temperature=1.0)]
+    rows = [comparison_row("none", plain, None, signature_of(saved, corpus, bins), temperature=1.0)]
     for kind, temperature in temperatures.items():
         raw = {"raw": np.float32(raw_of(temperature, LIMIT))}
         scored = score_text(text, head, raw, bins, tested)
         about = signature_of(saved, corpus, bins, temperature)
-        rows.append(row(kind, scored, plain, about, temperature=temperature))
+        rows.append(comparison_row(kind, scored, plain, about, temperature=temperature))
     return {"group": name, "documents": len(tested), "rows": rows}

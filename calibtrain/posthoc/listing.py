@@ -1,4 +1,4 @@
-"""The heads of a run, with those that cannot be used: `calibtrain temperature list`."""
+"""The heads of a run, and which of them cannot be used: `calibtrain temperature list`."""
 
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,21 @@ from calibtrain.temperature.saved_head import ABOUT, head_names, read_head, unfi
 
 
 def describe_heads(path: Path) -> list[dict[str, Any]]:
-    """What is known of each head of a run, by name.
+    """Describes the heads of a run, in the order of their names.
 
     Args:
         path: the run folder.
 
     Returns:
-        What head.json says (of a damaged one, the name alone), `usable`, and where it is not, the
-        `problem`: it is damaged, or was fitted to another checkpoint than the latest.
+        For each head the entries of head.json (for a damaged one only the name), `usable`, and if
+        it is not, the `problem`: the head is damaged, or was not fitted to the latest checkpoint.
 
     Raises:
         UserError: for a folder that holds no run, or whose run.json is damaged.
     """
     run = RunFolder(place(path))
     config = run.read_config()
-    run.read_summary()  # a run of a format that is not known is refused
+    run.read_summary()  # refuses a run of an unknown format
     latest = checkpoint_facts(run, config) if checkpoint.steps_saved(run.checkpoints) else None
     found = [_describe(run, config, name, latest) for name in head_names(run.heads)]
     for name in unfinished_names(run.heads):

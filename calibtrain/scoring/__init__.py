@@ -1,1 +1,1 @@
-"""A network, its head and rows in, `TokenStats` out: where text meets a model to be scored."""
+"""Text scored under a model: the one place where batches of text become statistics of tokens."""

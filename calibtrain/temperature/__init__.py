@@ -1,6 +1,5 @@
-"""Temperatures: what divides the logits of a model, so that it knows what it knows."""
+"""Temperature heads: they divide the logits of a model, so that its confidence is calibrated."""
 
 from calibtrain.temperature.build import make_head, network_of, tempered
-from calibtrain.temperature.scalar import FittedTemperature, fit_temperature
 
-__all__ = ["FittedTemperature", "fit_temperature", "make_head", "network_of", "tempered"]
+__all__ = ["make_head", "network_of", "tempered"]

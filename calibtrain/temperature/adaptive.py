@@ -1,7 +1,8 @@
 """Adaptive temperature scaling: log T by a causal decoder layer (Xie et al., EMNLP 2024).
 
-The layer is one of the transformer's own, on the last hidden states, then a linear map to a number.
-Theirs gives the logarithm of an inverse temperature: the sign of the map is all that differs.
+The layer is one of the transformer's own, on the last hidden states; a linear map turns its output
+into one number per token. In the paper that number is the logarithm of an inverse temperature: only
+the sign of the map differs.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ if TYPE_CHECKING:  # benchmarks run without it
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerCache:
-    """What the decoder layer keeps, a row a sequence.
+    """The cache of the decoder layer, one row for each sequence.
 
     Attributes:
-        position: tokens read.
-        keys: token number t lies at t modulo length.
-        values: likewise.
+        position: number of tokens read.
+        keys: keys; that of token t lies at t modulo length.
+        values: values, in the same places.
     """
 
     position: Int[Array, " rows"]
@@ -43,11 +44,11 @@ class LayerCache:
 
 @dataclasses.dataclass(frozen=True)
 class Adaptive:
-    """See `LogTemperature`.
+    """log T by a decoder layer on the last hidden states, then a linear map (a `LogTemperature`).
 
     Attributes:
-        model: of the decoder layer: its width, heads and kinds of parts.
-        limit: of temperatures.
+        model: the configuration of the decoder layer: its width, attention heads and parts.
+        limit: temperatures lie between 1 / limit and limit.
         mapped: whether calls are traced under `jax.vmap` (see `models.attention.attend`).
     """
 
@@ -56,13 +57,13 @@ class Adaptive:
     mapped: bool = False
 
     def init(self, key: Array) -> Params:
-        """See `LogTemperature`."""
+        """Returns fresh parameters, which give T = 1."""
         block = Block(self.model, mapped=self.mapped, rngs=nnx.Rngs(key))
         layer = nnx.to_pure_dict(nnx.state(block, nnx.Param))
         return {"layer": layer, "out": zero_map(self.model.width)}
 
     def at(self, params: Params, temperature: float) -> Params:
-        """See `LogTemperature`."""
+        """Returns fresh parameters moved so that all tokens have a temperature."""
         return {**params, "out": moved(params["out"], raw_of(temperature, self.limit))}
 
     def apply(
@@ -71,13 +72,13 @@ class Adaptive:
         hidden: Float[Array, "batch time width"],
         segments: Int[Array, "batch time"],
     ) -> Float[Array, "batch time"]:
-        """See `LogTemperature`."""
+        """Returns log T of each token."""
         layer = self._with(params)
         angles = rotary_angles(hidden.shape[1], self._frequencies(layer))
         return self._read(params, layer(_clipped(hidden), angles, segments))
 
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> LayerCache:
-        """See `LogTemperature`."""
+        """Returns a cache of sequences of which nothing is read yet."""
         attention = self._with(params).attention
         shape = (rows, attention.kv_heads, length, attention.size)
         return LayerCache(
@@ -91,7 +92,7 @@ class Adaptive:
         hidden: Float[Array, "rows width"],
         active: Bool[Array, " rows"],
     ) -> tuple[Float[Array, " rows"], LayerCache]:
-        """See `LogTemperature`."""
+        """Returns log T of one more token of each row, and the cache with it."""
         layer = self._with(params)
         angles = rotary_angles_at(cache.position, self._frequencies(layer))
         x, keys, values = layer.decode(

@@ -16,7 +16,7 @@ from calibtrain.config.temperature import (
     VectorScaling,
     attention_heads,
 )
-from calibtrain.models import Head, Network, build
+from calibtrain.models import Network, TemperatureHead, build
 from calibtrain.models.adapter import LowRank
 from calibtrain.temperature.adaptive import Adaptive
 from calibtrain.temperature.pointwise import MLP, Global, Linear, Pointwise
@@ -35,12 +35,14 @@ def network_of(config: Config, vocab_size: int) -> Network:
 
 
 def tempered(network: Network, config: TemperatureConfig) -> Network:
-    """Returns the network with the head of a configuration in place of its own, if any."""
+    """Returns the network with the head of a configuration, or as it is if that has none."""
     return dataclasses.replace(network, head=make_head(config, network.config, network.vocab_size))
 
 
-def make_head(config: TemperatureConfig, model: ModelConfig, vocab_size: int) -> Head | None:
-    """Returns a configuration's head for a model that it fits (`config.temperature.check_fits`)."""
+def make_head(
+    config: TemperatureConfig, model: ModelConfig, vocab_size: int
+) -> TemperatureHead | None:
+    """Returns the head of a configuration; `config.temperature.check_fits` says if a model can."""
     if isinstance(config, NoTemperature):
         return None
     if isinstance(config, VectorScaling):
@@ -67,7 +69,7 @@ def _source(config: TemperatureConfig, model: ModelConfig) -> LogTemperature:
 
 
 def _layer(config: AdaptiveTemperature, model: ModelConfig) -> ModelConfig:
-    """The model that a decoder layer of the head would be one of."""
+    """The configuration of a model with such decoder layers as the head has one of."""
     heads = attention_heads(config, model)
     same = model.kind == "transformer" and heads == model.heads
     return model.model_copy(

@@ -1,8 +1,8 @@
-"""A temperature by how many tokens of its document the model has read: a model that sees more
-knows more, and may know by how much less well than it thinks.
+"""A temperature that depends on how many tokens of its document the model has read before.
 
-raw log T is linear in log2(1 + tokens before) between knots at 0, 1, 3, 7, ..., a parameter each.
-What a window does not show is not counted: the model has not read it either.
+A model that sees more of a text is more confident, and its over-confidence may change with it.
+raw log T is linear in log2(1 + tokens before) between knots at 0, 1, 3, 7, ..., with one parameter
+each. Tokens outside the window are not counted, since the model has not read them.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Bool, Float, Int
 
 KNOTS = 21
-"""The last one stands for about a million tokens before, and all beyond."""
+"""Number of knots; the last one stands for about a million tokens before, and for more."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """See `LogTemperature`.
+    """log T by the position of a token in its segment (a `LogTemperature`).
 
     Attributes:
-        limit: of temperatures.
+        limit: temperatures lie between 1 / limit and limit.
     """
 
     limit: float
 
     def init(self, key: Array) -> Params:
-        """See `LogTemperature`."""
+        """Returns fresh parameters, which give T = 1."""
         return {"raw": jnp.zeros((KNOTS,), jnp.float32)}
 
     def at(self, params: Params, temperature: float) -> Params:
-        """See `LogTemperature`."""
+        """Returns fresh parameters moved so that all tokens have a temperature."""
         return {"raw": jnp.full((KNOTS,), raw_of(temperature, self.limit), jnp.float32)}
 
     def apply(
@@ -48,13 +48,13 @@ class Position:
         hidden: Float[Array, "batch time width"],
         segments: Int[Array, "batch time"],
     ) -> Float[Array, "batch time"]:
-        """See `LogTemperature`."""
+        """Returns log T of each token."""
         return self._at(params, places(segments))
 
     def empty_cache(
         self, params: Params, rows: int, length: int, dtype: Any
     ) -> Int[Array, "rows 2"]:
-        """Tokens read, and the most that are seen, a row."""
+        """Returns for each row the number of tokens read, and the most that the model sees."""
         return jnp.tile(jnp.array([[0, length]], jnp.int32), (rows, 1))
 
     def decode(
@@ -64,7 +64,7 @@ class Position:
         hidden: Float[Array, "rows width"],
         active: Bool[Array, " rows"],
     ) -> tuple[Float[Array, " rows"], Int[Array, "rows 2"]]:
-        """See `LogTemperature`."""
+        """Returns log T of one more token of each row, and the cache with it."""
         read, most = cache[:, 0], cache[:, 1]
         log_temperature = self._at(params, jnp.minimum(read, most - 1))
         return log_temperature, cache.at[:, 0].add(active.astype(jnp.int32))
@@ -76,7 +76,7 @@ class Position:
 
 
 def places(segments: Int[Array, "batch time"]) -> Int[Array, "batch time"]:
-    """How many tokens of its segment stand before each."""
+    """Returns for each token how many of its segment stand before it."""
     index = jnp.arange(segments.shape[1], dtype=jnp.int32)
     starts = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)), constant_values=True)
     return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)

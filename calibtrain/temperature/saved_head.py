@@ -18,7 +18,7 @@ import numpy as np
 
 from calibtrain.config import HEADS, TemperatureConfig, validate
 from calibtrain.errors import UserError
-from calibtrain.models import Head, Params
+from calibtrain.models import Params, TemperatureHead
 from calibtrain.storage.disk import make_folder, write_whole
 from calibtrain.storage.documents import sealed, unsealed
 from calibtrain.storage.json_text import read_json
@@ -55,7 +55,7 @@ class SavedHead:
     about: Mapping[str, Any]
     folder: Path
 
-    def read_params(self, head: Head) -> Params:
+    def read_params(self, head: TemperatureHead) -> Params:
         """Its parameters, of the structure and shapes of a head.
 
         Raises:

@@ -1,10 +1,10 @@
 """Thermometer: the mean inverse temperature over a task's inputs (Shen et al., ICML 2024).
 
-Of an input, tau = softplus(f(h)): f is three branches Linear-ReLU-Linear to a number, then a linear
-map of the three. A task's inverse temperature is the mean of tau over its inputs, for which no
-label is needed. Here an input is a token's last hidden state; within a network, the task is the
-document up to that token, so that nothing is known before it is read. For a task whose text is
-given at once there is `task_log_temperature`.
+For an input, tau = softplus(f(h)): f has three branches Linear-ReLU-Linear to one number, and a
+linear map of the three. A task's inverse temperature is the mean of tau over its inputs, for which
+no label is needed. Here an input is a token's last hidden state; within a network, the task is the
+document up to that token, so that nothing is known before it is read. `task_log_temperature` serves
+tasks whose text is given at once.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:  # benchmarks run without it
 BRANCHES = 3
 _SHARE = (math.e - 1) / math.e
 _LEAST, _MOST = -10.0, 60.0
-"""Of f: softplus is then within 8e-5 and 61, more than any limit asks for."""
+"""Bounds of f: softplus is then within 8e-5 and 61, more than any limit asks for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Thermometer:
-    """See `LogTemperature`.
+    """log T by the mean of tau over the tokens before and the token itself (a `LogTemperature`).
 
     Attributes:
-        width: of the hidden states.
-        hidden: of each branch's layer.
-        limit: of temperatures.
+        width: width of the hidden states.
+        hidden: width of each branch's layer.
+        limit: temperatures lie between 1 / limit and limit.
     """
 
     width: int
@@ -45,7 +45,7 @@ class Thermometer:
     limit: float
 
     def init(self, key: Array) -> Params:
-        """See `LogTemperature`."""
+        """Returns fresh parameters, which give T = 1."""
         first, second = jax.random.split(key)
         kernel = jax.random.normal(first, (self.width, BRANCHES * self.hidden), jnp.float32)
         branch = jax.random.normal(second, (BRANCHES, self.hidden), jnp.float32)
@@ -60,7 +60,7 @@ class Thermometer:
         }
 
     def at(self, params: Params, temperature: float) -> Params:
-        """See `LogTemperature`."""
+        """Returns fresh parameters moved so that all tokens have a temperature."""
         log_inverse = raw_of(1 / temperature, self.limit)
         log_inverse = max(_log_softplus(_LEAST), min(_log_softplus(_MOST), log_inverse))
         f = math.log1p(math.expm1(math.expm1(log_inverse)) / _SHARE)  # the inverse of that
@@ -72,7 +72,7 @@ class Thermometer:
         hidden: Float[Array, "batch time width"],
         segments: Int[Array, "batch time"],
     ) -> Float[Array, "batch time"]:
-        """See `LogTemperature`."""
+        """Returns log T of each token."""
         inverse = self.inverse(params, hidden)
         starts = jnp.pad(
             segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)), constant_values=True
@@ -91,7 +91,7 @@ class Thermometer:
     def empty_cache(
         self, params: Params, rows: int, length: int, dtype: Any
     ) -> Float[Array, "rows 2"]:
-        """The sum of inverse temperatures and their number, a row."""
+        """Returns for each row the sum of inverse temperatures and their number, both 0."""
         return jnp.zeros((rows, 2), jnp.float32)
 
     def decode(
@@ -101,7 +101,7 @@ class Thermometer:
         hidden: Float[Array, "rows width"],
         active: Bool[Array, " rows"],
     ) -> tuple[Float[Array, " rows"], Float[Array, "rows 2"]]:
-        """See `LogTemperature`."""
+        """Returns log T of one more token of each row, and the cache with it."""
         inverse = self.inverse(params, hidden)
         sums = cache + jnp.stack([inverse, jnp.ones_like(inverse)], axis=-1)
         return -jnp.log(sums[:, 0] / sums[:, 1]), jnp.where(active[:, None], sums, cache)
@@ -109,7 +109,7 @@ class Thermometer:
     def inverse(
         self, params: Params, hidden: Float[Array, "*tokens width"]
     ) -> Float[Array, "*tokens"]:
-        """tau of each input, within 1 / limit and limit."""
+        """Returns tau of each input, within 1 / limit and limit."""
         inner = jax.nn.relu(features(hidden) @ params["kernel"] + params["bias"])
         inner = inner.reshape(*inner.shape[:-1], BRANCHES, self.hidden)
         branch = params["branch"]
@@ -125,17 +125,17 @@ class Thermometer:
         hidden: Float[Array, "*tokens width"],
         weights: Float[Array, "*tokens"],
     ) -> Float[Array, ""]:
-        """log T of a task, from its inputs without labels.
+        """Returns log T of a task, from its inputs without labels.
 
         Args:
             params: from `init`.
-            hidden: of its inputs.
-            weights: of each in the mean.
+            hidden: hidden states of the inputs.
+            weights: weight of each input in the mean.
         """
         inverse = self.inverse(params, hidden)
         return -jnp.log(jnp.sum(inverse * weights) / jnp.sum(weights))
 
 
 def _log_softplus(f: float) -> float:
-    """log softplus(f + log(e - 1))."""
+    """Returns log softplus(f + log(e - 1))."""
     return math.log1p(math.log1p(_SHARE * math.expm1(f)))

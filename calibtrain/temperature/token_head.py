@@ -1,4 +1,4 @@
-"""A head that gives every token a temperature, from whatever computes the logarithm of it."""
+"""A head that gives each token a temperature, whose logarithm a function of choice computes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:  # benchmarks run without it
 
 
 class LogTemperature(Protocol):
-    """log T of tokens. What `init` gives is T = 1, exactly."""
+    """Computes log T of tokens. Fresh parameters give T = 1 exactly."""
 
     def init(self, key: Array) -> Params:
-        """Fresh float32 parameters."""
+        """Returns fresh float32 parameters."""
 
     @property
     def limit(self) -> float:
         """Temperatures lie between 1 / limit and limit."""
 
     def at(self, params: Params, temperature: float) -> Params:
-        """Fresh parameters, moved so that every token has a temperature; the nearest in reach."""
+        """Returns fresh parameters moved so that all tokens have a temperature, or the nearest."""
 
     def apply(
         self,
@@ -34,10 +34,10 @@ class LogTemperature(Protocol):
         hidden: Float[Array, "batch time width"],
         segments: Int[Array, "batch time"],
     ) -> Float[Array, "batch time"]:
-        """log T of each token, from it and those before it in its segment, in float32."""
+        """Returns log T of each token, from it and those before it in its segment, in float32."""
 
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> Any:
-        """As `models.Head`."""
+        """Returns a cache of sequences of which nothing is read yet; None if there is none."""
 
     def decode(
         self,
@@ -46,38 +46,38 @@ class LogTemperature(Protocol):
         hidden: Float[Array, "rows width"],
         active: Bool[Array, " rows"],
     ) -> tuple[Float[Array, " rows"], Any]:
-        """`apply` for one more token of each row; and the cache with it."""
+        """Returns log T of one more token of each row, and the cache with it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenHead:
-    """See `models.Head`: logits are divided by T, after a soft cap.
+    """Divides each token's logits by its own T, after a soft cap (a `models.TemperatureHead`).
 
     Attributes:
-        name: of the kind.
-        source: of log T.
+        name: name of the kind.
+        source: computes log T.
     """
 
     name: str
     source: LogTemperature
 
     def mapped(self) -> TokenHead:
-        """See `models.Head`."""
+        """Returns this head, to be traced under `jax.vmap` over parameters and rows."""
         if not isinstance(self.source, Adaptive):  # the only one that attends
             return self
         return dataclasses.replace(self, source=dataclasses.replace(self.source, mapped=True))
 
     def init(self, key: Array) -> Params:
-        """See `models.Head`."""
+        """Returns fresh parameters, which give T = 1."""
         return self.source.init(key)
 
     @property
     def reach(self) -> tuple[float, float]:
-        """See `models.Head`."""
+        """The lowest and the highest temperature that all tokens can be given."""
         return 1 / self.source.limit, self.source.limit
 
     def at(self, params: Params, temperature: float) -> Params:
-        """See `models.Head`."""
+        """Returns fresh parameters moved so that all tokens have a temperature."""
         return self.source.at(params, temperature)
 
     def apply(
@@ -87,18 +87,18 @@ class TokenHead:
         unembedding: Float[Array, "width vocab"],
         segments: Int[Array, "batch time"],
     ) -> tuple[Array, Array, Float[Array, "batch time"]]:
-        """See `models.Head`."""
+        """Returns hidden states, unembedding and temperatures for `readout`."""
         log_temperature = self.source.apply(params, hidden, segments)
         return hidden, unembedding, jnp.exp(log_temperature)
 
     def columns(
         self, params: Params, unembedding: Float[Array, "width vocab"]
     ) -> Float[Array, "width vocab"]:
-        """See `models.Head`."""
+        """Returns the unembedding that `apply` returns."""
         return unembedding
 
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> Any:
-        """See `models.Head`."""
+        """Returns a cache of sequences of which nothing is read yet."""
         return self.source.empty_cache(params, rows, length, dtype)
 
     def decode(
@@ -108,6 +108,6 @@ class TokenHead:
         hidden: Float[Array, "rows width"],
         active: Bool[Array, " rows"],
     ) -> tuple[Array, Float[Array, " rows"], Any]:
-        """See `models.Head`."""
+        """Returns hidden state and temperature of one more token of each row, and the cache."""
         log_temperature, cache = self.source.decode(params, cache, hidden, active)
         return hidden, jnp.exp(log_temperature), cache

@@ -1,7 +1,7 @@
-"""Vector scaling: logits diag(w) z + b, a factor and a bias a vocabulary entry (Guo et al. 2017).
+"""Vector scaling: logits diag(w) z + b, with a factor and a bias per entry (Guo et al., ICML 2017).
 
-Written as another unembedding, with a row for the biases that meets a 1 after the hidden state.
-Unlike a temperature it may change which token is the most probable one.
+It is another unembedding, whose last row holds the biases, and a 1 after each hidden state. Unlike
+a temperature it may change which token is the most probable one.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ if TYPE_CHECKING:  # benchmarks run without it
 
 
 REACH = 10.0
-"""The largest temperature that it starts from: as far as a global one goes by default."""
+"""The largest temperature that a fit starts from: the default limit of a global one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VectorHead:
-    """See `models.Head`.
+    """Scales and shifts the logit of each vocabulary entry (a `models.TemperatureHead`).
 
     Attributes:
-        vocab_size: entries.
-        name: of the kind.
+        vocab_size: number of entries.
+        name: name of the kind.
     """
 
     vocab_size: int
     name: str = "vector"
 
     def mapped(self) -> VectorHead:
-        """See `models.Head`."""
+        """Returns this head, to be traced under `jax.vmap` over parameters and rows."""
         return self
 
     def init(self, key: Array) -> Params:
-        """See `models.Head`."""
+        """Returns fresh parameters, which give T = 1."""
         return {
             "scale": jnp.ones((self.vocab_size,), jnp.float32),
             "bias": jnp.zeros((self.vocab_size,), jnp.float32),
@@ -47,11 +47,11 @@ class VectorHead:
 
     @property
     def reach(self) -> tuple[float, float]:
-        """See `models.Head`."""
+        """The lowest and the highest temperature that all tokens can be given."""
         return 1 / REACH, REACH
 
     def at(self, params: Params, temperature: float) -> Params:
-        """See `models.Head`."""
+        """Returns fresh parameters moved so that all tokens have a temperature."""
         return {**params, "scale": jnp.full_like(params["scale"], 1 / temperature)}
 
     def apply(
@@ -61,18 +61,18 @@ class VectorHead:
         unembedding: Float[Array, "width vocab"],
         segments: Int[Array, "batch time"],
     ) -> tuple[Float[Array, "batch time width+1"], Float[Array, "width+1 vocab"], None]:
-        """See `models.Head`."""
+        """Returns hidden states, unembedding and temperatures for `readout`."""
         return _with_one(hidden), self.columns(params, unembedding), None
 
     def columns(
         self, params: Params, unembedding: Float[Array, "width vocab"]
     ) -> Float[Array, "width+1 vocab"]:
-        """See `models.Head`."""
+        """Returns the unembedding that `apply` returns."""
         scaled = unembedding * params["scale"]
         return jnp.concatenate([scaled, params["bias"][None]]).astype(unembedding.dtype)
 
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> None:
-        """Nothing."""
+        """Returns None: there is nothing to keep."""
 
     def decode(
         self,
@@ -81,7 +81,7 @@ class VectorHead:
         hidden: Float[Array, "rows width"],
         active: Bool[Array, " rows"],
     ) -> tuple[Float[Array, "rows width+1"], None, None]:
-        """See `models.Head`."""
+        """Returns hidden state and temperature of one more token of each row, and the cache."""
         return _with_one(hidden), None, None
 
 

@@ -18,7 +18,7 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text, train_run
 from calibtrain.evaluation.result import ONE_DOCUMENT
 from calibtrain.finetuning import finetune, resolve
-from calibtrain.fitting.fit_head import Recipe
+from calibtrain.fitting.head import Recipe
 from calibtrain.posthoc import fit_temperature_head
 from calibtrain.posthoc.compare import compare_heads
 from calibtrain.posthoc.leave_one_out import leave_one_group_out

@@ -1,12 +1,12 @@
-"""States of a model that is right but for a factor on its logits, which the test knows."""
+"""Hidden states of a model that is right but for a factor on its logits, which the test knows."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from calibtrain.config import ModelConfig
-from calibtrain.fitting.frozen import Frozen
-from calibtrain.fitting.states import States
+from calibtrain.fitting.hidden_states import HiddenStates
+from calibtrain.fitting.output_layer import OutputLayer
 
 MODEL = ModelConfig(width=8, depth=1, heads=1)
 VOCAB = 12
@@ -17,7 +17,7 @@ Factor = Callable[[np.ndarray], np.ndarray]
 
 def make(
     rows: int, time: int, factor: Factor, seed: int, sharpness: float = 1.0
-) -> tuple[States, Frozen, np.ndarray]:
+) -> tuple[HiddenStates, OutputLayer, np.ndarray]:
     """The states, the unembedding, and the true logits [rows, time, vocab] in float64."""
     unembedding = np.random.default_rng(99).normal(size=(MODEL.width, VOCAB)) * sharpness
     rng = np.random.default_rng(seed)
@@ -28,8 +28,8 @@ def make(
     seen = (hidden * factor(hidden)[..., None]).astype(np.float32)
     places = np.zeros((rows, time), np.int32)
     documents = places + np.arange(rows, dtype=np.int32)[:, None]
-    states = States(seen, labels, places, np.ones((rows, time), bool), documents)
-    return states, Frozen(unembedding.astype(np.float32), VOCAB), logits
+    states = HiddenStates(seen, labels, places, np.ones((rows, time), bool), documents)
+    return states, OutputLayer(unembedding.astype(np.float32), VOCAB), logits
 
 
 def nll(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from conftest import tiny
 from calibtrain.cli import main as cli
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
-from calibtrain.fitting.fit_thermometer import ThermometerRecipe
+from calibtrain.fitting.thermometer import ThermometerRecipe
 from calibtrain.metrics.signature import parse_signature
 from calibtrain.posthoc import leave_one_out
 from calibtrain.runs.loading import opened
@@ -57,9 +57,11 @@ def test_the_group_itself_is_left_out_and_all_the_text_is_measured(
     fitted_to: list[set[int]] = []
     fit = leave_one_out.fit_thermometer
 
-    def watched(source: Any, frozen: Any, states: Any, tasks: Sequence[Any], recipe: Any) -> Any:
+    def watched(
+        source: Any, output_layer: Any, states: Any, tasks: Sequence[Any], recipe: Any
+    ) -> Any:
         fitted_to.append({int(document) for task in tasks for document in task})
-        return fit(source, frozen, states, tasks, recipe)
+        return fit(source, output_layer, states, tasks, recipe)
 
     monkeypatch.setattr(leave_one_out, "fit_thermometer", watched)
     found = leave_one_out.leave_one_group_out(run, recipe=QUICK)

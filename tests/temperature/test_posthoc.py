@@ -16,20 +16,20 @@ from synthetic import MODEL, make
 from calibtrain.cli import main as cli
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
-from calibtrain.fitting.fit_global import fit_global
-from calibtrain.fitting.fit_head import Recipe, fit_head
-from calibtrain.fitting.fit_thermometer import (
+from calibtrain.fitting.balanced_loss import share_right
+from calibtrain.fitting.global_temperature import fit_global_temperature
+from calibtrain.fitting.head import Recipe, fit_head
+from calibtrain.fitting.output_layer import mean_over
+from calibtrain.fitting.thermometer import (
     ThermometerRecipe,
     fit_thermometer,
     task_temperature,
 )
-from calibtrain.fitting.frozen import mean_over
 from calibtrain.losses import SelectiveSmoothing
 from calibtrain.metrics.signature import differences, parse_signature
 from calibtrain.posthoc import fit, fit_temperature_head
-from calibtrain.posthoc.balance import share_right
 from calibtrain.posthoc.compare import compare_heads
-from calibtrain.posthoc.hidden import read_text
+from calibtrain.posthoc.hidden_text import read_hidden_text
 from calibtrain.posthoc.listing import describe_heads
 from calibtrain.report import write_report
 from calibtrain.runs.loading import opened
@@ -145,11 +145,13 @@ def test_a_model_without_finite_probabilities_is_told_in_one_line(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(*args: Any, **kept: Any) -> Any:
-        text = read_text(*args, **kept)
-        broken = dataclasses.replace(text.frozen, unembedding=text.frozen.unembedding * np.nan)
-        return dataclasses.replace(text, frozen=broken)
+        text = read_hidden_text(*args, **kept)
+        broken = dataclasses.replace(
+            text.output_layer, unembedding=text.output_layer.unembedding * np.nan
+        )
+        return dataclasses.replace(text, output_layer=broken)
 
-    monkeypatch.setattr(fit, "read_text", nothing)
+    monkeypatch.setattr(fit, "read_hidden_text", nothing)
     for kind in ("global", "linear"):
         with pytest.raises(UserError, match=r"run: .*nan.*learning_rate") as refusal:
             fit_temperature_head(run, kind, name="broken", recipe=QUICK, limit=300)
@@ -203,10 +205,10 @@ def test_a_balanced_temperature_is_the_lowest_of_the_balanced_nll(run: Path) -> 
     ).about
     head = make_head(head_config("global"), tiny().model, 290)
     with opened(run) as saved:
-        text = read_text(saved, None, "validation", 2_000)
+        text = read_hidden_text(saved, None, "validation", 2_000)
         share = share_right(text)
         assert 0.0 < share < 0.5  # so that right tokens weigh more, and T falls
-        score = text.frozen.scorer(head, ("nll", "correct"))
+        score = text.output_layer.scorer(head, ("nll", "correct"))
 
         def balanced(temperature: float) -> float:
             def loss(stats: Any) -> Any:
@@ -229,7 +231,7 @@ def test_damaged_hidden_states_are_computed_again(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(run, tmp_path) as saved:
-        expected = np.array(read_text(saved, None, "validation", 500).states.hidden)
+        expected = np.array(read_hidden_text(saved, None, "validation", 500).states.hidden)
         (path,) = tmp_path.glob("hidden/*/hidden.bin")
         whole = path.read_bytes()
         nan = np.full(8, np.nan, np.float32).tobytes()
@@ -240,18 +242,19 @@ def test_damaged_hidden_states_are_computed_again(
         ):
             path.write_bytes(damaged)
             caplog.clear()
-            found = read_text(saved, None, "validation", 500)
+            found = read_hidden_text(saved, None, "validation", 500)
             np.testing.assert_array_equal(np.array(found.states.hidden), expected)
             assert caplog.messages == [
                 f"{path.parent}: was damaged ({words}); it is made again",
             ]
         path.write_bytes(nan)
         caplog.clear()
-        found = read_text(saved, None, "validation", 500, keep=False)  # is not read, so not mended
+        # the cache is not read, so that it is not mended
+        found = read_hidden_text(saved, None, "validation", 500, keep=False)
         assert not found.kept
         np.testing.assert_allclose(np.array(found.states.hidden[:]), expected, rtol=1e-3, atol=1e-5)
         (path.parent / "seal.json").unlink()
-        read_text(saved, None, "validation", 500)
+        read_hidden_text(saved, None, "validation", 500)
         assert "has no checksums, as an earlier version made it; it is made again" in caplog.text
 
 
@@ -284,11 +287,11 @@ def test_a_comparison_has_paired_differences_and_a_place_in_the_report(run: Path
 
 def test_selective_smoothing_raises_the_nll_of_a_model_that_is_calibrated() -> None:
     """It is not proper; fitted by gradients to states whose labels are the model's own."""
-    states, frozen, _ = make(40, 16, lambda hidden: np.ones(hidden.shape[:2]), seed=1)
+    states, output_layer, _ = make(40, 16, lambda hidden: np.ones(hidden.shape[:2]), seed=1)
     head = make_head(head_config("global"), MODEL, 12)
     assert head is not None
     recipe = Recipe(steps=100, tokens=640)
-    fitted = fit_head(head, frozen, states, SelectiveSmoothing(0.5), recipe, proper=False)
+    fitted = fit_head(head, output_layer, states, SelectiveSmoothing(0.5), recipe, proper=False)
     assert fitted.nll_after > fitted.nll_before + 0.01
 
 
@@ -297,15 +300,15 @@ def test_a_thermometer_reads_a_task_without_labels() -> None:
     factors = np.array([0.5, 0.7, 1.0, 1.9, 2.6, 1.4])  # the last one is left out
     rows = 20
     of_row = np.repeat(factors, rows)
-    states, frozen, _ = make(
+    states, output_layer, _ = make(
         len(of_row), 24, lambda hidden: np.tile(of_row[:, None], (1, hidden.shape[1])), seed=2
     )
     tasks = np.arange(len(of_row)).reshape(len(factors), rows)
     source = Thermometer(MODEL.width, 16, 10.0)
     recipe = ThermometerRecipe(steps=600, tokens=256, learning_rate=3e-3)
-    params = fit_thermometer(source, frozen, states, tasks[:-1], recipe)
+    params = fit_thermometer(source, output_layer, states, tasks[:-1], recipe)
     left_out = states.only(tasks[-1])
     found = task_temperature(source, params, left_out)
-    own = fit_global(frozen, left_out).temperature
+    own = fit_global_temperature(output_layer, left_out).temperature
     assert own == pytest.approx(1.4, rel=0.15)
     assert abs(np.log(found / own)) < 0.5 * abs(np.log(own))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibtrain.temperature import fit_temperature
+from calibtrain.fitting import fit_temperature
 
 
 def likelihood_of(logits: np.ndarray, labels: np.ndarray):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""The last hidden states of a run's model on a text: computed once, kept in the cache, mapped."""
+"""The last hidden states of a run's model on a text, kept in the cache and mapped into memory."""
 
 import dataclasses
 import hashlib
@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.batches.windows import EvaluationWindows
-from calibtrain.fitting.frozen import Frozen
-from calibtrain.fitting.states import States
+from calibtrain.fitting.hidden_states import HiddenStates
+from calibtrain.fitting.output_layer import OutputLayer
 from calibtrain.models import TEMPERATURE, Network, Params, compute_dtype
 from calibtrain.runs import checkpoint
 from calibtrain.runs.loading import SavedRun
@@ -24,11 +24,11 @@ from calibtrain.storage.disk import make_folder
 from calibtrain.storage.prepared import is_whole, prepare_once
 
 SHARE = 0.5
-"""Of the free disk that kept states may take; larger ones are computed anew each time."""
+"""Share of the free disk that kept states may take; larger ones are computed in every pass."""
 FORM = 1
 
 Progress = Callable[[int, int], None]
-"""Told batches read, and of how many."""
+"""Is told the number of batches or steps done, and of all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +36,16 @@ class HiddenText:
     """A text as a frozen model sees it.
 
     Attributes:
-        frozen: the model's end.
-        states: of the text.
+        output_layer: the frozen model's.
+        states: hidden states of the text.
         store: its tokens.
-        documents: those that are read.
-        size: bytes of the hidden states.
-        kept: whether they are in the cache; else they are computed anew when they are read.
+        documents: indices of the documents that are read.
+        size: bytes that the hidden states take.
+        kept: whether they are in the cache; else they are computed each time they are read.
     """
 
-    frozen: Frozen
-    states: States
+    output_layer: OutputLayer
+    states: HiddenStates
     store: TokenStore
     documents: Int[np.ndarray, " chosen"]
     size: int
@@ -53,7 +53,7 @@ class HiddenText:
 
 
 class Computed:
-    """Hidden states that the model makes when they are asked for; see `states.Rows`."""
+    """Hidden states that the model computes each time they are read (`hidden_states.Rows`)."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Computed:
         return self._apply(self._params, self._tokens[rows], self._segments[rows])
 
 
-def read_text(
+def read_hidden_text(
     saved: SavedRun,
     corpus: str | None,
     split: str,
@@ -78,22 +78,22 @@ def read_text(
     keep: bool = True,
     progress: Progress = lambda done, total: None,
 ) -> HiddenText:
-    """The states of a split of a corpus, from the cache if they are there and whole.
+    """Returns the hidden states of a split, from the cache if they are there and whole.
 
     Args:
         saved: a run without a head.
-        corpus: as the command line names it; none: the run's own.
-        split: of it.
-        limit: bytes of text, about; none: all.
-        keep: put them into the cache, if the disk has room.
-        progress: told of the batches whose states are computed.
+        corpus: as the command line names it; None means the run's own.
+        split: the split of the corpus.
+        limit: about how many bytes of text are read; None means all.
+        keep: put the states into the cache, if the disk has room.
+        progress: is told of the batches whose states are computed.
     """
     store = saved.store(corpus, split)
     config, network = saved.config, dataclasses.replace(saved.network, head=None)
     rows = config.evaluation.rows
     windows = EvaluationWindows(store, rows=rows, context=saved.context, limit=limit)
     params = {name: part for name, part in saved.params().items() if name != TEMPERATURE}
-    frozen = Frozen(
+    output_layer = OutputLayer(
         jnp.asarray(jax.jit(network.unembedding)(params)),
         network.vocab_size,
         config.model.logit_soft_cap,
@@ -122,8 +122,8 @@ def read_text(
     if kept:
         prepare_once(folder, fill)
         hidden = np.memmap(folder / "hidden.bin", dtype=dtype, mode="r", shape=shape)
-    states = States(hidden, labels, segments, weights > 0, documents)
-    return HiddenText(frozen, states, store, windows.documents, size, kept)
+    states = HiddenStates(hidden, labels, segments, weights > 0, documents)
+    return HiddenText(output_layer, states, store, windows.documents, size, kept)
 
 
 def _key(
@@ -134,7 +134,7 @@ def _key(
     shape: tuple[int, ...],
     dtype: str,
 ) -> str:
-    """A name that changes with whatever changes the states."""
+    """A name that changes with anything that changes the states."""
     parts = [
         FORM,
         checkpoint.fingerprint(saved.run.checkpoints, saved.step),

@@ -1,4 +1,4 @@
-"""A text's states under a head as the sums that figures and paired intervals are read from."""
+"""A text under a head as a row of a comparison: figures, paired intervals and signatures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,13 +18,15 @@ from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.signatures import signatures
 from calibtrain.evaluation.tally import Sums, Tally
 from calibtrain.evaluation.tokens import FIELDS, event_columns
+from calibtrain.fitting.hidden_states import HiddenBatch
 from calibtrain.metrics.ece_intervals import calibration_error_difference
 from calibtrain.metrics.intervals import Interval, bootstrap, bootstrap_difference
 from calibtrain.metrics.signature import Signature
 from calibtrain.metrics.smooth import mean_absolute, residual_density, smooth_error
-from calibtrain.models import Head, Params
-from calibtrain.posthoc.hidden import HiddenText
+from calibtrain.models import Params, TemperatureHead
+from calibtrain.posthoc.hidden_text import HiddenText
 from calibtrain.runs.loading import SavedRun
+from calibtrain.scoring.scorer import one_behind
 
 FIGURES = (
     "nll",
@@ -36,9 +38,9 @@ FIGURES = (
     "mean_confidence",
     "entropy_rate",
 )
-"""What is told of each head; the nll stands beside every error of calibration."""
+"""What a row tells of a head; the nll stands beside every error of calibration."""
 COMPARED = ("nll", "bits_per_byte", "ece", "smooth_calibration_error", "signed_gap")
-"""Figures whose difference to no head has an interval."""
+"""Figures that are compared with those of no head, by an interval of the difference."""
 
 Scored = tuple[Sums, Int[np.ndarray, " blocks"]]
 """Sums over a text, and the bytes of each block of its documents."""
@@ -46,34 +48,38 @@ Scored = tuple[Sums, Int[np.ndarray, " blocks"]]
 
 def score_text(
     text: HiddenText,
-    head: Head | None,
+    head: TemperatureHead | None,
     params: Params | None,
     bins: int,
     documents: Int[np.ndarray, " chosen"] | None = None,
 ) -> Scored:
-    """Score a text under a head.
+    """Returns sums over the tokens of a text under a head.
 
     Args:
-        text: whose states.
-        head: none: the model as it is.
-        params: of the head.
-        bins: of the ECE.
-        documents: of the text that count; none: all of it.
+        text: its hidden states.
+        head: the head; None means the model as it is.
+        params: parameters of the head.
+        bins: number of equal-width bins of the ECE.
+        documents: those of the text that count; None means all.
     """
     chosen = text.documents if documents is None else documents
     states = text.states if documents is None else text.states.only(documents)
-    score = text.frozen.scorer(head, FIELDS)
+    score = text.output_layer.scorer(head, FIELDS)
     tally = Tally(chosen, len(text.store), [], bins)
-    for block in states.blocks():
-        counted = block.weights > 0
-        values = np.asarray(event_columns(score(params, block)))[counted]
+
+    def columns(batch: HiddenBatch) -> Any:
+        return event_columns(score(params, batch))
+
+    for batch, found in one_behind(columns, states.batches()):
+        counted = batch.weights > 0
+        values = found[counted]
         require_finite({"nll": float(values[:, 0].sum())}, 0)
-        tally.add(block.documents[counted], values, {})
+        tally.add(batch.documents[counted], values, {})
     return tally.sums(), tally.of_blocks(text.store.document_bytes)
 
 
 def figures(scored: Scored) -> dict[str, Any]:
-    """`FIGURES`, tokens and bytes, and intervals of the main ones."""
+    """Returns `FIGURES`, the numbers of tokens and bytes, and intervals of the main figures."""
     results = read_results(*scored, thorough=False)
     kept = ("tokens", "bytes", *FIGURES)
     intervals = results["intervals"]
@@ -84,9 +90,9 @@ def figures(scored: Scored) -> dict[str, Any]:
 
 
 def differences(scored: Scored, plain: Scored) -> dict[str, dict[str, Any]]:
-    """`COMPARED`, of a head less those of none, on the same documents drawn together.
+    """Returns `COMPARED` of a head minus those of none; both are resampled on the same documents.
 
-    The difference of SmoothECE is that of the errors at each one's own bandwidth, which is kept.
+    SmoothECE is computed at the bandwidth that each side has on the whole text.
     """
     if len(plain[0].blocks) < 2:
         return {}
@@ -128,7 +134,7 @@ def _smooth_difference(sums: Sums, others: Sums) -> Interval:
 def signature_of(
     saved: SavedRun, corpus: str | None, bins: int, temperature: float | str = 1.0
 ) -> Signature:
-    """How figures of a run's tokens are made on a text under a temperature, or a head's name."""
+    """Returns the signature of token figures on a text, under a temperature or a named head."""
     return Signature(
         corpus=saved.corpus(corpus).provenance.content_hash,
         tokenizer=saved.tokenizer.hash,
@@ -138,17 +144,17 @@ def signature_of(
     )
 
 
-def row(
+def comparison_row(
     name: str, scored: Scored, plain: Scored | None, about: Signature, **facts: Any
 ) -> Mapping[str, Any]:
-    """A head's row of a comparison, each figure with its signature.
+    """Returns a head's row of a comparison, each figure with its signature.
 
     Args:
-        name: of the head.
-        scored: the text under it.
-        plain: under none; None for the model as it is, which differs from nothing.
-        about: of a figure of equal-width bins.
-        facts: what else there is to say of the head.
+        name: the head's name.
+        scored: the text under the head.
+        plain: the text under no head; None for the row of no head, which has no differences.
+        about: the signature of a figure with equal-width bins.
+        facts: further entries of the row.
     """
     own = figures(scored)
     found = {"head": name, **facts, **own, "signatures": signatures(own, about)}
