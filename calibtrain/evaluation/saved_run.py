@@ -13,12 +13,13 @@ from calibtrain.data.batches.store import TokenStore, frequency_deciles, open_st
 from calibtrain.data.corpora.corpus import Corpus
 from calibtrain.data.corpora.named import Columns, own_corpus, parse_corpus, settings_are_options
 from calibtrain.errors import UserError
-from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, TextEvaluator
+from calibtrain.evaluation.bytes import NEXT_BYTE, Progress, TextEvaluator, TextEvents
 from calibtrain.evaluation.latest_checkpoint import fitted_head, latest_step, load_params
 from calibtrain.evaluation.own_text import notes_on_own_text, notes_on_text, open_measured
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
+from calibtrain.generation.next_byte import Beam
 from calibtrain.models import TEMPERATURE, Network, Params
 from calibtrain.models.attention import require_available
 from calibtrain.parallel.mesh import Layout, make_layout
@@ -35,7 +36,7 @@ from calibtrain.training.plan import context_seen
 
 Say = Callable[[str], None]
 """Is told in words what the user must know."""
-EVENT_SPACES = {space.name: space for space in (NEXT_BYTE, NEXT_WORD)}
+TEXT_EVENTS = {events.space.name: events for events in (NEXT_BYTE, NEXT_WORD)}
 """Events of text, the same for every vocabulary."""
 
 
@@ -115,7 +116,7 @@ def evaluate_run_on_text(
     beam = Beam(beam.width if width is None else width, beam.ratio if ratio is None else ratio)
     read = {corpus: columns or Columns()}
     with opened(path, cache, temperature=temperature, columns=read, say=say) as saved:
-        return saved.evaluate_text(EVENT_SPACES[events], corpus, split, limit, beam, progress)
+        return saved.evaluate_text(TEXT_EVENTS[events], corpus, split, limit, beam, progress)
 
 
 @contextmanager
@@ -236,7 +237,7 @@ class SavedRun:
 
     def evaluate_text(
         self,
-        events: EventSpace,
+        events: TextEvents,
         corpus: str | None,
         split: str,
         limit: int | None,

@@ -7,16 +7,17 @@ import numpy as np
 from jaxtyping import Int
 
 import calibtrain
+from calibtrain.evaluation.event_figures import compute_results
+from calibtrain.evaluation.event_sums import EventSums
+from calibtrain.evaluation.events import ScoredEvents
 from calibtrain.evaluation.figure_intervals import (
     FEWER_RESAMPLES,
     RESAMPLES,
+    interval_fields,
     plain_figures,
-    shown,
 )
-from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.saved_run import SavedRun
 from calibtrain.evaluation.signatures import signatures
-from calibtrain.evaluation.tally import Sums, Tally
 from calibtrain.evaluation.tokens import FIELDS, event_columns
 from calibtrain.metrics.ece_intervals import calibration_error_difference
 from calibtrain.metrics.intervals import Interval, bootstrap, bootstrap_difference
@@ -40,9 +41,6 @@ FIGURES = (
 COMPARED = ("nll", "bits_per_byte", "ece", "smooth_calibration_error", "signed_gap")
 """Figures whose difference to no head has an interval."""
 
-Scored = tuple[Sums, Int[np.ndarray, " blocks"]]
-"""Sums over a text, and the bytes of each block of its documents."""
-
 
 def score_text(
     text: HiddenText,
@@ -50,31 +48,31 @@ def score_text(
     params: Params | None,
     bins: int,
     documents: Int[np.ndarray, " chosen"] | None = None,
-) -> Scored:
-    """Score a text under a head.
+) -> EventSums:
+    """Scores a text under a head.
 
     Args:
-        text: whose states.
-        head: none: the model as it is.
-        params: of the head.
-        bins: of the ECE.
-        documents: of the text that count; none: all of it.
+        text: its hidden states.
+        head: the head; None means the model as it is.
+        params: parameters of the head.
+        bins: bins of the ECE.
+        documents: the documents that count; None means all of them.
     """
     chosen = text.documents if documents is None else documents
     states = text.states if documents is None else text.states.only(documents)
     score = text.frozen.scorer(head, FIELDS)
-    tally = Tally(chosen, len(text.store), [], bins)
+    sums = EventSums(text.store.document_bytes, chosen, [], bins)
     for block in states.blocks():
         counted = block.weights > 0
         values = np.asarray(event_columns(score(params, block)))[counted]
         require_finite({"nll": float(values[:, 0].sum())}, 0)
-        tally.add(block.documents[counted], values, {})
-    return tally.sums(), tally.of_blocks(text.store.document_bytes)
+        sums.add(ScoredEvents(block.documents[counted], values))
+    return sums
 
 
-def figures(scored: Scored) -> dict[str, Any]:
+def figures(sums: EventSums) -> dict[str, Any]:
     """`FIGURES`, tokens and bytes, and intervals of the main ones."""
-    results = read_results(*scored, thorough=False)
+    results = compute_results(sums, thorough=False)
     kept = ("tokens", "bytes", *FIGURES)
     intervals = results["intervals"]
     return {
@@ -83,33 +81,32 @@ def figures(scored: Scored) -> dict[str, Any]:
     }
 
 
-def differences(scored: Scored, plain: Scored) -> dict[str, dict[str, Any]]:
-    """`COMPARED`, of a head less those of none, on the same documents drawn together.
+def differences(sums: EventSums, plain: EventSums) -> dict[str, dict[str, Any]]:
+    """`COMPARED` under a head less those without one, on the same documents, drawn together.
 
-    The difference of SmoothECE is that of the errors at each one's own bandwidth, which is kept.
+    For SmoothECE, each of the two errors keeps its own bandwidth over all resamples.
     """
-    if len(plain[0].blocks) < 2:
+    blocks = sums.blocks, plain.blocks
+    if len(blocks[1]) < 2:
         return {}
-    (sums, raw), (others, _) = scored, plain
-    blocks = [np.column_stack([each.blocks, raw]) for each in (sums, others)]
     found: dict[str, Interval] = {
         name: bootstrap_difference(blocks[0], blocks[1], of, resamples=RESAMPLES)
         for name, of in plain_figures(blocks[1]).items()
         if name in COMPARED
     }
     found["ece"] = calibration_error_difference(
-        sums.tables, others.tables, resamples=FEWER_RESAMPLES
+        sums.tables, plain.tables, resamples=FEWER_RESAMPLES
     )
-    found["smooth_calibration_error"] = _smooth_difference(sums, others)
+    found["smooth_calibration_error"] = _smooth_difference(sums, plain)
     return {
-        name: {"difference": found[name].estimate, **shown(found[name])}
+        name: {"difference": found[name].estimate, **interval_fields(found[name])}
         for name in COMPARED
         if name in found
     }
 
 
-def _smooth_difference(sums: Sums, others: Sums) -> Interval:
-    cells = [sums.coarse, others.coarse]
+def _smooth_difference(sums: EventSums, plain: EventSums) -> Interval:
+    cells = [sums.coarse, plain.coarse]
     sigmas = [float(smooth_error(each.sum(0))[1]) for each in cells]
     cut = cells[0].shape[-1]
 
@@ -128,7 +125,7 @@ def _smooth_difference(sums: Sums, others: Sums) -> Interval:
 def signature_of(
     saved: SavedRun, corpus: str | None, bins: int, temperature: float | str = 1.0
 ) -> Signature:
-    """How figures of a run's tokens are made on a text under a temperature, or a head's name."""
+    """The signature of a run's token figures on a text, under a temperature or a named head."""
     return Signature(
         corpus=saved.corpus(corpus).provenance.content_hash,
         tokenizer=saved.tokenizer.hash,
@@ -139,17 +136,17 @@ def signature_of(
 
 
 def row(
-    name: str, scored: Scored, plain: Scored | None, about: Signature, **facts: Any
+    name: str, sums: EventSums, plain: EventSums | None, about: Signature, **facts: Any
 ) -> Mapping[str, Any]:
-    """A head's row of a comparison, each figure with its signature.
+    """Returns a head's row of a comparison, each figure with its signature.
 
     Args:
-        name: of the head.
-        scored: the text under it.
-        plain: under none; None for the model as it is, which differs from nothing.
-        about: of a figure of equal-width bins.
-        facts: what else there is to say of the head.
+        name: name of the head.
+        sums: over the text under the head.
+        plain: over the text without a head; None in the row of the model as it is.
+        about: signature of a figure of equal-width bins.
+        facts: other columns of the row.
     """
-    own = figures(scored)
+    own = figures(sums)
     found = {"head": name, **facts, **own, "signatures": signatures(own, about)}
-    return found if plain is None else {**found, "differences": differences(scored, plain)}
+    return found if plain is None else {**found, "differences": differences(sums, plain)}
