@@ -49,14 +49,14 @@ def score_text(
     bins: int,
     documents: Int[np.ndarray, " chosen"] | None = None,
 ) -> EventSums:
-    """Scores a text under a head.
+    """Score a text under a head.
 
     Args:
-        text: its hidden states.
-        head: the head; None means the model as it is.
-        params: parameters of the head.
-        bins: bins of the ECE.
-        documents: the documents that count; None means all of them.
+        text: whose states.
+        head: none: the model as it is.
+        params: of the head.
+        bins: of the ECE.
+        documents: of the text that count; none: all of it.
     """
     chosen = text.documents if documents is None else documents
     states = text.states if documents is None else text.states.only(documents)
@@ -70,9 +70,9 @@ def score_text(
     return sums
 
 
-def figures(sums: EventSums) -> dict[str, Any]:
+def figures(scored: EventSums) -> dict[str, Any]:
     """`FIGURES`, tokens and bytes, and intervals of the main ones."""
-    results = compute_results(sums, thorough=False)
+    results = compute_results(scored, thorough=False)
     kept = ("tokens", "bytes", *FIGURES)
     intervals = results["intervals"]
     return {
@@ -81,12 +81,12 @@ def figures(sums: EventSums) -> dict[str, Any]:
     }
 
 
-def differences(sums: EventSums, plain: EventSums) -> dict[str, dict[str, Any]]:
-    """`COMPARED` under a head less those without one, on the same documents, drawn together.
+def differences(scored: EventSums, plain: EventSums) -> dict[str, dict[str, Any]]:
+    """`COMPARED`, of a head less those of none, on the same documents drawn together.
 
-    For SmoothECE, each of the two errors keeps its own bandwidth over all resamples.
+    The difference of SmoothECE is that of the errors at each one's own bandwidth, which is kept.
     """
-    blocks = sums.blocks, plain.blocks
+    blocks = scored.blocks, plain.blocks
     if len(blocks[1]) < 2:
         return {}
     found: dict[str, Interval] = {
@@ -95,9 +95,9 @@ def differences(sums: EventSums, plain: EventSums) -> dict[str, dict[str, Any]]:
         if name in COMPARED
     }
     found["ece"] = calibration_error_difference(
-        sums.tables, plain.tables, resamples=FEWER_RESAMPLES
+        scored.tables, plain.tables, resamples=FEWER_RESAMPLES
     )
-    found["smooth_calibration_error"] = _smooth_difference(sums, plain)
+    found["smooth_calibration_error"] = _smooth_difference(scored, plain)
     return {
         name: {"difference": found[name].estimate, **interval_fields(found[name])}
         for name in COMPARED
@@ -105,8 +105,8 @@ def differences(sums: EventSums, plain: EventSums) -> dict[str, dict[str, Any]]:
     }
 
 
-def _smooth_difference(sums: EventSums, plain: EventSums) -> Interval:
-    cells = [sums.coarse, plain.coarse]
+def _smooth_difference(scored: EventSums, plain: EventSums) -> Interval:
+    cells = [scored.coarse, plain.coarse]
     sigmas = [float(smooth_error(each.sum(0))[1]) for each in cells]
     cut = cells[0].shape[-1]
 
@@ -125,7 +125,7 @@ def _smooth_difference(sums: EventSums, plain: EventSums) -> Interval:
 def signature_of(
     saved: SavedRun, corpus: str | None, bins: int, temperature: float | str = 1.0
 ) -> Signature:
-    """The signature of a run's token figures on a text, under a temperature or a named head."""
+    """How figures of a run's tokens are made on a text under a temperature, or a head's name."""
     return Signature(
         corpus=saved.corpus(corpus).provenance.content_hash,
         tokenizer=saved.tokenizer.hash,
@@ -136,17 +136,17 @@ def signature_of(
 
 
 def row(
-    name: str, sums: EventSums, plain: EventSums | None, about: Signature, **facts: Any
+    name: str, scored: EventSums, plain: EventSums | None, about: Signature, **facts: Any
 ) -> Mapping[str, Any]:
-    """Returns a head's row of a comparison, each figure with its signature.
+    """A head's row of a comparison, each figure with its signature.
 
     Args:
-        name: name of the head.
-        sums: over the text under the head.
-        plain: over the text without a head; None in the row of the model as it is.
-        about: signature of a figure of equal-width bins.
-        facts: other columns of the row.
+        name: of the head.
+        scored: the text under it.
+        plain: under none; None for the model as it is, which differs from nothing.
+        about: of a figure of equal-width bins.
+        facts: what else there is to say of the head.
     """
-    own = figures(sums)
+    own = figures(scored)
     found = {"head": name, **facts, **own, "signatures": signatures(own, about)}
-    return found if plain is None else {**found, "differences": differences(sums, plain)}
+    return found if plain is None else {**found, "differences": differences(scored, plain)}
