@@ -122,7 +122,7 @@ class NextByte:
         """
         mass = self._hypotheses.predict()
         total = mass.sum(axis=1, keepdims=True)
-        return np.divide(mass, total, out=mass, where=total > 0)
+        return np.divide(mass, total, out=np.zeros(mass.shape), where=total > 0)
 
     def read(
         self,

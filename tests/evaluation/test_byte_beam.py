@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calibtrain.data.corpora.documents import END, SYMBOLS
-from calibtrain.generation.byte_beam import ByteBeam
+from calibtrain.generation.byte_beam import STOP, ByteBeam
 from calibtrain.generation.byte_trie import ByteTrie
 from calibtrain.generation.next_byte import NextByte
 
@@ -155,6 +155,21 @@ def test_texts_side_by_side_do_not_touch_each_other() -> None:
     for lane, text in enumerate(texts):
         alone = beam_distributions(model, [text], 3, 0.1)[0]
         np.testing.assert_array_equal(together[lane, : len(text) + 1], alone)
+
+
+def test_a_lane_goes_on_from_another_and_a_stopped_one_predicts_nothing() -> None:
+    model = TinyModel([b"a", b"b", b"ab", b"ba"], seed=3)
+    next_byte = beam_of(model, lanes=3, width=9, ratio=0.0)
+    next_byte.start([DOCUMENT_START])
+    for symbols in ([ord("a"), STOP, STOP], [ord("b"), STOP, ord("a")]):
+        assert not next_byte.predict()[1:].any()
+        next_byte.read(np.array(symbols), np.array([0, 1, 0]))
+    first, stopped, branch = next_byte.predict()
+    np.testing.assert_allclose(first, model.next_byte(b"ab"), atol=1e-6)
+    np.testing.assert_allclose(branch, model.next_byte(b"aa"), atol=1e-6)
+    assert not stopped.any()
+    next_byte.read(np.full(3, STOP))
+    assert not next_byte.predict().any()
 
 
 def test_small_masses_keep_their_digits() -> None:
