@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks.measure import REPEATS, in_rounds, report
 from calibtrain.config import CorpusConfig, ModelConfig, TokenizerConfig
@@ -21,7 +20,7 @@ from calibtrain.data.batches.store import frequency_deciles, open_store
 from calibtrain.data.batches.windows import EvaluationWindows
 from calibtrain.data.corpora.corpus import open_corpus
 from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
-from calibtrain.evaluation.reading import read_results
+from calibtrain.evaluation.event_figures import compute_results
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.models import build
 from calibtrain.readout import readout
@@ -72,16 +71,15 @@ def main() -> None:
             pending = found
         return total + float(pending)
 
-    def tallied() -> Any:
+    def summed() -> Any:
         about = {"corpus": given.corpus, "split": "test", "step": 0}
-        return evaluator.tally(params, store, about, limit=given.bytes, groups=groups)[0].sums()
+        return evaluator.sums(params, store, about, limit=given.bytes, groups=groups)
 
-    sums = tallied()
-    raw = np.full(len(sums.tables), windows.bytes // len(sums.tables))
+    sums = summed()
     runs = {
         "nll alone": alone,
-        "every metric": tallied,
-        "intervals": lambda: read_results(sums, raw),
+        "every metric": summed,
+        "intervals": lambda: compute_results(sums),
     }
     seconds = in_rounds(runs, given.repeats)
     ratios = [b / a for a, b in zip(seconds["nll alone"], seconds["every metric"], strict=True)]

@@ -3,7 +3,7 @@
 python -m benchmarks.truth [--corpora 200] [--documents 60] [--temperatures 1 1.1 1.5]
 
 The model is the exact law of the next byte of a Markov source, or that law at a temperature. Each
-corpus is drawn anew, its events are tallied and read as an evaluation's are. The truth is the
+corpus is drawn anew, its events are added up and read as an evaluation's are. The truth is the
 expectation over all documents, summed over all states of the source: no sample of it. One JSON line
 a temperature and figure: its truth, its bias (mean estimate less the truth) and the standard error
 of that, per cent of corpora whose 95 % interval covers the truth, and for how many of them it lies
@@ -27,11 +27,12 @@ from calibtrain.config import MarkovConfig
 from calibtrain.data.corpora.documents import END
 from calibtrain.data.corpora.markov_bytes import MarkovBytes
 from calibtrain.data.corpora.synthetic import MarkovSource, markov_source
-from calibtrain.evaluation.bytes import event_columns
+from calibtrain.evaluation.bytes import symbol_columns
+from calibtrain.evaluation.event_figures import compute_results
+from calibtrain.evaluation.event_sums import EventSums
+from calibtrain.evaluation.events import COLUMNS, ScoredEvents
 from calibtrain.evaluation.figure_intervals import plain_figures
-from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.strata import ENTROPY, entropy_band
-from calibtrain.evaluation.tally import COLUMNS, Sums, Tally
 from calibtrain.metrics.arguments import Predictions
 from calibtrain.metrics.from_histogram import histogram_metrics
 from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram, fine_table
@@ -48,7 +49,7 @@ class Model:
     Attributes:
         perfect: the states.
         symbols: of each event, state * 257 + what came; rising.
-        values: `tally.COLUMNS` of each.
+        values: `events.COLUMNS` of each.
         expected: how often each happens in a document.
     """
 
@@ -62,21 +63,21 @@ class Model:
         perfect = MarkovBytes.of(source)
         state, symbol = np.nonzero(perfect.laws)
         tempered = perfect.laws ** (1 / temperature)
+        tempered /= tempered.sum(axis=1, keepdims=True)
         return cls(
             perfect,
             state * (END + 1) + symbol,
-            event_columns(tempered[state], symbol),
+            symbol_columns(tempered[state], symbol),
             perfect.visits[state] * perfect.laws[state, symbol],
         )
 
-    def tally(self, texts: list[str]) -> tuple[Sums, Int[np.ndarray, " blocks"]]:
-        """The sums over the events of documents, and the bytes of each block of them."""
+    def sums(self, texts: list[str]) -> EventSums:
+        """The sums over the events of documents."""
         document, state, symbol = self.perfect.read(texts)
         values = self.values[np.searchsorted(self.symbols, state * (END + 1) + symbol)]
-        tally = Tally(np.arange(len(texts)), len(texts), [ENTROPY], BINS)
-        band = entropy_band(values[:, COLUMNS.index("entropy")])
-        tally.add(document, values, {ENTROPY.name: band})
-        return tally.sums(), tally.of_blocks(np.bincount(document) - 1)
+        sums = EventSums(np.bincount(document) - 1, np.arange(len(texts)), [ENTROPY], BINS)
+        sums.add(ScoredEvents(document, values))
+        return sums
 
     def truth(self) -> dict[str, float]:
         """Every figure of endlessly many documents; `NAME [GROUP]` is that of a stratum's group."""
@@ -123,9 +124,9 @@ def main() -> None:
         started, seconds = time.monotonic(), 0.0
         drawn = source.sample_documents(given.corpora * given.documents, 1)
         for corpus in range(given.corpora):
-            sums, sizes = model.tally(list(itertools.islice(drawn, given.documents)))
+            sums = model.sums(list(itertools.islice(drawn, given.documents)))
             began = time.process_time()
-            results = read_results(sums, sizes)
+            results = compute_results(sums)
             seconds += time.process_time() - began
             for name, estimate, interval in intervals(results):
                 estimates.setdefault(name, []).append(estimate)

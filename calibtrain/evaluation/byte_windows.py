@@ -1,9 +1,9 @@
-"""Windows of bytes: the text of the token windows, to be read a byte at a time.
+"""Windows of bytes: the text of the token windows (`data.batches.windows`), read byte by byte.
 
-They score what the windows of `windows` score, from what those see, and so every byte of the
-chosen documents and every end exactly once. A window begins with tokens as the tokenizer gives
-them; which token ends where says something about the text to come, so that they end `warm_up`
-bytes before the first scored one, and what lies between is read as bytes and not scored.
+They score what those windows score, after the same context, and so every byte of the chosen
+documents and every end exactly once. A window begins with tokens as the tokenizer gives them. Where
+a token ends depends on the text to come, so these tokens end `warm_up` bytes before the first
+scored byte, and the bytes between are read without being scored.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from calibtrain.data.corpora.documents import END
 from calibtrain.evaluation.word_spelling import Words, cut_words
 
 WARM_UP = 32
-"""Bytes: two of the longest pieces that SentencePiece makes unless told otherwise."""
+"""Bytes: two of the longest pieces that SentencePiece makes by default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +27,12 @@ class ByteWindow:
 
     Attributes:
         document: index in the store.
-        prefix: tokens that are given, at least one.
+        prefix: tokens that it begins with, at least one.
         symbols: the bytes that follow, and `END` where the document ends.
-        scored_from: how many of the symbols only warm up.
+        scored_from: number of symbols that are read first without being scored.
         before: bytes of the document before the first symbol.
-        words: those that begin where this window scores, as indices into the symbols; only of
-            windows that were planned by words.
+        words: the words that begin where this window scores, as indices into the symbols; None in
+            windows that were not planned by words.
     """
 
     document: int
@@ -51,20 +51,20 @@ def plan_byte_windows(
     limit: int | None = None,
     warm_up: int = WARM_UP,
 ) -> tuple[Int[np.ndarray, " chosen"], list[ByteWindow]]:
-    """The documents scored, and their windows, those with most bytes first.
+    """Returns the documents that are scored, and their windows, the longest first.
 
     Args:
         store: tokens of a split.
         piece_bytes: the bytes that each token stands for.
-        context: tokens that a window has (as `plan_windows`).
-        limit: bytes of text, about; none: all.
+        context: tokens of a window, as in `plan_windows`.
+        limit: about how many bytes of text; None means all.
         warm_up: bytes that are read before the first scored one, where the window has them.
     """
     documents = choose_documents(store.document_bytes, limit)
     windows = []
     for document in documents:
         ids = store.document(int(document))
-        # symbols before each id: document start has none, document end is one
+        # symbols before each id: document start stands for none, document end for one
         before = np.concatenate([[0], np.cumsum(store.byte_lengths[ids[:-1]])])
         symbols = _symbols(store, piece_bytes, int(document))
         for window in plan_windows(len(ids) - 1, context, int(document)):
@@ -95,9 +95,10 @@ def plan_word_windows(
     limit: int | None = None,
     warm_up: int = WARM_UP,
 ) -> tuple[Int[np.ndarray, " chosen"], list[ByteWindow]]:
-    """As `plan_byte_windows`: every word is scored once, in the window that scores its beginning.
+    """Returns documents and windows in which every word is scored once, where it begins.
 
-    Windows go on to the end of their last word, and one symbol further: it tells that it ended.
+    Windows go on to the end of their last word and one symbol further, which shows that it ended.
+    Arguments as for `plan_byte_windows`.
     """
     documents, windows = plan_byte_windows(
         store, piece_bytes, context=context, limit=limit, warm_up=warm_up
@@ -110,8 +111,8 @@ def plan_word_windows(
         scored, last = window.before + window.scored_from, window.before + len(window.symbols)
         here = (of_document.start >= scored) & (of_document.start < last)
         if here.any():
-            start, stop, told = (column[here] for column in of_document)
-            mine = Words(start - window.before, stop - window.before, told)
+            start, stop, known = (column[here] for column in of_document)
+            mine = Words(start - window.before, stop - window.before, known)
             read = symbols[window.before : stop[-1] + 1]
             found.append(dataclasses.replace(window, symbols=read, words=mine))
     found.sort(key=lambda window: -len(window.symbols))
@@ -121,6 +122,6 @@ def plan_word_windows(
 def _symbols(
     store: TokenStore, piece_bytes: Sequence[bytes], document: int
 ) -> Int[np.ndarray, " symbols"]:
-    """The bytes of a document and its end."""
+    """The bytes of a document, and its end."""
     text = b"".join(piece_bytes[index] for index in store.document(document))
     return np.append(np.frombuffer(text, np.uint8).astype(np.int64), END)

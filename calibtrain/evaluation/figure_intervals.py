@@ -1,8 +1,8 @@
 """Intervals of an evaluation's figures, of 95 %, from a bootstrap over documents.
 
-Ratios of sums have BCa intervals; errors, which noise can only raise, have a test inverted (see
-`metrics.resampling`). Errors that need a fine table of confidence are resampled from a coarser one,
-of `tally.COARSE` cells.
+Ratios of sums have BCa intervals; the intervals of errors, which noise can only raise, are inverted
+tests (see `metrics.resampling`). Errors that need a fine table of confidence are resampled from a
+coarser one, of `event_sums.COARSE` cells.
 """
 
 import dataclasses
@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from calibtrain.evaluation.tally import Sums
+from calibtrain.evaluation.event_sums import (
+    BRIER,
+    BYTES,
+    CONFIDENCE,
+    CORRECT,
+    ENTROPY,
+    NLL,
+    EventSums,
+    N,
+)
 from calibtrain.metrics.ece_intervals import calibration_error_interval
 from calibtrain.metrics.error_intervals import error_intervals
 from calibtrain.metrics.intervals import Interval
@@ -22,15 +31,15 @@ from calibtrain.metrics.resampling import NoisyGaps, bootstrap_figures, largest
 
 RESAMPLES = 1000
 FEWER_RESAMPLES = 400
-"""For what is many (groups of strata) or takes long (errors of a table of cells)."""
-
-N, NLL, ENTROPY, CONFIDENCE, CORRECT, BRIER, BYTES = range(7)
-"""Columns of a block's sums."""
+"""For intervals that are many (groups of strata) or take long (errors of a table of cells)."""
 _LOG2 = math.log(2)
 
 
 def plain_figures(blocks: Float[np.ndarray, "blocks 7"]) -> dict[str, Callable[[Any], Any]]:
-    """Figures that are ratios of sums, as functions of sums [batch, 7]; those that exist."""
+    """Figures that are ratios of sums, as functions of sums [batch, 7] in nats and bytes.
+
+    Figures that the events of these blocks do not have are left out.
+    """
 
     def mean(column: int, factor: float = 1.0) -> Callable[[Any], Any]:
         return lambda s: factor * s[:, column] / s[:, N]
@@ -54,57 +63,58 @@ def plain_figures(blocks: Float[np.ndarray, "blocks 7"]) -> dict[str, Callable[[
     return found
 
 
-def there(sums: Float[np.ndarray, "blocks columns"]) -> Float[np.ndarray, "blocks columns"]:
-    """The sums with 0 in columns that events do not have, which no figure reads: for resampling."""
+def with_zeros(sums: Float[np.ndarray, "blocks columns"]) -> Float[np.ndarray, "blocks columns"]:
+    """The sums, ready for resampling: 0 in columns that the events do not have; none reads them."""
     return np.where(np.isnan(sums).all(axis=0), 0.0, sums)
 
 
-def main_intervals(
-    sums: Sums, blocks: Float[np.ndarray, "blocks 7"], resamples: int
-) -> dict[str, Interval]:
+def main_intervals(sums: EventSums, resamples: int) -> dict[str, Interval]:
+    """Intervals of the ratios of sums and of the ECE; none where there is only one block."""
+    blocks = sums.blocks
     if len(blocks) < 2:
         return {}
     statistics = plain_figures(blocks)
-    statistics.pop("entropy_calibration_error", None)  # an error: see thorough_intervals
+    statistics.pop("entropy_calibration_error", None)  # an error: in `thorough_intervals`
     return {
-        **bootstrap_figures(there(blocks), statistics, resamples=resamples),
+        **bootstrap_figures(with_zeros(blocks), statistics, resamples=resamples),
         "ece": calibration_error_interval(sums.tables, resamples=resamples),
     }
 
 
-def thorough_intervals(sums: Sums, figures: Mapping[str, Any]) -> dict[str, Interval]:
-    """Intervals of all that is read from a table of confidence, and of the entropy's error.
+def thorough_intervals(sums: EventSums, figures: Mapping[str, Any]) -> dict[str, Interval]:
+    """Intervals of the figures read from the table of confidence, and of the entropy's error.
 
     Args:
-        sums: of all the events.
-        figures: from `histogram_metrics`. Areas are resampled from coarse cells, and so may be off
-            by the ties in them: their intervals are moved to where the figures are.
+        sums: of all events.
+        figures: from `histogram_metrics`. Areas are resampled from coarse cells and may be off by
+            the ties in them, so that their intervals are shifted to the figures.
     """
+    blocks = sums.blocks
     if len(sums.coarse) < 2:
         return {}
     errors = error_intervals(
         sums.coarse, sums.tables, sweep_bins=figures["sweep_bins"], draws=FEWER_RESAMPLES
     )
-    right = sums.blocks[:, CORRECT].sum()
+    right = blocks[:, CORRECT].sum()
     areas = {"area_under_risk_coverage": risk_area}
-    if 0 < right < sums.blocks[:, N].sum():
+    if 0 < right < blocks[:, N].sum():
         areas["area_under_roc"] = roc_area
     ranked = bootstrap_figures(sums.coarse, {**areas, "brier": _brier}, resamples=FEWER_RESAMPLES)
-    moved = {name: _moved(interval, figures[name]) for name, interval in ranked.items()}
+    moved = {name: _shifted(interval, figures[name]) for name, interval in ranked.items()}
     found = {**errors, **moved}
-    if not np.isnan(sums.blocks[:, ENTROPY]).all():
-        entropy = NoisyGaps.of(sums.blocks, _entropy_gap, largest, draws=RESAMPLES)
+    if not np.isnan(blocks[:, ENTROPY]).all():
+        entropy = NoisyGaps.of(blocks, _entropy_gap, largest, draws=RESAMPLES)
         found["entropy_calibration_error"] = entropy.interval()
     return found
 
 
-def _moved(interval: Interval, estimate: float) -> Interval:
+def _shifted(interval: Interval, estimate: float) -> Interval:
     by = estimate - interval.estimate
     lower, upper = interval.lower + by, interval.upper + by
     return dataclasses.replace(interval, estimate=estimate, lower=lower, upper=upper)
 
 
-def _entropy_gap(sums: Float[np.ndarray, "batch 6"]) -> Float[np.ndarray, "batch 1"]:
+def _entropy_gap(sums: Float[np.ndarray, "batch 7"]) -> Float[np.ndarray, "batch 1"]:
     return (sums[:, [ENTROPY]] - sums[:, [NLL]]) / sums[:, [N]]
 
 
@@ -113,5 +123,6 @@ def _brier(cells: Float[np.ndarray, "batch cells 5"]) -> Float[np.ndarray, " bat
     return (square - 2 * both + correct) / weight
 
 
-def shown(interval: Interval) -> dict[str, Any]:
+def interval_fields(interval: Interval) -> dict[str, Any]:
+    """The interval as the JSON files hold it."""
     return {"lower": interval.lower, "upper": interval.upper, "method": interval.method}

@@ -10,17 +10,18 @@ import jax
 from calibtrain.config import MeshConfig, config_hash
 from calibtrain.data.batches.store import frequency_deciles
 from calibtrain.data.corpora.named import Columns, settings_are_options
-from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, EventSpace, Progress, TextEvaluator
+from calibtrain.evaluation.bytes import NEXT_BYTE, Progress, TextEvaluator, TextEvents
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import NEXT_WORD
 from calibtrain.fitting import FittedTemperature, fit_temperature
+from calibtrain.generation.next_byte import Beam
 from calibtrain.models import Params
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.loading import SavedRun, Say, opened
 
-EVENT_SPACES = {space.name: space for space in (NEXT_BYTE, NEXT_WORD)}
+TEXT_EVENTS = {events.space.name: events for events in (NEXT_BYTE, NEXT_WORD)}
 """Events of text, the same for every vocabulary."""
 
 
@@ -100,7 +101,7 @@ def evaluate_run_on_text(
     beam = Beam(beam.width if width is None else width, beam.ratio if ratio is None else ratio)
     read = {corpus: columns or Columns()}
     with opened(path, cache, temperature, columns=read, say=say) as saved:
-        return evaluate_text(saved, EVENT_SPACES[events], corpus, split, limit, beam, progress)
+        return evaluate_text(saved, TEXT_EVENTS[events], corpus, split, limit, beam, progress)
 
 
 class SavedRunEvaluator:
@@ -162,7 +163,7 @@ class SavedRunEvaluator:
 
 def evaluate_text(
     saved: SavedRun,
-    events: EventSpace,
+    events: TextEvents,
     corpus: str | None,
     split: str,
     limit: int | None,

@@ -1,4 +1,4 @@
-"""How each figure of an evaluation was made: a short string beside it (`metrics.signature`)."""
+"""The signature of each figure of an evaluation: how it was made (see `metrics.signature`)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,17 +7,17 @@ from typing import Any
 from calibtrain.metrics.signature import Signature
 
 NO_FIGURES = ("tokens", "bytes", "sweep_bins")
-"""Counts, which are made in no particular way."""
+"""Counts have no signature."""
 
 BRIER_PARTS = ("reliability", "resolution", "uncertainty", "within_bin")
 
 
 def signatures(figures: Mapping[str, Any], about: Signature) -> dict[str, str]:
-    """How each figure was made, by its name.
+    """The signature of each figure, by its name.
 
     Args:
-        figures: the results; what is no figure has no signature.
-        about: event, bins, temperature, hashes: of a figure of equal-width bins.
+        figures: the results; only numbers have a signature.
+        about: signature of a figure of equal-width bins, for event, bins, temperature and hashes.
     """
     made: dict[str, dict[str, Any]] = {
         "ece": {},
@@ -43,11 +43,11 @@ def signatures(figures: Mapping[str, Any], about: Signature) -> dict[str, str]:
 
 
 def temperature_label(temperature: float, head: str | None) -> float | str:
-    """What a signature says of the temperature: a number, the name of a head, or of both.
+    """The temperature as a signature says it: a number, the name of a head, or both.
 
     Args:
         temperature: a number that divides all logits.
-        head: what divides them besides.
+        head: name of the head that divides them too; None without a head.
     """
     if head is None:
         return temperature

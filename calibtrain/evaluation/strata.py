@@ -1,25 +1,26 @@
-"""Strata: the same events, cut by what they are about, so that pooling hides none of them.
+"""Strata: ways to cut the scored events into groups, so that pooling hides none of them.
 
-Each stratum cuts all scored events into groups: by how frequent the target is, by how far into the
-document it stands, by how uncertain the model is, and by the group of its document.
+Events are cut by how frequent the predicted token is, by how far into the document they stand, by
+how uncertain the model is, and by the group of their document.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from calibtrain.errors import SettingError
+from calibtrain.evaluation.events import ScoredEvents
 
 DECILES = 10
 MOST_GROUPS = 200
-"""Groups of documents that results are given by."""
+"""The largest number of groups of documents that results are given by."""
 POSITION_EDGES = (64, 256, 1024, 4096)
-"""Bytes of the document before the event: in bytes, so that vocabularies agree on them."""
+"""Bytes of the document before the event, so that the bands are the same for every vocabulary."""
 ENTROPY_EDGES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
-"""Bits, of the model's own predictive distribution."""
+"""Bits of entropy of the model's own predictive distribution."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,31 +28,58 @@ class Stratum:
     """One way to cut the events.
 
     Attributes:
-        name: of the table in the results.
-        labels: of its groups, in their order.
+        name: name of its table in the results.
+        labels: labels of its groups, in order.
+        group_of: returns the index of the group that each event belongs to.
     """
 
     name: str
     labels: tuple[str, ...]
+    group_of: Callable[[ScoredEvents], Int[np.ndarray, " events"]]
 
 
 def band_labels(edges: Sequence[float], unit: str) -> tuple[str, ...]:
-    """Labels of the bands that edges make: up to the first, between two, from the last on."""
+    """Labels of the bands between edges, the first open below and the last open above."""
     shown = [f"{edge:g}" for edge in edges]
     between = [f"{low}–{high} {unit}" for low, high in itertools.pairwise(shown)]
     return (f"below {shown[0]} {unit}", *between, f"{shown[-1]} {unit} and more")
 
 
-FREQUENCY = Stratum("frequency_deciles", tuple(str(decile) for decile in range(1, DECILES + 1)))
-POSITION = Stratum("positions", band_labels(POSITION_EDGES, "bytes"))
-ENTROPY = Stratum("entropy_bands", band_labels(ENTROPY_EDGES, "bits"))
+def position_band(before: Int[np.ndarray, "*events"]) -> Int[np.ndarray, "*events"]:
+    """The band of events with so many bytes of their document before them."""
+    return np.searchsorted(POSITION_EDGES, before, side="right")
 
 
-def document_groups(groups: Sequence[str]) -> tuple[Stratum, Int[np.ndarray, " documents"]] | None:
-    """The stratum of the documents' groups, and which each belongs to; None where there are none.
+def entropy_band(entropy: Float[np.ndarray, "*events"]) -> Int[np.ndarray, "*events"]:
+    """The band of events with so much predictive entropy, in nats."""
+    return np.searchsorted(ENTROPY_EDGES, np.asarray(entropy) / np.log(2), side="right")
+
+
+def _decile(events: ScoredEvents) -> Int[np.ndarray, " events"]:
+    assert events.decile is not None
+    return events.decile
+
+
+def _position(events: ScoredEvents) -> Int[np.ndarray, " events"]:
+    assert events.before is not None
+    return position_band(events.before)
+
+
+def _entropy(events: ScoredEvents) -> Int[np.ndarray, " events"]:
+    return entropy_band(events.column("entropy"))
+
+
+_DECILES = tuple(str(decile) for decile in range(1, DECILES + 1))
+FREQUENCY = Stratum("frequency_deciles", _DECILES, _decile)
+POSITION = Stratum("positions", band_labels(POSITION_EDGES, "bytes"), _position)
+ENTROPY = Stratum("entropy_bands", band_labels(ENTROPY_EDGES, "bits"), _entropy)
+
+
+def document_groups(groups: Sequence[str]) -> Stratum | None:
+    """The stratum of the documents' groups; None where no document has a group.
 
     Args:
-        groups: of each document; "" where it has none.
+        groups: the group of each document; "" where it has none.
 
     Raises:
         UserError: for more groups than results can be given by.
@@ -68,14 +96,5 @@ def document_groups(groups: Sequence[str]) -> tuple[Stratum, Int[np.ndarray, " d
         )
     place = {name: index for index, name in enumerate(names)}
     members = np.array([place[group] for group in groups])
-    return Stratum("groups", tuple(name or "(none)" for name in names)), members
-
-
-def position_band(before: Int[np.ndarray, "*events"]) -> Int[np.ndarray, "*events"]:
-    """The band of events with so many bytes of their document before them."""
-    return np.searchsorted(POSITION_EDGES, before, side="right")
-
-
-def entropy_band(entropy: Float[np.ndarray, "*events"]) -> Int[np.ndarray, "*events"]:
-    """The band of events with so much predictive entropy, in nats."""
-    return np.searchsorted(ENTROPY_EDGES, np.asarray(entropy) / np.log(2), side="right")
+    labels = tuple(name or "(none)" for name in names)
+    return Stratum("groups", labels, lambda events: members[events.document])

@@ -8,26 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-import calibtrain
 from calibtrain.data.batches.examples import AnswerWindows
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.batches.windows import EvaluationWindows, WindowBatch
-from calibtrain.errors import NonFiniteError, require_finite
-from calibtrain.evaluation.reading import read_results
-from calibtrain.evaluation.result import Evaluation, document_table
-from calibtrain.evaluation.signatures import signatures, temperature_label
-from calibtrain.evaluation.strata import (
-    DECILES,
-    ENTROPY,
-    FREQUENCY,
-    POSITION,
-    document_groups,
-    entropy_band,
-    position_band,
-)
-from calibtrain.evaluation.tally import COLUMNS, Tally
+from calibtrain.evaluation.event_space import EventSpace, Measurement, require_finite_figures
+from calibtrain.evaluation.event_sums import EventSums
+from calibtrain.evaluation.events import COLUMNS, ScoredEvents
+from calibtrain.evaluation.result import Evaluation
+from calibtrain.evaluation.strata import DECILES, ENTROPY, FREQUENCY, POSITION
 from calibtrain.losses import Brier
-from calibtrain.metrics.signature import Signature
 from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import Layout
 from calibtrain.readout import TokenStats
@@ -36,9 +25,12 @@ from calibtrain.scoring.scorer import Scorer, network_output
 FIELDS = ("nll", "log_confidence", "correct", "entropy", "sum_squares")
 """What is asked of `readout`."""
 
+TOKENS = EventSpace("token", (FREQUENCY, POSITION, ENTROPY))
+"""Events that differ from vocabulary to vocabulary: the next token, as the tokenizer gives it."""
+
 
 def event_columns(stats: TokenStats) -> Float[Array, "*tokens columns"]:
-    """`tally.COLUMNS` of tokens, from statistics with `FIELDS`."""
+    """`events.COLUMNS` of tokens, from statistics with `FIELDS`."""
     brier = Brier().per_token(stats)
     return jnp.stack([stats.nll, stats.entropy, stats.confidence, stats.correct, brier], axis=-1)
 
@@ -101,63 +93,36 @@ class TokenEvaluator:
         thorough: bool = True,
         check: Callable[[], None] = lambda: None,
     ) -> Evaluation:
-        """Score whole documents of a store.
+        """Scores whole documents of a store.
 
         Args:
             params: the model's parameters.
             store: tokens of a split, in the network's vocabulary; or answers to be scored alone.
-            about: what the results belong to.
-            limit: bytes of text, about; none: all.
-            groups: of each document of the store; none: results are not given by group.
+            about: what the results belong to: corpus, split, step, hashes.
+            limit: about how many bytes of text; None means all.
+            groups: group of each document of the store; empty: results are not given by group.
             temperature: divides the logits.
-            thorough: with all intervals (see `reading.read_results`).
+            thorough: whether all figures have intervals (see `event_figures.compute_results`).
             check: called between batches; may raise to give up.
 
         Raises:
-            NonFiniteError: where a result is infinite or no number.
+            NonFiniteError: where a result is infinite or NaN.
         """
-        tally, windows = self.tally(
-            params,
-            store,
-            about,
-            limit=limit,
-            groups=groups,
-            temperature=temperature,
-            check=check,
-        )
-        sums = tally.sums()
-        results = read_results(
+        windows = self._windows(store, limit)
+        measured = Measurement(TOKENS, store, windows.documents, about, self.bins, groups)
+        sums = measured.sums(self._events(windows, params, about, temperature, check))
+        results = measured.results(sums, vocabulary_entries=self._entries, thorough=thorough)
+        return measured.evaluation(
             sums,
-            tally.of_blocks(store.document_bytes),
-            vocabulary_entries=self._entries,
-            thorough=thorough,
-        )
-        _require_finite_results(results, about)
-        signature = Signature(
-            corpus=about["corpus_hash"],
-            tokenizer=about["tokenizer_hash"],
-            version=calibtrain.__version__,
-            bins=self.bins,
-            temperature=temperature_label(temperature, self._fitted or self._head),
-        )
-        return Evaluation(
-            about={
-                **about,
-                "event": "token",
-                "limit": limit,
-                "context": windows.context,
-                "bins": self.bins,
-                "temperature": self._fitted or temperature,
-                **({"head": self._head} if self._head else {}),
-                "documents": len(windows.documents),
-            },
-            results={**results, "signatures": signatures(results, signature)},
-            documents=document_table(
-                store.document_ids, store.document_bytes, windows.documents, sums.documents
-            ),
+            results,
+            limit=limit,
+            context=windows.context,
+            temperature=temperature,
+            head=self._head,
+            fitted=self._fitted,
         )
 
-    def tally(
+    def sums(
         self,
         params: Params,
         store: TokenStore | AnswerWindows,
@@ -165,13 +130,18 @@ class TokenEvaluator:
         *,
         limit: int | None = None,
         groups: Sequence[str] = (),
-        temperature: float = 1.0,
-        check: Callable[[], None] = lambda: None,
-    ) -> tuple[Tally, EvaluationWindows | AnswerWindows]:
-        """Sums over the scored tokens, and the windows they were scored in.
+    ) -> EventSums:
+        """Scores whole documents of a store and returns the sums alone, before any figure.
 
-        Arguments as for `evaluate`; of `about`, errors name corpus, split and step.
+        Arguments as for `evaluate`; errors name corpus, split and step of `about`.
         """
+        windows = self._windows(store, limit)
+        measured = Measurement(TOKENS, store, windows.documents, about, self.bins, groups)
+        return measured.sums(self._events(windows, params, about, 1.0, lambda: None))
+
+    def _windows(
+        self, store: TokenStore | AnswerWindows, limit: int | None
+    ) -> EvaluationWindows | AnswerWindows:
         windows: EvaluationWindows | AnswerWindows
         if isinstance(store, AnswerWindows):
             windows = store
@@ -179,24 +149,26 @@ class TokenEvaluator:
             windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
         if not len(windows.documents):
             raise ValueError("no documents to evaluate")
-        strata = [FREQUENCY, POSITION, ENTROPY]
-        grouping = document_groups(groups)
-        if grouping is not None:
-            strata.append(grouping[0])
-        tally = Tally(windows.documents, len(store.document_bytes), strata, self.bins)
+        return windows
+
+    def _events(
+        self,
+        windows: EvaluationWindows | AnswerWindows,
+        params: Params,
+        about: Mapping[str, Any],
+        temperature: float,
+        check: Callable[[], None],
+    ) -> Iterator[ScoredEvents]:
+        """The scored tokens of each batch."""
         for values, batch in self._scored(windows, params, temperature, check):
-            counted = batch.weights > 0
-            documents = batch.documents[counted]
-            members = {
-                FREQUENCY.name: self._deciles[batch.labels[counted]],
-                POSITION.name: position_band(batch.before[counted]),
-                ENTROPY.name: entropy_band(values[:, COLUMNS.index("entropy")]),
-            }
-            if grouping is not None:
-                members[grouping[0].name] = grouping[1][documents]
             _require_finite_scores(values, about)
-            tally.add(documents, values, members)
-        return tally, windows
+            counted = batch.weights > 0
+            yield ScoredEvents(
+                document=batch.documents[counted],
+                values=values,
+                before=batch.before[counted],
+                decile=self._deciles[batch.labels[counted]],
+            )
 
     def likelihood(
         self,
@@ -208,7 +180,7 @@ class TokenEvaluator:
         limit: int | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> tuple[float, float]:
-        """Mean nll and mean entropy a token, in nats; arguments as for `evaluate`."""
+        """The mean nll and mean entropy per token, in nats; arguments as for `evaluate`."""
         windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
         count, sums = 0, np.zeros(2)
         for values, _ in self._scored(windows, params, temperature, check):
@@ -240,12 +212,4 @@ class TokenEvaluator:
 def _require_finite_scores(values: Float[np.ndarray, "events columns"], about: Any) -> None:
     if not np.isfinite(values).all():
         column = int(np.flatnonzero(~np.isfinite(values).all(axis=0))[0])
-        _require_finite_results({COLUMNS[column]: float(values[:, column].sum())}, about)
-
-
-def _require_finite_results(results: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    try:
-        require_finite(results, about["step"])
-    except NonFiniteError as error:
-        place = f"evaluation {about['corpus']}-{about['split']}"
-        raise NonFiniteError(f"{place}: {error}") from None
+        require_finite_figures({COLUMNS[column]: float(values[:, column].sum())}, about)

@@ -1,1 +1,1 @@
-"""Decoding a token or a byte at a time: model states, byte trie, byte beam."""
+"""Decoding a token or a byte at a time: states, byte trie, byte beam, next-byte distribution."""

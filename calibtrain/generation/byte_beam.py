@@ -1,13 +1,15 @@
-"""A beam over all tokenisations: next-byte distributions of many texts side by side.
+"""A beam over all tokenisations of several texts side by side; it knows no model.
 
 A hypothesis is a token sequence whose bytes are a beginning of the text so far, the trie node that
 the remaining bytes lead to, and a weight: its share of the text's probability. The next token is
 known to lie strictly below the node, so that hypotheses exclude each other. Reading a byte moves
-each one to a child and multiplies its weight by mass(child) / mass(below the node); where tokens
+each one to a child and multiplies its weight by mass(child) / mass(below the node). Where tokens
 end, it splits into "goes on below" and, for each such token, "this token, at the root again".
-(Vieira et al. 2024, From Language Models over Tokens to Language Models over Characters.)
 
 No two hypotheses of a text have the same tokens, so that none have to be merged.
+
+References:
+    Vieira et al. (2024), From Language Models over Tokens to Language Models over Characters.
 """
 
 import dataclasses
@@ -19,19 +21,20 @@ from jaxtyping import Bool, Float, Int
 from calibtrain.data.corpora.documents import END, SYMBOLS
 from calibtrain.generation.byte_trie import ByteTrie
 
-_LEAST = float(np.finfo(np.float32).tiny)
+_SMALLEST = float(np.finfo(np.float32).tiny)
 
-
+STOP = -1
+"""Read by a lane whose text is over: its hypotheses are dropped."""
 STAY = -2
-"""For a text that does not go on in this step."""
+"""Read by a lane whose text waits in this step."""
 
 
 class Extensions(NamedTuple):
-    """Hypotheses that a token ended: their model states are still to be made.
+    """Hypotheses that a token ended; the caller makes their model states.
 
     Attributes:
-        sources: state row to go on from.
-        targets: state row to put the new state into. A target may be the source of another one.
+        sources: row of the state that the token is read after.
+        targets: row that the new state is put into. A target may be the source of another one.
         tokens: the token to read.
     """
 
@@ -41,36 +44,43 @@ class Extensions(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """Hypotheses that go on in another lane: their model states are to be copied there.
+    """Hypotheses that go on in another lane; the caller copies their model states there.
 
-    To be done before the extensions, which may put others in the place of the sources.
+    This comes before the extensions, which may overwrite the sources.
 
     Attributes:
-        sources: state row.
-        targets: state row to put the same into.
+        sources: row of the state.
+        targets: row that it is copied into.
     """
 
     sources: Int[np.ndarray, " copies"]
     targets: Int[np.ndarray, " copies"]
 
 
-class Reading(NamedTuple):
-    """What `ByteBeam.read` did.
+class BeamChange(NamedTuple):
+    """What `ByteBeam.read` changed, and what the caller does to the model states.
 
     Attributes:
-        new: states that are wanted next.
-        copies: states that are wanted in another lane.
-        kept: share of each lane's weight that was kept.
+        copies: states to copy into other lanes, first.
+        extensions: states to make, after that.
+        kept: share of each lane's weight that the beam kept.
     """
 
-    new: Extensions
     copies: Copies
+    extensions: Extensions
     kept: Float[np.ndarray, " lanes"]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Moves:
-    """Every step from a hypothesis to a child of its node."""
+    """Every step from a hypothesis to a child of its node.
+
+    Attributes:
+        hypothesis: index of the hypothesis.
+        child: node that it would move to.
+        below: weight of the tokens that go on below the child.
+        scale: of each hypothesis, its weight over the mass below its node.
+    """
 
     hypothesis: Int[np.ndarray, " moves"]
     child: Int[np.ndarray, " moves"]
@@ -81,14 +91,20 @@ class _Moves:
 class ByteBeam:
     """Hypotheses of several texts ("lanes"), each with a state row lane * slots + slot.
 
-    Keeps the `width` best hypotheses a lane. One that a token ended costs a pass of the model, and
-    is left out below `ratio` times the best; one that goes on inside a token costs nothing, and
-    without it the bytes that only it foresees would look impossible. In any case the best of those
-    at the root is kept, for which every byte is possible: so no text is ever impossible that the
-    vocabulary can spell.
+    Keeps the `width` best hypotheses of a lane. One that a token ended costs a pass of the model,
+    and is dropped below `ratio` times the best. One that goes on inside a token costs nothing, and
+    without it the bytes that only it foresees would look impossible, so that the ratio does not
+    apply to it. The best hypothesis at the root is always kept: every byte is possible from there,
+    so that every text that the vocabulary can spell has a probability.
     """
 
     def __init__(self, trie: ByteTrie, lanes: int, width: int, ratio: float):
+        """Args:
+        trie: of the vocabulary.
+        lanes: texts side by side.
+        width: hypotheses a lane.
+        ratio: share of the best one's weight below which those that a token ended are dropped.
+        """
         self.trie, self.lanes, self.width, self.ratio = trie, lanes, width, ratio
         self.slots = width + 1
         self._probabilities = np.zeros((lanes * self.slots + 1, len(trie.order)))
@@ -97,12 +113,15 @@ class ByteBeam:
         self._moves: _Moves | None = None
 
     @property
-    def alive(self) -> int:
-        """Hypotheses in all."""
-        return len(self._row)
+    def rows(self) -> int:
+        """State rows that all hypotheses together may need."""
+        return self.lanes * self.slots
 
     def start(self, lanes: Int[np.ndarray, " started"]) -> Int[np.ndarray, " started"]:
-        """Begin texts, each with one hypothesis at the root; the state rows that they need."""
+        """Begins texts in some lanes and returns the state row of each; all others are dropped.
+
+        Each text has one hypothesis, at the root of the trie.
+        """
         rows = np.sort(lanes)[::-1] * self.slots
         self._row, self._node = rows, np.zeros(len(rows), np.int64)
         self._weight = np.ones(len(rows))
@@ -111,12 +130,12 @@ class ByteBeam:
     def set_probabilities(
         self, rows: Int[np.ndarray, " rows"], probabilities: Float[np.ndarray, "rows tokens"]
     ) -> None:
-        """Say how probable each token is in these states, in the order of the trie."""
-        # What float32 cannot hold is not impossible.
-        self._probabilities[rows] = np.maximum(probabilities, _LEAST)
+        """Sets the next-token probabilities of some state rows, in the order of the trie."""
+        # A probability that float32 rounds to 0 is small, but not impossible.
+        self._probabilities[rows] = np.maximum(probabilities, _SMALLEST)
 
     def predict(self) -> Float[np.ndarray, "lanes 257"]:
-        """Probability of each next byte, and of the end; 0 throughout for a lane without text."""
+        """The probability of each next byte, and of the end; all 0 in a lane without a text."""
         trie = self.trie
         counts = trie.children[self._node]
         hypothesis = np.repeat(np.arange(len(counts)), counts)
@@ -134,13 +153,14 @@ class ByteBeam:
     def _masses(
         self, counts: Int[np.ndarray, " hypotheses"], child: Int[np.ndarray, " moves"]
     ) -> tuple[Float[np.ndarray, " moves"], Float[np.ndarray, " moves"]]:
-        """Mass of the tokens that end at each child, and of those that go on below it.
+        """The mass of the tokens that end at each child, and of those that go on below it.
 
-        Sums of slices, not differences of running sums, so that the smallest keep their digits.
+        These are sums of slices, not differences of running sums, so that the smallest keep their
+        digits.
         """
         trie, tokens = self.trie, self._probabilities.shape[1]
-        # A hypothesis's children lie side by side: their edges, and the end of the last. Rows
-        # descend, so that nothing is summed between one hypothesis and the next.
+        # The children of a hypothesis lie side by side, so that its slices are cut by their edges
+        # and the end of the last. Rows descend, so that nothing is summed between hypotheses.
         edges = np.empty(2 * len(child) + len(counts), np.int64)
         place = 2 * np.arange(len(child)) + np.repeat(np.arange(len(counts)), counts)
         base = np.repeat(self._row * tokens, counts)
@@ -157,15 +177,15 @@ class ByteBeam:
     def read(
         self,
         symbols: Int[np.ndarray, " lanes"],
-        origin: Int[np.ndarray, " lanes"] | None = None,
-    ) -> Reading:
-        """Go on with the next byte of each text, of which `predict` was asked.
+        from_lanes: Int[np.ndarray, " lanes"] | None = None,
+    ) -> BeamChange:
+        """Reads the next byte of each text; `predict` must have been called.
 
         Args:
-            symbols: the bytes; -1, and the end of text, for a lane that has no further text;
-                `STAY` for one that waits.
-            origin: the lane whose text each lane goes on from; default: its own. From each, one
-                other lane may; what that one held is dropped.
+            symbols: the bytes; `STOP`, or the end of text, for a lane whose text is over; `STAY`
+                for one that waits.
+            from_lanes: the lane whose text each lane goes on from; default: its own. At most one
+                other lane may go on from a lane, and what that other lane held is dropped.
         """
         trie, moves = self.trie, self._moves
         assert moves is not None, "predict first"
@@ -173,18 +193,20 @@ class ByteBeam:
         waiting = symbols[lane] == STAY
         old = self._row[waiting], self._node[waiting], self._weight[waiting]
 
-        wanted = np.where(symbols == END, -1, symbols)
+        wanted = np.where(symbols == END, STOP, symbols)
         own = np.arange(self.lanes)
-        guests = own[:0] if origin is None else np.flatnonzero(origin != own)
+        guests = own[:0] if from_lanes is None else np.flatnonzero(from_lanes != own)
         into = lane[moves.hypothesis]
-        move = np.flatnonzero(trie.symbol[moves.child] == _with(wanted, guests, -1)[into])
+        move = np.flatnonzero(trie.symbol[moves.child] == _with(wanted, guests, STOP)[into])
         into = into[move]
-        if origin is not None and len(guests):
-            guest = _with(np.full(self.lanes, -1), origin[guests], guests)[lane[moves.hypothesis]]
+        if from_lanes is not None and len(guests):
+            guest = _with(np.full(self.lanes, -1), from_lanes[guests], guests)[
+                lane[moves.hypothesis]
+            ]
             fork = np.flatnonzero((guest >= 0) & (trie.symbol[moves.child] == wanted[guest]))
             move, into = np.append(move, fork), np.append(into, guest[fork])
         hypothesis, child = moves.hypothesis[move], moves.child[move]
-        # those that go on below, then those that a token ends
+        # first the hypotheses that go on below, then those that a token ends
         on = moves.below[move] > 0
         ending = trie.own_end[child] - trie.start[child]
         parent = np.repeat(hypothesis, ending)
@@ -218,7 +240,7 @@ class ByteBeam:
         self._row, self._node = row[descending], node[descending]
         self._weight, self._moves = weight[descending], None
         kept_share = np.divide(rest, total, out=np.ones(self.lanes), where=total > 0)
-        return Reading(extensions, copies, kept_share)
+        return BeamChange(copies, extensions, kept_share)
 
     def _choose(
         self,
@@ -226,7 +248,7 @@ class ByteBeam:
         weight: Float[np.ndarray, " found"],
         at_root: Bool[np.ndarray, " found"],
     ) -> Bool[np.ndarray, " found"]:
-        """Which to keep of hypotheses that are sorted by lane, the best first."""
+        """Says which hypotheses to keep; they are sorted by lane, the best first."""
         _, first, inverse = np.unique(lane, return_index=True, return_inverse=True)
         rank = np.arange(len(lane)) - first[inverse]
         kept = rank < self.width
@@ -242,7 +264,7 @@ class ByteBeam:
         lane: Int[np.ndarray, " kept"],
         new: Bool[np.ndarray, " kept"],
     ) -> Int[np.ndarray, " kept"]:
-        """A state row for each: its own for one that goes on, a free one of the lane for a new."""
+        """Returns a state row for each: its own, or a free one of the lane if it is new."""
         row = source.copy()
         taken = np.zeros((self.lanes, self.slots), bool)
         taken.reshape(-1)[row[~new]] = True
@@ -258,7 +280,7 @@ def _with(
     index: Int[np.ndarray, " some"],
     new: Int[np.ndarray, " some"] | int,
 ) -> Int[np.ndarray, " values"]:
-    """The values with others in some places."""
+    """Returns a copy of the values with new ones in some places."""
     changed = values.copy()
     changed[index] = new
     return changed
@@ -267,6 +289,6 @@ def _with(
 def _ranges(
     first: Int[np.ndarray, " ranges"], counts: Int[np.ndarray, " ranges"]
 ) -> Int[np.ndarray, " all"]:
-    """first .. first + count of each, one after another."""
+    """Concatenates the ranges first .. first + count."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + counts, counts)

@@ -17,16 +17,18 @@ from calibtrain.data.corpora.documents import END
 class ByteTrie:
     """Nodes in breadth-first order, the root first; a node's children lie side by side.
 
-    The end of text is a token of one symbol, `END`. Tokens of the same bytes share a node.
+    The end of text is a token of one symbol, `END`. Tokens of the same bytes share a node. The path
+    to a node spells exactly the tokens order[start:own_end]; the tokens order[own_end:end] begin
+    with that path and are longer.
 
     Attributes:
-        order: token ids sorted by their symbols; those that stand for nothing are left out.
-        symbol: last symbol on the way to each node; -1 for the root.
-        start: the tokens order[start:own_end] are spelled by exactly the way to the node, and
-        own_end: order[own_end:end] begin with it and
-        end: are longer.
+        order: token ids sorted by their symbols; tokens that stand for no bytes are left out.
+        symbol: last symbol on the path to each node; -1 for the root.
+        start: see above.
+        own_end: see above.
+        end: see above.
         first_child: the children of a node are the nodes first_child .. first_child + children.
-        children: their number.
+        children: number of children.
     """
 
     order: Int[np.ndarray, " tokens"]
@@ -39,14 +41,14 @@ class ByteTrie:
 
     @classmethod
     def of(cls, piece_bytes: Sequence[bytes], end_id: int) -> "ByteTrie":
-        """The trie of pieces by id; empty ones, except the end of text, are no events."""
+        """The trie of pieces by id; empty pieces, except the end of text, are left out."""
         spelled = {index: tuple(piece) for index, piece in enumerate(piece_bytes) if piece}
         spelled[end_id] = (END,)
         order = sorted(spelled, key=lambda index: (spelled[index], index))
         words = [spelled[index] for index in order]
         nodes = [(-1, 0, len(order), 0)]  # symbol, start, end, depth
         own_ends, first_children, children = [], [], []
-        for _, start, end, depth in nodes:  # which grows on the way
+        for _, start, end, depth in nodes:  # the list grows on the way
             own_end = start
             while own_end < end and len(words[own_end]) == depth:
                 own_end += 1

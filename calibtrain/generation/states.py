@@ -1,4 +1,9 @@
-"""Model states of a byte beam: rows of a cache on the device, extended a token at a time."""
+"""Decoding states of a network: sequences of tokens, kept as rows of a cache on the device.
+
+`start` reads the first tokens of sequences, `extend` one more token each, `copy` duplicates rows.
+Callers only see rows and next-token probabilities: whether `start` reads a prefix token by token or
+in one parallel pass is decided here and in `Network.prefill`.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -8,32 +13,36 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from calibtrain.generation.byte_trie import ByteTrie
 from calibtrain.models import Network, Params
 from calibtrain.models.decoding import Cache, decode, empty_cache, prefill
 from calibtrain.readout import probabilities
 
 
-class ByteStates:
-    """A state for each of so many rows, and the next-token distribution behind it.
-
-    Distributions are over the trie's tokens in its order. The model's other entries (document
-    start, the unknown piece) stand for no bytes and are never targets: they are no events here, and
-    what little mass they have is shared out among the others.
-    """
+class DecodingStates:
+    """The state of each of a fixed number of rows, and the next-token probabilities after it."""
 
     def __init__(
-        self, network: Network, params: Params, trie: ByteTrie, *, rows: int, context: int
+        self,
+        network: Network,
+        params: Params,
+        *,
+        rows: int,
+        context: int,
+        events: Int[np.ndarray, " events"] | None = None,
     ):
         """Args:
         network: the model.
         params: its parameters.
-        trie: of its vocabulary.
         rows: number of states.
         context: how many of its last tokens a state sees.
+        events: the vocabulary entries that can come next, in the order in which their
+            probabilities are returned. The others are left out of the softmax, so that their
+            probability is shared out among these. Default: the whole vocabulary.
         """
+        if events is None:
+            events = np.arange(network.vocab_size)
         self._params = params
-        self._columns = jnp.asarray(network.unembedding(params)[:, trie.order])
+        self._columns = jnp.asarray(network.unembedding(params)[:, events])
         self._cache = empty_cache(network, params, rows, context)
         self._rows = rows
         soft_cap = network.config.logit_soft_cap
@@ -64,16 +73,21 @@ class ByteStates:
         self._copy = jax.jit(_copy, donate_argnums=0)
 
     def start(
-        self, prefixes: Sequence[Int[np.ndarray, " tokens"]], targets: Int[np.ndarray, " texts"]
-    ) -> Float[np.ndarray, "texts tokens"]:
-        """Read the first tokens of texts into some rows; distributions after them."""
+        self, prefixes: Sequence[Int[np.ndarray, " tokens"]], rows: Int[np.ndarray, " texts"]
+    ) -> Float[np.ndarray, "texts events"]:
+        """Reads prefixes into rows and returns the next-token probabilities after each.
+
+        Args:
+            prefixes: the first tokens of each text, at least one.
+            rows: where the state of each is put.
+        """
         longest = max(map(len, prefixes))
         tokens = np.zeros((len(prefixes), 1 << (longest - 1).bit_length()), np.int32)
         for row, prefix in enumerate(prefixes):
             tokens[row, : len(prefix)] = prefix
         counts = np.array([len(prefix) for prefix in prefixes], np.int32)
         found, cache = self._start(self._params, self._columns, tokens, counts)
-        self._cache = self._put(self._cache, cache, np.asarray(targets, np.int32))
+        self._cache = self._put(self._cache, cache, np.asarray(rows, np.int32))
         return np.asarray(found)
 
     def extend(
@@ -81,8 +95,14 @@ class ByteStates:
         sources: Int[np.ndarray, " new"],
         targets: Int[np.ndarray, " new"],
         tokens: Int[np.ndarray, " new"],
-    ) -> Float[np.ndarray, "new tokens"]:
-        """Read one token after the states in `sources` into `targets`; distributions after it."""
+    ) -> Float[np.ndarray, "new events"]:
+        """Reads one more token each and returns the next-token probabilities after it.
+
+        Args:
+            sources: rows of the states that the tokens are read after.
+            targets: rows that the new states are put into; a target may be the source of another.
+            tokens: the token that is read after each.
+        """
         new = self._padded(sources, targets, tokens)
         found, self._cache = self._extend(self._params, self._columns, self._cache, new)
         return np.asarray(found)[: len(tokens)]
@@ -90,21 +110,21 @@ class ByteStates:
     def copy(
         self, sources: Int[np.ndarray, " copies"], targets: Int[np.ndarray, " copies"]
     ) -> None:
-        """Put the states of some rows into others too."""
+        """Copies the states of some rows into others."""
         self._cache = self._copy(self._cache, self._padded(sources, targets))
 
     def _padded(self, *columns: Int[np.ndarray, " rows"]) -> Int[np.ndarray, "columns size"]:
-        """Sources, targets and more, of a size that is compiled: what is added goes nowhere."""
+        """Sources, targets and more, padded to a compiled size; the padding goes to no row."""
         count = len(columns[0])
         size = next(size for size in self._sizes if size >= count)
         padded = np.zeros((len(columns), size), np.int32)
-        padded[1] = self._rows  # nowhere
+        padded[1] = self._rows  # past the last row: dropped
         padded[:, :count] = columns
         return padded
 
     @functools.cached_property
     def _sizes(self) -> list[int]:
-        """How many are extended at once: few sizes, as each is a program of its own."""
+        """How many states are extended at once: few sizes, as each is a program of its own."""
         sizes = [self._rows]
         while sizes[-1] > 16:
             sizes.append(-(-sizes[-1] // 2))

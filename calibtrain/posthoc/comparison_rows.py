@@ -8,15 +8,16 @@ from jaxtyping import Int
 
 import calibtrain
 from calibtrain.errors import require_finite
+from calibtrain.evaluation.event_figures import compute_results
+from calibtrain.evaluation.event_sums import EventSums
+from calibtrain.evaluation.events import ScoredEvents
 from calibtrain.evaluation.figure_intervals import (
     FEWER_RESAMPLES,
     RESAMPLES,
+    interval_fields,
     plain_figures,
-    shown,
 )
-from calibtrain.evaluation.reading import read_results
 from calibtrain.evaluation.signatures import signatures
-from calibtrain.evaluation.tally import Sums, Tally
 from calibtrain.evaluation.tokens import FIELDS, event_columns
 from calibtrain.fitting.hidden_states import HiddenBatch
 from calibtrain.metrics.ece_intervals import calibration_error_difference
@@ -42,9 +43,6 @@ FIGURES = (
 COMPARED = ("nll", "bits_per_byte", "ece", "smooth_calibration_error", "signed_gap")
 """Figures that are compared with those of no head, by an interval of the difference."""
 
-Scored = tuple[Sums, Int[np.ndarray, " blocks"]]
-"""Sums over a text, and the bytes of each block of its documents."""
-
 
 def score_text(
     text: HiddenText,
@@ -52,7 +50,7 @@ def score_text(
     params: Params | None,
     bins: int,
     documents: Int[np.ndarray, " chosen"] | None = None,
-) -> Scored:
+) -> EventSums:
     """Returns sums over the tokens of a text under a head.
 
     Args:
@@ -65,7 +63,7 @@ def score_text(
     chosen = text.documents if documents is None else documents
     states = text.states if documents is None else text.states.only(documents)
     score = text.output_layer.scorer(head, FIELDS)
-    tally = Tally(chosen, len(text.store), [], bins)
+    sums = EventSums(text.store.document_bytes, chosen, [], bins)
 
     def columns(batch: HiddenBatch) -> Any:
         return event_columns(score(params, batch))
@@ -74,13 +72,13 @@ def score_text(
         counted = batch.weights > 0
         values = found[counted]
         require_finite({"nll": float(values[:, 0].sum())}, 0)
-        tally.add(batch.documents[counted], values, {})
-    return tally.sums(), tally.of_blocks(text.store.document_bytes)
+        sums.add(ScoredEvents(batch.documents[counted], values))
+    return sums
 
 
-def figures(scored: Scored) -> dict[str, Any]:
+def figures(scored: EventSums) -> dict[str, Any]:
     """Returns `FIGURES`, the numbers of tokens and bytes, and intervals of the main figures."""
-    results = read_results(*scored, thorough=False)
+    results = compute_results(scored, thorough=False)
     kept = ("tokens", "bytes", *FIGURES)
     intervals = results["intervals"]
     return {
@@ -89,33 +87,32 @@ def figures(scored: Scored) -> dict[str, Any]:
     }
 
 
-def differences(scored: Scored, plain: Scored) -> dict[str, dict[str, Any]]:
+def differences(scored: EventSums, plain: EventSums) -> dict[str, dict[str, Any]]:
     """Returns `COMPARED` of a head minus those of none; both are resampled on the same documents.
 
     SmoothECE is computed at the bandwidth that each side has on the whole text.
     """
-    if len(plain[0].blocks) < 2:
+    blocks = scored.blocks, plain.blocks
+    if len(blocks[1]) < 2:
         return {}
-    (sums, raw), (others, _) = scored, plain
-    blocks = [np.column_stack([each.blocks, raw]) for each in (sums, others)]
     found: dict[str, Interval] = {
         name: bootstrap_difference(blocks[0], blocks[1], of, resamples=RESAMPLES)
         for name, of in plain_figures(blocks[1]).items()
         if name in COMPARED
     }
     found["ece"] = calibration_error_difference(
-        sums.tables, others.tables, resamples=FEWER_RESAMPLES
+        scored.tables, plain.tables, resamples=FEWER_RESAMPLES
     )
-    found["smooth_calibration_error"] = _smooth_difference(sums, others)
+    found["smooth_calibration_error"] = _smooth_difference(scored, plain)
     return {
-        name: {"difference": found[name].estimate, **shown(found[name])}
+        name: {"difference": found[name].estimate, **interval_fields(found[name])}
         for name in COMPARED
         if name in found
     }
 
 
-def _smooth_difference(sums: Sums, others: Sums) -> Interval:
-    cells = [sums.coarse, others.coarse]
+def _smooth_difference(scored: EventSums, plain: EventSums) -> Interval:
+    cells = [scored.coarse, plain.coarse]
     sigmas = [float(smooth_error(each.sum(0))[1]) for each in cells]
     cut = cells[0].shape[-1]
 
@@ -145,7 +142,7 @@ def signature_of(
 
 
 def comparison_row(
-    name: str, scored: Scored, plain: Scored | None, about: Signature, **facts: Any
+    name: str, scored: EventSums, plain: EventSums | None, about: Signature, **facts: Any
 ) -> Mapping[str, Any]:
     """Returns a head's row of a comparison, each figure with its signature.
 

@@ -1,13 +1,16 @@
 """The beam against brute force: every tokenisation of a text, in vocabularies of a few pieces."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calibtrain.data.corpora.documents import END, SYMBOLS
-from calibtrain.generation.byte_beam import ByteBeam
+from calibtrain.generation.byte_beam import STOP, ByteBeam
 from calibtrain.generation.byte_trie import ByteTrie
+from calibtrain.generation.next_byte import NextByte
 
 Tokens = tuple[int, ...]
 
@@ -59,31 +62,52 @@ class TinyModel:
         return mass / begins
 
 
+class TinyStates:
+    """Decoding states of a `TinyModel`: rows hold token sequences, document start left out."""
+
+    def __init__(self, model: TinyModel):
+        self._model = model
+        self._rows: dict[int, Tokens] = {}
+
+    def start(self, prefixes: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+        return self._put([tuple(prefix[1:]) for prefix in prefixes], rows)
+
+    def extend(self, sources: np.ndarray, targets: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        return self._put(
+            [(*self._rows[s], t) for s, t in zip(sources, tokens, strict=True)], targets
+        )
+
+    def copy(self, sources: np.ndarray, targets: np.ndarray) -> None:
+        self._rows.update(zip(targets, [self._rows[source] for source in sources], strict=True))
+
+    def _put(self, sequences: list[Tokens], rows: np.ndarray) -> np.ndarray:
+        self._rows.update(zip(rows, sequences, strict=True))
+        return np.stack([self._model.next_token(s)[self._model.trie.order] for s in sequences])
+
+
+DOCUMENT_START = np.zeros(1, np.int32)
+
+
+def beam_of(model: TinyModel, lanes: int, width: int, ratio: float) -> NextByte:
+    return NextByte(ByteBeam(model.trie, lanes, width, ratio), TinyStates(model))
+
+
 def beam_distributions(
     model: TinyModel, texts: list[bytes], width: int, ratio: float = 0.0
 ) -> np.ndarray:
     """[text, place, 257]: what the beam predicts before each byte and after the last."""
-    beam = ByteBeam(model.trie, len(texts), width, ratio)
-    sequences: dict[int, Tokens] = {}
-    rows = beam.start(np.arange(len(texts)))
-    sequences.update(dict.fromkeys(rows.tolist(), ()))
-    first = model.next_token(())[model.trie.order]
-    beam.set_probabilities(rows, np.tile(first, (len(texts), 1)))
+    next_byte = beam_of(model, len(texts), width, ratio)
+    next_byte.start([DOCUMENT_START] * len(texts))
     longest = max(map(len, texts))
     found = np.full((len(texts), longest + 1, SYMBOLS), np.nan)
     for place in range(longest + 1):
-        distribution = beam.predict()
+        distribution = next_byte.predict()
         for lane, text in enumerate(texts):
             if place <= len(text):
                 found[lane, place] = distribution[lane]
         symbols = [text[place] if place < len(text) else END for text in texts]
-        new, _, kept = beam.read(np.array(symbols))
+        kept = next_byte.read(np.array(symbols))
         assert (kept <= 1 + 1e-12).all()
-        states = [(*sequences[s], t) for s, t in zip(new.sources, new.tokens, strict=True)]
-        sequences.update(zip(new.targets.tolist(), states, strict=True))
-        if states:
-            after = np.stack([model.next_token(state)[model.trie.order] for state in states])
-            beam.set_probabilities(new.targets, after)
     return found
 
 
@@ -133,6 +157,21 @@ def test_texts_side_by_side_do_not_touch_each_other() -> None:
         np.testing.assert_array_equal(together[lane, : len(text) + 1], alone)
 
 
+def test_a_lane_goes_on_from_another_and_a_stopped_one_predicts_nothing() -> None:
+    model = TinyModel([b"a", b"b", b"ab", b"ba"], seed=3)
+    next_byte = beam_of(model, lanes=3, width=9, ratio=0.0)
+    next_byte.start([DOCUMENT_START])
+    for symbols in ([ord("a"), STOP, STOP], [ord("b"), STOP, ord("a")]):
+        assert not next_byte.predict()[1:].any()
+        next_byte.read(np.array(symbols), np.array([0, 1, 0]))
+    first, stopped, branch = next_byte.predict()
+    np.testing.assert_allclose(first, model.next_byte(b"ab"), atol=1e-6)
+    np.testing.assert_allclose(branch, model.next_byte(b"aa"), atol=1e-6)
+    assert not stopped.any()
+    next_byte.read(np.full(3, STOP))
+    assert not next_byte.predict().any()
+
+
 def test_small_masses_keep_their_digits() -> None:
     """Below a node may lie 1e-30 of the whole: a difference of running sums would give 0."""
     trie = ByteTrie.of([b"a", b"ab", b"ac", b"b", b""], 4)
@@ -140,7 +179,7 @@ def test_small_masses_keep_their_digits() -> None:
     p = np.array([1.0, 3e-30, 1e-30, 0.5, 0.1], np.float32)  # ids are in order already
     beam.set_probabilities(beam.start(np.array([0])), p[None])
     beam.predict()
-    new, _, _ = beam.read(np.array([ord("a")]))
+    new = beam.read(np.array([ord("a")])).extensions
     impossible = np.array([0, 0, 0, 0, 1], np.float32)
     beam.set_probabilities(new.targets, impossible[None])
     found = beam.predict()[0]

@@ -1,12 +1,15 @@
 """Strata cut the events without loss; results do not depend on batches, blocks or cuts."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from calibtrain.config import validate
-from calibtrain.evaluation.reading import read_results
+from calibtrain.evaluation.event_figures import compute_results
+from calibtrain.evaluation.event_sums import MAX_BLOCKS, EventSums
+from calibtrain.evaluation.events import ScoredEvents
 from calibtrain.evaluation.signatures import signatures
 from calibtrain.evaluation.strata import (
     ENTROPY,
@@ -16,15 +19,14 @@ from calibtrain.evaluation.strata import (
     entropy_band,
     position_band,
 )
-from calibtrain.evaluation.tally import BLOCKS, Tally
 from calibtrain.metrics import expected_calibration_error, smooth_calibration_error
 from calibtrain.metrics.signature import Signature, parse_signature
 
 BINS = 15
 
 
-def events(count: int, documents: int, seed: int = 0):  # type: ignore[no-untyped-def]
-    """Calibrated events of documents, and the decile, band and group of each."""
+def events(count: int, documents: int, seed: int = 0) -> ScoredEvents:
+    """Calibrated events of documents."""
     rng = np.random.default_rng(seed)
     document = np.sort(rng.integers(0, documents, count))
     document[:documents] = np.arange(documents)
@@ -32,26 +34,25 @@ def events(count: int, documents: int, seed: int = 0):  # type: ignore[no-untype
     correct = (rng.random(count) < confidence).astype(float)
     nll, entropy = rng.exponential(size=count), rng.exponential(size=count) * 2
     values = np.column_stack([nll, entropy, confidence, correct, rng.random(count)])
-    groups = {
-        FREQUENCY.name: rng.integers(0, 10, count),
-        POSITION.name: position_band(rng.integers(0, 9000, count)),
-        ENTROPY.name: entropy_band(entropy),
-    }
-    return document, values, groups
+    decile = rng.integers(0, 10, count)
+    return ScoredEvents(document, values, before=rng.integers(0, 9000, count), decile=decile)
 
 
-def tally_of(documents: int, parts, count: int | None = None) -> Tally:  # type: ignore[no-untyped-def]
-    chosen = np.arange(documents)
-    tally = Tally(chosen, count or documents, [FREQUENCY, POSITION, ENTROPY], BINS)
-    for document, values, groups in parts:
-        tally.add(document, values, groups)
-    return tally
+def sums_of(
+    parts: list[ScoredEvents], document_bytes: list[int], chosen: int | None = None
+) -> EventSums:
+    documents = np.arange(chosen or len(document_bytes))
+    strata = [FREQUENCY, POSITION, ENTROPY]
+    sums = EventSums(np.array(document_bytes), documents, strata, BINS)
+    for part in parts:
+        sums.add(part)
+    return sums
 
 
 def test_figures_are_those_of_the_events_themselves() -> None:
-    document, values, groups = events(5000, 40)
-    found = read_results(tally_of(40, [(document, values, groups)]).sums(), np.full(40, 300))
-    nll, entropy, confidence, correct, brier = values.T
+    scored = events(5000, 40)
+    found = compute_results(sums_of([scored], [300] * 40))
+    nll, entropy, confidence, correct, brier = scored.values.T
     assert found["tokens"] == 5000
     assert found["bytes"] == 12_000
     assert found["nll"] == pytest.approx(nll.mean())
@@ -67,7 +68,7 @@ def test_figures_are_those_of_the_events_themselves() -> None:
 
 
 def test_the_groups_of_every_stratum_add_up_to_the_whole() -> None:
-    found = read_results(tally_of(30, [events(4000, 30)]).sums(), np.full(30, 100))
+    found = compute_results(sums_of([events(4000, 30)], [100] * 30))
     for stratum in (FREQUENCY, POSITION, ENTROPY):
         rows = found[stratum.name]
         assert [row["label"] for row in rows] == list(stratum.labels)
@@ -82,14 +83,14 @@ def test_the_groups_of_every_stratum_add_up_to_the_whole() -> None:
 
 
 def test_batches_and_their_order_change_nothing() -> None:
-    document, values, groups = events(3000, 20)
-    whole = read_results(tally_of(20, [(document, values, groups)]).sums(), np.full(20, 100))
+    scored = events(3000, 20)
+    whole = compute_results(sums_of([scored], [100] * 20))
     order = np.random.default_rng(1).permutation(3000)
     parts = [
-        (document[p], values[p], {name: member[p] for name, member in groups.items()})
-        for p in np.array_split(order, 7)
+        ScoredEvents(*(column[some] for column in dataclasses.astuple(scored)))
+        for some in np.array_split(order, 7)
     ]
-    again = read_results(tally_of(20, parts).sums(), np.full(20, 100))
+    again = compute_results(sums_of(parts, [100] * 20))
     for name, value in whole.items():
         if isinstance(value, float):
             assert again[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
@@ -97,11 +98,8 @@ def test_batches_and_their_order_change_nothing() -> None:
 
 def test_intervals_hold_the_estimate_and_grow_narrow_with_more_documents() -> None:
     widths = []
-    for documents in (20, 320):
-        found = read_results(
-            tally_of(documents, [events(50 * documents, documents)]).sums(),
-            np.full(min(documents, BLOCKS), 100),
-        )
+    for documents in (20, MAX_BLOCKS + 20):
+        found = compute_results(sums_of([events(50 * documents, documents)], [100] * documents))
         for name in ("nll", "accuracy", "signed_gap", "bits_per_byte"):
             interval = found["intervals"][name]
             assert interval["lower"] <= found[name] <= interval["upper"]
@@ -113,7 +111,7 @@ def test_intervals_hold_the_estimate_and_grow_narrow_with_more_documents() -> No
 
 
 def test_a_single_document_has_figures_and_no_intervals() -> None:
-    found = read_results(tally_of(1, [events(500, 1)], count=3).sums(), np.array([900]))
+    found = compute_results(sums_of([events(500, 1)], [900, 80, 70], chosen=1))
     assert found["intervals"] == {}
     assert all(row["intervals"] is None for row in found[POSITION.name])
 
@@ -132,13 +130,13 @@ def test_documents_are_grouped_where_they_have_groups() -> None:
     assert document_groups([]) is None
     found = document_groups(["b", "a", "", "b"])
     assert found is not None
-    stratum, members = found
-    assert stratum.labels == ("(none)", "a", "b")
-    assert members.tolist() == [2, 1, 0, 2]
+    assert found.labels == ("(none)", "a", "b")
+    scored = ScoredEvents(np.array([0, 1, 2, 3, 1]), np.zeros((5, 5)))
+    assert found.group_of(scored).tolist() == [2, 1, 0, 2, 1]
 
 
 def test_every_figure_has_a_signature_that_says_how_it_was_made() -> None:
-    found = read_results(tally_of(10, [events(900, 10)]).sums(), np.full(10, 100))
+    found = compute_results(sums_of([events(900, 10)], [100] * 10))
     about = Signature("ab" * 8, "cd" * 8, "0.1.0", bins=BINS, temperature=1.25)
     signed = signatures(found, about)
     figures = {name for name, value in found.items() if isinstance(value, int | float)}
@@ -160,9 +158,9 @@ def test_bins_must_divide_the_cells() -> None:
 
 
 def test_an_empty_document_among_others_takes_nothing_away() -> None:
-    document, values, groups = events(300, 3)
-    found = read_results(tally_of(3, [(document, values, groups)]).sums(), np.array([200, 0, 150]))
-    assert found["bits_per_byte"] == pytest.approx(values[:, 0].sum() / math.log(2) / 350)
+    scored = events(300, 3)
+    found = compute_results(sums_of([scored], [200, 0, 150]))
+    assert found["bits_per_byte"] == pytest.approx(scored.column("nll").sum() / math.log(2) / 350)
     assert all(
         interval["upper"] <= 1
         for name, interval in found["intervals"].items()

@@ -8,8 +8,8 @@ import pytest
 from benchmarks.truth import Model, intervals
 from calibtrain.config import MarkovConfig
 from calibtrain.data.corpora.synthetic import markov_source
+from calibtrain.evaluation.event_figures import compute_results
 from calibtrain.evaluation.figure_intervals import main_intervals, thorough_intervals
-from calibtrain.evaluation.reading import read_results
 from calibtrain.metrics import histogram_metrics
 
 SOURCE = markov_source(MarkovConfig(words=20, successors=4, mean_document_words=40.0))
@@ -37,15 +37,15 @@ def test_figures_of_many_documents_tend_to_the_truth() -> None:
     texts = list(SOURCE.sample_documents(3000, 5))
     for temperature in (1.0, 1.5):
         model = Model.of(SOURCE, temperature)
-        found, truth = read_results(*model.tally(texts)), model.truth()
+        found, truth = compute_results(model.sums(texts)), model.truth()
         for name, estimate, interval in intervals(found):
             width = max(interval["upper"] - interval["lower"], 1e-5)
             assert abs(estimate - truth[name]) < 2 * width, (temperature, name)
 
 
 def lower_ends(model: Model, texts: list[str]) -> dict[str, float]:
-    sums, sizes = model.tally(texts)
-    found = main_intervals(sums, np.column_stack([sums.blocks, sizes]), 200)
+    sums = model.sums(texts)
+    found = main_intervals(sums, 200)
     figures = histogram_metrics(sums.histogram)
     found |= thorough_intervals(sums, figures)
     return {name: found[name].lower for name in ERRORS}
@@ -66,5 +66,5 @@ def test_intervals_leave_out_0_for_a_wrong_model() -> None:
 
 def test_results_do_not_depend_on_when_they_are_read() -> None:
     texts = list(SOURCE.sample_documents(30, 1))
-    first, again = (read_results(*Model.of(SOURCE).tally(texts)) for _ in range(2))
+    first, again = (compute_results(Model.of(SOURCE).sums(texts)) for _ in range(2))
     np.testing.assert_equal(first, again)

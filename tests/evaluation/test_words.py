@@ -12,7 +12,7 @@ import pytest
 from conftest import call, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_byte_beam import TinyModel
+from test_byte_beam import DOCUMENT_START, TinyModel, beam_of
 
 from calibtrain.config import ModelConfig, TokenizerConfig
 from calibtrain.data.batches.store import read_store, write_store
@@ -20,11 +20,16 @@ from calibtrain.data.corpora.documents import END, SYMBOLS
 from calibtrain.data.tokenizers.tokenizer_choice import train_tokenizer
 from calibtrain.evaluation import evaluate_run_on_text, train_run
 from calibtrain.evaluation.byte_windows import ByteWindow, plan_word_windows
-from calibtrain.evaluation.bytes import NEXT_BYTE, Beam, TextEvaluator
-from calibtrain.evaluation.tally import COLUMNS
-from calibtrain.evaluation.word_spelling import CLOSE, LONGEST, Begun, Words, cut_words
+from calibtrain.evaluation.bytes import NEXT_BYTE, TextEvaluator
+from calibtrain.evaluation.word_spelling import (
+    LONGEST,
+    WORD_END,
+    PartialWords,
+    Words,
+    cut_words,
+)
 from calibtrain.evaluation.words import NEXT_WORD, WordReader
-from calibtrain.generation.byte_beam import ByteBeam
+from calibtrain.generation.next_byte import Beam
 from calibtrain.models import build
 from calibtrain.storage.documents import unsealed
 
@@ -55,13 +60,13 @@ def test_words_are_runs_with_the_white_space_behind_them(text: bytes, words: lis
 @given(st.text(alphabet="ab \n\u3000é", max_size=120))
 def test_every_symbol_belongs_to_one_word(text: str) -> None:
     raw = text.encode()
-    start, stop, told = cut_words(symbols_of(raw))
+    start, stop, known = cut_words(symbols_of(raw))
     assert start[0] == 0
     assert stop[-1] == len(raw) + 1
     np.testing.assert_array_equal(start[1:], stop[:-1])
     assert ((stop - start >= 1) & (stop - start <= LONGEST)).all()
-    assert not told[0]
-    for a in start[told]:
+    assert not known[0]
+    for a in start[known]:
         assert raw[a - 1 : a].isspace()
         assert not raw[a : a + 1].isspace()
     whole = [piece for piece in raw.split() if len(piece) < LONGEST]
@@ -80,28 +85,28 @@ class Spelling:
             self._known[text] = self.model.next_byte(text)
         return self._known[text]
 
-    def options(self, before: bytes, word: bytes, told: bool) -> dict[int, float]:
-        """How a word goes on, written out; the keys are symbols, or CLOSE."""
+    def options(self, before: bytes, word: bytes, known: bool) -> dict[int, float]:
+        """How a word goes on, written out; the keys are symbols, or WORD_END."""
         p = dict(enumerate(self.next_byte(before + word)))
         another = {s: x for s, x in p.items() if s != END and not bytes([s]).isspace()}
         if word and word[-1:].isspace():
             white = {s: x for s, x in p.items() if s == END or s not in another}
-            return {**white, CLOSE: sum(another.values())}
-        if told and not word:
+            return {**white, WORD_END: sum(another.values())}
+        if known and not word:
             return {s: x / sum(another.values()) for s, x in another.items()}
         return p
 
-    def greedy(self, before: bytes, told: bool, reach: int = 999) -> tuple[Spelled, float] | None:
+    def greedy(self, before: bytes, known: bool, reach: int = 999) -> tuple[Spelled, float] | None:
         word, probability = b"", 1.0
         while len(word) < LONGEST:
             if len(before + word) > reach:
                 return None
-            options = self.options(before, word, told)
+            options = self.options(before, word, known)
             best = max(options, key=lambda s: options[s])
             probability *= options[best]
             if best == END:
                 return (word, "end"), probability
-            if best == CLOSE:
+            if best == WORD_END:
                 return (word, "follows"), probability
             word += bytes([best])
         return (word, "cut"), probability
@@ -113,26 +118,16 @@ def read_words(
     """Each text, its words, and what was found of them; all side by side."""
     words = [cut_words(symbols_of(text)) for text in texts]
     windows = [
-        ByteWindow(number, np.zeros(1, np.int32), symbols_of(text), 0, 0, of_text)
+        ByteWindow(number, DOCUMENT_START, symbols_of(text), 0, 0, of_text)
         for number, (text, of_text) in enumerate(zip(texts, words, strict=True))
     ]
-    beam = ByteBeam(model.trie, 2 * len(texts), width, 0.0)
+    next_byte = beam_of(model, 2 * len(texts), width, 0.0)
     reader = WordReader(windows, len(texts))
-    rows = beam.start(np.arange(len(texts)))
-    states: dict[int, tuple[int, ...]] = dict.fromkeys(rows.tolist(), ())
-    first = model.next_token(())[model.trie.order]
-    beam.set_probabilities(rows, np.tile(first, (len(texts), 1)))
-    while (step := reader.step(beam.predict())) is not None:
-        new, copies, _ = beam.read(*step)
-        for source, target in zip(*copies, strict=True):
-            states[target] = states[source]
-        made = [(*states[s], t) for s, t in zip(new.sources, new.tokens, strict=True)]
-        states.update(zip(new.targets.tolist(), made, strict=True))
-        if made:
-            after = np.stack([model.next_token(state)[model.trie.order] for state in made])
-            beam.set_probabilities(new.targets, after)
-    assert reader.done == sum(len(text) + 1 for text in texts)
-    found = [part.values[:, [0, 2, 3]] for part in reader.scores()]
+    next_byte.start([window.prefix for window in windows])
+    while (symbols := reader.next_symbols(next_byte.predict())) is not None:
+        next_byte.read(*symbols)
+    assert reader.symbols_read == sum(len(text) + 1 for text in texts)
+    found = [part.values[:, [0, 2, 3]] for part in reader.events()]
     return list(zip(texts, words, found, strict=True))
 
 
@@ -157,16 +152,16 @@ def test_words_equal_brute_force_over_all_tokenisations(
     model = TinyModel(ALPHABET + longer, seed)
     direct = Spelling(model)
     for text, words, found in read_words(model, texts, width=400):
-        for start, stop, told, (nll, confidence, correct) in zip(*words, found, strict=True):
+        for start, stop, known, (nll, confidence, correct) in zip(*words, found, strict=True):
             before, word = text[:start], text[start:stop]
             # P(text so far and the word) as prefix masses: what another word may begin with
             follows = sum(model.prefix_mass(text[:stop] + c)[0] for c in (b"a", b"b"))
             joint = model.prefix_mass(text)[1] if stop > len(text) else follows
             given_ = model.prefix_mass(before)[0]
-            if told:
+            if known:
                 given_ = sum(model.prefix_mass(before + c)[0] for c in (b"a", b"b"))
             assert nll == pytest.approx(-math.log(joint / given_), abs=1e-6)
-            searched = direct.greedy(before, told, reach=9)  # what is longer takes too long
+            searched = direct.greedy(before, known, reach=9)  # what is longer takes too long
             if searched is not None:
                 assert confidence == pytest.approx(searched[1], abs=1e-6)
                 actual = word, "end" if stop > len(text) else "follows"
@@ -196,8 +191,8 @@ def test_the_greedy_word_is_that_of_a_direct_search() -> None:
     texts += [b"0" * 70, b" "]
     endings = set()
     for text, words, found in read_words(model, texts, width=1):
-        for start, stop, told, (_, confidence, correct) in zip(*words, found, strict=True):
-            searched = direct.greedy(text[:start], told)
+        for start, stop, known, (_, confidence, correct) in zip(*words, found, strict=True):
+            searched = direct.greedy(text[:start], known)
             assert searched is not None
             assert confidence == pytest.approx(searched[1], rel=1e-6)
             ending = "end" if stop > len(text) else "cut" if stop - start == LONGEST else "follows"
@@ -209,12 +204,12 @@ def test_the_greedy_word_is_that_of_a_direct_search() -> None:
 def test_a_text_of_greedy_words_is_foreseen() -> None:
     model = TinyModel([bytes([value]) for value in LETTERS], 4)
     direct = ByteModel(model)
-    text, told, probabilities, ending = b"", False, [], "follows"
+    text, known, probabilities, ending = b"", False, [], "follows"
     while ending != "end" and len(text) < 400:
-        searched = direct.greedy(text, told)
+        searched = direct.greedy(text, known)
         assert searched is not None
         (word, ending), probability = searched
-        text, told = text + word, ending == "follows"
+        text, known = text + word, ending == "follows"
         probabilities.append(probability)
     assert ending == "end"
     ((_, _, found),) = read_words(model, [text], width=2)
@@ -224,8 +219,8 @@ def test_a_text_of_greedy_words_is_foreseen() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(told=st.booleans(), seed=st.integers(0, 999))
-def test_words_are_events_that_exclude_each_other(told: bool, seed: int) -> None:
+@given(known=st.booleans(), seed=st.integers(0, 999))
+def test_words_are_events_that_exclude_each_other(known: bool, seed: int) -> None:
     """Of a memoryless model over "a", " " and the end: all words together have probability 1."""
     p = np.zeros(SYMBOLS)
     p[[ord("a"), ord(" "), END]] = np.random.default_rng(seed).dirichlet(np.ones(3))
@@ -233,11 +228,11 @@ def test_words_are_events_that_exclude_each_other(told: bool, seed: int) -> None
     for _ in range(LONGEST):
         longer: dict[tuple[int, bool], float] = {}
         for (length, white), mass in unfinished.items():
-            begun = Begun(np.array([length]), np.array([white]), np.array([told]))
-            (options,) = begun.choices(p[None])
+            partial = PartialWords(np.array([length]), np.array([white]), np.array([known]))
+            (options,) = partial.choices(p[None])
             assert options.sum() == pytest.approx(1)
             for choice in np.flatnonzero(options):
-                if begun.over(np.array([choice]))[0]:
+                if partial.is_last(np.array([choice]))[0]:
                     ended += mass * options[choice]
                 else:
                     key = length + 1, choice == ord(" ")
@@ -265,9 +260,9 @@ def test_the_nlls_of_words_add_up_to_those_of_bytes(tmp_path: Path) -> None:
         evaluator = TextEvaluator(network, tokenizer, context=256, bins=10, lanes=4, events=events)
         _, windows = events.plan(store, tokenizer.piece_bytes, context=256)
         scores = evaluator.score(params, windows, Beam())
-        nll = scores.values[:, COLUMNS.index("nll")]
-        totals[events.name] = np.bincount(scores.document, nll, len(DOCUMENTS))
-        found[events.name] = scores
+        name = events.space.name
+        totals[name] = np.bincount(scores.document, scores.column("nll"), len(DOCUMENTS))
+        found[name] = scores
     np.testing.assert_allclose(totals["word"], totals["byte"], rtol=1e-5)
     assert len(found["word"].document) == sum(
         len(cut_words(symbols_of(text.encode())).start) for text in DOCUMENTS

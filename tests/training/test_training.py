@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -253,11 +254,11 @@ def test_what_is_no_number_is_neither_written_nor_saved(
 def test_results_that_are_no_numbers_are_not_written(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from calibtrain.evaluation import tokens
+    from calibtrain.evaluation import event_space
 
     run = copy_of(finished, tmp_path)
     before = set((run / "evaluations").iterdir())
-    monkeypatch.setattr(tokens, "read_results", lambda *sums, **options: {"nll": float("nan")})
+    monkeypatch.setattr(event_space, "compute_results", lambda sums, **options: {"nll": math.nan})
     with pytest.raises(UserError, match="markov-test: the nll is nan at step 24"):
         evaluate_run(run, limit=500)
     assert set((run / "evaluations").iterdir()) == before

@@ -1,4 +1,4 @@
-"""`Sums` in, results out: every figure by its public name, its interval, and tables.
+"""The results of `EventSums`: every figure by its public name, its interval, and tables.
 
 Intervals come from `figure_intervals`; documents are resampled in blocks of neighbours where there
 are many.
@@ -10,20 +10,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from calibtrain.evaluation.event_sums import BYTES, EventSums, N, StratumSums
 from calibtrain.evaluation.figure_intervals import (
-    BYTES,
     FEWER_RESAMPLES,
     RESAMPLES,
-    N,
+    interval_fields,
     main_intervals,
     plain_figures,
-    shown,
-    there,
     thorough_intervals,
+    with_zeros,
 )
 from calibtrain.evaluation.signatures import BRIER_PARTS
-from calibtrain.evaluation.strata import FREQUENCY, Stratum
-from calibtrain.evaluation.tally import Sums
+from calibtrain.evaluation.strata import FREQUENCY
 from calibtrain.metrics.calibration import table_error
 from calibtrain.metrics.ece_intervals import calibration_error_interval
 from calibtrain.metrics.from_histogram import histogram_bounds, histogram_metrics
@@ -41,24 +39,22 @@ OPTIONAL = (
     "entropy_bits_per_byte",
     "entropy_calibration_error",
 )
-"""Figures that not all events have."""
+"""Figures that some kinds of events lack; they are None there."""
 
 
-def read_results(
-    sums: Sums,
-    raw_bytes: Int[np.ndarray, " blocks"],
+def compute_results(
+    sums: EventSums,
     *,
     vocabulary_entries: Int[np.ndarray, " deciles"] | None = None,
     thorough: bool = True,
 ) -> dict[str, Any]:
-    """Results by their public names.
+    """Returns results by their public names.
 
     Args:
-        sums: of all the events.
-        raw_bytes: bytes of text of each block.
+        sums: of all events.
         vocabulary_entries: how many entries of the vocabulary each frequency decile holds.
-        thorough: with the intervals of strata and of every error; else only of the main figures,
-            from fewer resamples: for evaluations in the midst of training.
+        thorough: whether strata and all errors have intervals too; otherwise only the main figures
+            have, from fewer resamples, for evaluations in the midst of training.
 
     Returns:
         Figures: tokens (events), bytes, nll (nats an event), bits_per_byte, accuracy,
@@ -67,8 +63,11 @@ def read_results(
         entropy_calibration_error. Tables: reliability, smooth_reliability, risk_coverage, and one
         for each stratum. intervals: lower, upper and method, by figure. bounds: how far figures
         that are read from a histogram may be off. What is not defined is None.
+
+    Raises:
+        ValueError: where there are no events.
     """
-    blocks = np.column_stack([sums.blocks, raw_bytes])
+    blocks = sums.blocks
     if not blocks[:, N].sum():
         raise ValueError("no tokens: the selection is empty")
     bins = sums.tables.shape[1]
@@ -79,10 +78,10 @@ def read_results(
     errors = histogram_metrics(sums.histogram, bins=bins)
     parts = {f"brier_{part}": errors.pop(part) for part in BRIER_PARTS}
     sigma = errors.pop("smooth_sigma")
-    for same in ("weight", "accuracy", "mean_confidence", "signed_gap"):  # read from the blocks
-        del errors[same]
+    for name in ("weight", "accuracy", "mean_confidence", "signed_gap"):  # read from the blocks
+        del errors[name]
     fine = sums.histogram.rows()
-    intervals = main_intervals(sums, blocks, RESAMPLES if thorough else 200)
+    intervals = main_intervals(sums, RESAMPLES if thorough else 200)
     if thorough:
         intervals |= thorough_intervals(sums, errors)
     return {
@@ -91,14 +90,14 @@ def read_results(
         **figures,
         **errors,
         **parts,
-        "intervals": {name: shown(interval) for name, interval in intervals.items()},
+        "intervals": {name: interval_fields(interval) for name, interval in intervals.items()},
         "bounds": histogram_bounds(sums.histogram, bins=bins),
         "reliability": _reliability(sums.tables.sum(0)),
         "smooth_reliability": _smooth_reliability(fine, sigma),
         "risk_coverage": _risk_coverage(fine),
         **{
-            name: _stratum(stratum, likelihood, tables, vocabulary_entries, thorough)
-            for name, (stratum, likelihood, tables) in sums.strata.items()
+            name: _stratum(stratum, vocabulary_entries, thorough)
+            for name, stratum in sums.strata.items()
         },
     }
 
@@ -122,7 +121,7 @@ def _reliability(table: Float[np.ndarray, "bins 3"]) -> list[dict[str, Any]]:
 
 def _smooth_reliability(fine: Float[np.ndarray, "cells 5"], sigma: float) -> list[dict[str, Any]]:
     curve = smooth_curve(fine, sigma, CURVE_POINTS)
-    # where next to no event is near, an accuracy would be made of rounding
+    # where hardly any event is near, the accuracy would consist of rounding errors
     least = 1e-4 * np.nanmax(curve[:, 2])
     return [
         {
@@ -135,7 +134,7 @@ def _smooth_reliability(fine: Float[np.ndarray, "cells 5"], sigma: float) -> lis
 
 
 def _risk_coverage(fine: Float[np.ndarray, "cells 5"]) -> list[dict[str, float]]:
-    """The curve at as many coverages, evenly spread."""
+    """The risk-coverage curve at evenly spaced coverages."""
     curve = risk_curve(fine[fine[:, WEIGHT] > 0])
     coverage = np.linspace(0, 1, CURVE_POINTS)[1:]
     order = np.argsort(curve[:, 0])
@@ -144,21 +143,18 @@ def _risk_coverage(fine: Float[np.ndarray, "cells 5"]) -> list[dict[str, float]]
 
 
 def _stratum(
-    stratum: Stratum,
-    likelihood: Float[np.ndarray, "blocks groups 3"],
-    tables: Float[np.ndarray, "blocks groups bins 3"],
-    entries: Int[np.ndarray, " deciles"] | None,
-    thorough: bool,
+    sums: StratumSums, entries: Int[np.ndarray, " deciles"] | None, thorough: bool
 ) -> list[dict[str, Any]]:
-    """A row a group: its figures and their intervals; None where it holds no event."""
+    """One row per group: its figures and their intervals; None where it holds no event."""
     rows = []
-    for index, label in enumerate(stratum.labels):
+    for index, label in enumerate(sums.stratum.labels):
         row: dict[str, Any] = {"label": label}
-        if stratum.name == FREQUENCY.name:
+        if sums.stratum.name == FREQUENCY.name:
             held = None if entries is None else int(entries[index])
             row |= {"decile": index + 1, "vocabulary_entries": held}
-        there = likelihood[:, index, 0] > 0
-        rows.append(row | _group(likelihood[there, index], tables[there, index], thorough))
+        blocks = sums.likelihood[:, index, 0] > 0  # that hold an event of the group
+        likelihood, tables = sums.likelihood[blocks, index], sums.tables[blocks, index]
+        rows.append(row | _group(likelihood, tables, thorough))
     return rows
 
 
@@ -185,7 +181,7 @@ def _group(
     intervals: dict[str, Interval] | None = None
     if thorough and len(sums) > 1:
         intervals = {
-            **bootstrap_figures(there(sums), statistics, resamples=FEWER_RESAMPLES),
+            **bootstrap_figures(with_zeros(sums), statistics, resamples=FEWER_RESAMPLES),
             "ece": calibration_error_interval(tables, resamples=FEWER_RESAMPLES),
         }
     return {
@@ -193,5 +189,6 @@ def _group(
         **absent,
         **{name: float(of(whole)[0]) for name, of in statistics.items()},
         "ece": float(table_error(tables.sum(0))),
-        "intervals": intervals and {name: shown(found) for name, found in intervals.items()},
+        "intervals": intervals
+        and {name: interval_fields(each) for name, each in intervals.items()},
     }

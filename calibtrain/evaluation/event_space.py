@@ -1,0 +1,172 @@
+"""The one path from scored events to an `Evaluation`, whatever is predicted.
+
+An `EventSpace` says what its events are: tokens, next bytes, words; candidate answers will be one
+more. A `Measurement` takes the events of some documents, as their scorer yields them, through sums
+(`event_sums`) and figures (`event_figures`) to an `Evaluation` with signatures and documents.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+import calibtrain
+from calibtrain.errors import NonFiniteError, require_finite
+from calibtrain.evaluation.event_figures import compute_results
+from calibtrain.evaluation.event_sums import EventSums
+from calibtrain.evaluation.events import COLUMNS, ScoredEvents
+from calibtrain.evaluation.result import Evaluation
+from calibtrain.evaluation.signatures import signatures, temperature_label
+from calibtrain.evaluation.strata import Stratum, document_groups
+from calibtrain.metrics.signature import Signature
+
+
+@dataclasses.dataclass(frozen=True)
+class EventSpace:
+    """A kind of events.
+
+    Attributes:
+        name: what is predicted, as results and signatures say it.
+        strata: the ways in which events are cut, beside the groups of their documents.
+        columns: which of `COLUMNS` the events have.
+        confidence: which probability the confidence is, as signatures say it.
+        about: what else results say of the events.
+    """
+
+    name: str
+    strata: tuple[Stratum, ...]
+    columns: tuple[str, ...] = COLUMNS
+    confidence: str = "max"
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Documents(Protocol):
+    """Names and sizes of documents that events are scored on."""
+
+    @property
+    def document_ids(self) -> tuple[str, ...]:
+        """Their names."""
+
+    @property
+    def document_bytes(self) -> Int[np.ndarray, " documents"]:
+        """Bytes of text of each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """Some events of some documents, to be measured.
+
+    Attributes:
+        space: what the events are.
+        documents: names and sizes of the documents, by index.
+        chosen: those that are scored.
+        about: what the results belong to: corpus, split, step, hashes.
+        bins: equal-width bins of the ECE.
+        groups: group of each document; empty: results are not given by group.
+    """
+
+    space: EventSpace
+    documents: Documents
+    chosen: Int[np.ndarray, " chosen"]
+    about: Mapping[str, Any]
+    bins: int
+    groups: Sequence[str] = ()
+
+    def sums(self, batches: Iterable[ScoredEvents]) -> EventSums:
+        """Adds up events as they are scored.
+
+        Raises:
+            SettingError: for more groups than results can be given by, before anything is scored.
+        """
+        own = document_groups(self.groups)
+        strata = [*self.space.strata, *([] if own is None else [own])]
+        sums = EventSums(self.documents.document_bytes, self.chosen, strata, self.bins)
+        for events in batches:
+            sums.add(events)
+        return sums
+
+    def results(
+        self,
+        sums: EventSums,
+        *,
+        vocabulary_entries: Int[np.ndarray, " deciles"] | None = None,
+        thorough: bool = True,
+    ) -> dict[str, Any]:
+        """Figures and tables, from `compute_results`.
+
+        Raises:
+            NonFiniteError: where a figure is infinite or NaN.
+        """
+        found = compute_results(sums, vocabulary_entries=vocabulary_entries, thorough=thorough)
+        require_finite_figures(found, self.about)
+        return found
+
+    def evaluation(
+        self,
+        sums: EventSums,
+        results: Mapping[str, Any],
+        *,
+        limit: int | None,
+        context: int,
+        temperature: float = 1.0,
+        head: str | None = None,
+        fitted: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Evaluation:
+        """Returns the results with how they were made, and a table of the documents.
+
+        Args:
+            sums: of all events.
+            results: read from them, and whatever tables stand beside.
+            limit: bytes of text, about, that were asked for; None means all.
+            context: tokens that the model sees back.
+            temperature: number that divided the logits.
+            head: name of the network's head, if it has one.
+            fitted: name under which the head was fitted afterwards, if it was.
+            settings: what else results say of how events were scored.
+        """
+        signature = Signature(
+            corpus=self.about["corpus_hash"],
+            tokenizer=self.about["tokenizer_hash"],
+            version=calibtrain.__version__,
+            event=self.space.name,
+            confidence=self.space.confidence,
+            bins=self.bins,
+            temperature=temperature_label(temperature, fitted or head),
+        )
+        return Evaluation(
+            about={
+                **self.about,
+                "event": self.space.name,
+                **self.space.about,
+                **(settings or {}),
+                "limit": limit,
+                "context": context,
+                "bins": self.bins,
+                "temperature": fitted or temperature,
+                **({"head": head} if head else {}),
+                "documents": len(self.chosen),
+            },
+            results={**results, "signatures": signatures(results, signature)},
+            documents=self._document_table(sums.documents[self.chosen]),
+        )
+
+    def _document_table(self, sums: Float[np.ndarray, "chosen 6"]) -> dict[str, Any]:
+        """Columns of the table with a row per document; those that the events have."""
+        columns = dict(zip(("tokens", *COLUMNS), sums.T, strict=True))
+        return {
+            "document": [self.documents.document_ids[index] for index in self.chosen],
+            "bytes": self.documents.document_bytes[self.chosen],
+            **{key: column for key, column in columns.items() if not np.isnan(column).all()},
+        }
+
+
+def require_finite_figures(figures: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Raises a NonFiniteError that names corpus, split, step and the first figure that is not."""
+    try:
+        require_finite(figures, about["step"])
+    except NonFiniteError as error:
+        place = f"evaluation {about['corpus']}-{about['split']}"
+        raise NonFiniteError(f"{place}: {error}") from None

@@ -1,0 +1,130 @@
+"""Sums over scored events: by document, by stratum, by confidence. All results are read from them.
+
+The host adds events up in float64, so that neither the batches nor the devices that scored them
+change a result.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from calibtrain.evaluation.events import COLUMNS, ScoredEvents
+from calibtrain.evaluation.strata import Stratum
+from calibtrain.metrics.calibration import bin_edges
+from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram, cell_middles
+
+COARSE = 480
+"""Cells of confidence that are kept for each block: a tenth of those of the whole."""
+
+MAX_BLOCKS = 300
+"""The bootstrap draws blocks of neighbouring documents, at most so many."""
+
+N, NLL, ENTROPY, CONFIDENCE, CORRECT, BRIER, BYTES = range(7)
+"""Columns of `EventSums.blocks`: the number of events, the sums of `COLUMNS`, and bytes of text."""
+
+
+class StratumSums(NamedTuple):
+    """Sums over the events of each block and group of a stratum.
+
+    Attributes:
+        stratum: how events are cut.
+        likelihood: number of events, sum of nll and sum of entropy.
+        tables: a reliability table each: number of events, sums of confidence and correctness.
+    """
+
+    stratum: Stratum
+    likelihood: Float[np.ndarray, "blocks groups 3"]
+    tables: Float[np.ndarray, "blocks groups bins 3"]
+
+
+class EventSums:
+    """Sums over events, added as they are scored.
+
+    Attributes:
+        documents: number of events and sums of `COLUMNS`, by document.
+        coarse: a histogram of `COARSE` cells of confidence, by block of documents.
+        tables: a reliability table, by block.
+        strata: sums by stratum, under its name.
+    """
+
+    def __init__(
+        self,
+        document_bytes: Int[np.ndarray, " documents"],
+        chosen: Int[np.ndarray, " chosen"],
+        strata: Sequence[Stratum],
+        bins: int,
+    ):
+        """Args:
+        document_bytes: bytes of text of each document.
+        chosen: the documents that are scored.
+        strata: the ways in which events are cut.
+        bins: equal-width bins of the reliability tables; they divide the cells.
+        """
+        documents, count = len(document_bytes), min(MAX_BLOCKS, len(chosen))
+        self._block = np.full(documents, -1)
+        self._block[chosen] = np.arange(len(chosen)) * count // max(1, len(chosen))
+        self._document_bytes, self._bins = document_bytes, bins
+        self.documents: Float[np.ndarray, "documents 6"] = np.zeros((documents, 1 + len(COLUMNS)))
+        self._fine = np.zeros((CELLS, 5))
+        self.coarse: Float[np.ndarray, "blocks coarse 5"] = np.zeros((count, COARSE, 5))
+        self.tables: Float[np.ndarray, "blocks bins 3"] = np.zeros((count, bins, 3))
+        self.strata = {
+            stratum.name: StratumSums(
+                stratum,
+                np.zeros((count, len(stratum.labels), 3)),
+                np.zeros((count, len(stratum.labels), bins, 3)),
+            )
+            for stratum in strata
+        }
+        self._middles = cell_middles(CELLS).astype(np.float64)
+        self._edges = bin_edges(CELLS, np.dtype(np.float32))[1:-1]
+
+    def add(self, events: ScoredEvents) -> None:
+        """Adds events."""
+        values = np.asarray(events.values, np.float64)
+        ones = np.ones(len(values))
+        _add(self.documents, events.document, np.column_stack([ones, values]))
+        block = self._block[events.document]
+        nll, entropy, c, y = values.T[:4]
+        # in float32, as the device computed it, so that an edge is an edge
+        cell = np.searchsorted(self._edges, c.astype(np.float32), side="left")
+        moments = np.column_stack([ones, c, y, c * c, c * y])
+        d = c - self._middles[cell]
+        _add(self._fine, cell, np.column_stack([ones, d, y, d * d, d * y]))
+        _add(self.coarse, block * COARSE + cell // (CELLS // COARSE), moments)
+        bin_ = cell // (CELLS // self._bins)
+        _add(self.tables, block * self._bins + bin_, moments[:, :3])
+        likelihood = np.column_stack([ones, nll, entropy])
+        for stratum, sums, tables in self.strata.values():
+            member = block * len(stratum.labels) + stratum.group_of(events)
+            _add(sums, member, likelihood)
+            _add(tables, member * self._bins + bin_, moments[:, :3])
+
+    @property
+    def blocks(self) -> Float[np.ndarray, "blocks 7"]:
+        """Number of events, sums of `COLUMNS` and bytes of text, by block of documents."""
+        blocks = np.zeros((len(self.tables), self.documents.shape[1]))
+        scored = self._block >= 0
+        block = self._block[scored]
+        _add(blocks, block, self.documents[scored])
+        raw_bytes = np.bincount(block, self._document_bytes[scored], minlength=len(blocks))
+        return np.column_stack([blocks, raw_bytes])
+
+    @property
+    def histogram(self) -> ConfidenceHistogram:
+        """The fine histogram of confidence of all events."""
+        return ConfidenceHistogram(self._fine)
+
+
+def _add(
+    target: Float[np.ndarray, "*rows columns"],
+    row: Int[np.ndarray, " events"],
+    values: Float[np.ndarray, "events columns"],
+) -> None:
+    """Adds each event's values to its row; rows are counted over all axes but the last."""
+    columns = values.shape[1]
+    flat = target.reshape(-1)
+    for column in range(columns):
+        np.add.at(flat, row * columns + column, values[:, column])
