@@ -63,10 +63,6 @@ _NAMES = {
         "smooth_calibration_error",
         "smooth_reliability",
     ),
-    "tokens": (
-        "TokenMetrics",
-        "token_metrics",
-    ),
     "vocabulary": (
         "VocabularyTable",
         "classwise_calibration_error",

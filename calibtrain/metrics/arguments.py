@@ -8,7 +8,7 @@ be looked at: a NaN stays a NaN, and where nothing counts the result is NaN.
 import dataclasses
 import math
 import operator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,28 @@ class Predictions:
     weights: Float[AnyArray, " n"]
     precision: Any
     xp: Any
+
+
+@runtime_checkable
+class TokenStats(Protocol):
+    """Statistics of tokens, as far as metrics read them: `readout.TokenStats` has them.
+
+    A statistic that was not computed is None.
+
+    Attributes:
+        nll: -log p of the target, in nats.
+        entropy: entropy of the predictive distribution, in nats.
+        sum_squares: sum over the vocabulary of p^2.
+    """
+
+    @property
+    def nll(self) -> Any: ...
+
+    @property
+    def entropy(self) -> Any: ...
+
+    @property
+    def sum_squares(self) -> Any: ...
 
 
 def predictions(confidence: Any, correct: Any, weights: Any = None) -> Predictions:

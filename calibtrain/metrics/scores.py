@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from calibtrain.metrics.arguments import (
     AnyArray,
+    TokenStats,
     as_array,
     counted,
     is_traced,
@@ -21,7 +22,6 @@ from calibtrain.metrics.arguments import (
     require_kind,
 )
 from calibtrain.metrics.calibration import Scheme, binned
-from calibtrain.readout import TokenStats
 
 
 def brier_score(

@@ -6,7 +6,7 @@ v". A `VocabularyTable` adds them up by entry and bin while the logits of a chun
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -28,9 +28,10 @@ from calibtrain.metrics.arguments import (
     whole_numbers,
 )
 from calibtrain.metrics.calibration import Scheme, bin_edges, binned, table_error
-from calibtrain.readout import Functional
 
 Per = Literal["pair", "token"]
+Functional = Callable[[jax.Array, jax.Array], jax.Array]
+"""A number per token, for `readout`: logits [tokens, vocab], labels [tokens] -> [tokens]."""
 
 _HOST_ELEMENTS = 2**22
 """Probabilities looked at at once on the host: 32 MiB."""
