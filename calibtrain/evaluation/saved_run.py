@@ -10,6 +10,7 @@ import jax
 
 from calibtrain.config import Config, MeshConfig, config_hash
 from calibtrain.data.batches.store import TokenStore, frequency_deciles, open_store
+from calibtrain.data.batches.windows import EvaluationWindows
 from calibtrain.data.corpora.corpus import Corpus
 from calibtrain.data.corpora.named import Columns, own_corpus, parse_corpus, settings_are_options
 from calibtrain.errors import UserError
@@ -18,6 +19,7 @@ from calibtrain.evaluation.latest_checkpoint import fitted_head, latest_step, lo
 from calibtrain.evaluation.own_text import notes_on_own_text, notes_on_text, open_measured
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
+from calibtrain.evaluation.vocabulary import vocabulary_table, with_vocabulary_errors
 from calibtrain.evaluation.words import NEXT_WORD
 from calibtrain.models import TEMPERATURE, Network, Params
 from calibtrain.models.attention import require_available
@@ -47,6 +49,7 @@ def evaluate_run(
     limit: int | None = None,
     temperature: str | None = None,
     columns: Columns | None = None,
+    full: bool = False,
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
     say: Say = lambda text: None,
@@ -62,6 +65,7 @@ def evaluate_run(
         limit: bytes of text, about; none: the whole split.
         temperature: name of a head that was fitted to this checkpoint; none: without.
         columns: the fields of the corpus that are read; None means those of the run's own.
+        full: whether Full-ECE and classwise ECE are measured too, which takes another pass.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
         say: told in words of a result that cannot be written beside the run.
@@ -74,7 +78,7 @@ def evaluate_run(
     """
     read = {corpus: columns or Columns()}
     with opened(path, cache, check, temperature, columns=read, say=say) as saved:
-        return saved.evaluate(corpus, split, limit)
+        return saved.evaluate(corpus, split, limit, full=full)
 
 
 def evaluate_run_on_text(
@@ -217,9 +221,18 @@ class SavedRun:
         return open_store(self.corpus(corpus), split, self.tokenizer, self.cache)
 
     def evaluate(
-        self, corpus: str | None, split: str, limit: int | None, temperature: float = 1.0
+        self,
+        corpus: str | None,
+        split: str,
+        limit: int | None,
+        temperature: float = 1.0,
+        *,
+        full: bool = False,
     ) -> Evaluation:
-        """Evaluate on a split of a corpus, and write the result into the run."""
+        """Evaluate on a split of a corpus, and write the result into the run.
+
+        With `full`, Full-ECE and classwise ECE too, by another pass over the text.
+        """
         store = self.store(corpus, split)  # what cannot be had is told before the model is loaded
         params, evaluator = self._load()
         with settings_are_options():
@@ -232,6 +245,19 @@ class SavedRun:
                 temperature=temperature,
                 check=self._check,
             )
+        if full:
+            table = vocabulary_table(
+                self.network,
+                params,
+                EvaluationWindows(
+                    store, rows=evaluator.rows, context=evaluator.context, limit=limit
+                ),
+                bins=evaluator.bins,
+                temperature=temperature,
+                layout=_all_devices(self.config.evaluation.rows),
+                check=self._check,
+            )
+            evaluation = with_vocabulary_errors(evaluation, table)
         return self._write(evaluation)
 
     def evaluate_text(

@@ -281,6 +281,22 @@ _ALL = (
         "Area under the risk–coverage curve: mean error rate when the least sure are left out.",
     ),
     Quantity(
+        "full_calibration_error",
+        "Full-ECE",
+        "0 to 2",
+        "low",
+        "ECE of every probability, not of the largest alone: the distances of frequency from "
+        "probability in bins that all entries of the vocabulary share, summed per token.",
+    ),
+    Quantity(
+        "classwise_calibration_error",
+        "Classwise ECE",
+        "0 to 2",
+        "low",
+        "ECE of each vocabulary entry’s own probability, summed over the vocabulary. Noise adds to "
+        "it where entries are many and tokens few.",
+    ),
+    Quantity(
         "bytes",
         "Bytes",
         "bytes",
@@ -305,7 +321,8 @@ QUANTITIES: Mapping[str, Quantity] = {each.key: each for each in _ALL}
 MAIN = tuple(QUANTITIES)[:8]
 """The figures of a result table, in their order."""
 _AFTER_NLL = ("entropy_calibration_error", "area_under_roc", "area_under_risk_coverage")
-SUITE = ("ece", *tuple(QUANTITIES)[8:21], "nll", *_AFTER_NLL)
+_OF_VOCABULARY = ("full_calibration_error", "classwise_calibration_error")
+SUITE = ("ece", *tuple(QUANTITIES)[8:21], "nll", *_AFTER_NLL, *_OF_VOCABULARY)
 """The calibration suite: every metric of an evaluation, in the order of its table."""
 COMPARED = ("nll", "bits_per_byte", "ece", "smooth_calibration_error", "signed_gap")
 """The figures by which temperature heads are compared."""
