@@ -58,6 +58,14 @@ def evaluate(
         str | None,
         typer.Option(help="Name of a head that was fitted to the run (temperature fit)."),
     ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Measure Full-ECE and classwise ECE too, of every probability and not the "
+            "largest alone; takes another pass over the text.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
@@ -66,7 +74,13 @@ def evaluate(
 
     Example: calibtrain evaluate runs/tiny --corpus kjv --corpus pydoc
     """
-    from calibtrain.cli.result_tables import domains_table, print_table, results_table
+    from calibtrain.cli.result_tables import (
+        RESULT_COLUMNS,
+        VOCABULARY_COLUMNS,
+        domains_table,
+        print_table,
+        results_table,
+    )
     from calibtrain.cli.terminal import show_counting
     from calibtrain.data.corpora.named import columns_of
     from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text
@@ -76,7 +90,13 @@ def evaluate(
         raise UserError(
             "--beam, --ratio: are for --events byte or word; leave them out, or name one"
         )
+    if full and not by_tokens:
+        raise UserError(f"--full: is for --events token, not {events.value}; leave one of them out")
     if corpus and len(corpus) > 1:
+        if full:
+            raise UserError(
+                f"--full: takes one --corpus, and {len(corpus)} are named; evaluate them one by one"
+            )
         if temperature is not None:
             raise UserError(
                 f"--temperature: {temperature!r} takes one --corpus, and {len(corpus)} are named; "
@@ -111,7 +131,7 @@ def evaluate(
         "say": say,
     }
     if by_tokens:
-        evaluation = evaluate_run(place(run), **asked)
+        evaluation = evaluate_run(place(run), **asked, full=full)
     else:
         with show_counting("bytes read") as progress:
             evaluation = evaluate_run_on_text(
@@ -122,7 +142,9 @@ def evaluate(
         print_json(evaluation.to_dict())
     else:
         name = f"{evaluation.about['corpus']}-{split}"
-        print_table(results_table([(name, evaluation.results)], "evaluation", events.value))
+        shown = (*RESULT_COLUMNS, *(VOCABULARY_COLUMNS if full else ()))
+        row = (name, evaluation.results)
+        print_table(results_table([row], "evaluation", events.value, shown))
 
 
 def _say_notes(*evaluations: Mapping[str, Any]) -> None:

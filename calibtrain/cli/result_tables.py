@@ -19,6 +19,7 @@ RESULT_COLUMNS = (
     "entropy_bits_per_byte",
     "bytes",
 )
+VOCABULARY_COLUMNS = ("full_calibration_error", "classwise_calibration_error")
 STUDY_COLUMNS = ("bits_per_byte", "ece", "signed_gap", "entropy_bits_per_byte")
 DOMAIN_COLUMNS = RESULT_COLUMNS[:5]
 
@@ -40,14 +41,17 @@ def add_columns(table: Table, keys: Sequence[str], event: str = "token") -> None
 
 
 def results_table(
-    rows: Sequence[tuple[str, Mapping[str, Any]]], first: str, event: str = "token"
+    rows: Sequence[tuple[str, Mapping[str, Any]]],
+    first: str,
+    event: str = "token",
+    columns: Sequence[str] = RESULT_COLUMNS,
 ) -> Table:
     """Results of one event space, a row each."""
     table = Table(show_edge=False)
     table.add_column(first)
-    add_columns(table, RESULT_COLUMNS, event)
+    add_columns(table, columns, event)
     for name, figures in rows:
-        cells = [QUANTITIES[key].plain(figures.get(key)) for key in RESULT_COLUMNS]
+        cells = [QUANTITIES[key].plain(figures.get(key)) for key in columns]
         table.add_row(escape(name), *cells)
     return table
 

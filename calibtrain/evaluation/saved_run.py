@@ -9,10 +9,12 @@ import jax
 
 from calibtrain.config import MeshConfig, config_hash
 from calibtrain.data.batches.store import frequency_deciles
+from calibtrain.data.batches.windows import EvaluationWindows
 from calibtrain.data.corpora.named import Columns, settings_are_options
 from calibtrain.evaluation.bytes import NEXT_BYTE, Progress, TextEvaluator, TextEvents
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
+from calibtrain.evaluation.vocabulary import vocabulary_table, with_vocabulary_errors
 from calibtrain.evaluation.words import NEXT_WORD
 from calibtrain.fitting import FittedTemperature, fit_temperature
 from calibtrain.generation.next_byte import Beam
@@ -33,6 +35,7 @@ def evaluate_run(
     limit: int | None = None,
     temperature: str | None = None,
     columns: Columns | None = None,
+    full: bool = False,
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
     say: Say = lambda text: None,
@@ -48,6 +51,7 @@ def evaluate_run(
         limit: about how many bytes of text are read; None means the whole split.
         temperature: the name of a head that was fitted to this checkpoint; None means no head.
         columns: the fields of the corpus that are read; None means those of the run's own.
+        full: whether Full-ECE and classwise ECE are measured too, which takes another pass.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
         say: is told in words of a result that cannot be written beside the run.
@@ -60,7 +64,7 @@ def evaluate_run(
     """
     read = {corpus: columns or Columns()}
     with opened(path, cache, temperature, columns=read, say=say) as saved:
-        return SavedRunEvaluator(saved, check).evaluate(corpus, split, limit)
+        return SavedRunEvaluator(saved, check).evaluate(corpus, split, limit, full=full)
 
 
 def evaluate_run_on_text(
@@ -115,9 +119,18 @@ class SavedRunEvaluator:
         self._saved, self._check = saved, check
 
     def evaluate(
-        self, corpus: str | None, split: str, limit: int | None, temperature: float = 1.0
+        self,
+        corpus: str | None,
+        split: str,
+        limit: int | None,
+        temperature: float = 1.0,
+        *,
+        full: bool = False,
     ) -> Evaluation:
-        """Evaluates on a split of a corpus, and writes the result into the run."""
+        """Evaluates on a split of a corpus, and writes the result into the run.
+
+        With `full`, Full-ECE and classwise ECE are measured too, by another pass over the text.
+        """
         saved = self._saved
         store = saved.store(corpus, split)  # what cannot be had is told before the model is loaded
         params, evaluator = self._loaded
@@ -131,6 +144,19 @@ class SavedRunEvaluator:
                 temperature=temperature,
                 check=self._check,
             )
+        if full:
+            table = vocabulary_table(
+                saved.network,
+                params,
+                EvaluationWindows(
+                    store, rows=evaluator.rows, context=evaluator.context, limit=limit
+                ),
+                bins=evaluator.bins,
+                temperature=temperature,
+                layout=_all_devices(saved.config.evaluation.rows),
+                check=self._check,
+            )
+            evaluation = with_vocabulary_errors(evaluation, table)
         return _written(saved, evaluation)
 
     def fit_temperature(self, split: str, limit: int | None) -> FittedTemperature:

@@ -1,8 +1,21 @@
 """Losses: small pure functions of `TokenStats`. Each declares the statistics that it reads.
 
-`loss(stats, weights)` is a number. A `TokenLoss` is a mean over tokens (`loss.per_token(stats)`); a
-`BatchLoss` couples them. Which of them a run is trained on, and with which weights, says its
-configuration (`loss:`).
+`loss(stats, weights)` returns one number. A `TokenLoss` is the weighted mean of one number per
+token (`loss.per_token(stats)`); a `BatchLoss` couples the tokens of a batch. The key `loss:` of a
+run's configuration says which losses it minimises, and with which weights.
+
+Example:
+    >>> import jax.numpy as jnp
+    >>> from calibtrain.readout import statistics
+    >>> logits = jnp.log(jnp.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]]))
+    >>> stats = statistics(logits, labels=jnp.array([0, 2]))
+    >>> weights = jnp.ones(2)
+    >>> print(CrossEntropy().per_token(stats))
+    [0.6931 2.3026]
+    >>> print(f"{CrossEntropy()(stats, weights):.4f}")
+    1.4979
+    >>> print(f"{DCA()(stats, weights):.4f}")  # accuracy 0.5, mean confidence 0.65
+    0.1500
 """
 
 from calibtrain.losses.averages import DCA, MDCA, AvUC

@@ -1,4 +1,4 @@
-"""PosCal: confidences are pulled to the accuracies seen a while ago (Jung et al., 2020)."""
+"""PosCal: confidences are pulled to the accuracies of earlier tokens (Jung et al., 2020)."""
 
 from __future__ import annotations
 
@@ -17,23 +17,35 @@ if TYPE_CHECKING:  # benchmarks run without it
 State = dict[str, Array]
 
 _LEAST = 1e-6
-"""Probabilities nearer to 0 or 1 count as this near: the divergence stays finite."""
+"""Probabilities are clipped to this distance from 0 and 1, so that the divergence is finite."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PosCal(TokenLoss):
-    """-log p_y + l KL(q || r), q the accuracy of earlier tokens of about the same confidence r.
+    """Posterior calibration: -log p_y + l KL(q || r), q the accuracy in the bin of confidence r.
 
-    Equal bins of the confidence count tokens and right ones; every `refresh_every` steps the counts
-    become the posteriors q and start anew. Until the first time, and in bins that saw nothing,
-    there is no penalty. The paper keeps a table for each class; at a language model's vocabulary
-    those would be empty, so that all entries share one, of the most probable entry's confidence.
+    Bins of equal width count earlier tokens and how many of them were right. Every `refresh_every`
+    steps the accuracies counted become the posteriors q, and counting starts anew. There is no
+    penalty before the first time, nor in bins without tokens. The paper keeps a table for each
+    class; those would be nearly empty at a language model's vocabulary, so here all entries share
+    one table, for the confidence of the most probable entry.
 
     Attributes:
         strength: l >= 0.
-        bins: of the confidence.
-        refresh_every: steps.
-        posterior: q of each bin, -1 where there is none; none: nowhere.
+        bins: number of bins of the confidence.
+        refresh_every: number of steps between two refreshes of the posteriors.
+        posterior: q of each bin, -1 where a bin has none. None means that no bin has one.
+
+    Example:
+        >>> loss = PosCal(bins=2, posterior=jnp.array([-1.0, 0.5]))
+        >>> stats = TokenStats(
+        ...     nll=-jnp.log(jnp.array([0.4, 0.9])), log_confidence=jnp.log(jnp.array([0.4, 0.9]))
+        ... )
+        >>> print(loss.per_token(stats))  # the first bin has no posterior
+        [0.9163 0.6162]
+
+    References:
+        Jung et al., "Posterior Calibrated Training on Sentence Classification Tasks", ACL 2020.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("nll", "log_confidence", "correct")
@@ -43,11 +55,13 @@ class PosCal(TokenLoss):
     posterior: Float[Array, " bins"] | None = None
 
     def per_token(self, stats: TokenStats) -> Float[Array, "*tokens"]:
-        """Of each token."""
+        """Returns the loss per token, in nats."""
         if self.posterior is None:
             return stats.nll
         q, bins = jnp.zeros_like(stats.nll), self._bin(stats)
-        for number in range(self.bins):  # a select a bin: a gather would not do on every mesh
+        for number in range(
+            self.bins
+        ):  # one select per bin: a gather does not partition on every mesh
             q = jnp.where(bins == number, self.posterior[number], q)
         right = jnp.maximum(stats.confidence, _LEAST)
         wrong = jnp.maximum(one_minus_exp(stats.log_confidence), _LEAST)
@@ -56,23 +70,23 @@ class PosCal(TokenLoss):
         return stats.nll + self.strength * jnp.where(q >= 0, divergence, 0.0)
 
     def initial_state(self) -> State:
-        """Counts of nothing, posteriors of nothing."""
+        """Returns the state before training: counts of 0, and no posteriors."""
         zeros = jnp.zeros((self.bins,), jnp.float32)
         return {"weight": zeros, "correct": zeros, "posterior": zeros - 1}
 
     def bound(self, state: State) -> PosCal:
-        """The loss with the posteriors of a state."""
+        """Returns the loss with the posteriors of a state."""
         return dataclasses.replace(self, posterior=state["posterior"])
 
     def count(self, stats: TokenStats, weights: Float[Array, "*tokens"]) -> State:
-        """What tokens add to the counts: adds up over micro-batches and devices."""
+        """Returns what tokens add to the counts; it adds up over micro-batches and devices."""
         member = (self._bin(stats)[..., None] == jnp.arange(self.bins)) * weights[..., None]
         axes = tuple(range(member.ndim - 1))
         correct = jnp.sum(member * stats.correct[..., None], axis=axes)
         return {"weight": jnp.sum(member, axis=axes), "correct": correct}
 
     def advanced(self, state: State, counts: State, step: Int[Array, ""]) -> State:
-        """The state after a step that counted so much."""
+        """Returns the state after a step whose tokens gave these counts."""
         weight, correct = state["weight"] + counts["weight"], state["correct"] + counts["correct"]
         is_due = (step + 1) % self.refresh_every == 0
         seen = jnp.where(weight > 0, correct / jnp.where(weight > 0, weight, 1.0), -1.0)

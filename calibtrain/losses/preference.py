@@ -21,13 +21,25 @@ REFERENCE = "reference"
 
 @dataclasses.dataclass(frozen=True)
 class DPO(BatchLoss):
-    """mean -log sigmoid(b (log p_c / q_c - log p_r / q_r)) over pairs of answers, chosen, rejected.
+    """Direct preference optimisation: mean of -log sigmoid(b (log p_c/q_c - log p_r/q_r)).
 
-    log p is the sum over an answer's tokens, q the reference's: the model before. Rows come in
-    pairs, the chosen answer first; tokens that do not belong to an answer have weight 0.
+    The mean is over pairs of answers; c is the chosen and r the rejected one. log p is the sum over
+    an answer's tokens, and q is its probability under the reference, the model before fine-tuning.
+    Rows come in pairs, the chosen answer first; tokens outside of the answers have weight 0.
 
     Attributes:
         beta: b > 0.
+
+    Example:
+        >>> stats = TokenStats(
+        ...     nll=jnp.array([[1.0, 2.0], [3.0, 1.0]]), extra={REFERENCE: jnp.array([-3.0, -4.0])}
+        ... )
+        >>> print(f"{DPO()(stats, jnp.ones((2, 2))):.4f}")  # the model is the reference: log 2
+        0.6931
+
+    References:
+        Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly a Reward
+        Model", NeurIPS 2023.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("nll",)
@@ -35,11 +47,11 @@ class DPO(BatchLoss):
     tokens: int | None = dataclasses.field(default=None, kw_only=True)
 
     def __call__(self, stats: TokenStats, weights: Float[Array, "rows time"]) -> Float[Array, ""]:
-        """In nats a pair; log 2 where the model is the reference."""
+        """Returns the loss in nats per pair; log 2 where the model equals the reference."""
         return jnp.mean(jax.nn.softplus(-self.beta * margins(stats, weights)))
 
 
 def margins(stats: TokenStats, weights: Float[Array, "rows time"]) -> Float[Array, " pairs"]:
-    """log p_c / q_c - log p_r / q_r of each pair of rows, in nats."""
+    """Returns log p_c/q_c - log p_r/q_r of each pair of rows, in nats."""
     gained = -jnp.sum(stats.nll * weights, axis=-1) - stats.extra[REFERENCE]
     return gained[0::2] - gained[1::2]

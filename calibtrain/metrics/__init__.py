@@ -1,7 +1,7 @@
-"""Calibration and entropy: plain functions of arrays, and mergeable states for streams.
+"""Metrics of calibration and entropy: functions of arrays, and states of streams to be merged.
 
-Importing the package is light: a function's file is imported when the function is first asked for,
-so that `metrics.quantities` and `metrics.student` load without JAX.
+Importing the package is light: a function's file is imported when the function is first used, so
+that `metrics.quantities` and `metrics.student` load without JAX.
 """
 
 import importlib
@@ -62,10 +62,6 @@ _NAMES = {
     "smooth": (
         "smooth_calibration_error",
         "smooth_reliability",
-    ),
-    "tokens": (
-        "TokenMetrics",
-        "token_metrics",
     ),
     "vocabulary": (
         "VocabularyTable",

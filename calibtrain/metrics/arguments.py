@@ -1,14 +1,14 @@
-"""What every metric is given, checked in one place: arrays of any library, numbers and choices.
+"""Checks of what metrics are given: arrays of any library, numbers and choices.
 
-Outside of `jax.jit` a metric computes on the host in float64 and what makes no sense is a
-ValueError that begins with the argument's name. Inside, it computes in float32 and values cannot
-be looked at: a NaN stays a NaN, and where nothing counts the result is NaN.
+Outside of `jax.jit` a metric computes on the host in float64, and an argument that is not allowed
+is a ValueError that begins with its name. Inside, a metric computes in float32 and cannot look at
+values: NaN is passed through, and the result is NaN where no prediction counts.
 """
 
 import dataclasses
 import math
 import operator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,13 @@ MOST_BINS = 2**24
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Arguments that make sense.
+    """Checked arguments of a metric.
 
     Attributes:
         confidence: probability given to the event, in [0, 1].
         correct: 1 where it happened, else 0; a fraction is the probability that it did.
-        weights: how often each counts, >= 0.
-        precision: type in which the confidences came: what an edge of a bin is rounded to.
+        weights: weight of each prediction, >= 0.
+        precision: type of the confidences that were given; edges of bins are rounded to it.
         xp: `numpy` (float64) or, inside `jax.jit`, `jax.numpy` (float32).
     """
 
@@ -41,13 +41,35 @@ class Predictions:
     xp: Any
 
 
+@runtime_checkable
+class TokenStats(Protocol):
+    """Statistics of tokens, as far as metrics read them: `readout.TokenStats` has them.
+
+    A statistic that was not computed is None.
+
+    Attributes:
+        nll: -log p of the target, in nats.
+        entropy: entropy of the predictive distribution, in nats.
+        sum_squares: sum over the vocabulary of p^2.
+    """
+
+    @property
+    def nll(self) -> Any: ...
+
+    @property
+    def entropy(self) -> Any: ...
+
+    @property
+    def sum_squares(self) -> Any: ...
+
+
 def predictions(confidence: Any, correct: Any, weights: Any = None) -> Predictions:
-    """The arguments of a metric, checked; what weighs 0 may hold anything and counts nowhere.
+    """Returns the checked arguments of a metric; predictions of weight 0 may hold anything.
 
     Raises:
-        ValueError: for what is not an array of numbers, lengths that differ, no predictions, and,
-            outside of `jax.jit`, values that are not finite or lie outside of [0, 1] (weights:
-            below 0, or all 0).
+        ValueError: for what is not an array of numbers, for lengths that differ, for no
+            predictions, and, outside of `jax.jit`, for values that are not finite or not in [0, 1]
+            (weights: below 0, or all 0).
     """
     confidence, correct = as_array("confidence", confidence), as_array("correct", correct)
     shape = confidence.shape
@@ -84,16 +106,16 @@ def predictions(confidence: Any, correct: Any, weights: Any = None) -> Predictio
 
 
 def is_traced(*arrays: Any) -> bool:
-    """Whether any is an argument of a function that `jax.jit` (or another transform) traces."""
+    """Returns whether `jax.jit`, or another transform, traces any of the arrays."""
     return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
 def as_array(name: str, value: Any) -> AnyArray:
-    """An array of numbers in its own type, from whatever holds numbers; JAX's are passed through.
+    """Returns an array of numbers in its own type; JAX arrays are passed through.
 
-    Libraries are not known by name: pandas' columns are read by `to_numpy`, those of the others by
-    NumPy's `__array__` and, where that fails, by `__dlpack__`. A missing value (null, NA) becomes
-    NaN, which is refused wherever it counts.
+    No library is known by name: columns of pandas are read by `to_numpy`, those of other libraries
+    by NumPy's `__array__` and, where that fails, by `__dlpack__`. A missing value (null, NA)
+    becomes NaN, which is refused where its weight is above 0.
 
     Raises:
         ValueError: naming `name`, for text, dates, complex numbers, rows of different lengths,
@@ -115,7 +137,7 @@ def as_array(name: str, value: Any) -> AnyArray:
 
 
 def _is_numeric(dtype: Any) -> bool:
-    """Whether booleans, whole or floating point numbers (bfloat16 too) are held."""
+    """Whether the type holds booleans, integers or floats (bfloat16 too)."""
     if np.issubdtype(dtype, np.timedelta64):  # to NumPy a duration is an integer
         return False
     return any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, jnp.integer, jnp.floating))
@@ -143,7 +165,7 @@ def _read(name: str, value: Any) -> np.ndarray:
 
 
 def _of_objects(name: str, array: np.ndarray) -> Float[np.ndarray, "..."]:
-    """Numbers of any class, each in an object of its own; what is missing becomes NaN."""
+    """Numbers from an array of objects of any class; missing values become NaN."""
     found = np.empty(array.shape)
     for at, value in np.ndenumerate(array):
         found[at] = math.nan if _is_missing(value) else _number(name, value)
@@ -172,7 +194,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def numbers(name: str, array: Any, low: float, high: float) -> Float[np.ndarray, "..."]:
-    """The array in float64, once all of it is known to be finite and in [low, high].
+    """Returns the array in float64, checked to be finite and in [low, high].
 
     Raises:
         ValueError: naming `name`.
@@ -188,9 +210,9 @@ def numbers(name: str, array: Any, low: float, high: float) -> Float[np.ndarray,
 def counted(
     fields: dict[str, Any], weights: Any, low: float = -np.inf, high: float = np.inf
 ) -> tuple[dict[str, AnyArray], AnyArray]:
-    """Arrays of one shape and their weights for a state, as JAX's; default weights are 1.
+    """Returns arrays of one shape and their weights as JAX arrays; default weights are 1.
 
-    Outside of `jax.jit` values that count are known to be finite and in [low, high] afterwards.
+    Outside of `jax.jit`, values of weight above 0 are checked to be finite and in [low, high].
 
     Raises:
         ValueError: naming the field, or `weights`.
@@ -212,7 +234,7 @@ def counted(
 
 
 def whole_numbers(name: str, array: Any, below: int) -> Int[np.ndarray, "..."]:
-    """The array in int64, once all of it is known to be whole numbers in [0, below).
+    """Returns the array in int64, checked to hold whole numbers in [0, below).
 
     Raises:
         ValueError: naming `name`.
@@ -229,7 +251,7 @@ def whole_numbers(name: str, array: Any, below: int) -> Int[np.ndarray, "..."]:
 
 
 def traced_labels(name: str, array: Any) -> AnyArray:
-    """Whole numbers inside `jax.jit`, where their type is all that can be looked at.
+    """Returns an array of whole numbers inside `jax.jit`, where only its type can be checked.
 
     Raises:
         ValueError: naming `name`, for another type.
@@ -241,7 +263,7 @@ def traced_labels(name: str, array: Any) -> AnyArray:
 
 
 def require_whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """The value as an int, once it is known to be a whole number that is allowed: 2.0 is 2.
+    """Returns the value as an int, checked to be a whole number in range; 2.0 is read as 2.
 
     Raises:
         ValueError: naming `name`.
@@ -262,12 +284,12 @@ def require_whole(name: str, value: Any, least: int, most: int | None = None) ->
 
 
 def require_bins(name: str, value: Any) -> int:
-    """`require_whole` of a number of bins."""
+    """Returns a number of bins as an int, checked as `require_whole` does."""
     return require_whole(name, value, 1, MOST_BINS)
 
 
 def require_number(name: str, value: Any) -> float:
-    """The value as a float.
+    """Returns the value as a float.
 
     Raises:
         ValueError: naming `name`, for what is traced or not a single number.
@@ -278,7 +300,7 @@ def require_number(name: str, value: Any) -> float:
 
 
 def require_level(level: Any) -> float:
-    """A level of confidence, between 0 and 1."""
+    """Returns a level of confidence as a float, checked to be between 0 and 1."""
     number = require_number("level", level)
     if not 0 < number < 1:
         raise ValueError(f"level: {level} is not allowed; between 0 and 1")

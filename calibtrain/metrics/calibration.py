@@ -19,15 +19,25 @@ from calibtrain.metrics.arguments import (
     require_bins,
     require_one_of,
 )
-from calibtrain.metrics.ordered import equal_mass, ordered_rows, running
+from calibtrain.metrics.ordered import cumulative, equal_mass, ordered_rows
 
 Scheme = Literal["width", "mass"]
 
 
 def bin_edges(bins: int, precision: Any = np.float32) -> Float[np.ndarray, " bins+1"]:
-    """Edges of equal-width bins over [0, 1]: i / bins, rounded to the confidences' own type.
+    """Returns the edges of equal-width bins over [0, 1]: i / bins for i = 0..bins.
 
-    So a confidence of i / bins lies on its edge exactly, and the bin is closed there.
+    Args:
+        bins: number of bins.
+        precision: floating-point type of the confidences. Edges are rounded to it, so that a
+            confidence of i / bins lies on its edge exactly; a bin is closed on the right.
+
+    Raises:
+        ValueError: for a number of bins or a type that is not allowed.
+
+    Example:
+        >>> print(bin_edges(4))
+        [0.   0.25 0.5  0.75 1.  ]
     """
     bins = require_bins("bins", bins)
     if not jnp.issubdtype(precision, jnp.floating):
@@ -39,16 +49,19 @@ def bin_edges(bins: int, precision: Any = np.float32) -> Float[np.ndarray, " bin
 def bin_index(
     confidence: Float[AnyArray, " n"], edges: Float[AnyArray, " bins+1"]
 ) -> Int[AnyArray, " n"]:
-    """The bin of each confidence: edges[i] < confidence <= edges[i + 1]. Runs inside `jax.jit`."""
+    """Returns the bin i of each confidence: edges[i] < confidence <= edges[i + 1].
+
+    Runs inside `jax.jit`.
+    """
     return jnp.searchsorted(jnp.asarray(edges)[1:-1], confidence, side="left")
 
 
 def sums_by_row(
     values: Float[AnyArray, "n columns"], row: Int[AnyArray, " n"], rows: int
 ) -> Float[AnyArray, "rows columns"]:
-    """Sums of the values of each row. Runs inside `jax.jit`, in float32."""
-    # A product with a one-hot matrix, not a scatter: it partitions over devices and is the same
-    # every time. `highest` keeps accelerators from rounding the sums to bfloat16.
+    """Returns the sums of the values of each row. Runs inside `jax.jit`, in float32."""
+    # A product with a one-hot matrix, not a scatter: it partitions over devices and is
+    # deterministic. `highest` keeps accelerators from rounding the sums to bfloat16.
     member = jax.nn.one_hot(row, rows, dtype=jnp.float32)
     return jnp.matmul(member.T, values, precision="highest")
 
@@ -60,12 +73,12 @@ def sums_by_bin(
     rows: int,
     weights: Float[AnyArray, " n"],
 ) -> Float[AnyArray, "rows 3"]:
-    """Per row (bin): sum of weights, of weighted confidence, and of weighted correctness.
+    """Returns per row (bin) the sums of weight, weighted confidence and weighted correctness.
 
     Tables of parts of the data add up to the table of the whole. Runs inside `jax.jit`.
     """
     values = jnp.stack([jnp.ones_like(weights), confidence, correct], axis=-1)
-    # a selection, not only a product: what does not count may hold anything, NaN included
+    # a selection, not a product alone: NaN * 0 would be NaN where the weight is 0
     values = jnp.where(weights[:, None] > 0, values * weights[:, None], 0.0)
     return sums_by_row(values, index, rows)
 
@@ -78,19 +91,28 @@ def reliability_table(
     scheme: Scheme = "width",
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, "bins 3"]:
-    """Per bin: sum of weights, of weighted confidence, and of weighted correctness.
+    """Returns the table behind a reliability diagram.
 
-    Arguments and errors as for `expected_calibration_error`. An empty bin is a row of zeros.
+    Arguments and errors are those of `expected_calibration_error`.
+
+    Returns:
+        Per bin the sums of weight, weighted confidence and weighted correctness. An empty bin is a
+        row of zeros.
+
+    Example:
+        >>> print(reliability_table([0.2, 0.9, 0.9], [0, 1, 0], bins=2))
+        [[1.  0.2 0. ]
+         [2.  1.8 1. ]]
     """
     return binned(predictions(confidence, correct, weights), bins, scheme)
 
 
 def binned(p: Predictions, bins: int, scheme: str) -> Float[AnyArray, "bins 3"]:
-    """`reliability_table` of predictions that are known to make sense."""
+    """Returns the `reliability_table` of checked predictions."""
     bins = require_bins("bins", bins)
     require_one_of("scheme", scheme, ("width", "mass"))
     if scheme == "mass":
-        return equal_mass(running(ordered_rows(p), p.xp), p.xp.arange(bins + 1) / bins, p.xp)
+        return equal_mass(cumulative(ordered_rows(p), p.xp), p.xp.arange(bins + 1) / bins, p.xp)
     edges = bin_edges(bins, p.precision)
     if p.xp is jnp:
         return sums_by_bin(p.confidence, p.correct, bin_index(p.confidence, edges), bins, p.weights)
@@ -107,7 +129,10 @@ def expected_calibration_error(
     scheme: Scheme = "width",
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, ""]:
-    """ECE = sum_b w_b / W * |accuracy_b - confidence_b|, in [0, 1] (Guo et al., ICML 2017).
+    """Returns the expected calibration error: ECE = sum_b w_b / W |accuracy_b - confidence_b|.
+
+    w_b, accuracy_b and confidence_b are the weight, accuracy and mean confidence of bin b, W is the
+    weight of all predictions.
 
     Args:
         confidence: probability given to the prediction, in [0, 1].
@@ -117,12 +142,22 @@ def expected_calibration_error(
             same weight of the predictions in order of confidence, one across an edge being split.
         weights: weight of each prediction; default 1.
 
+    Returns:
+        The error in [0, 1], without a unit: 0 for perfect calibration.
+
     Raises:
         ValueError: for lengths that differ, no predictions, an unknown scheme, and, outside of
             `jax.jit`, for values that are not finite or out of range.
 
     Example:
-        >>> expected_calibration_error(jnp.array([0.9, 0.9]), jnp.array([1.0, 0.0]))  # 0.4
+        >>> print(f"{expected_calibration_error([0.9, 0.9], [1, 0]):.4f}")
+        0.4000
+        >>> print(f"{expected_calibration_error([0.2, 0.9], [0, 1], weights=[3, 1]):.4f}")
+        0.1750
+
+    References:
+        Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
     return table_error(binned(predictions(confidence, correct, weights), bins, scheme))
 
@@ -135,9 +170,20 @@ def maximum_calibration_error(
     scheme: Scheme = "width",
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, ""]:
-    """MCE: the largest |accuracy_b - confidence_b| of the bins that hold anything, in [0, 1].
+    """Returns the maximum calibration error: MCE = max_b |accuracy_b - confidence_b|.
 
-    Arguments and errors as for `expected_calibration_error` (Naeini et al., AAAI 2015).
+    The maximum is over the bins that are not empty. Arguments and errors are those of
+    `expected_calibration_error`.
+
+    Returns:
+        The error in [0, 1], without a unit.
+
+    Example:
+        >>> print(f"{maximum_calibration_error([0.2, 0.9, 0.9], [0, 1, 0]):.4f}")
+        0.4000
+
+    References:
+        Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
     """
     p = predictions(confidence, correct, weights)
     return p.xp.max(bin_gaps(binned(p, bins, scheme), p.xp))
@@ -151,9 +197,21 @@ def average_calibration_error(
     scheme: Scheme = "width",
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, ""]:
-    """ACE: the plain mean of |accuracy_b - confidence_b| over the bins that hold anything.
+    """Returns the average calibration error: ACE = mean_b |accuracy_b - confidence_b|.
 
-    Arguments and errors as for `expected_calibration_error` (Neumann et al., 2018).
+    The mean is over the bins that are not empty, each counting the same. Arguments and errors are
+    those of `expected_calibration_error`.
+
+    Returns:
+        The error in [0, 1], without a unit.
+
+    Example:
+        >>> print(f"{average_calibration_error([0.2, 0.9, 0.9], [0, 1, 0]):.4f}")
+        0.3000
+
+    References:
+        Neumann et al., "Relaxed Softmax: Efficient Confidence Auto-Calibration for Safe Pedestrian
+        Detection", NeurIPS workshop 2018.
     """
     p = predictions(confidence, correct, weights)
     table = binned(p, bins, scheme)
@@ -161,13 +219,13 @@ def average_calibration_error(
 
 
 def bin_gaps(table: Float[AnyArray, "bins 3"], xp: Any = np) -> Float[AnyArray, " bins"]:
-    """|accuracy - confidence| of each bin; 0 for an empty one."""
+    """Returns |accuracy - confidence| of each bin; 0 for an empty one."""
     weight = table[..., 0]
     return xp.abs(table[..., 2] - table[..., 1]) / xp.where(weight > 0, weight, 1.0)
 
 
 def table_error(table: Float[AnyArray, "*batch bins 3"]) -> Float[AnyArray, "*batch"]:
-    """The ECE of a reliability table, or of many."""
+    """Returns the ECE of a reliability table, or of each of many."""
     return abs(table[..., 2] - table[..., 1]).sum(-1) / table[..., 0].sum(-1)
 
 
@@ -177,6 +235,19 @@ def signed_gap(
     *,
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, ""]:
-    """Mean confidence minus accuracy, in [-1, 1]: positive is over-confident."""
+    """Returns mean confidence minus accuracy, in [-1, 1]: positive for an over-confident model.
+
+    Args:
+        confidence: probability given to the prediction, in [0, 1].
+        correct: 1 where the prediction was right, else 0.
+        weights: weight of each prediction; default 1.
+
+    Raises:
+        ValueError: as `expected_calibration_error` does.
+
+    Example:
+        >>> print(f"{signed_gap([0.9, 0.7], [1, 0]):.4f}")
+        0.3000
+    """
     p = predictions(confidence, correct, weights)
     return p.xp.sum(p.weights * (p.confidence - p.correct)) / p.xp.sum(p.weights)

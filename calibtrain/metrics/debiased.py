@@ -1,4 +1,4 @@
-"""Calibration errors that correct, or avoid, the upward bias of binned estimates."""
+"""Calibration errors that correct or avoid the upward bias of binned estimates."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from calibtrain.metrics.arguments import AnyArray, predictions, require_bins
 from calibtrain.metrics.calibration import Scheme, binned, table_error
-from calibtrain.metrics.ordered import WEIGHT, equal_mass, ordered_rows, running
+from calibtrain.metrics.ordered import WEIGHT, cumulative, equal_mass, ordered_rows
 
 
 def debiased_calibration_error(
@@ -21,11 +21,12 @@ def debiased_calibration_error(
     weights: Float[AnyArray, " n"] | None = None,
     squared: bool = False,
 ) -> Float[AnyArray, ""]:
-    """Debiased L2 calibration error (Kumar et al., NeurIPS 2019).
+    """Returns the debiased L2 calibration error.
 
-    sum_b n_b / N * [ (p_b - y_b)^2 - y_b (1 - y_b) / (n_b - 1) ]: the plug-in square less an
-    unbiased estimate of what noise in y_b adds to it. Its root, after values below 0 are set to 0,
-    is returned, as the authors' `uncertainty-calibration` does.
+    It is the root of sum_b n_b / N [(p_b - y_b)^2 - y_b (1 - y_b) / (n_b - 1)], where n_b, p_b and
+    y_b are the number, mean confidence and accuracy of the predictions of bin b: the plug-in
+    square less an unbiased estimate of what noise in y_b adds to it. A sum below 0 gives 0, as in
+    the authors' package `uncertainty-calibration`.
 
     Args:
         confidence: probability given to the prediction, in [0, 1].
@@ -33,8 +34,22 @@ def debiased_calibration_error(
         bins: number of bins; one with a single prediction or none adds nothing.
         scheme: `mass` as in the paper, or `width`.
         weights: how often each prediction was seen: n_b is their sum; default 1.
-        squared: return the sum itself, unclipped: unbiased, and negative about half the time for
-            a calibrated model.
+        squared: whether to return the sum itself, unclipped. It is unbiased, and negative about
+            half of the time for a calibrated model.
+
+    Returns:
+        The error in [0, 1], without a unit.
+
+    Raises:
+        ValueError: as `expected_calibration_error` does.
+
+    Example:
+        >>> confidence, correct = np.full(10, 0.9), np.arange(10) < 5
+        >>> print(f"{debiased_calibration_error(confidence, correct, bins=1):.4f}")
+        0.3636
+
+    References:
+        Kumar et al., "Verified Uncertainty Calibration", NeurIPS 2019.
     """
     p = predictions(confidence, correct, weights)
     square = debiased_square(binned(p, bins, scheme), p.xp)
@@ -42,7 +57,7 @@ def debiased_calibration_error(
 
 
 def debiased_square(table: Float[AnyArray, "bins 3"], xp: Any = np) -> Float[AnyArray, ""]:
-    """The debiased squared error of a reliability table of counts."""
+    """Returns the debiased squared error of a reliability table of counts."""
     count = table[:, 0]
     known = count > 1
     safe = xp.where(known, count, 2.0)
@@ -59,17 +74,30 @@ def sweep_calibration_error(
     max_bins: int = 1000,
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, ""]:
-    """ECE_sweep: ECE at the largest monotone number of bins (Roelofs et al., AISTATS 2022).
+    """Returns ECE_sweep: the ECE at the largest number of bins whose accuracies are monotone.
 
-    Bins of equal mass are added one at a time for as long as accuracy does not fall from one bin to
-    the next; the ECE of the last number for which that held is returned.
+    Bins of equal mass are added one at a time, for as long as accuracy does not fall from any bin
+    to the next; the ECE of the last such number of bins is returned.
 
     Args:
         confidence: probability given to the prediction, in [0, 1].
         correct: 1 where the prediction was right, else 0.
-        max_bins: where to stop at the latest (also at n). Past it, where accuracy is monotone in
-            1,000 bins, more bins hardly change the ECE.
+        max_bins: the largest number of bins tried (and never more than n). Where accuracy is
+            monotone in 1,000 bins, more bins hardly change the ECE.
         weights: weight of each prediction; default 1.
+
+    Returns:
+        The error in [0, 1], without a unit.
+
+    Raises:
+        ValueError: as `expected_calibration_error` does.
+
+    Example:
+        >>> print(f"{sweep_calibration_error([0.2, 0.4, 0.6, 0.8], [0, 0, 1, 1]):.4f}")
+        0.3000
+
+    References:
+        Roelofs et al., "Mitigating Bias in Calibration Error Estimation", AISTATS 2022.
     """
     max_bins = require_bins("max_bins", max_bins)
     p = predictions(confidence, correct, weights)
@@ -78,9 +106,9 @@ def sweep_calibration_error(
 
 
 def sweep_error(rows: Float[AnyArray, "rows columns"], limit: int, xp: Any = np) -> tuple[Any, Any]:
-    """ECE_sweep of rows in order of confidence, and its number of bins."""
-    sums = running(rows, xp)
-    # what rounding of the running sums may take from an accuracy that did not fall
+    """Returns ECE_sweep of rows in order of confidence, and its number of bins."""
+    sums = cumulative(rows, xp)
+    # rounding of the cumulative sums may lower an accuracy that did not fall by this much
     slack = 1e-9 if xp is np else 1e-4
 
     def tables(bins: Any, edges: int) -> Any:

@@ -1,4 +1,4 @@
-"""Intervals of the ECE, and of the difference of two, from the noise in the bins' gaps."""
+"""Confidence intervals of the ECE, and of the difference of two, from the noise of bins' gaps."""
 
 import itertools
 import math
@@ -19,22 +19,36 @@ def calibration_error_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Interval of the ECE, from a reliability table a document: an inverted test.
+    """Returns the interval of the ECE by inverting a test.
 
-    It holds every ECE that could have led to the estimate (cf. Hansen, 1999): the bins' gaps are
-    scaled from 0 (a calibrated model) upwards, noise is added, and a scale is kept if the estimate
-    lies between the tails of the ECEs that this makes. At 0 all of 1 - level is in the upper tail,
-    since no ECE is too small for a calibrated model; from where the gaps outgrow the noise on, half
-    of it. The lower end of a calibrated model is 0, and the estimate may lie above the upper end.
+    The interval holds every ECE that could have led to the estimate. The gaps of the bins are
+    scaled from 0 (a calibrated model) upwards and noise is added to them; a scale is kept if the
+    estimate lies between the tails of the resulting ECEs. At scale 0 the upper tail holds all of 1
+    - level, since no ECE is too small for a calibrated model; once gaps are larger than the noise
+    it holds half. The lower end is 0 for a calibrated model, and the estimate may lie above the
+    upper end.
 
     Args:
         tables: from `document_tables`.
-        resamples: how often noise is drawn.
-        level: of confidence.
-        seed: of the draws.
+        resamples: number of draws of the noise.
+        level: level of confidence.
+        seed: seed of the draws.
 
     Raises:
-        ValueError: for fewer than two documents, or what is not finite.
+        ValueError: for fewer than two documents, or sums that are not finite.
+
+    Example:
+        >>> from calibtrain.metrics import document_tables
+        >>> rng = np.random.default_rng(0)
+        >>> confidence, documents = rng.random(2000), np.repeat(np.arange(20), 100)
+        >>> tables = document_tables(confidence, rng.random(2000) < confidence, documents, 20)
+        >>> found = calibration_error_interval(tables)  # of a calibrated model
+        >>> print(found.estimate > 0, found.lower)
+        True 0.0
+
+    References:
+        Hansen, "The Grid Bootstrap and the Autoregressive Model", Review of Economics and
+        Statistics 81, 1999.
     """
     resamples, level, seed = _checked_options(resamples, level, seed)
     model = _model(_checked_tables("tables", tables), resamples, level, seed)
@@ -49,16 +63,31 @@ def calibration_error_difference(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Interval of ECE(first) - ECE(second), of two models on the same documents, drawn together.
+    """Returns the interval of ECE(first) - ECE(second), of two models on the same documents.
 
-    By how much the difference errs of two models whose gaps are scaled, and noise added, ours errs
-    too. That depends on the scales only where gaps are of the size of the noise; the interval holds
-    for all pairs of scales that leave each model's estimate between its 10 % tails.
+    The error of the difference is taken from pairs of models whose gaps are scaled and have noise
+    added. It depends on the scales only where gaps are about as large as the noise; the interval
+    holds for all pairs of scales that leave each model's estimate between its 10 % tails.
 
     Args:
-        first: from `document_tables`; the other arguments and errors as for
-            `calibration_error_interval`.
-        second: the same documents, in the same order.
+        first: from `document_tables`.
+        second: likewise, of the same documents in the same order.
+        resamples: number of draws of the noise, which are the same for both models.
+        level: level of confidence.
+        seed: seed of the draws.
+
+    Raises:
+        ValueError: as `calibration_error_interval` does, and for numbers of documents that differ.
+
+    Example:
+        >>> from calibtrain.metrics import document_tables
+        >>> rng = np.random.default_rng(0)
+        >>> p, documents = rng.random(2000), np.repeat(np.arange(20), 100)
+        >>> correct = rng.random(2000) < p
+        >>> one, other = (document_tables(c, correct, documents, 20) for c in (p, p / 2))
+        >>> found = calibration_error_difference(one, other)  # the second is under-confident
+        >>> print(found.upper < 0)
+        True
     """
     resamples, level, seed = _checked_options(resamples, level, seed)
     first, second = _checked_tables("first", first), _checked_tables("second", second)
@@ -100,7 +129,7 @@ def _model(
 
 
 def _plausible_scales(model: NoisyGaps) -> tuple[float, float]:
-    """The ends of the scales at which the estimate lies between the 10 % tails."""
+    """Returns the least and the largest scale at which the estimate lies between the 10 % tails."""
     low, high = (first_scale(lambda s, t=t: model.share_above(s) >= t) for t in (0.1, 0.9))  # type: ignore[misc]
     return low, high
 
@@ -108,5 +137,5 @@ def _plausible_scales(model: NoisyGaps) -> tuple[float, float]:
 def gaps_of_bins(
     tables: Float[np.ndarray, "*batch bins columns"],
 ) -> Float[np.ndarray, "*batch bins"]:
-    """Each bin's part of the signed gap."""
+    """Returns each bin's part of the signed gap."""
     return (tables[..., 1] - tables[..., 2]) / tables[..., 0].sum(-1, keepdims=True)

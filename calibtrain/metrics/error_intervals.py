@@ -1,7 +1,8 @@
-"""Intervals of every calibration error, from a table of confidence a document (`NoisyGaps`).
+"""Confidence intervals of every calibration error, from one table of confidence per document.
 
-The edges of bins of equal mass, the number of bins of the sweep and the bandwidth of the test of
-SmoothECE are those of all documents.
+All are inverted tests (`NoisyGaps`), but those of the maximum and the average error, which are
+bounded bin by bin. The edges of equal-mass bins, the number of bins of the sweep and the bandwidth
+of SmoothECE are those of all documents together.
 """
 
 import dataclasses
@@ -32,18 +33,18 @@ def error_intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Intervals by the public names of the errors.
+    """Returns intervals by the public names of the errors.
 
-    The interval of the debiased error is that of the L2 error itself, before what noise adds is
-    taken off: the noise is in the test, which needs nothing clipped at 0.
+    The interval of the debiased error is that of the L2 error without the correction for noise: the
+    test accounts for the noise, so that nothing has to be clipped at 0.
 
     Args:
-        cells: of each document, the rows of a `ConfidenceHistogram`.
-        tables: of each, the reliability table of the maximum and the average error.
+        cells: rows of a `ConfidenceHistogram` of each document.
+        tables: reliability table of each document, for the maximum and the average error.
         sweep_bins: number of bins of the sweep error.
-        draws: how often noise is drawn.
-        level: of confidence.
-        seed: of the draws.
+        draws: number of draws of the noise.
+        level: level of confidence.
+        seed: seed of the draws.
     """
     mass = equal_mass_tables(cells, tables.shape[1])
     sweep = equal_mass_tables(cells, sweep_bins)
@@ -65,7 +66,7 @@ def error_intervals(
 def equal_mass_tables(
     cells: Float[np.ndarray, "documents cells 5"], bins: int
 ) -> Float[np.ndarray, "documents bins 3"]:
-    """Tables of bins that hold equal mass of all documents together; a cell may be split."""
+    """Returns tables of bins that hold equal mass of all documents together; cells may be split."""
     weight = cells[:, :, WEIGHT].sum(0)
     after = np.cumsum(weight)
     edges = np.arange(bins + 1) / bins * after[-1]
@@ -76,7 +77,7 @@ def equal_mass_tables(
 
 
 def _root_parts(tables: Float[np.ndarray, "batch bins 3"]) -> Float[np.ndarray, "batch bins"]:
-    """Gaps whose squares add up to that of the L2 error."""
+    """Returns gaps whose squares add up to the square of the L2 error."""
     held = tables[..., WEIGHT]
     whole = held.sum(-1, keepdims=True)
     return (tables[..., CONFIDENCE] - tables[..., CORRECT]) / np.sqrt(np.maximum(held, 1) * whole)
@@ -90,10 +91,10 @@ def _running_gaps(cells: Float[np.ndarray, "batch cells 5"]) -> Float[np.ndarray
 def _noisy_bins(
     tables: Float[np.ndarray, "documents bins 3"], *, draws: int, level: float, seed: int
 ) -> NoisyGaps:
-    """Gaps of the bins that hold anything, in their own accuracy.
+    """Returns the gaps of the bins that are not empty, in units of accuracy, and their noise.
 
-    Where events are few, leaving out documents does not show their noise (none where a bin holds a
-    single event): there it is that of as many independent events of a calibrated model.
+    In a bin of few events, leaving out documents does not show the noise (a single event shows
+    none). There the noise is that of as many independent events of a calibrated model.
     """
     tables = tables[:, tables[:, :, WEIGHT].any(0)]
     count, confidence, correct = tables.sum(0).T
@@ -113,10 +114,11 @@ def _noisy_bins(
 
 
 def _maximum_interval(found: NoisyGaps, level: float) -> Interval:
-    """From bounds of the bins' gaps: the bin that has most noise need not be that of largest gap.
+    """Returns the interval of the maximum error, from bounds of the gaps of bins.
 
-    The largest gap is at least the largest of lower bounds that hold together, and at most the
-    largest of upper bounds that each hold by themselves. It covers more often than it says.
+    The largest gap is at least the largest of lower bounds that hold jointly, and at most the
+    largest of upper bounds that hold one by one. A scaled test would miss that the bin with most
+    noise need not have the largest gap. The interval covers more often than its level says.
     """
     tail, gaps, noise = (1 - level) / 2, found.gaps, found.expansion * found.noise
     spread = np.maximum(noise.std(0), 1e-12)
@@ -129,10 +131,10 @@ def _maximum_interval(found: NoisyGaps, level: float) -> Interval:
 
 
 def _average_interval(found: NoisyGaps, level: float) -> Interval:
-    """Bin by bin: what noise adds to its |gap| is bounded by what that gap may plausibly be.
+    """Returns the interval of the average error, from bounds of what noise adds to each |gap|.
 
-    Noise adds most to a gap of 0, and nothing to a large one. It is bounded at the ends of each
-    gap's 80 % interval; the spread is that of the mean at the gaps found.
+    Noise adds most to a gap of 0, and nothing to a large one. What it adds is bounded at the ends
+    of each gap's 80 % interval; the spread is that of the mean at the gaps found.
     """
 
     def added(size: Float[np.ndarray, " bins"]) -> float:
@@ -150,10 +152,11 @@ def _average_interval(found: NoisyGaps, level: float) -> Interval:
 def _smooth_interval(
     cells: Float[np.ndarray, "documents cells 5"], *, draws: int, level: float, seed: int
 ) -> Interval:
-    """SmoothECE, tested at its own bandwidth: it is larger just where smECE there is larger.
+    """Returns the interval of SmoothECE, by a test of smECE at the bandwidth found.
 
-    Where noise has left its mark on many of the gaps found, the test takes more off for it than it
-    added. It adds no less than nothing: the upper end is not below that of no bias.
+    SmoothECE exceeds a value exactly where smECE at that bandwidth does. Where noise makes up much
+    of the gaps found, the test corrects for more noise than there was. Noise adds at least 0, so
+    the upper end is not below that of an estimate without bias.
     """
     rows = cells.sum(0)
     estimate, sigma = (float(value) for value in smooth_error(rows))

@@ -1,4 +1,4 @@
-"""A `ConfidenceHistogram` in, calibration metrics out, each with a bound on its error."""
+"""Calibration metrics computed from a `ConfidenceHistogram`, each exact or with a bound."""
 
 import math
 from typing import Any
@@ -15,8 +15,8 @@ from calibtrain.metrics.ordered import (
     CORRECT,
     SQUARE,
     WEIGHT,
+    cumulative,
     equal_mass,
-    running,
 )
 from calibtrain.metrics.ranking import (
     gap_within,
@@ -34,23 +34,27 @@ MAX_SWEEP_BINS = 1000
 
 
 def histogram_metrics(state: ConfidenceHistogram, *, bins: int = 15) -> dict[str, Any]:
-    """Read a state: the metrics by their public names.
+    """Returns the metrics of a state by their public names.
 
     Args:
-        state: merged over all the predictions.
-        bins: of the binned errors; the cells must be a multiple of it.
+        state: merged over all predictions.
+        bins: number of bins of the binned errors; it must divide the number of cells.
 
     Returns:
-        `weight`, accuracy, mean_confidence, signed_gap, `ece`, maximum_calibration_error,
-        average_calibration_error, `brier` with reliability, resolution, uncertainty and
-        within_bin, which are exact; `ece_mass`, debiased_calibration_error,
-        sweep_calibration_error and its `sweep_bins`, smooth_calibration_error and its
-        `smooth_sigma`, area_under_roc (None where all are right, or all wrong),
-        area_under_risk_coverage and kolmogorov_smirnov_error, whose errors `histogram_bounds`
-        bounds.
+        Exact figures: `weight`, accuracy, mean_confidence, signed_gap, `ece`,
+        maximum_calibration_error, average_calibration_error, and `brier` with reliability,
+        resolution, uncertainty and within_bin. Figures whose error `histogram_bounds` bounds:
+        `ece_mass`, debiased_calibration_error, sweep_calibration_error and its `sweep_bins`,
+        smooth_calibration_error and its `smooth_sigma`, area_under_roc (None where all predictions
+        are right, or all wrong), area_under_risk_coverage and kolmogorov_smirnov_error.
 
     Raises:
-        ValueError: for an empty state, one that is not finite, or bins that cut cells.
+        ValueError: for a state that is empty or not finite, or bins that do not divide the cells.
+
+    Example:
+        >>> state = ConfidenceHistogram.of(np.array([0.9, 0.9]), np.array([1.0, 0.0]))
+        >>> print(f"{histogram_metrics(state)['ece']:.4f}")
+        0.4000
     """
     rows = _rows(state)
     table = _width_table(state, bins)
@@ -90,16 +94,29 @@ def histogram_metrics(state: ConfidenceHistogram, *, bins: int = 15) -> dict[str
 
 
 def histogram_bounds(state: ConfidenceHistogram, *, bins: int = 15) -> dict[str, float | None]:
-    """How far each figure of `histogram_metrics` may be from that of the predictions themselves.
+    """Returns how far figures of `histogram_metrics` may be from those of the predictions.
 
-    The bounds hold for predictions that are right or wrong (not in part). They are computed from
-    the state: small where it has many filled cells, whatever the distribution.
+    The bounds are computed from the state, and hold for any distribution of predictions that are
+    either right or wrong. They are small where many cells are filled.
+
+    Args:
+        state: merged over all predictions.
+        bins: number of bins, as for `histogram_metrics`.
 
     Returns:
-        By name, for those not exact. That of sweep_calibration_error holds for the number of bins
-        found: where an accuracy is level to within rounding of a cell, the number itself may
-        differ. That of smooth_calibration_error holds at its bandwidth, and so, as the error falls
-        with the bandwidth, for the fixed point.
+        Bounds by name, of the figures that are not exact. The bound of sweep_calibration_error
+        holds for the number of bins found; where accuracies of neighbouring bins are equal to
+        within a cell, that number itself may differ. The bound of smooth_calibration_error holds at
+        its bandwidth and therefore, since the error falls as the bandwidth grows, for the fixed
+        point.
+
+    Raises:
+        ValueError: as `histogram_metrics` does.
+
+    Example:
+        >>> state = ConfidenceHistogram.of(np.array([0.9, 0.4]), np.array([1.0, 0.0]))
+        >>> print(histogram_bounds(state)["area_under_roc"])  # no cell holds both kinds
+        0.0
     """
     rows, bins = _rows(state), require_bins("bins", bins)
     total, right = rows[:, WEIGHT].sum(), rows[:, CORRECT].sum()
@@ -136,15 +153,14 @@ def _width_table(state: ConfidenceHistogram, bins: int) -> Float[np.ndarray, "bi
 
 
 def _mass_table(rows: Float[np.ndarray, "cells 5"], bins: int) -> Float[np.ndarray, "bins 3"]:
-    return equal_mass(running(rows, np), np.arange(bins + 1) / bins, np)
+    return equal_mass(cumulative(rows, np), np.arange(bins + 1) / bins, np)
 
 
 def _edge_errors(rows: Float[np.ndarray, "cells 5"], bins: int) -> tuple[Any, Any]:
-    """Per bin of equal mass, by how much its sums of gap and of correctness may be off.
+    """Returns by how much the sums of gap and correctness of each equal-mass bin may be off.
 
-    An edge cuts a row in proportion. Among the predictions of the row the running gap may be
-    further from that line by at most its rise or its fall, the running correctness by at most the
-    right or the wrong ones.
+    An edge divides a row in proportion. Within the row, the cumulative gap may be off that line by
+    at most its rise or its fall, the cumulative correctness by at most the right or the wrong ones.
     """
     mass = np.cumsum(rows[:, WEIGHT])
     cut = np.searchsorted(mass, np.arange(1, bins) / bins * mass[-1], side="left")

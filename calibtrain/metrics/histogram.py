@@ -1,9 +1,10 @@
-"""One fine histogram of confidence, from which every calibration metric is read: a mergeable state.
+"""One fine histogram of confidence, from which every calibration metric is computed.
 
-4,800 cells of equal width keep, each, five sums: 96 KB, however many predictions. What is read
-from it is exact, or comes with a bound on how far it may be from the same metric of the predictions
-themselves. Confidences are summed as their distances from the middle of their cell: small numbers,
-of whose sums float32 loses about 1e-8, where of sums of confidences it would lose 1e-5.
+Each of 4,800 cells of equal width keeps five sums: 96 KB, however many predictions there are. A
+metric computed from it is exact, or comes with a bound on its distance from the same metric of the
+predictions themselves. Confidences are summed as their distances from the middle of their cell.
+These are small, so that float32 loses about 1e-8 of their sums; it would lose 1e-5 of sums of
+confidences.
 """
 
 import dataclasses
@@ -20,23 +21,26 @@ from calibtrain.metrics.calibration import bin_edges, bin_index
 from calibtrain.metrics.ordered import columns
 
 CELLS = 4800
-"""2^6 * 3 * 5^2: bins of equal width are whole cells for 10, 15, 16, 20, 25, 30, 50, 100, ..."""
+"""2^6 * 3 * 5^2: 10, 15, 16, 20, 25, 30, 50, 100, ... divide it, so that bins are whole cells."""
 
 _AT_ONCE = 4096
-"""Predictions whose memberships are held at once on a device: 6 MB."""
+"""Predictions whose one-hot matrices are held at once on a device: 6 MB."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ConfidenceHistogram:
-    """Unreduced sums over predictions, by cell of confidence.
-
-    States of parts of the data add up to the state of the whole.
+    """Sums over predictions by cell of confidence: a state that can be merged with others.
 
     Attributes:
         table: per cell (open on the left, closed on the right; the first holds 0 too) the sums of
             weight, distance d of the confidence from the middle of the cell, correctness y, d^2
             and d * y.
+
+    Example:
+        >>> state = ConfidenceHistogram.of(np.array([0.9, 0.9]), np.array([1.0, 0.0]))
+        >>> print(state.exact().merge(state.exact()).table[:, 0].sum())
+        4.0
     """
 
     table: Float[AnyArray, "cells 5"]
@@ -50,17 +54,17 @@ class ConfidenceHistogram:
         *,
         cells: int = CELLS,
     ) -> "ConfidenceHistogram":
-        """The state of some predictions. Runs inside `jax.jit`, in float32.
+        """Returns the state of some predictions. Runs inside `jax.jit`, in float32.
 
         Args:
             confidence: probability given to each prediction, in [0, 1].
             correct: 1 where it was right, else 0.
-            weights: 1 where a prediction counts; default: all do. The others may hold anything.
+            weights: weight of each prediction; default 1. Those of weight 0 may hold anything.
             cells: number of cells.
 
         Raises:
-            ValueError: for shapes that differ, and, outside of `jax.jit`, values that count and
-                are not in [0, 1].
+            ValueError: for shapes that differ, and, outside of `jax.jit`, for values of weight
+                above 0 that are not in [0, 1].
         """
         cells = require_bins("cells", cells)
         fields, weights = counted({"confidence": confidence, "correct": correct}, weights, 0.0, 1.0)
@@ -70,29 +74,29 @@ class ConfidenceHistogram:
 
     @classmethod
     def zero(cls, cells: int = CELLS) -> "ConfidenceHistogram":
-        """The state of no predictions."""
+        """Returns the state of no predictions."""
         return cls(jnp.zeros((require_bins("cells", cells), 5), jnp.float32))
 
     def merge(self, other: "ConfidenceHistogram") -> "ConfidenceHistogram":
-        """The state of both parts together."""
+        """Returns the state of both parts together."""
         return jax.tree.map(lambda a, b: a + b, self, other)
 
     def exact(self) -> "ConfidenceHistogram":
-        """The same on the host in float64, for merging many batches without rounding."""
+        """Returns the state on the host in float64, so that many can be merged without rounding."""
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self)
 
     def rows(self) -> Float[np.ndarray, "cells 5"]:
-        """On the host, the cells as rows in order of confidence, with the columns of `ordered`."""
+        """Returns the cells on the host as rows in order of confidence (columns: see `ordered`)."""
         return _rows(self.exact().table, np)
 
 
 def fine_rows(p: Predictions, cells: int = CELLS) -> Float[AnyArray, "cells 5"]:
-    """`ConfidenceHistogram.rows` of predictions that are known to make sense."""
+    """Returns `ConfidenceHistogram.rows` of checked predictions."""
     return _rows(fine_table(p, cells), p.xp)
 
 
 def cell_middles(cells: int) -> Float[np.ndarray, " cells"]:
-    """Of the cells, as float32 has them: what is taken off on a device is put back on the host."""
+    """Returns the middles of the cells in float32: the host adds back what devices subtracted."""
     return ((np.arange(cells) + 0.5) / cells).astype(np.float32)
 
 
@@ -104,7 +108,7 @@ def _rows(table: Any, xp: Any) -> Any:
 
 
 def fine_table(p: Predictions, cells: int) -> Float[AnyArray, "cells 5"]:
-    """The table of a `ConfidenceHistogram`, of predictions that are known to make sense."""
+    """Returns the table of a `ConfidenceHistogram`, from checked predictions."""
     edges = bin_edges(cells, p.precision)
     if p.xp is np:
         index = np.searchsorted(edges[1:-1], p.confidence, side="left")
@@ -115,8 +119,8 @@ def fine_table(p: Predictions, cells: int) -> Float[AnyArray, "cells 5"]:
 
 
 def _device_table(p: Predictions, edges: Float[np.ndarray, " cells+1"]) -> Any:
-    # Cell i is (i // low, i % low): the product of two small one-hot matrices, a stretch of
-    # predictions at a time. Unlike a scatter it is the same every time, on every device.
+    # Cell i is (i // low, i % low): a product of two small one-hot matrices, some predictions at a
+    # time. Unlike a scatter it is deterministic on every device.
     cells = len(edges) - 1
     low = _factor(cells)
     count = p.confidence.shape[0]
@@ -145,5 +149,5 @@ def _device_table(p: Predictions, edges: Float[np.ndarray, " cells+1"]) -> Any:
 
 
 def _factor(cells: int) -> int:
-    """The divisor of the number of cells that is nearest below its root."""
+    """Returns the largest divisor of the number of cells that is not above its root."""
     return next(d for d in range(math.isqrt(cells), 0, -1) if cells % d == 0)

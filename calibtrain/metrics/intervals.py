@@ -1,8 +1,9 @@
-"""How far a figure can be trusted: a bootstrap over documents, and Student's t over seeds.
+"""Confidence intervals of figures: a bootstrap over documents, and Student's t over seeds.
 
-Tokens of one document are not independent, so documents are what is drawn. A document is reduced
-first to sums (of nll, or a reliability table); a resample is a product of how often each document
-was drawn with those sums, so that its cost does not depend on the number of tokens.
+Tokens of one document are not independent, so documents are resampled. Each document is first
+reduced to sums (of nll, or a reliability table). A resample is the product of these sums with the
+number of times that each document was drawn, so that its cost does not depend on the number of
+tokens.
 """
 
 import dataclasses
@@ -31,26 +32,26 @@ Statistic = Callable[[Float[np.ndarray, "..."]], Float[np.ndarray, "..."]]
 Method = Literal["bca", "expanded bca", "basic", "percentile"]
 
 _AT_ONCE = 2**22
-"""Draws held at once, and numbers of documents left out: about 100 MB."""
+"""Numbers held at once of draws, and of sums without each document: about 100 MB."""
 
 
 class UndefinedError(ValueError):
-    """A figure does not exist for some resample, as AUROC where all are wrong."""
+    """A figure is not defined for some resample, as AUROC where all predictions are wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """An estimate and where, at a level of confidence, the truth lies.
+    """An estimate and its confidence interval.
 
     Attributes:
-        estimate: the figure itself, nothing subtracted.
+        estimate: the figure itself, not corrected for bias.
         lower: lower end.
         upper: upper end.
         level: share of such intervals that cover the truth.
-        method: how it was made.
-        standard_error: of the estimate: spread of the resampled figures.
-        bias: the mean resampled figure less the estimate: about how far the estimate is above the
-            truth.
+        method: name of the method.
+        standard_error: standard deviation of the resampled figures.
+        bias: mean of the resampled figures minus the estimate: about how far the estimate lies
+            above the truth.
     """
 
     estimate: float
@@ -67,12 +68,20 @@ def document_sums(
     documents: Int[np.ndarray, " tokens"],
     count: int,
 ) -> Float[np.ndarray, "documents columns"]:
-    """Sums over each document's tokens.
+    """Returns the sums over each document's tokens.
 
     Args:
         values: numbers of each token.
         documents: the document of each token, in [0, count).
         count: number of documents.
+
+    Raises:
+        ValueError: for shapes that do not fit, or values that are not finite.
+
+    Example:
+        >>> print(document_sums([[1.0], [2.0], [4.0]], [0, 0, 1], 2))
+        [[3.]
+         [4.]]
     """
     count = require_whole("count", count, 0)
     values = numbers("values", values, -np.inf, np.inf)
@@ -90,7 +99,7 @@ def document_tables(
     *,
     bins: int = 15,
 ) -> Float[np.ndarray, "documents bins 3"]:
-    """A reliability table a document, of equal-width bins.
+    """Returns one reliability table per document, of equal-width bins.
 
     Args:
         confidence: probability given to each prediction.
@@ -98,6 +107,13 @@ def document_tables(
         documents: the document of each, in [0, count).
         count: number of documents.
         bins: number of bins.
+
+    Raises:
+        ValueError: as `expected_calibration_error` does.
+
+    Example:
+        >>> document_tables([0.9, 0.2, 0.9], [1, 0, 0], [0, 0, 1], 2, bins=15).shape
+        (2, 15, 3)
     """
     count, bins = require_whole("count", count, 1), require_bins("bins", bins)
     p = predictions(confidence, correct)
@@ -118,9 +134,9 @@ def _checked_documents(documents: Any, count: int, tokens: int) -> Int[np.ndarra
 def resampled_sums(
     sums: Float[np.ndarray, "documents ..."], *, resamples: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, "resamples ..."]:
-    """Sums over documents drawn with replacement, as many as there are, again and again.
+    """Returns sums over resamples: as many documents as there are, drawn with replacement.
 
-    The same documents are drawn for the same seed and number of documents: two models are compared
+    The draws depend on the seed and the number of documents alone, so that two models are compared
     on the same resamples.
     """
     count = len(sums)
@@ -145,27 +161,39 @@ def bootstrap(
     method: Method = "bca",
     seed: int = 0,
 ) -> Interval:
-    """Interval of a figure that is a function of sums over documents.
+    """Returns the bootstrap interval of a figure that is a function of sums over documents.
 
-    `bca` (bias-corrected and accelerated; Efron, 1987) is right to second order for smooth figures
-    (nll, accuracy, signed gap, Brier, AUROC) and does not leave their range. `expanded bca` takes
-    its quantiles further out, by how much Student's t of the effective number of documents exceeds
-    a normal variable (Hesterberg, 2015): resamples spread less than the truth where documents are
-    few, or few hold most events; their number is the first column of the sums. `basic` reflects the
-    resampled figures about the estimate, and so takes a bias off where percentiles would add it a
-    second time: for figures whose bias is small beside their spread. The ECE, and differences of
-    it, have intervals of their own (`ece_intervals`).
+    `bca` (bias-corrected and accelerated) is accurate to second order for smooth figures (nll,
+    accuracy, signed gap, Brier, AUROC) and does not leave their range. `expanded bca` takes
+    quantiles further out, by the ratio of Student's t for the effective number of documents to the
+    normal quantile, because resamples spread too little where documents are few or few documents
+    hold most events; the number of events is the first column of the sums. `basic` reflects the
+    resampled figures about the estimate. It removes a bias where percentiles would add it a second
+    time, and is for figures whose bias is small beside their spread. The ECE and differences of it
+    have intervals of their own (`ece_intervals`).
 
     Args:
         sums: what each document adds.
         statistic: from sums over documents, [batch, ...], to the figure of each, [batch].
         resamples: number of resamples.
-        level: of confidence.
+        level: level of confidence.
         method: as above, or `percentile`.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
-        ValueError: for fewer than two documents, or what is not finite.
+        ValueError: for fewer than two documents, sums that are not finite, and a figure that is not
+            finite for some resample.
+
+    Example:
+        >>> sums = np.array([[10.0, 21.0], [10.0, 19.0], [20.0, 40.0]])  # tokens, nll
+        >>> found = bootstrap(sums, lambda s: s[:, 1] / s[:, 0])
+        >>> print(f"{found.estimate:.2f}", found.lower < 2 < found.upper)
+        2.00 True
+
+    References:
+        Efron, "Better Bootstrap Confidence Intervals", JASA 82, 1987 (BCa).
+        Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69,
+        2015 (expanded quantiles).
     """
     require_one_of("method", method, ("bca", "expanded bca", "basic", "percentile"))
     if not callable(statistic):
@@ -184,7 +212,7 @@ def bootstrap_of(
     level: float,
     method: Method,
 ) -> Interval:
-    """`bootstrap` from what has been drawn of sums that are known to make sense."""
+    """Returns the `bootstrap` interval, given checked sums and their resamples."""
     estimate = float(_figures(statistic, sums.sum(0)[None])[0])
     figures = _figures(statistic, drawn)
     if not np.isfinite(figures).all() or not math.isfinite(estimate):
@@ -210,10 +238,17 @@ def bootstrap_difference(
     method: Method = "bca",
     seed: int = 0,
 ) -> Interval:
-    """Interval of statistic(first) - statistic(second), of two models on the same documents.
+    """Returns the interval of statistic(first) - statistic(second), of two models on one text.
 
-    Both are drawn together, so that what makes a document hard for both falls out. Arguments and
-    errors as for `bootstrap`; row i of both is the same document.
+    Both are resampled together, so that what makes a document hard for both models cancels.
+    Arguments and errors are those of `bootstrap`; row i of both sums is the same document.
+
+    Example:
+        >>> first = np.array([[10.0, 21.0], [10.0, 19.0], [20.0, 40.0]])
+        >>> second = first * [1, 0.9]
+        >>> found = bootstrap_difference(first, second, lambda s: s[:, 1] / s[:, 0])
+        >>> print(f"{found.estimate:.2f}", found.lower > 0)
+        0.20 True
     """
     first, second = checked_sums("first", first), checked_sums("second", second)
     if len(first) != len(second):
@@ -232,7 +267,7 @@ def bootstrap_difference(
 
 
 def checked_sums(name: str, sums: Any) -> Float[np.ndarray, "documents ..."]:
-    """The sums in float64, once they are known to be finite and of two documents or more."""
+    """Returns the sums in float64, checked to be finite and of two documents or more."""
     sums = numbers(name, sums, -np.inf, np.inf)
     count = len(sums) if sums.ndim else 0
     if count < 2:
@@ -250,7 +285,7 @@ def _figures(statistic: Statistic, sums: Any) -> Float[np.ndarray, " batch"]:
 def _bca_levels(
     sums: Any, statistic: Statistic, estimate: float, figures: Any, level: float, by: float
 ) -> tuple[float, float]:
-    """Which quantiles of the resampled figures are the ends of the BCa interval."""
+    """Returns which quantiles of the resampled figures are the ends of the BCa interval."""
     from scipy.stats import norm
 
     below = ((figures < estimate).mean() + (figures <= estimate).mean()) / 2
@@ -261,26 +296,27 @@ def _bca_levels(
     left_out = np.concatenate(
         [_figures(statistic, total - sums[i : i + rows]) for i in range(0, len(sums), rows)]
     )
-    away = left_out.mean() - left_out
-    spread = (away**2).sum() ** 1.5
-    skew = (away**3).sum() / (6 * spread) if spread > 0 and np.isfinite(spread) else 0.0
+    deviation = left_out.mean() - left_out
+    spread = (deviation**2).sum() ** 1.5
+    skew = (deviation**3).sum() / (6 * spread) if spread > 0 and np.isfinite(spread) else 0.0
     ends = by * norm.ppf([(1 - level) / 2, (1 + level) / 2]) + bias
     slope = 1 - skew * ends
-    # few unequal documents bring the correction's pole into reach: beyond it lies no quantile
+    # with few unequal documents the correction has a pole near; beyond it there is no quantile
     corrected = np.where(slope > 0, ends / np.where(slope > 0, slope, 1.0), np.inf * np.sign(ends))
     low, high = norm.cdf(bias + corrected)
     return float(low), float(high)
 
 
 def expansion(sums: Float[np.ndarray, "documents ..."], level: float) -> float:
-    """By how much resamples of documents so unequal make an interval too short, at the least.
+    """Returns the factor by which resamples of documents make an interval too short, at least.
 
-    sqrt(n / (n - 1)) t / z, with quantiles of Student's t of n - 1 degrees of freedom and of the
-    normal law; n = (sum w)^2 / sum w^2 (Kish), w the documents' numbers of events.
+    It is sqrt(n / (n - 1)) t / z, where t and z are quantiles of Student's t with n - 1 degrees of
+    freedom and of the normal distribution. n = (sum w)^2 / sum w^2 is the effective number of
+    documents (Kish), and w are their numbers of events.
 
     Args:
-        sums: what each document adds; index 0 of the last axis: its events (of each row).
-        level: of confidence.
+        sums: what each document adds; index 0 of the last axis is its number of events.
+        level: level of confidence.
     """
     from scipy.stats import norm, t
 
@@ -294,7 +330,7 @@ def expansion(sums: Float[np.ndarray, "documents ..."], level: float) -> float:
 def interval_of(
     estimate: float, lower: Any, upper: Any, level: float, method: str, figures: Any
 ) -> Interval:
-    """An interval, with the spread and bias of resampled figures."""
+    """Returns an interval, with the standard error and bias of resampled figures."""
     return Interval(
         estimate=estimate,
         lower=float(lower),
@@ -307,7 +343,19 @@ def interval_of(
 
 
 def student_half_width(values: Sequence[float], level: float = 0.95) -> float | None:
-    """Half width of the Student interval of a mean, over seeds; None for a single value."""
+    """Returns the half width of Student's interval of a mean over seeds; None for a single value.
+
+    Args:
+        values: one figure per seed.
+        level: level of confidence.
+
+    Raises:
+        ValueError: for values that are not a vector of finite numbers, or a level not in (0, 1).
+
+    Example:
+        >>> print(f"{student_half_width([1.0, 2.0, 3.0]):.4f}")
+        2.4841
+    """
     values, level = numbers("values", values, -np.inf, np.inf).tolist(), require_level(level)
     if not isinstance(values, list) or any(isinstance(value, list) for value in values):
         raise ValueError("values: must be a vector, one number per seed")

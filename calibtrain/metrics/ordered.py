@@ -1,8 +1,8 @@
-"""Predictions as rows in order of confidence: what ranking and equal-mass bins are computed from.
+"""Predictions as rows in order of confidence, from which ranks and equal-mass bins are computed.
 
-A row is one distinct confidence, or one cell of a fine histogram; the columns are sums over the
-predictions that share it. Predictions of one confidence cannot be told apart, so that no result
-depends on the order in which they came, and a weight of 2 is the same as coming twice.
+A row is one distinct confidence, or one cell of a fine histogram; its columns are sums over the
+predictions in it. So no result depends on the order of predictions of one confidence, and a weight
+of 2 is the same as two predictions.
 """
 
 from typing import Any
@@ -19,13 +19,13 @@ WEIGHT, CONFIDENCE, CORRECT, SQUARE, BOTH = range(5)
 
 
 def columns(p: Predictions) -> Float[AnyArray, "n 5"]:
-    """The columns of each prediction."""
+    """Returns the columns of each prediction."""
     c, y = p.confidence, p.correct
     return p.xp.stack([p.xp.ones_like(c), c, y, c * c, c * y], axis=-1) * p.weights[:, None]
 
 
 def ordered_rows(p: Predictions) -> Float[AnyArray, "rows 5"]:
-    """A row for each distinct confidence, rising; inside `jax.jit` rows of 0 fill up to n."""
+    """Returns one row per distinct confidence, rising; inside `jax.jit` rows of 0 fill up to n."""
     order = p.xp.argsort(p.confidence)
     confidence, values = p.confidence[order], columns(p)[order]
     if p.xp is np:
@@ -37,22 +37,22 @@ def ordered_rows(p: Predictions) -> Float[AnyArray, "rows 5"]:
     )
 
 
-def running(rows: Float[AnyArray, "rows columns"], xp: Any) -> Float[AnyArray, "rows+1 columns"]:
-    """Sums over all rows before the first, the second, ..., and over all of them."""
+def cumulative(rows: Float[AnyArray, "rows columns"], xp: Any) -> Float[AnyArray, "rows+1 columns"]:
+    """Returns the cumulative sums of rows, beginning with 0."""
     return xp.concatenate([xp.zeros_like(rows[:1]), xp.cumsum(rows, axis=0)])
 
 
 def equal_mass(
     sums: Float[AnyArray, "rows+1 columns"], shares: Float[AnyArray, " edges"], xp: Any
 ) -> Float[AnyArray, "edges-1 3"]:
-    """Tables of bins that each hold exactly their share of the weight.
+    """Returns the table of bins that each hold exactly their share of the weight.
 
-    A row across an edge is split in proportion, so that bins hold equal mass whatever the number
-    of predictions, their weights, and ties between them.
+    A row across an edge is divided in proportion, so that bins hold equal mass whatever the number
+    of predictions, their weights, and the ties between them.
 
     Args:
-        sums: from `running`.
-        shares: rising from 0 to 1: where the bins begin and end.
+        sums: from `cumulative`.
+        shares: edges of the bins as shares of the weight, rising from 0 to 1.
         xp: `numpy` or `jax.numpy`.
     """
     mass = sums[:, WEIGHT]

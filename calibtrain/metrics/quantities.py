@@ -160,7 +160,7 @@ _ALL = (
         "NLL",
         "nats/{event}",
         "low",
-        "Mean negative log likelihood, in nats an event.",
+        "Mean negative log likelihood, in nats per event.",
         decimals=3,
         column="nll, nats/{event}",
     ),
@@ -169,14 +169,14 @@ _ALL = (
         "ECE (equal mass)",
         "0 to 1",
         "low",
-        "The same over bins that all hold equally much.",
+        "ECE over bins that each hold the same weight of predictions.",
     ),
     Quantity(
         "debiased_calibration_error",
         "Debiased calibration error",
         "0 to 1",
         "low",
-        "Root of the mean squared distance, less what chance alone adds to it.",
+        "Root of the mean squared distance of accuracy from confidence, less what noise adds.",
     ),
     Quantity(
         "sweep_calibration_error",
@@ -190,28 +190,28 @@ _ALL = (
         "SmoothECE",
         "0 to 1",
         "low",
-        "Without bins: a kernel smooths, and the error itself sets its width.",
+        "ECE smoothed by a kernel instead of bins; the error itself sets the kernel’s width.",
     ),
     Quantity(
         "maximum_calibration_error",
         "Maximum calibration error",
         "0 to 1",
         "low",
-        "The distance in the worst bin of equal width, however little the bin holds.",
+        "The largest distance in a bin of equal width, however few events the bin holds.",
     ),
     Quantity(
         "average_calibration_error",
         "Average calibration error",
         "0 to 1",
         "low",
-        "The plain mean of the distances in bins of equal width: every bin counts alike.",
+        "The mean distance over bins of equal width, each bin counting the same.",
     ),
     Quantity(
         "kolmogorov_smirnov_error",
         "Kolmogorov–Smirnov error",
         "0 to 1",
         "low",
-        "Without bins: the largest running sum of confidence minus accuracy, as confidence rises.",
+        "The largest cumulative sum of confidence minus accuracy as confidence rises; no bins.",
     ),
     Quantity(
         "brier",
@@ -240,14 +240,14 @@ _ALL = (
         "Brier uncertainty",
         "0 to 1",
         None,
-        "Accuracy × (1 − accuracy): of the task alone.",
+        "Accuracy × (1 − accuracy), which does not depend on the confidences.",
     ),
     Quantity(
         "brier_within_bin",
         "Brier within bins",
         "0 to 1",
         None,
-        "What bins leave out: spread inside of them.",
+        "What differences of confidence within bins add.",
         decimals=5,
     ),
     Quantity(
@@ -255,7 +255,7 @@ _ALL = (
         "Multiclass Brier score",
         "0 to 2",
         "low",
-        "The same over the whole predictive distribution, from 0 to 2.",
+        "Brier score of the whole predictive distribution, from 0 to 2.",
         column="Brier",
     ),
     Quantity(
@@ -263,7 +263,7 @@ _ALL = (
         "Entropy calibration error",
         "nats/{event}",
         "low",
-        "Distance of the entropy rate from the NLL, in nats an event: equal if calibrated.",
+        "Distance of the entropy rate from the NLL, in nats per event: 0 for a calibrated model.",
     ),
     Quantity(
         "area_under_roc",
@@ -279,6 +279,22 @@ _ALL = (
         "0 to 1",
         "low",
         "Area under the risk–coverage curve: mean error rate when the least sure are left out.",
+    ),
+    Quantity(
+        "full_calibration_error",
+        "Full-ECE",
+        "0 to 2",
+        "low",
+        "ECE of every probability, not of the largest alone: the distances of frequency from "
+        "probability in bins that all entries of the vocabulary share, summed per token.",
+    ),
+    Quantity(
+        "classwise_calibration_error",
+        "Classwise ECE",
+        "0 to 2",
+        "low",
+        "ECE of each vocabulary entry’s own probability, summed over the vocabulary. Noise adds to "
+        "it where entries are many and tokens few.",
     ),
     Quantity(
         "bytes",
@@ -305,7 +321,8 @@ QUANTITIES: Mapping[str, Quantity] = {each.key: each for each in _ALL}
 MAIN = tuple(QUANTITIES)[:8]
 """The figures of a result table, in their order."""
 _AFTER_NLL = ("entropy_calibration_error", "area_under_roc", "area_under_risk_coverage")
-SUITE = ("ece", *tuple(QUANTITIES)[8:21], "nll", *_AFTER_NLL)
+_OF_VOCABULARY = ("full_calibration_error", "classwise_calibration_error")
+SUITE = ("ece", *tuple(QUANTITIES)[8:21], "nll", *_AFTER_NLL, *_OF_VOCABULARY)
 """The calibration suite: every metric of an evaluation, in the order of its table."""
 COMPARED = ("nll", "bits_per_byte", "ece", "smooth_calibration_error", "signed_gap")
 """The figures by which temperature heads are compared."""

@@ -1,7 +1,7 @@
-"""Does confidence tell right from wrong, whatever its scale: AUROC, risk-coverage; and KS.
+"""Metrics of rank: AUROC and risk-coverage, which say whether confidence tells right from wrong.
 
-All are computed from rows in order of confidence (`ordered`), in which predictions of one
-confidence are one row: they are ranked neither before nor after each other.
+The Kolmogorov-Smirnov error stands with them, because it too is computed from rows in order of
+confidence (`ordered`). Predictions of one confidence are one row: none is ranked before another.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from calibtrain.metrics.arguments import AnyArray, predictions
-from calibtrain.metrics.ordered import BOTH, CONFIDENCE, CORRECT, WEIGHT, ordered_rows, running
+from calibtrain.metrics.ordered import BOTH, CONFIDENCE, CORRECT, WEIGHT, cumulative, ordered_rows
 
 
 def area_under_roc(
@@ -19,16 +19,24 @@ def area_under_roc(
     *,
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, ""]:
-    """AUROC: P(a right prediction is more confident than a wrong one), ties counting one half.
+    """Returns AUROC = P(a right prediction is more confident than a wrong one); ties count 1/2.
 
     Args:
         confidence: probability given to the prediction, in [0, 1].
         correct: 1 where the prediction was right, else 0.
         weights: weight of each prediction; default 1.
 
+    Returns:
+        The area in [0, 1]: 1/2 for guessing, more is better. It does not depend on the scale of
+        the confidences.
+
     Raises:
-        ValueError: also where all predictions are right, or all wrong: there is no pair to rank
-            (inside `jax.jit` NaN).
+        ValueError: where all predictions are right, or all wrong, so that there is no pair to rank
+            (inside `jax.jit` the result is NaN); otherwise as `expected_calibration_error` does.
+
+    Example:
+        >>> print(f"{area_under_roc([0.9, 0.6, 0.6, 0.3], [1, 1, 0, 0]):.4f}")
+        0.8750
     """
     p = predictions(confidence, correct, weights)
     if p.xp is np:
@@ -37,23 +45,23 @@ def area_under_roc(
 
 
 def require_both(right: float, total: float) -> None:
-    """Raises ValueError where not both right and wrong predictions are there."""
+    """Raises ValueError unless there are both right and wrong predictions."""
     if right <= 0 or right >= total:
         raise ValueError("correct: is all 0 or all 1; AUROC needs both right and wrong predictions")
 
 
 def roc_area(rows: Float[AnyArray, "*batch rows columns"], xp: Any = np) -> Any:
-    """AUROC of rows in order of confidence."""
+    """Returns the AUROC of rows in order of confidence."""
     right = rows[..., CORRECT]
     wrong = rows[..., WEIGHT] - right
     below = xp.cumsum(wrong, -1) - wrong / 2
-    with np.errstate(invalid="ignore", divide="ignore"):  # NaN where one of both is missing
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN without right, or without wrong
         shares = right / xp.sum(right, -1, keepdims=True), below / xp.sum(wrong, -1, keepdims=True)
     return xp.sum(shares[0] * shares[1], -1)
 
 
 def roc_area_bound(rows: Float[np.ndarray, "rows columns"]) -> float:
-    """How far AUROC may be from that of the predictions themselves: half of the pairs in a row."""
+    """Returns how far AUROC may be from that of the predictions: half of the pairs within rows."""
     right = rows[:, CORRECT]
     wrong = rows[:, WEIGHT] - right
     return float((right * wrong).sum() / (right.sum() * wrong.sum()) / 2)
@@ -65,7 +73,10 @@ def risk_coverage(
     *,
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, "rows 3"]:
-    """The risk-coverage curve (El-Yaniv & Wiener, JMLR 2010), from the surest prediction down.
+    """Returns the risk-coverage curve, from the most confident prediction down.
+
+    The model answers only where its confidence reaches a threshold: coverage is the share of
+    predictions that it answers, risk the share of these that are wrong.
 
     Args:
         confidence: probability given to the prediction, in [0, 1].
@@ -73,9 +84,21 @@ def risk_coverage(
         weights: weight of each prediction; default 1.
 
     Returns:
-        A row a distinct confidence (inside `jax.jit` n rows, the last ones repeating): coverage,
-        the share of predictions at least as confident; risk, how many of them are wrong; and the
-        weight of the row. Predictions of one confidence are accepted together or not at all.
+        One row per distinct confidence (inside `jax.jit` n rows, of which the last ones repeat):
+        coverage and risk, both in [0, 1], and the weight of the row. Predictions of one confidence
+        are accepted together.
+
+    Raises:
+        ValueError: as `expected_calibration_error` does.
+
+    Example:
+        >>> print(risk_coverage([0.9, 0.6, 0.6, 0.3], [1, 1, 0, 0]))
+        [[0.25   0.     1.    ]
+         [0.75   0.3333 2.    ]
+         [1.     0.5    1.    ]]
+
+    References:
+        El-Yaniv & Wiener, "On the Foundations of Noise-free Selective Classification", JMLR 2010.
     """
     p = predictions(confidence, correct, weights)
     return risk_curve(ordered_rows(p), p.xp)
@@ -84,7 +107,7 @@ def risk_coverage(
 def risk_curve(
     rows: Float[AnyArray, "*batch rows columns"], xp: Any = np
 ) -> Float[AnyArray, "*batch rows 3"]:
-    """The risk-coverage curve of rows in order of confidence."""
+    """Returns the risk-coverage curve of rows in order of confidence."""
     weight = rows[..., ::-1, WEIGHT]
     covered = xp.cumsum(weight, -1)
     wrong = xp.cumsum(weight - rows[..., ::-1, CORRECT], -1)
@@ -98,25 +121,37 @@ def area_under_risk_coverage(
     *,
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, ""]:
-    """AURC: the mean, over predictions, of the risk at each one's coverage (Geifman et al., 2019).
+    """Returns AURC, the area under the risk-coverage curve.
 
-    Arguments as for `risk_coverage`. Smaller is better; the error rate for a constant confidence.
+    It is the mean over predictions of the risk at each one's coverage. Arguments and errors are
+    those of `risk_coverage`.
+
+    Returns:
+        The area in [0, 1]: less is better. For a constant confidence it is the error rate.
+
+    Example:
+        >>> print(f"{area_under_risk_coverage([0.9, 0.6, 0.6, 0.3], [1, 1, 0, 0]):.4f}")
+        0.2917
+
+    References:
+        Geifman et al., "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers", ICLR
+        2019.
     """
     p = predictions(confidence, correct, weights)
     return risk_area(ordered_rows(p), p.xp)
 
 
 def risk_area(rows: Float[AnyArray, "*batch rows columns"], xp: Any = np) -> Any:
-    """AURC of rows in order of confidence."""
+    """Returns the AURC of rows in order of confidence."""
     curve = risk_curve(rows, xp)
     return xp.sum(curve[..., 1] * curve[..., 2], -1) / xp.sum(curve[..., 2], -1)
 
 
 def risk_area_bound(rows: Float[np.ndarray, "rows columns"]) -> float:
-    """How far AURC may be from that of the predictions themselves.
+    """Returns how far AURC may be from that of the predictions themselves.
 
-    Among a row's predictions, in whatever order, covered weight lies between that before and after
-    the row, and so does the weight of the wrong ones.
+    Whatever the order of the predictions within a row, covered weight lies between that before and
+    that after the row, and so does the weight of the wrong ones.
     """
     weight = rows[::-1, WEIGHT]
     after = np.cumsum(weight)
@@ -137,34 +172,44 @@ def kolmogorov_smirnov_error(
     *,
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, ""]:
-    """KS calibration error: the largest |sum of confidence - correctness| up to any confidence.
+    """Returns the Kolmogorov-Smirnov calibration error: max_t |sum_{c_i <= t} w_i (c_i - y_i)| / W.
 
-    max_t |sum_{c_i <= t} w_i (c_i - y_i)| / W, in [0, 1] (Gupta et al., ICLR 2021): it has no bins.
-    Arguments as for `risk_coverage`.
+    c_i, y_i and w_i are confidence, correctness and weight of prediction i, and W is the sum of the
+    weights. There are no bins. Arguments and errors are those of `risk_coverage`.
+
+    Returns:
+        The error in [0, 1], without a unit.
+
+    Example:
+        >>> print(f"{kolmogorov_smirnov_error([0.3, 0.9], [0, 0]):.4f}")
+        0.6000
+
+    References:
+        Gupta et al., "Calibration of Neural Networks using Splines", ICLR 2021.
     """
     p = predictions(confidence, correct, weights)
     return largest_running_gap(ordered_rows(p), p.xp)
 
 
 def largest_running_gap(rows: Float[AnyArray, "rows columns"], xp: Any = np) -> Any:
-    """The KS error of rows in order of confidence."""
+    """Returns the KS error of rows in order of confidence."""
     gap = xp.cumsum(rows[:, CONFIDENCE] - rows[:, CORRECT])
     return xp.max(xp.abs(gap)) / xp.sum(rows[:, WEIGHT])
 
 
 def gap_within(rows: Float[np.ndarray, "rows columns"]) -> tuple[Any, Any]:
-    """How far the running gap may rise above, or fall below, its ends within each row.
+    """Returns how far the cumulative gap may rise above, or fall below, its ends within each row.
 
-    In a row of binary correctness, sum c (1 - y) of the gap is added and sum (1 - c) y taken away,
-    in an order that the row does not tell.
+    Within a row of binary correctness, the gap gains sum c (1 - y) and loses sum (1 - c) y, in an
+    order that is not known.
     """
     return rows[:, CONFIDENCE] - rows[:, BOTH], rows[:, CORRECT] - rows[:, BOTH]
 
 
 def largest_running_gap_bound(rows: Float[np.ndarray, "rows columns"]) -> float:
-    """How far the KS error may be from (above) that of the predictions themselves."""
+    """Returns by how much the KS error of the predictions themselves may exceed that of rows."""
     rise, fall = gap_within(rows)
-    start = running(rows, np)[:-1]
+    start = cumulative(rows, np)[:-1]
     gap = start[:, CONFIDENCE] - start[:, CORRECT]
     highest = np.maximum(np.abs(gap + rise), np.abs(gap - fall)).max() / rows[:, WEIGHT].sum()
     return float(max(0.0, highest - largest_running_gap(rows)))

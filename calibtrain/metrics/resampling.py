@@ -1,10 +1,10 @@
-"""Several figures of the same resamples; and intervals of errors that cannot be below 0.
+"""Intervals of several figures from the same resamples, and of errors that cannot be below 0.
 
-An error adds up, or takes the largest of, absolute values of gaps: noise can only raise it, and a
-resample, with the noise of the data and its own, is raised again. Percentiles of resamples never
+An error is the sum, or the largest, of absolute gaps. Noise can only raise it, and a resample,
+which has the noise of the data and its own, is raised twice. So percentiles of resamples never
 cover the 0 of a calibrated model, and reflecting them about the estimate rarely does. `NoisyGaps`
-inverts a test instead: the documents tell only the noise of the gaps, and that is added to gaps
-that are scaled to what could have led to the estimate.
+inverts a test instead: the documents give the noise of the gaps, and it is added to gaps that are
+scaled to what could have led to the estimate.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from calibtrain.metrics.intervals import (
 )
 
 GapError = Callable[[Float[np.ndarray, "batch gaps"]], Float[np.ndarray, " batch"]]
-"""Gaps -> the error of each row, >= 0; of gaps twice as large it is twice as large."""
+"""Gaps -> the error of each row, >= 0. It is homogeneous: twice the gaps give twice the error."""
 
 
 def bootstrap_figures(
@@ -39,9 +39,9 @@ def bootstrap_figures(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """`bootstrap` (expanded BCa) of several figures of the same resamples, by their names.
+    """Returns `bootstrap` intervals (expanded BCa) of several figures by name, from the same draws.
 
-    A figure that does not exist for some resample has no interval.
+    A figure that is not defined for some resample has no interval.
 
     Raises:
         ValueError: for fewer than two documents, or sums that are not finite.
@@ -56,24 +56,24 @@ def bootstrap_figures(
 
 
 def absolute_sum(gaps: Float[np.ndarray, "batch gaps"]) -> Float[np.ndarray, " batch"]:
-    """The ECE of the gaps of bins, each as a share of all the weight."""
+    """Returns the ECE, given the gaps of bins as shares of all the weight."""
     return np.abs(gaps).sum(-1)
 
 
 def largest(gaps: Float[np.ndarray, "batch gaps"]) -> Float[np.ndarray, " batch"]:
-    """The maximum error of gaps of bins; the KS error of running gaps."""
+    """Returns the maximum error, given gaps of bins; the KS error, given cumulative gaps."""
     return np.abs(gaps).max(-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class NoisyGaps:
-    """Gaps of a model, the noise in them, and an error that they make.
+    """Gaps of a model, their noise, and an error that is a function of them.
 
     Attributes:
         gaps: numbers, each linear in (confidence - correctness), that are 0 for a calibrated model.
-        noise: of each draw, what is added to them.
-        error: of gaps.
-        expansion: of the errors' spread: see `intervals.expansion`.
+        noise: what each draw adds to the gaps.
+        error: from gaps to the error.
+        expansion: factor by which the spread of errors is too small (`intervals.expansion`).
     """
 
     gaps: Float[np.ndarray, " gaps"]
@@ -92,46 +92,46 @@ class NoisyGaps:
         level: float = 0.95,
         seed: int = 0,
     ) -> "NoisyGaps":
-        """Normal noise with the jackknife's covariance: what leaving out each document changes.
+        """Returns the gaps with normal noise that has the jackknife's covariance.
 
-        It has no lattice, as resamples of few events have, nor is it smaller where few documents
-        hold most events.
+        The jackknife leaves out one document at a time. Its noise is continuous, where resamples of
+        few events take few values, and it is not too small where few documents hold most events.
 
         Args:
-            tables: what each document adds; index 0 of the last axis: events.
+            tables: what each document adds; index 0 of the last axis is the number of events.
             read: from sums over documents to gaps.
-            error: of gaps.
-            draws: how often noise is drawn.
-            level: of confidence of the expansion.
-            seed: of the draws.
+            error: from gaps to the error.
+            draws: number of draws of the noise.
+            level: level of confidence of the expansion.
+            seed: seed of the draws.
         """
         count, whole = len(tables), tables.sum(0)
         left_out = read(whole - tables)
-        away = (left_out - left_out.mean(0)) * math.sqrt((count - 1) / count)
+        deviations = (left_out - left_out.mean(0)) * math.sqrt((count - 1) / count)
         normal = np.random.default_rng(seed).standard_normal((draws, count))
-        return cls(read(whole[None])[0], normal @ away, error, expansion(tables, level))
+        return cls(read(whole[None])[0], normal @ deviations, error, expansion(tables, level))
 
     @cached_property
     def estimate(self) -> float:
-        """The error itself."""
+        """The error of the gaps themselves."""
         return float(self.error(self.gaps[None])[0])
 
     def errors(self, scale: float) -> Float[np.ndarray, " draws"]:
-        """Errors that a model with gaps so scaled would show."""
+        """Returns the errors that a model with gaps scaled like this would show."""
         errors = self.error(scale * self.gaps + self.noise)
         mean = errors.mean()
         return mean + self.expansion * (errors - mean)
 
     def share_above(self, scale: float) -> float:
-        """The share of them at or above the estimate; it rises with the scale."""
+        """Returns the share of these errors at or above the estimate; it rises with the scale."""
         return float((self.errors(scale) >= self.estimate * (1 - 1e-12)).mean())
 
     def scales(self, level: float) -> tuple[float, float]:
-        """The ends of the scales that could have led to the estimate (cf. Hansen, 1999).
+        """Returns the least and the largest scale that could have led to the estimate.
 
-        A scale is kept if the estimate lies between the tails of the errors that it makes. At 0
-        all of 1 - level is in the upper tail, since no error is too small for a calibrated model;
-        from where the gaps outgrow the noise on, half of it.
+        A scale is kept if the estimate lies between the tails of the errors at that scale. At scale
+        0 the upper tail holds all of 1 - level, since no error is too small for a calibrated model;
+        once gaps are larger than the noise it holds half (cf. Hansen, 1999).
         """
         from_noise = float(self.errors(0.0).mean())
 
@@ -145,19 +145,22 @@ class NoisyGaps:
         )
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Of the error. It holds 0 for a calibrated model; the estimate may lie above its end."""
+        """Returns the interval of the error, which begins at 0 for a calibrated model.
+
+        The estimate may lie above its upper end.
+        """
         low, high = (scale * self.estimate for scale in self.scales(level))
         return interval_of(self.estimate, low, high, level, "inverted test", self.errors(1.0))
 
 
 def within_1(interval: Interval) -> Interval:
-    """The interval of an error that cannot be above 1, which few documents leave open."""
+    """Returns the interval with its ends clipped to 1, which few documents can exceed."""
     lower, upper = (min(1.0, end) for end in (interval.lower, interval.upper))
     return dataclasses.replace(interval, lower=lower, upper=upper)
 
 
 def first_scale(reached: Callable[[float], bool]) -> float:
-    """The scale from which on something is reached, to 1e-9 of it; 0 if from the beginning."""
+    """Returns the least scale at which `reached` is true, to a relative 1e-9; 0 if it is at 0."""
     if reached(0.0):
         return 0.0
     low, high = 0.0, 1.0

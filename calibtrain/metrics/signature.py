@@ -1,9 +1,9 @@
-"""How a figure was made, in one short string beside it, as sacreBLEU does (Post, WMT 2018).
+"""Signatures: how a figure was made, in one short string beside it, as in sacreBLEU.
 
     event:token|conf:max|bins:15|scheme:width|edges:left-open|T:1|corpus:1f0a93c2|tok:77ab01de|v:0.1.0
 
-Two figures may be compared if their signatures are equal; where they are not, `differences` says
-in what. The keys, always all of them and in this order:
+Two figures may be compared if their signatures are equal; otherwise `differences` says in which
+keys they differ. Every signature has these keys, in this order:
 
 | key | says |
 |---|---|
@@ -15,6 +15,9 @@ in what. The keys, always all of them and in this order:
 | T | temperature that divided the logits; or the name of the head that supplied it |
 | corpus, tok | first 8 digits of the hash of the evaluated text, and of the tokenizer |
 | v | version of calibtrain |
+
+References:
+    Post, "A Call for Clarity in Reporting BLEU Scores", WMT 2018.
 """
 
 import contextlib
@@ -40,7 +43,7 @@ _EDGES = {"width": "left-open", "mass": "exact-mass", "sweep": "exact-mass"}
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What must agree for two figures to be comparable; `str` of it is the signature.
+    """What two figures must have in common to be comparable; `str` gives the signature.
 
     Attributes:
         corpus: hash of the evaluated text, in hexadecimal; 8 digits are kept.
@@ -48,13 +51,17 @@ class Signature:
         version: of calibtrain.
         event: what is predicted.
         confidence: which probability is the confidence.
-        bins: number of bins; None for a figure without.
-        scheme: how bins are made; `none` without.
+        bins: number of bins; None for a figure without bins.
+        scheme: how bins are made; `none` for a figure without bins.
         temperature: a number, or the name of a head.
-        edges: what belongs to a bin; default: as this package does it for the scheme.
+        edges: which edge belongs to a bin; default: the rule of this package for the scheme.
 
     Raises:
         ValueError: naming the key, for a value that is not letters, digits and . _ + -
+
+    Example:
+        >>> print(Signature(corpus="1f0a93c2", tokenizer="77ab01de", version="0.1.0", bins=10))
+        event:token|conf:max|bins:10|scheme:width|edges:left-open|T:1|corpus:1f0a93c2|tok:77ab01de|v:0.1.0
     """
 
     corpus: str
@@ -103,11 +110,16 @@ class Signature:
 
 
 def parse_signature(text: str) -> Signature:
-    """The signature that `str` wrote.
+    """Returns the signature that a string stands for.
 
     Raises:
-        ValueError: for a key that is missing, unknown, twice there or out of order, or a value that
-            is not allowed.
+        ValueError: for a key that is missing, unknown, repeated or out of order, or a value that is
+            not allowed.
+
+    Example:
+        >>> text = str(Signature(corpus="1f0a93c2", tokenizer="77ab01de", version="0.1.0"))
+        >>> parse_signature(text).scheme
+        'width'
     """
     require_kind("text", text, str)
     parts = [part.partition(":") for part in text.split("|")]
@@ -128,7 +140,15 @@ def parse_signature(text: str) -> Signature:
 
 
 def differences(one: Signature, other: Signature) -> dict[str, tuple[str, str]]:
-    """The keys in which two signatures differ, with both values; none: figures may be compared."""
+    """Returns the keys in which two signatures differ, each with both values.
+
+    Where there are none, the figures may be compared.
+
+    Example:
+        >>> one = Signature(corpus="1f0a93c2", tokenizer="77ab01de", version="0.1.0")
+        >>> differences(one, dataclasses.replace(one, bins=10))
+        {'bins': ('15', '10')}
+    """
     require_kind("one", one, Signature)
     require_kind("other", other, Signature)
     mine, theirs = one._texts(), other._texts()

@@ -1,12 +1,12 @@
 """SmoothECE and the kernel-smoothed reliability curve: calibration without bins.
 
-Everything is read from fine rows, cells of equal width (`histogram.fine_rows`). Because a cell
-keeps sum c, sum y, sum c^2 and sum c y, each prediction can be shared out, linearly, between the
-two edges of its cell, exactly as if it were at hand. Smoothing by a Gaussian that is reflected at
+Both are computed from fine rows, cells of equal width (`histogram.fine_rows`), by linear binning:
+the mass of each prediction is divided linearly between the two edges of its cell. That is exact,
+because a cell keeps sum c, sum y, sum c^2 and sum c y. Smoothing by a Gaussian that is reflected at
 0 and 1 is then a product with its Fourier transform on the circle of length 2.
 
 The step h = 1/cells changes SmoothECE at a bandwidth sigma by at most
-0.121 (h / sigma)^2 * mean |confidence - correct|: linear sharing errs by h^2 / 8 * |K''|, and the
+0.121 (h / sigma)^2 * mean |confidence - correct|: linear binning errs by h^2 / 8 * |K''|, and the
 integral of |K''| over the line is 4 phi(1) / sigma^2.
 """
 
@@ -23,9 +23,9 @@ from calibtrain.metrics.histogram import CELLS, fine_rows
 from calibtrain.metrics.ordered import BOTH, CONFIDENCE, CORRECT, SQUARE, WEIGHT
 
 MOST_POINTS = 10**6
-"""Points of a curve at most: the grid has 4,801."""
+"""The largest number of points of a curve; the grid has 4,801."""
 BISECTIONS = 24
-"""Halvings of (0, 1] on the way to the bandwidth: found to 6e-8."""
+"""Halvings of (0, 1] in the search for the bandwidth, which is then known to 6e-8."""
 
 
 def smooth_calibration_error(
@@ -35,21 +35,34 @@ def smooth_calibration_error(
     sigma: float | None = None,
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[AnyArray, ""]:
-    """SmoothECE, in [0, 1] (Blasiok & Nakkiran, ICLR 2024, "Smooth ECE").
+    """Returns SmoothECE, the fixed point smECE_sigma = sigma.
 
     smECE_sigma is the integral over t in [0, 1] of |sum_i w_i K_sigma(t, c_i) (c_i - y_i)| / W,
-    with K a Gaussian reflected at 0 and 1. It falls as sigma grows; SmoothECE is its fixed point,
-    smECE_sigma = sigma, the bandwidth at which detail and bias are of one size.
+    where K is a Gaussian reflected at 0 and 1. It falls as sigma grows. At the fixed point, the
+    bandwidth is as large as the error that it shows.
 
     Args:
         confidence: probability given to the prediction, in [0, 1].
         correct: 1 where the prediction was right, else 0.
-        sigma: a bandwidth to use instead, at least 2 / 4800.
+        sigma: a bandwidth, at least 2 / 4800, at which smECE is returned; default: the fixed point.
         weights: weight of each prediction; default 1.
 
     Returns:
-        The error; where the fixed point lies below the smallest bandwidth of the grid, 2 / 4800,
-        smECE at that bandwidth. The grid errs as the file's docstring says: by 5e-5 at 0.01.
+        The error in [0, 1], without a unit. Where the fixed point lies below the smallest bandwidth
+        of the grid, 2 / 4800, it is smECE at that bandwidth. The grid errs by at most 5e-5 at a
+        bandwidth of 0.01.
+
+    Raises:
+        ValueError: for a bandwidth that is not allowed; otherwise as `expected_calibration_error`
+            does.
+
+    Example:
+        >>> print(f"{smooth_calibration_error([0.9, 0.9], [1, 0]):.3f}")
+        0.400
+
+    References:
+        Blasiok & Nakkiran, "Smooth ECE: Principled Reliability Diagrams via Kernel Smoothing", ICLR
+        2024.
     """
     p = predictions(confidence, correct, weights)
     rows = fine_rows(p)
@@ -59,7 +72,7 @@ def smooth_calibration_error(
 
 
 def _bandwidth(sigma: Any) -> float:
-    """A bandwidth that the grid can tell from none."""
+    """Returns a bandwidth, checked to be one that the grid resolves."""
     number = require_number("sigma", sigma)
     if not 2 / CELLS <= number <= 1:
         raise ValueError(f"sigma: {sigma} is not allowed; in [{2 / CELLS:g}, 1]")
@@ -67,12 +80,12 @@ def _bandwidth(sigma: Any) -> float:
 
 
 def smooth_error(rows: Float[AnyArray, "cells 5"], xp: Any = np) -> tuple[Any, Any]:
-    """SmoothECE of fine rows, and the bandwidth at which it was taken."""
+    """Returns SmoothECE of fine rows, and the bandwidth at which it was taken."""
     return smooth_error_of(residual_nodes(rows, xp), xp)
 
 
 def smooth_error_of(nodes: Float[AnyArray, " cells+1"], xp: Any = np) -> tuple[Any, Any]:
-    """`smooth_error` of `residual_nodes`."""
+    """Returns `smooth_error`, from `residual_nodes`."""
     gap = _transform(nodes, xp)
     least = 2 / (nodes.shape[0] - 1)
 
@@ -93,12 +106,12 @@ def smooth_error_of(nodes: Float[AnyArray, " cells+1"], xp: Any = np) -> tuple[A
 
 
 def smooth_error_at(rows: Float[AnyArray, "cells 5"], sigma: float, xp: Any = np) -> Any:
-    """smECE at one bandwidth of fine rows."""
+    """Returns smECE of fine rows at one bandwidth."""
     return _error(_transform(residual_nodes(rows, xp), xp), sigma, xp)
 
 
 def smooth_error_bound(rows: Float[np.ndarray, "cells 5"], sigma: float) -> float:
-    """How far smECE at a bandwidth may be from that of the predictions themselves."""
+    """Returns how far smECE at a bandwidth may be from that of the predictions themselves."""
     absolute = rows[:, CONFIDENCE] + rows[:, CORRECT] - 2 * rows[:, BOTH]
     mean = float(absolute.sum() / rows[:, WEIGHT].sum())
     curvature = 4 * math.exp(-0.5) / math.sqrt(2 * math.pi)
@@ -113,19 +126,27 @@ def smooth_reliability(
     points: int = 101,
     weights: Float[AnyArray, " n"] | None = None,
 ) -> Float[np.ndarray, "points 3"]:
-    """The smoothed reliability diagram: accuracy as a function of confidence, and their density.
+    """Returns the smoothed reliability diagram: accuracy and density as functions of confidence.
 
     Args:
         confidence: probability given to the prediction, in [0, 1].
         correct: 1 where the prediction was right, else 0.
         sigma: bandwidth, at least 2 / 4800; default: that of SmoothECE, as the authors'
             `relplot` draws it.
-        points: confidences, spread evenly over [0, 1], at which the curve is given.
+        points: number of confidences, spread evenly over [0, 1], at which the curve is given.
         weights: weight of each prediction; default 1.
 
     Returns:
-        A row a point: confidence, accuracy (NaN where the density is below 1e-12, so that there
-        is nothing to tell), and density of the confidences. On the host only.
+        One row per point: confidence, accuracy (NaN where the density is below 1e-12) and density
+        of the confidences.
+
+    Raises:
+        ValueError: inside `jax.jit`, where it cannot be computed; otherwise as
+            `smooth_calibration_error` does.
+
+    Example:
+        >>> print(smooth_reliability([0.25, 0.75, 0.75], [0, 1, 0], sigma=0.01, points=5)[1, :2])
+        [0.25 0.  ]
     """
     p = predictions(confidence, correct, weights)
     if p.xp is jnp:
@@ -139,8 +160,8 @@ def smooth_reliability(
 def smooth_curve(
     rows: Float[np.ndarray, "cells 5"], sigma: float, points: int
 ) -> Float[np.ndarray, "points 3"]:
-    """`smooth_reliability` of fine rows."""
-    masses = _shared_out(rows, WEIGHT, CONFIDENCE), _shared_out(rows, CORRECT, BOTH)
+    """Returns `smooth_reliability` of fine rows."""
+    masses = _linear_binning(rows, WEIGHT, CONFIDENCE), _linear_binning(rows, CORRECT, BOTH)
     density, right = (_smoothed(_transform(mass, np), sigma, np) for mass in masses)
     grid, at = np.linspace(0, 1, len(density)), np.linspace(0, 1, points)
     density, right = np.interp(at, grid, density), np.interp(at, grid, right)
@@ -152,12 +173,12 @@ def smooth_curve(
 def residual_density(
     rows: Float[np.ndarray, "*batch cells 5"], sigma: float
 ) -> Float[np.ndarray, "*batch cells+1"]:
-    """The smoothed residual at the edges of cells, whose `mean_absolute` is smECE at sigma."""
+    """Returns the smoothed residual at the edges of cells: smECE is its `mean_absolute`."""
     return _smoothed(_transform(residual_nodes(rows), np), sigma, np)
 
 
 def mean_absolute(density: Float[AnyArray, "*batch cells+1"], xp: Any = np) -> Any:
-    """Integral over [0, 1] of the absolute value of a density at the edges, by trapezoids."""
+    """Returns the integral over [0, 1] of |density|, by the trapezoidal rule on the edges."""
     density = xp.abs(density)
     ends = (density[..., 0] + density[..., -1]) / 2
     return (xp.sum(density, -1) - ends) / (density.shape[-1] - 1)
@@ -166,14 +187,17 @@ def mean_absolute(density: Float[AnyArray, "*batch cells+1"], xp: Any = np) -> A
 def residual_nodes(
     rows: Float[AnyArray, "*batch cells 5"], xp: Any = np
 ) -> Float[AnyArray, "*batch cells+1"]:
-    """confidence - correctness, over all the weight, shared out to the edges of the cells."""
-    confidence = _shared_out(rows, CONFIDENCE, SQUARE, xp)
-    correct = _shared_out(rows, CORRECT, BOTH, xp)
+    """Returns (confidence - correctness) / weight of all, binned linearly to the edges of cells."""
+    confidence = _linear_binning(rows, CONFIDENCE, SQUARE, xp)
+    correct = _linear_binning(rows, CORRECT, BOTH, xp)
     return (confidence - correct) / xp.sum(rows[..., WEIGHT], -1)[..., None]
 
 
-def _shared_out(rows: Any, value: int, moment: int, xp: Any = np) -> Any:
-    """A value's mass on the edges: of sum v and sum v c, the share (c cells - i) to edge i + 1."""
+def _linear_binning(rows: Any, value: int, moment: int, xp: Any = np) -> Any:
+    """Returns the mass of a value v at the edges: of cell i, the share c * cells - i at edge i + 1.
+
+    `value` and `moment` are the columns of sum v and sum v c.
+    """
     cells = rows.shape[-2]
     right = rows[..., moment] * cells - rows[..., value] * xp.arange(cells)
     left = rows[..., value] - right
@@ -182,7 +206,7 @@ def _shared_out(rows: Any, value: int, moment: int, xp: Any = np) -> Any:
 
 
 def _transform(mass: Any, xp: Any) -> Any:
-    """Fourier transform of point masses on the edges and of their reflections."""
+    """Returns the Fourier transform of point masses on the edges and of their reflections."""
     # an edge at 0 or 1 is its own reflection, and counts twice
     inner = mass[..., 1:-1]
     both = [2 * mass[..., :1], inner, 2 * mass[..., -1:], inner[..., ::-1]]
@@ -190,7 +214,7 @@ def _transform(mass: Any, xp: Any) -> Any:
 
 
 def _smoothed(transform: Any, sigma: Any, xp: Any) -> Any:
-    """The smoothed density at the edges."""
+    """Returns the smoothed density at the edges."""
     cells = transform.shape[-1] - 1
     decay = xp.exp(-0.5 * (sigma * math.pi * xp.arange(cells + 1)) ** 2)
     return xp.fft.irfft(transform * decay, 2 * cells)[..., : cells + 1] * cells

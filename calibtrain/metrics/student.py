@@ -1,4 +1,4 @@
-"""Student's t over seeds: how far the mean of a few runs may be from that of all.
+"""Student's t over seeds: the confidence interval of a mean of a few runs.
 
 It has a file of its own because the rooms that read records need it without loading JAX or NumPy.
 """
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 
 def student_half_width(values: Sequence[float], level: float = 0.95) -> float | None:
-    """Half width of the Student interval of a mean, over seeds; None for a single value.
+    """Returns the half width of Student's interval of a mean over seeds; None for a single value.
 
-    t(n - 1) s / sqrt(n), where s is the standard deviation of the n values.
+    It is t(n - 1) s / sqrt(n), where s is the standard deviation of the n values.
 
     Args:
         values: one figure per seed.
-        level: of confidence.
+        level: level of confidence.
 
     Example:
         >>> round(student_half_width([1.0, 2.0, 3.0]), 4)

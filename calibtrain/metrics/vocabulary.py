@@ -1,12 +1,12 @@
-"""Calibration of the whole predictive distribution, not only of its top: top-k, classwise, full.
+"""Calibration of the whole predictive distribution: top-k, classwise and Full-ECE.
 
-Each probability that a token's distribution gives is a prediction of its own: "the next token is
-v". A `VocabularyTable` adds them up by entry and bin while the logits of a chunk are at hand
-(`readout.accumulate`), so that nothing of size tokens x vocabulary is ever held.
+Every probability of a distribution is a prediction of its own: "the next token is v". A
+`VocabularyTable` sums them by entry and bin, one chunk of logits at a time (`readout.accumulate`),
+so that no array of size tokens x vocabulary is ever held.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -28,27 +28,34 @@ from calibtrain.metrics.arguments import (
     whole_numbers,
 )
 from calibtrain.metrics.calibration import Scheme, bin_edges, binned, table_error
-from calibtrain.readout import Functional
 
 Per = Literal["pair", "token"]
+Functional = Callable[[jax.Array, jax.Array], jax.Array]
+"""A number per token, for `readout`: logits [tokens, vocab], labels [tokens] -> [tokens]."""
 
 _HOST_ELEMENTS = 2**22
-"""Probabilities looked at at once on the host: 32 MiB."""
+"""Probabilities processed at once on the host: 32 MiB."""
 
 _SUM_TOLERANCE = 1e-3
-"""How far a distribution may be from adding up to 1: what float32 makes of a large vocabulary."""
+"""How far the sum of a distribution may be from 1, by rounding in float32 of a large vocabulary."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class VocabularyTable:
-    """Unreduced sums over tokens, by vocabulary entry and bin of its probability.
+    """Sums over tokens by vocabulary entry and bin of its probability: a state that can be merged.
 
-    As large as `3 * bins` more columns of the unembedding; states of parts of the data add up.
+    It holds `3 * bins` numbers per entry of the vocabulary, however many tokens there are.
 
     Attributes:
         table: per entry and bin the sums of weight, probability, and weight where the entry was
             the target.
+
+    Example:
+        >>> probabilities = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
+        >>> state = VocabularyTable.of(np.log(probabilities), np.array([0, 1]), np.ones(2))
+        >>> print(f"{state.classwise('token'):.4f}, {state.full('token'):.4f}")
+        0.6000, 0.6000
     """
 
     table: Float[AnyArray, "vocab bins 3"]
@@ -63,14 +70,17 @@ class VocabularyTable:
         bins: int = 15,
         vocab_size: int | None = None,
     ) -> "VocabularyTable":
-        """The state of a chunk of tokens. Runs inside `jax.jit`, in float32.
+        """Returns the state of a chunk of tokens. Runs inside `jax.jit`, in float32.
 
         Args:
-            logits: as they are, or probabilities' logarithms.
+            logits: logits, or logarithms of probabilities.
             labels: target of each token.
-            weights: 1 where a token counts; the others may hold anything.
+            weights: weight of each token; tokens of weight 0 may hold anything.
             bins: number of equal-width bins of probability.
-            vocab_size: columns from here on only pad; they must hold no probability.
+            vocab_size: columns from here on are padding, and must have no probability.
+
+        Raises:
+            ValueError: as `full_calibration_error` does.
         """
         bins = require_bins("bins", bins)
         logits, labels, weights = _fitting("logits", logits, labels, weights)
@@ -85,19 +95,19 @@ class VocabularyTable:
         return cls(class_table(probability[:, :vocab_size], labels, weights, bins))
 
     def merge(self, other: "VocabularyTable") -> "VocabularyTable":
-        """The state of both parts together."""
+        """Returns the state of both parts together."""
         return jax.tree.map(lambda a, b: a + b, self, other)
 
     def exact(self) -> "VocabularyTable":
-        """The same on the host in float64, for merging many batches without rounding."""
+        """Returns the state on the host in float64, so that many can be merged without rounding."""
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self)
 
     def classwise(self, per: Per = "pair") -> Any:
-        """`classwise_calibration_error` of all that was added up."""
+        """Returns `classwise_calibration_error` of all tokens of the state."""
         return _classwise(self._counted(), per)
 
     def full(self, per: Per = "pair") -> Any:
-        """`full_calibration_error` of all that was added up."""
+        """Returns `full_calibration_error` of all tokens of the state."""
         return _full(self._counted(), per)
 
     def _counted(self) -> Float[np.ndarray, "vocab bins 3"]:
@@ -115,7 +125,7 @@ def class_table(
     weights: Float[AnyArray, " tokens"],
     bins: int,
 ) -> Float[AnyArray, "vocab bins 3"]:
-    """The table of a `VocabularyTable`. Runs inside `jax.jit`."""
+    """Returns the table of a `VocabularyTable`. Runs inside `jax.jit`."""
     weights = jnp.asarray(weights, jnp.float32)
     probability = jnp.where(weights[:, None] > 0, probability, 0.0)
     edges = jnp.asarray(bin_edges(bins))
@@ -123,10 +133,11 @@ def class_table(
 
     def of_bin(bounds: Any) -> jax.Array:
         inside = (probability > bounds[0]) & (probability <= bounds[1])
-        members = jnp.stack([inside.astype(jnp.float32), jnp.where(inside, probability, 0.0)])
-        return jnp.einsum("n,knv->vk", weights, members, precision="highest")
+        members = inside.astype(jnp.float32), jnp.where(inside, probability, 0.0)
+        return jnp.stack([jnp.matmul(weights, m, precision="highest") for m in members], axis=-1)
 
     # a bin at a time: the products read the probabilities again instead of keeping memberships
+    # (two products of a vector and a matrix: as one, a CPU takes eight times as long)
     upper = edges[1:].at[-1].set(2.0)  # a sum of exponentials may round to above 1
     sums = jax.lax.map(of_bin, (lower, upper))
     of_label = jnp.take_along_axis(probability, labels[:, None], axis=-1)[:, 0]
@@ -144,21 +155,35 @@ def classwise_calibration_error(
     weights: Float[AnyArray, " tokens"] | None = None,
     per: Per = "pair",
 ) -> Float[AnyArray, ""]:
-    """Classwise ECE: that of each class's own probability (Kull et al., NeurIPS 2019).
+    """Returns classwise ECE: the mean over classes v of the ECE of the event "the target is v".
 
-    sum_v sum_b w_vb / W |frequency_vb - probability_vb|, divided by the number of classes.
+    1 / V sum_v sum_b w_vb / W |frequency_vb - probability_vb|, where bin b of class v holds the
+    tokens that give v a probability in it, frequency_vb is how often v is their target, and
+    probability_vb is their mean probability of v.
 
     Args:
-        probabilities: a distribution a token.
+        probabilities: one distribution per token.
         labels: target of each token.
         bins: number of equal-width bins.
         weights: weight of each token; default 1.
-        per: `pair`, the mean over classes of the paper, which vanishes as vocabularies grow (all
-            but a few probabilities are near 0), or `token`, the sum over classes, in [0, 2].
+        per: `pair` for the mean over classes, as in the paper. It vanishes as the vocabulary grows,
+            since nearly all probabilities are near 0. `token` for the sum over classes.
+
+    Returns:
+        The error, without a unit: in [0, 2 / V] per pair, in [0, 2] per token.
 
     Raises:
-        ValueError: for shapes that do not fit, no tokens, and, outside of `jax.jit`, what is not
-            finite, not a distribution, or not a class.
+        ValueError: for shapes that do not fit, no tokens, and, outside of `jax.jit`, values that
+            are not finite, not a distribution, or not a class.
+
+    Example:
+        >>> probabilities = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
+        >>> print(f"{classwise_calibration_error(probabilities, [0, 1]):.4f}")  # (.2 + .3 + .1) / 3
+        0.2000
+
+    References:
+        Kull et al., "Beyond temperature scaling: Obtaining well-calibrated multi-class
+        probabilities with Dirichlet calibration", NeurIPS 2019.
     """
     return _classwise(_table(probabilities, labels, bins, weights), per)
 
@@ -171,15 +196,35 @@ def full_calibration_error(
     weights: Float[AnyArray, " tokens"] | None = None,
     per: Per = "pair",
 ) -> Float[AnyArray, ""]:
-    """Full-ECE: one ECE over all (token, class) pairs (arXiv 2406.11345).
+    """Returns Full-ECE: one ECE over all (token, class) pairs.
 
     sum_m |B_m| / N |A_m - C_m|, where bin m holds every pair whose probability lies in it, A_m is
-    how often the class was the target, and C_m the mean probability.
+    how often the class was the target, and C_m is the mean probability.
 
     Args:
-        probabilities: as for `classwise_calibration_error`, as are the other arguments and errors.
-        per: what N counts: `pair`, so that the shares of the bins add up to 1, but the value
-            vanishes as vocabularies grow; or `token`, which is `vocab` times as much, in [0, 2].
+        probabilities: one distribution per token.
+        labels: target of each token.
+        bins: number of equal-width bins.
+        weights: weight of each token; default 1.
+        per: what N counts. `pair`: the pairs, so that the shares of the bins add up to 1; the value
+            vanishes as the vocabulary grows. `token`: the tokens, which gives V times as much.
+
+    Returns:
+        The error, without a unit: in [0, 2 / V] per pair, in [0, 2] per token.
+
+    Raises:
+        ValueError: as `classwise_calibration_error` does.
+
+    Example:
+        >>> probabilities = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
+        >>> print(f"{full_calibration_error(probabilities, [0, 1], per='token'):.4f}")
+        0.6000
+        >>> print(f"{full_calibration_error(probabilities, [0, 1], bins=1, per='token'):.4f}")
+        0.0000
+
+    References:
+        Liu et al., "Full-ECE: A Metric For Token-level Calibration on Large Language Models", arXiv
+        2406.11345, 2024.
     """
     return _full(_table(probabilities, labels, bins, weights), per)
 
@@ -197,7 +242,7 @@ def _full(table: Any, per: str) -> Any:
 
 
 def _table(probabilities: Any, labels: Any, bins: int, weights: Any) -> Any:
-    """Per class and bin the sums of weight, probability and correctness."""
+    """Returns per class and bin the sums of weight, probability and correctness."""
     bins = require_bins("bins", bins)
     probabilities, labels, weights = _fitting("probabilities", probabilities, labels, weights)
     vocab = probabilities.shape[1]
@@ -216,7 +261,7 @@ def _table(probabilities: Any, labels: Any, bins: int, weights: Any) -> Any:
 
 
 def _fitting(name: str, rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
-    """Arrays of one row, label and weight per token; default weights are 1."""
+    """Returns arrays with one row, label and weight per token; default weights are 1."""
     rows, labels = as_array(name, rows), as_array("labels", labels)
     shape = rows.shape
     if len(shape) != 2:
@@ -234,13 +279,13 @@ def _fitting(name: str, rows: Any, labels: Any, weights: Any) -> tuple[Any, Any,
 
 
 def _precision(probabilities: Any) -> Any:
-    """The type that edges are rounded to: theirs, or float64 for whole numbers."""
+    """Returns the type that edges are rounded to: float64 where the array holds integers."""
     dtype = probabilities.dtype
     return dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype(np.float64)
 
 
 def _blocks(probabilities: Any, labels: Any, weights: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Tokens that count, a block at a time in float64, checked."""
+    """Yields the tokens of weight above 0 in blocks, checked, in float64."""
     weights = numbers("weights", weights, 0.0, np.inf)
     if not weights.any():
         raise ValueError("weights: are all 0; the selection is empty")
@@ -267,11 +312,33 @@ def top_k_calibration_error(
     scheme: Scheme = "width",
     weights: Float[AnyArray, " tokens"] | None = None,
 ) -> Float[AnyArray, ""]:
-    """ECE of the event "the target is among the k most probable" (Gupta et al., ICLR 2021).
+    """Returns the ECE of the event "the target is among the k most probable classes".
 
-    Its confidence is the sum of the k largest probabilities; of equal ones the first count. k = 1
-    is the ordinary ECE. In a stream, ask `readout` for the functionals `top_k_confidence(k)` and
-    `top_k_correct(k)`. Arguments and errors as for `classwise_calibration_error`.
+    Its confidence is the sum of the k largest probabilities; of equal ones the first are taken.
+    k = 1 gives the ordinary ECE. For streams, ask `readout` for the functionals
+    `top_k_confidence(k)` and `top_k_correct(k)`.
+
+    Args:
+        probabilities: one distribution per token.
+        labels: target of each token.
+        k: number of classes.
+        bins: number of bins.
+        scheme: `width` or `mass`, as for `expected_calibration_error`.
+        weights: weight of each token; default 1.
+
+    Returns:
+        The error in [0, 1], without a unit.
+
+    Raises:
+        ValueError: for a k that is not allowed; otherwise as `classwise_calibration_error` does.
+
+    Example:
+        >>> probabilities = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
+        >>> print(f"{top_k_calibration_error(probabilities, [0, 1], k=2):.4f}")
+        0.1000
+
+    References:
+        Gupta et al., "Calibration of Neural Networks using Splines", ICLR 2021.
     """
     probabilities, labels, weights = _fitting("probabilities", probabilities, labels, weights)
     k = require_whole("k", k, 1, probabilities.shape[1])
@@ -295,7 +362,13 @@ def _top_k(k: int, probabilities: Any, labels: Any, weights: Any) -> tuple[Any, 
 
 
 def top_k_confidence(k: int) -> Functional:
-    """For `readout(functionals=...)`: the sum of a token's k largest probabilities."""
+    """Returns a functional for `readout`: the sum of a token's k largest probabilities.
+
+    Example:
+        >>> logits = jnp.log(jnp.array([[0.7, 0.2, 0.1]]))
+        >>> print(top_k_confidence(2)(logits, jnp.array([1])))
+        [0.9]
+    """
     k = require_whole("k", k, 1)
 
     def functional(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -306,7 +379,13 @@ def top_k_confidence(k: int) -> Functional:
 
 
 def top_k_correct(k: int) -> Functional:
-    """For `readout(functionals=...)`: 1 where the target is among the k most probable, else 0."""
+    """Returns a functional for `readout`: 1 where the target is among the k most probable, else 0.
+
+    Example:
+        >>> logits = jnp.log(jnp.array([[0.7, 0.2, 0.1]]))
+        >>> print(top_k_correct(2)(logits, jnp.array([1])))
+        [1.]
+    """
     k = require_whole("k", k, 1)
 
     def functional(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -94,3 +94,17 @@ def test_a_run_whose_attention_needs_a_gpu_is_evaluated_elsewhere(
     assert evaluate_run(copy, limit=400, say=said.append).results == there
     (note,) = said
     assert note.startswith("note: model.attention: cudnn needs an NVIDIA GPU")
+
+
+def test_errors_of_the_whole_vocabulary_stand_beside_figures_that_stay_what_they_were(
+    run: Path,
+) -> None:
+    added = {"full_calibration_error", "classwise_calibration_error"}
+    plain = evaluate_run(run, limit=450).to_dict()
+    full = evaluate_run(run, limit=450, full=True).to_dict()
+    assert full.keys() - plain.keys() == added
+    signatures = {name: full["signatures"].pop(name) for name in added}
+    assert {key: full[key] for key in plain} == plain
+    assert all("conf:all|bins:15|scheme:width" in text for text in signatures.values())
+    # the gaps of a bin's entries cancel in the one, and are taken absolutely in the other
+    assert 0 < full["full_calibration_error"] <= full["classwise_calibration_error"] <= 2

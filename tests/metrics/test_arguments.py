@@ -28,8 +28,6 @@ STATS = {
     "nll": CONFIDENCE + 0.5,
     "entropy": CONFIDENCE + 0.25,
     "sum_squares": CONFIDENCE / 2,
-    "log_confidence": -CONFIDENCE,
-    "correct": CORRECT,
     "weights": WEIGHTS,
 }
 DOCUMENTS = np.array([0, 0, 1, 1, 2, 2, 3, 3])
@@ -38,12 +36,11 @@ HISTOGRAM = metrics.ConfidenceHistogram.of(CONFIDENCE, CORRECT, cells=60).exact(
 SIGNATURE = metrics.Signature("0123abcd", "0123abcd", "1")
 
 
-def with_stats(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def with_stats(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of a TokenStats as one of its fields."""
 
-    def call(weights: Any = None, group: Any = None, **fields: Any) -> Any:
-        more = {} if group is None else {"group": group}
-        return function(TokenStats(**fields), weights=weights, **more, **options)
+    def call(weights: Any = None, **fields: Any) -> Any:
+        return function(TokenStats(**fields), weights=weights)
 
     return call
 
@@ -56,11 +53,6 @@ def mean_of_first(sums: Any) -> Any:
     return sums[:, 0] / 8
 
 
-STATES = {
-    "token_metrics": metrics.TokenMetrics(jnp.ones((2, 3)), jnp.ones((2, 15, 3))),
-    "token_scores": metrics.TokenScores(jnp.ones(4)),
-}
-GROUPS = {"group": np.array([0, 1, 0, 1, 0, 1, 0, 1])}
 SUMS = {"sums": TABLES[:, :, 0]}
 PUBLIC: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     name: (getattr(metrics, name), PAIR, {"bins": 5})
@@ -113,14 +105,6 @@ PUBLIC |= {
         {k: STATS[k] for k in ("nll", "entropy", "sum_squares", "weights")},
         {},
     ),
-    "TokenMetrics": (
-        with_stats(metrics.TokenMetrics.of, groups=2, bins=5),
-        {
-            **{k: STATS[k] for k in ("nll", "entropy", "log_confidence", "correct", "weights")},
-            **GROUPS,
-        },
-        {},
-    ),
     "document_sums": (
         metrics.document_sums,
         {"values": np.stack([CONFIDENCE, CORRECT], -1), "documents": DOCUMENTS},
@@ -161,13 +145,6 @@ PUBLIC |= {
         lambda state, **o: metrics.histogram_bounds(metrics.ConfidenceHistogram(state), **o),
         {"state": HISTOGRAM.table},
         {"bins": 5},
-    ),
-    "token_metrics": (
-        lambda state, **o: metrics.token_metrics(
-            metrics.TokenMetrics(state, STATES["token_metrics"].table), **o
-        ),
-        {"state": np.ones((2, 3)), "vocabulary_entries": np.array([3, 4])},
-        {"raw_bytes": 9},
     ),
     "token_scores": (
         lambda state: metrics.token_scores(metrics.TokenScores(state)),
@@ -438,8 +415,6 @@ def test_other_arguments_are_refused_by_name() -> None:
         for function in (metrics.histogram_metrics, metrics.histogram_bounds, metrics.token_scores):
             with pytest.raises(ValueError, match=r"^state: "):
                 function(other)
-        with pytest.raises(ValueError, match=r"^state: "):
-            metrics.token_metrics(other, 5)
         with pytest.raises(ValueError, match=r"^text: "):
             metrics.parse_signature(other)
         with pytest.raises(ValueError, match=r"^other: "):
@@ -450,8 +425,6 @@ def test_other_arguments_are_refused_by_name() -> None:
             metrics.Signature(other, "0123abcd", "1")
     with pytest.raises(ValueError, match=r"^precision: "):
         metrics.bin_edges(5, np.int32)
-    with pytest.raises(ValueError, match=r"^raw_bytes: "):
-        metrics.token_metrics(STATES["token_metrics"], "9")
 
 
 def test_inside_jit_arrays_pass_and_what_is_static_is_named() -> None:

@@ -1,4 +1,4 @@
-"""Calibration metrics: hand-computed values, a direct float64 loop, edges, and laws of merging."""
+"""Calibration metrics: hand-computed values, a direct float64 loop, and edges."""
 
 import math
 from typing import Any
@@ -10,13 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibtrain.metrics import (
-    TokenMetrics,
-    expected_calibration_error,
-    signed_gap,
-    token_metrics,
-)
-from calibtrain.readout import statistics
+from calibtrain.metrics import expected_calibration_error, signed_gap
 
 
 def direct(confidence: Any, correct: Any, bins: int, weights: Any) -> float:
@@ -123,61 +117,6 @@ def test_it_runs_inside_jit() -> None:
     confidence, correct = jnp.array([0.9, 0.9, 0.3]), jnp.array([1.0, 0.0, 1.0])
     inside = jax.jit(expected_calibration_error)(confidence, correct)
     assert float(inside) == pytest.approx(float(expected_calibration_error(confidence, correct)))
-
-
-@jax.jit
-def jitted_state(logits: Any, labels: Any, weights: Any, group: Any) -> TokenMetrics:
-    return TokenMetrics.of(statistics(logits, labels), weights, group, groups=3, bins=15)
-
-
-def state_of(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, group: Any) -> Any:
-    return jitted_state(
-        jnp.asarray(logits, jnp.float32), labels, jnp.asarray(weights, jnp.float32), group
-    )
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), cut=st.integers(1, 39))
-def test_states_of_parts_merge_to_the_state_of_the_whole(seed: int, cut: int) -> None:
-    rng = np.random.default_rng(seed)
-    logits, labels = rng.normal(size=(40, 7)) * 3, rng.integers(0, 7, 40)
-    weights, group = rng.integers(0, 2, 40), rng.integers(0, 3, 40)
-    whole = state_of(logits, labels, weights, group).exact()
-    first = np.arange(40) < cut
-    parts = [state_of(logits, labels, weights * part, group).exact() for part in (first, ~first)]
-    merged = parts[0].merge(parts[1])
-    np.testing.assert_allclose(merged.sums, whole.sums, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(merged.table, whole.table, rtol=1e-5, atol=1e-5)
-
-
-def test_results_equal_a_direct_computation_and_add_up_over_deciles() -> None:
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(500, 9)) * 2, rng.integers(0, 9, 500)
-    weights, group = (rng.random(500) < 0.8).astype(float), rng.integers(0, 3, 500)
-    results = token_metrics(state_of(logits, labels, weights, group), 1_234)
-    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    p, keep = np.exp(log_p), weights > 0
-    nll = -log_p[np.arange(500), labels][keep].mean()
-    confidence, correct = p.max(-1)[keep], (p.argmax(-1) == labels)[keep]
-    assert results["tokens"] == keep.sum()
-    assert results["nll"] == pytest.approx(nll, rel=1e-5)
-    assert results["bits_per_byte"] == pytest.approx(
-        nll * keep.sum() / math.log(2) / 1_234, rel=1e-5
-    )
-    assert results["entropy_rate"] == pytest.approx(-(p * log_p).sum(-1)[keep].mean(), rel=1e-5)
-    assert results["signed_gap"] == pytest.approx(confidence.mean() - correct.mean(), abs=1e-5)
-    assert results["ece"] == pytest.approx(
-        float(expected_calibration_error(confidence, correct.astype(float))), abs=1e-5
-    )
-    assert sum(row["tokens"] for row in results["frequency_deciles"]) == keep.sum()
-    assert sum(row["tokens"] for row in results["reliability"]) == keep.sum()
-
-
-def test_tokens_that_do_not_count_may_hold_anything() -> None:
-    logits = np.zeros((3, 4))
-    logits[2] = np.nan
-    state = state_of(logits, np.zeros(3, int), np.array([1, 1, 0]), np.zeros(3, int))
-    assert token_metrics(state, 8)["nll"] == pytest.approx(math.log(4))
 
 
 def test_perfect_calibration_has_an_ece_near_zero() -> None:

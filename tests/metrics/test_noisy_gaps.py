@@ -9,7 +9,7 @@ import scipy.stats
 from calibtrain.metrics.calibration import table_error
 from calibtrain.metrics.error_intervals import equal_mass_tables, error_intervals
 from calibtrain.metrics.intervals import bootstrap, expansion
-from calibtrain.metrics.ordered import equal_mass, running
+from calibtrain.metrics.ordered import cumulative, equal_mass
 from calibtrain.metrics.resampling import NoisyGaps, absolute_sum
 
 LEVEL = 0.95
@@ -64,7 +64,7 @@ def test_bins_of_equal_mass_of_documents_add_up_to_those_of_the_whole() -> None:
     rng = np.random.default_rng(2)
     confidence = rng.beta(2, 1, 3000)
     cells = cells_of(confidence, (rng.random(3000) < confidence) * 1.0, 30)
-    whole = equal_mass(running(cells.sum(0), np), np.arange(16) / 15, np)
+    whole = equal_mass(cumulative(cells.sum(0), np), np.arange(16) / 15, np)
     np.testing.assert_allclose(equal_mass_tables(cells, 15).sum(0), whole, atol=1e-9)
 
 

@@ -269,3 +269,26 @@ def test_scikit_learn_and_uncertainty_calibration_answer_where_there_is_no_answe
     uncertainty_calibration.get_ece(np.array([np.nan, 0.5]), np.array([1, 0]))
     with pytest.raises(ValueError, match="confidence"):
         expected_calibration_error(np.array([np.nan, 0.5]), np.array([1.0, 0.0]))
+
+
+def test_of_a_known_model_full_and_classwise_ece_are_what_they_must_be() -> None:
+    """Targets drawn from p: p itself errs by noise alone, p at another temperature by its truth.
+
+    The truth is the expectation over targets: |sum of q - p| over the pairs of each bin of q. Noise
+    of a bin's sum of N targets is below sqrt(N), and there are 15 bins, of 6 classes each.
+    """
+    rng = np.random.default_rng(0)
+    tokens, vocab = 40_000, 6
+    logits = rng.normal(size=(tokens, vocab)) * 2
+    p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (logits, logits / 2))
+    labels = (p.cumsum(-1) < rng.random((tokens, 1))).sum(-1)
+    for metric, groups in ((full_calibration_error, 1), (classwise_calibration_error, vocab)):
+        noise = np.sqrt(15 * groups / tokens)  # of sums that add up to `tokens`, at most
+        assert metric(p, labels, per="token") < noise
+        edges = np.arange(1, 15) / 15
+        index = np.searchsorted(edges, q, side="left")
+        if groups > 1:
+            index += 15 * np.arange(vocab)
+        truth = np.abs(np.bincount(index.ravel(), (q - p).ravel())).sum() / tokens
+        assert truth > 5 * noise
+        assert metric(q, labels, per="token") == pytest.approx(truth, abs=noise)

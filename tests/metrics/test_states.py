@@ -139,6 +139,16 @@ def test_merging_is_associative_and_commutative_and_parts_make_the_whole(seed: i
         )
 
 
+def test_tokens_that_do_not_count_may_hold_anything() -> None:
+    """The third token is NaN throughout and weighs 0: every state is that of the other two."""
+    logits = np.log(np.array([[0.7, 0.1, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25], [1, 1, 1, 1]]))
+    logits[2] = np.nan
+    with_nan = all_states(jnp.asarray(logits), jnp.zeros(3, int), jnp.array([1.0, 1, 0]))
+    alone = all_states(jnp.asarray(logits[:2]), jnp.zeros(2, int), jnp.ones(2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), with_nan, alone)
+    assert token_scores(with_nan[2])["nll"] == pytest.approx(-np.log(0.7 * 0.25) / 2)
+
+
 def test_an_empty_state_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         histogram_metrics(ConfidenceHistogram.zero())

@@ -124,16 +124,17 @@ def test_means_have_intervals_over_seeds_and_arms_over_documents(tmp_path: Path)
 
 def test_the_suite_holds_every_metric_with_interval_and_bound(tmp_path: Path) -> None:
     write_run(tmp_path / "run", evaluations=("test",))
-    content = json.loads(evaluation_file(tmp_path / "run").read_text())
+    full = {"full_calibration_error": 0.0123, "classwise_calibration_error": 0.4567}
+    content = change(evaluation_file(tmp_path / "run"), **full)
     page = page_of(tmp_path / "run")
-    assert set(SUITE) == {"ece", "nll", *METRICS, *PARTS}
+    assert set(SUITE) == {"ece", "nll", *METRICS, *PARTS, *full}
     cells = page.cells("suite")
     for metric in map(QUANTITIES.__getitem__, SUITE):
         is_part = metric.key in PARTS  # beneath the Brier score, in short
         title = metric.name.replace("Brier ", "· ") if is_part else metric.name
         assert title in unescape(page.part("suite"))
         (cell,) = [c for c in cells if c.get("data-value") == json.dumps(content[metric.key])]
-        assert ("data-lower" in cell) == (metric.key not in PARTS)
+        assert ("data-lower" in cell) == (metric.key not in PARTS and metric.key not in full)
     bounds = {c.get("data-value") for c in cells}
     assert {json.dumps(content["bounds"][key]) for key in BOUNDED} <= bounds
     assert sum("exact" in (c.get("title") or "") for c in cells) == len(SUITE) - len(BOUNDED)
