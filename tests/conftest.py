@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from commands import Commands
 from forked import share_programs
+from hypothesis import settings
 
 from calibtrain.config import Config, validate
 
@@ -43,6 +44,10 @@ def tiny(**changes: Any) -> Config:
         else:
             tree[key] = value
     return validate(Config, tree)
+
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
