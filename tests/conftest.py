@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
 import pytest
+from commands import Commands
+from forked import share_programs
+from hypothesis import settings
 
 from calibtrain.config import Config, validate
+
+UNOPTIMISED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""How the first tier compiles, in half the time: what it looks at is the same. The long tests run
+programs as users do."""
 
 TINY: dict[str, Any] = {
     "corpus": {"name": "markov", "markov": {"words": 24, "successors": 4, "bytes": 60_000}},
@@ -39,29 +46,77 @@ def tiny(**changes: Any) -> Config:
     return validate(Config, tree)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the whole session, all workers together; nothing touches the user's own."""
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "not long" in config.option.markexpr:
+        os.environ.setdefault("XLA_FLAGS", UNOPTIMISED)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this session have in common."""
     folder = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        folder = folder.parent
-    folder = folder / "cache"
+    return folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(shared: Path) -> Path:
+    """One cache for the whole session, all workers together; nothing touches the user's own."""
+    folder = shared / "cache"
     os.environ["CALIBTRAIN_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile every program once a worker, and end the process that forks commands."""
+    programs = tmp_path_factory.mktemp("programs")
+    share_programs(programs)
+    _command_line.programs = programs
+    yield
+    _command_line.stop()
+
+
+@pytest.fixture(scope="session")
+def finished_run(shared: Path, cache: Path) -> Path:
+    """The tiny run, trained once for all workers; to be copied: commands lock what they read."""
+    return _trained_once(shared / "finished", tiny())
+
+
+@pytest.fixture(scope="session")
+def finished_lstm(shared: Path, cache: Path) -> Path:
+    """The tiny run of an LSTM, likewise."""
+    return _trained_once(shared / "finished lstm", tiny(model={"kind": "lstm"}))
+
+
+def _trained_once(folder: Path, config: Config) -> Path:
+    from calibtrain.evaluation import train_run
+    from calibtrain.storage.disk import locked
+
+    folder.mkdir(exist_ok=True)
+    with locked(folder / "lock"):
+        if not (folder / "run").exists():
+            assert train_run(config, folder / "run").status == "done"
+    return folder / "run"
+
+
+_command_line = Commands()
 
 
 def call(
     *arguments: str | Path, timeout: float = 300, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "calibtrain", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
+    """Run the command line as a user would, in a process of its own.
+
+    Flags of XLA in `environment` are added to those that there are.
+    """
+    environment = dict(environment or {})
+    if "XLA_FLAGS" in environment:
+        environment["XLA_FLAGS"] += " " + os.environ.get("XLA_FLAGS", "")
+    return _command_line.run(list(map(str, arguments)), {**os.environ, **environment}, timeout)
 
 
 def everything(path: Path) -> tuple[bytes, dict[str, np.ndarray], dict[str, bytes]]:

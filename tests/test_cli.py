@@ -1,6 +1,7 @@
 """The command line and the package as a stranger meets them."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,17 +12,14 @@ from conftest import call, tiny
 
 import calibtrain
 from calibtrain.config import to_yaml
-from calibtrain.evaluation import train_run
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["train", "ablate", "evaluate", "report", "tokenizer", "config"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    path = tmp_path_factory.mktemp("cli") / "run"
-    train_run(tiny(model={"kind": "lstm"}), path)
-    return path
+def run(tmp_path_factory: pytest.TempPathFactory, finished_lstm: Path) -> Path:
+    return Path(shutil.copytree(finished_lstm, tmp_path_factory.mktemp("cli") / "run"))
 
 
 def test_importing_the_package_is_light() -> None:

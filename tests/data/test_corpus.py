@@ -597,6 +597,7 @@ def _start(cache, mode):
     )
 
 
+@pytest.mark.long
 def test_killed_and_concurrent_preparations(tmp_path):
     killed = _start(tmp_path, "killed")
     assert killed.wait() == -signal.SIGKILL

@@ -16,7 +16,7 @@ from calibtrain.cli.terminal import describe
 from calibtrain.config import LoRAConfig, config_hash, to_yaml
 from calibtrain.config.finetuning import LINEAR_MAPS
 from calibtrain.errors import UserError
-from calibtrain.evaluation import evaluate_run, train_run
+from calibtrain.evaluation import evaluate_run
 from calibtrain.finetuning import finetune, resolve
 from calibtrain.finetuning.evaluation import preference_figures
 from calibtrain.finetuning.plan import make_finetuning_plans
@@ -33,10 +33,10 @@ ANSWER = "ab ab ab ab"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Path:
     """A base run, and examples: the answer is always the same, whatever the prompt."""
     path = tmp_path_factory.mktemp("finetuning")
-    train_run(tiny(), path / "base", cache=cache)
+    shutil.copytree(finished_run, path / "base")
     prompts = [f"say {number} " for number in range(60)]
     answers = [{"prompt": p, "response": ANSWER} for p in prompts]
     pairs = [{"prompt": p, "chosen": ANSWER, "rejected": "cd cd"} for p in prompts]
@@ -167,6 +167,7 @@ def test_dpo_equals_its_formula() -> None:
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.long
 def test_micro_batches_change_no_preference(folder: Path, cache: Path) -> None:
     figures = []
     for accumulate in (1, 2):
@@ -206,6 +207,7 @@ def test_adapters_change_nothing_else_and_nothing_at_first(folder: Path, cache: 
     assert [line for line in lines(run) if "eval/answers/nll" in line]
 
 
+@pytest.mark.long
 def test_adapters_are_part_of_what_is_exported(folder: Path, cache: Path) -> None:
     """What comes back from the exported folder computes what the run with adapters does."""
     pytest.importorskip("safetensors")
@@ -229,6 +231,7 @@ def test_adapters_are_part_of_what_is_exported(folder: Path, cache: Path) -> Non
     np.testing.assert_allclose(*hidden, atol=1e-5)
 
 
+@pytest.mark.long
 def test_stopped_it_goes_on_to_the_same_end(folder: Path, cache: Path) -> None:
     """Its later checkpoints and lines are taken away, as if it had been killed before them."""
     path = settings(folder, "dpo", finetune={"lora": {"rank": 2}}, seed=3)
@@ -309,6 +312,7 @@ def test_the_command_line_does_it_all(folder: Path) -> None:
     assert refused.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_fine_tunings_are_the_same_on_two_devices(folder: Path) -> None:
     path = settings(
         folder,
@@ -348,9 +352,8 @@ def test_training_from_scratch_is_not_what_a_fine_tuning_is(folder: Path, cache:
 
 
 @pytest.fixture(scope="module")
-def lstm(folder: Path, cache: Path) -> Path:
-    train_run(tiny(model={"kind": "lstm", "width": 16, "depth": 1}), folder / "lstm", cache=cache)
-    return folder / "lstm"
+def lstm(folder: Path, finished_lstm: Path) -> Path:
+    return Path(shutil.copytree(finished_lstm, folder / "lstm"))
 
 
 def test_an_lstm_has_maps_of_its_own(folder: Path, lstm: Path, cache: Path) -> None:
@@ -418,6 +421,7 @@ def test_a_setting_without_effect_of_a_run_that_was_begun_with_it_may_be_removed
     assert (run / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.long
 def test_an_lstm_begun_with_the_maps_of_a_transformer_goes_on(
     folder: Path, lstm: Path, cache: Path
 ) -> None:
@@ -454,7 +458,7 @@ def cut_back(run: Path, kept: int) -> None:
     (run / "run.json").write_text(json.dumps({**summary, "status": "stopped"}))
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("told", [pytest.param(True, marks=pytest.mark.long), False])
 def test_hashes_are_what_a_fine_tuning_is_known_by_and_not_paths(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
 ) -> None:
@@ -479,6 +483,7 @@ def test_hashes_are_what_a_fine_tuning_is_known_by_and_not_paths(
     assert (again / "config.yaml").read_text() == (whole / "config.yaml").read_text()
 
 
+@pytest.mark.long
 def test_another_base_or_other_examples_are_refused_by_hash(
     folder: Path, cache: Path, tmp_path: Path
 ) -> None:

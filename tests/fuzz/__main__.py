@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import forked
+
 from fuzz import children, configs, data, imports, runs
 from fuzz.verdict import (
     Case,
@@ -41,7 +43,7 @@ def one(
         made.write_text(json.dumps(dataclasses.asdict(case)))
 
     error = place.parent / f"{place.name}.make.err"
-    status, _ = children.child(make, Path(os.devnull), error, 120)
+    status, _ = forked.child(make, Path(os.devnull), error, 120)
     if status != 0:
         raise RuntimeError(f"case {number} cannot be made: {error.read_text()[-2000:]}")
     document = json.loads(made.read_text())
@@ -106,7 +108,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every verdict into this file")
     asked = parser.parse_args()
     began = time.monotonic()
-    children.preload()
+    forked.preload()
     folder = asked.keep or Path(tempfile.mkdtemp(prefix="calibtrain-fuzz-"))
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +181,7 @@ def _start(name: str, number: int, seed: int, folder: Path, place: Path, seconds
     if pid:
         return pid
     try:
-        children.end_with_parent()
+        forked.end_with_parent()
         found = one(KINDS[name], number, seed, folder / name / "base", place, seconds)
     except BaseException:
         found = Verdict("FAIL", wrong=("the harness failed",), shown=traceback.format_exc())

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
+
 from fuzz import children
 from fuzz.damage import damage_file
 from fuzz.verdict import Case, Step
@@ -148,7 +150,7 @@ def killed(place: Path, compiled: Path, environment: dict[str, str]) -> None:
     def run() -> None:
         os.chdir(place)
         os.environ.update(environment)
-        children.share_programs(compiled)
+        forked.share_programs(compiled)
         from calibtrain.config import load_config
         from calibtrain.evaluation import train_run
         from calibtrain.runs import checkpoint
@@ -164,7 +166,7 @@ def killed(place: Path, compiled: Path, environment: dict[str, str]) -> None:
         train_run(load_config(Path("c.yaml")), Path("run"))
 
     error = place.parent / "killed.err"
-    status, _ = children.child(run, Path(os.devnull), error, 600)
+    status, _ = forked.child(run, Path(os.devnull), error, 600)
     if status != 9:
         raise RuntimeError(f"half a training: status {status}: {error.read_text()[-2000:]}")
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import child
 
 from fuzz import configs, data, imports, runs
-from fuzz.children import Ended, child
+from fuzz.children import Ended
 from fuzz.damage import ODD_VALUES, altered, damage_file
 from fuzz.verdict import (
     LONGEST,

@@ -379,6 +379,7 @@ def test_folders_in_buckets_are_taken(folder: str) -> None:
     assert check_folder(folder) == folder.rstrip("/")
 
 
+@pytest.mark.long
 def test_the_worker_tells_a_stopped_run_from_a_finished_one(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     rarely = {"evaluation": {**TINY["evaluation"], "every": 600}, "checkpoints": {"every": 600}}

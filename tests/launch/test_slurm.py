@@ -28,7 +28,6 @@ import slurm_cluster
 
 pytestmark = pytest.mark.long
 
-on_slurm = pytest.mark.xdist_group("slurm")  # one worker: one cluster
 SMALL = Resources(cpus=1, time="10", partition="main")
 
 
@@ -72,7 +71,6 @@ def write_study(path: Path) -> Path:
     return path
 
 
-@on_slurm
 def test_a_run_cancelled_relaunched_and_preempted_equals_an_undisturbed_one(
     cluster: None, tmp_path: Path
 ) -> None:
@@ -114,7 +112,6 @@ def test_a_run_cancelled_relaunched_and_preempted_equals_an_undisturbed_one(
         assert (run / "evaluations" / path.name).read_bytes() == path.read_bytes()
 
 
-@on_slurm
 def test_an_ablation_gives_the_results_of_ablate(cluster: None, tmp_path: Path) -> None:
     config = write_study(tmp_path / "two.yaml")
     folder = tmp_path / "study"

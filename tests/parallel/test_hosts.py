@@ -82,7 +82,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return config, folder / "run"
 
 
-@pytest.mark.xdist_group("hosts")
 def test_one_killed_the_run_started_again_ends_the_same(
     undisturbed: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -99,7 +98,6 @@ def test_one_killed_the_run_started_again_ends_the_same(
     assert_same(run, whole)
 
 
-@pytest.mark.xdist_group("hosts")
 def test_several_processes_write_under_any_name_of_a_folder(tmp_path: Path) -> None:
     """Each gives Orbax the folder by a link of its own."""
     config, run = tmp_path / "config.yaml", tmp_path / "v[1] *" / "run"
@@ -109,7 +107,6 @@ def test_several_processes_write_under_any_name_of_a_folder(tmp_path: Path) -> N
     assert evaluate_run(run, limit=300).about["step"] == 6
 
 
-@pytest.mark.xdist_group("hosts")
 def test_sigterm_to_one_stops_all_at_the_same_step(
     undisturbed: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -125,7 +122,6 @@ def test_sigterm_to_one_stops_all_at_the_same_step(
     assert_same(run, whole)
 
 
-@pytest.mark.xdist_group("hosts")
 def test_four_processes(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
     from test_mesh import assert_close
 
@@ -134,7 +130,6 @@ def test_four_processes(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
     assert_close(whole, tmp_path / "run")
 
 
-@pytest.mark.xdist_group("hosts")
 def test_one_that_waits_alone_says_so_and_ends_in_time(tmp_path: Path) -> None:
     config, run = tmp_path / "config.yaml", tmp_path / "run"
     config.write_text(to_yaml(tiny()))
@@ -151,7 +146,6 @@ def test_one_that_waits_alone_says_so_and_ends_in_time(tmp_path: Path) -> None:
         assert not run.exists()
 
 
-@pytest.mark.xdist_group("hosts")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_one_that_waits_alone_obeys_signals(number: signal.Signals, tmp_path: Path) -> None:
     config, run = tmp_path / "config.yaml", tmp_path / "run"
@@ -168,7 +162,6 @@ def test_one_that_waits_alone_obeys_signals(number: signal.Signals, tmp_path: Pa
     assert errors == f"calibtrain: stopped by {number.name} {left}\n"
 
 
-@pytest.mark.xdist_group("hosts")
 @pytest.mark.parametrize(("lost", "how"), [(0, signal.SIGKILL), (1, signal.SIGKILL)])
 def test_one_that_lost_the_other_ends_in_one_line(
     lost: int, how: signal.Signals, tmp_path: Path
@@ -222,7 +215,6 @@ def test_what_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         hosts.start()
 
 
-@pytest.mark.xdist_group("hosts")
 def test_replicas_are_divided_over_processes(tmp_path: Path) -> None:
     """A seed a process, saved by both, is what the seed is by itself; and goes on on one host."""
     from test_mesh import assert_close
@@ -351,7 +343,6 @@ hosts.wait("the end")
 """
 
 
-@pytest.mark.xdist_group("hosts")
 def test_jax_joins_the_tpu_vms_that_were_found() -> None:
     pytest.importorskip("requests", reason="jax asks the metadata server through it")
     with socket.socket() as free:

@@ -64,12 +64,16 @@ def alone(config: Path) -> tuple[Path, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("devices", "overrides"),
     [
-        (2, ()),
-        (4, ("mesh.fsdp=2",)),
-        (8, ("mesh.fsdp=8",)),
-        (4, ("mesh.fsdp=4", "batch.accumulate=2")),
+        pytest.param(2, (), id="2", marks=pytest.mark.long),
+        pytest.param(4, ("mesh.fsdp=2",), id="2x2"),
+        pytest.param(8, ("mesh.fsdp=8",), id="8-sharded", marks=pytest.mark.long),
+        pytest.param(
+            4,
+            ("mesh.fsdp=4", "batch.accumulate=2"),
+            id="4-accumulating",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["2", "2x2", "8-sharded", "4-accumulating"],
 )
 def test_a_run_is_the_same_on_any_mesh(
     devices: int, overrides: tuple[str, ...], config: Path, alone: Any, tmp_path: Path
@@ -82,6 +86,7 @@ def test_a_run_is_the_same_on_any_mesh(
         assert memory["optimizer"] < whole["optimizer"] / 6
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_one_mesh_is_restored_on_another(
     config: Path, alone: Any, tmp_path: Path
 ) -> None:

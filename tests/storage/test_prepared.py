@@ -163,6 +163,7 @@ assert (folder / "a.bin").read_bytes() == b"new" * 1000
 """
 
 
+@pytest.mark.long
 def test_of_processes_that_meet_damage_at_once_one_makes_it_good(folder: Path) -> None:
     prepare_once(folder, Filler())
     (folder / "a.bin").write_bytes(b"")

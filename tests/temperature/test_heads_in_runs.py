@@ -40,6 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_eight_devices_train_a_head_as_one_does(whole: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(to_yaml(CONFIG.model_copy(update={"batch": BatchConfig(rows=8)})))
@@ -97,6 +98,7 @@ def test_run_json_and_figures_tell_the_head(whole: Path) -> None:
     assert "|T:adaptive|" in found["signatures"]["nll"]
 
 
+@pytest.mark.long
 def test_replicas_have_heads_of_their_own(whole: Path, tmp_path: Path) -> None:
     seeds = [CONFIG.model_copy(update={"seed": seed}) for seed in (0, 1)]
     members = [Member(config, tmp_path / str(config.seed)) for config in seeds]

@@ -89,8 +89,11 @@ def one_step(loss: Any, accumulate: int, vocab: int = 40) -> tuple[Any, Any, Bat
 
 @pytest.mark.parametrize(
     ("loss", "accumulate"),
-    [(EVERY_BATCH_LOSS, 4), (OVER_FEW, 2), (OVER_FEW, 4)],
-    ids=["all rows", "some, in the first part", "some, in two parts"],
+    [
+        pytest.param(EVERY_BATCH_LOSS, 4, id="all rows", marks=pytest.mark.long),
+        pytest.param(OVER_FEW, 2, id="some, in the first part", marks=pytest.mark.long),
+        pytest.param(OVER_FEW, 4, id="some, in two parts"),
+    ],
 )
 def test_gradient_accumulation_changes_no_loss(loss: Any, accumulate: int) -> None:
     (_, one, metrics), _, _ = one_step(loss, 1)
@@ -100,7 +103,7 @@ def test_gradient_accumulation_changes_no_loss(loss: Any, accumulate: int) -> No
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_the_gradient_is_that_of_the_whole_sum_on_whole_logits(accumulate: int) -> None:
     """An SGD step of rate 1 moves the parameters by the gradient, computed without chunks here."""
     loss = [
@@ -131,7 +134,10 @@ def test_the_gradient_is_that_of_the_whole_sum_on_whole_logits(accumulate: int) 
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2, 4])
+@pytest.mark.parametrize(
+    "accumulate",
+    [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(4, marks=pytest.mark.long)],
+)
 def test_a_batch_loss_is_that_of_the_rows_that_have_their_turn(accumulate: int) -> None:
     """Every other row of eight, those of an even number first."""
     vocab, network = 40, build(tiny().model, 40)
@@ -155,6 +161,7 @@ def test_a_batch_loss_is_that_of_the_rows_that_have_their_turn(accumulate: int) 
         assert float(metrics["loss"]) == pytest.approx(whole, rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("loss", "devices", "more"),
     [
@@ -236,6 +243,7 @@ def _losses(run: Path) -> list[float]:
     return [line["train/loss"] for line in lines if "train/loss" in line]
 
 
+@pytest.mark.long
 def test_killed_it_ends_the_same_with_a_loss_that_remembers(tmp_path: Path, cache: Path) -> None:
     loss = [{"kind": "poscal", "refreshes_per_epoch": 40.0}, {"kind": "mmce", "from_step": 9}]
     config = tmp_path / "config.yaml"
@@ -313,6 +321,7 @@ def test_every_token_of_a_batch_has_its_turn(tokens: int, rows: int, context: in
     assert seen.all()
 
 
+@pytest.mark.long
 def test_what_a_term_looks_at_depends_on_no_other_term() -> None:
     """MMCE over few tokens, beside a loss over all of them and alone."""
     loss = [{"kind": "cross_entropy"}, {"kind": "mmce", "tokens": 40}]

@@ -57,6 +57,7 @@ def test_what_devices_cannot_divide_leaves_no_folder(tmp_path: Path) -> None:
         assert {path.name for path in tmp_path.rglob("*")} <= ({"run", ".lock"} if there else set())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "place",
     ["batch:21", "saved:3", "saved:4", "evaluation:5", "results:3"],
@@ -79,6 +80,7 @@ def test_killed_anywhere_they_end_the_same(alone: list[Path], tmp_path: Path, pl
         assert mine == theirs
 
 
+@pytest.mark.long
 def test_one_begun_alone_goes_on_in_company(alone: list[Path], tmp_path: Path) -> None:
     """Runs with no checkpoint in common, and one that is done, still end as they would."""
     run = tmp_path / "run"
@@ -91,12 +93,17 @@ def test_one_begun_alone_goes_on_in_company(alone: list[Path], tmp_path: Path) -
 @pytest.mark.parametrize(
     ("devices", "mesh", "changes"),
     [
-        (2, {}, {}),
-        (4, {}, {}),
-        (4, {"replica": 1, "fsdp": 2}, {}),
-        (4, {"replica": 2, "fsdp": 2}, {"batch": {"rows": 8, "accumulate": 2}}),
+        pytest.param(2, {}, {}, id="a replica a device"),
+        pytest.param(4, {}, {}, id="2 replicas x 2 rows", marks=pytest.mark.long),
+        pytest.param(4, {"replica": 1, "fsdp": 2}, {}, id="looped over 4", marks=pytest.mark.long),
+        pytest.param(
+            4,
+            {"replica": 2, "fsdp": 2},
+            {"batch": {"rows": 8, "accumulate": 2}},
+            id="2 x fsdp 2",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["a replica a device", "2 replicas x 2 rows", "looped over 4", "2 x fsdp 2"],
 )
 def test_divided_over_devices_they_are_the_same_within_rounding(
     devices: int, mesh: dict[str, int], changes: Any, alone: list[Path], tmp_path: Path
@@ -125,6 +132,7 @@ def stacked_and_looped(cache: Path, count: int) -> tuple[Any, Any]:
     return stacked, looped
 
 
+@pytest.mark.long
 def test_stacked_on_one_device_they_are_the_same_within_rounding(cache: Path) -> None:
     stacked, looped = stacked_and_looped(cache, 3)
     found = []
@@ -139,6 +147,7 @@ def test_stacked_on_one_device_they_are_the_same_within_rounding(cache: Path) ->
         np.testing.assert_allclose(mine, theirs, rtol=2e-3, atol=2e-5)
 
 
+@pytest.mark.long
 def test_replicas_on_different_devices_do_not_talk(tmp_path: Path) -> None:
     """Every collective of the compiled step is among the devices of one replica."""
     program = """
@@ -178,6 +187,7 @@ print(lower_step(plan, plan.network, optimizer, layout, replicas=4)[0].compile()
             assert len({device // 2 for device in devices}) == 1  # 2r and 2r + 1 have replica r
 
 
+@pytest.mark.long
 def test_one_that_diverges_is_given_up_and_the_others_go_on(
     alone: list[Path], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +212,7 @@ def test_one_that_diverges_is_given_up_and_the_others_go_on(
     assert_same(tmp_path / "run" / "seed=0", alone[0])
 
 
+@pytest.mark.long
 def test_an_ablation_trains_its_seeds_together(alone: list[Path], tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
     base = to_yaml(replicas(2)).replace("\n", "\n  ")

@@ -25,10 +25,8 @@ from calibtrain.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    path = tmp_path_factory.mktemp("finished") / "run"
-    assert train_run(tiny(), path).status == "done"
-    return path
+def finished(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("finished") / "run"))
 
 
 @pytest.fixture

@@ -1,0 +1,97 @@
+"""What JAX does silently and a step does not: arrays of other ranks, transfers nobody asked for."""
+
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import tiny
+
+import calibtrain
+from calibtrain.config import Config, validate
+from calibtrain.data.batches.stream import Batch
+from calibtrain.models import build
+from calibtrain.training.engine import make_engine
+from calibtrain.training.objective import make_objective
+from calibtrain.training.optimizer import make_optimizer, optimizer_of
+from calibtrain.training.plan import make_plan
+from calibtrain.training.state import initial_state
+from calibtrain.training.step import make_train_step
+
+ROOT = Path(calibtrain.__file__).parent
+LOSSES: list[dict[str, Any]] = [
+    {"kind": "cross_entropy"},
+    {"kind": "focal"},
+    {"kind": "brier"},
+    {"kind": "mmce", "tokens": 64},
+    {"kind": "soft_binned_ece"},
+    {"kind": "dece"},
+    {"kind": "dca"},
+    {"kind": "mdca"},
+    {"kind": "avuc"},
+    {"kind": "selective_smoothing", "balanced": True},
+    {"kind": "poscal"},
+]
+BROADCASTING = {"models", "readout", "losses"}
+"""Rooms that scale, mask and compare along an axis, and mean to."""
+
+
+@contextmanager
+def promotions() -> Iterator[set[str]]:
+    """The places of calibtrain, `room/file.py:line`, where arrays of different rank meet."""
+    found: set[str] = set()
+
+    def show(message: Any, *ignored: Any) -> None:
+        if "rank promotion" in str(message):
+            stack = [f for f in traceback.extract_stack() if Path(f.filename).is_relative_to(ROOT)]
+            where = Path(stack[-1].filename).relative_to(ROOT) if stack else "elsewhere"
+            found.add(f"{where}:{stack[-1].lineno if stack else 0}")
+
+    with warnings.catch_warnings(), jax.numpy_rank_promotion("warn"):
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield found
+
+
+def test_arrays_of_different_rank_meet_in_the_model_and_its_losses_alone() -> None:
+    """In no cut of a batch, sum or update; the step is traced with every loss, and not compiled."""
+    network = build(tiny().model, 40)
+    objective = make_objective(validate(Config, {"loss": LOSSES}).loss, vocab_size=40)
+    optimizer = make_optimizer(tiny().optimizer, 10)
+    step = make_train_step(network, optimizer, objective=objective, accumulate=2, chunk=32)
+    whole = jax.ShapeDtypeStruct((8, 16), jnp.int32)
+    batch = Batch(whole, whole, whole, jax.ShapeDtypeStruct((8, 16), jnp.float32))
+    with promotions() as found:
+        state = jax.eval_shape(lambda: initial_state(network, optimizer, 0, objective))
+        jax.eval_shape(step, state, batch)
+    assert "models" in {place.split("/")[0] for place in found}  # they are seen
+    assert {place.split("/")[0] for place in found} <= BROADCASTING, sorted(found)
+
+
+def test_a_promotion_is_seen() -> None:
+    with promotions() as found:
+        jax.eval_shape(lambda x: jnp.ones(3) + x, jax.ShapeDtypeStruct((2, 3), jnp.float32))
+    assert found == {"elsewhere:0"}
+
+
+def test_a_step_moves_nothing_between_host_and_device(cache: Path) -> None:
+    """Besides its batch, which is put on the device before."""
+    plan = make_plan(tiny(budget={"steps": 4}), cache)
+    engine = make_engine([plan], optimizer_of(plan.config, 4))
+    states, stream = engine.begin(), engine.batches(0)
+    lagging = None
+    for _ in range(3):
+        batch = jax.device_put(next(stream))
+        with jax.transfer_guard("disallow"):
+            states, metrics = engine.advance(states, batch, False)
+        if lagging is not None:
+            assert all(map(np.isfinite, engine.figures(lagging)[0].values()))
+        lagging = metrics
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="host-to-device transfer"):
+        engine.advance(states, next(stream), False)
