@@ -1,4 +1,4 @@
-"""What every section of the configuration tree is: frozen, strict about types, closed."""
+"""The base class of every section of the configuration tree."""
 
 from pydantic import BaseModel, ConfigDict
 
