@@ -62,7 +62,7 @@ class Reference:
 
     @functools.cached_property
     def plan(self) -> Plan:
-        """Returns the plan of the base. It needs the base's tokenizer, which no arm may use."""
+        """The plan of the base. It needs the base's tokenizer, which perhaps no arm uses."""
         self.observer("base")
         try:
             return make_plan(self.config, self.cache)

@@ -31,7 +31,7 @@ class LaunchedRun:
 
     @property
     def is_done(self) -> bool:
-        """Returns whether the folder holds exactly this run, finished; only for local folders."""
+        """Whether the folder holds exactly this run, finished; only for local folders."""
         return "://" not in self.folder and RunFolder(Path(self.folder)).is_done(self.config)
 
 

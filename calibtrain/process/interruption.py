@@ -110,7 +110,7 @@ def insist(ignored: Any) -> None:
 
 
 def signal_soon(number: int) -> None:
-    """Send this process a signal, again."""
+    """Sends this process a signal again, soon."""
     again = threading.Timer(0.05, os.kill, (os.getpid(), number))
     again.daemon = True
     again.start()

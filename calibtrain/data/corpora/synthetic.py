@@ -53,7 +53,7 @@ class MarkovSource:
 
     @property
     def transition(self) -> Float[np.ndarray, "words words"]:
-        """Returns the transition probabilities as a dense matrix, for small sources."""
+        """The transition probabilities as a dense matrix, for small sources."""
         matrix = np.zeros((len(self.words), len(self.words)))
         rows = np.arange(len(self.words))[:, None]
         np.add.at(matrix, (rows, self.successors), self.slot_probabilities)
