@@ -1,4 +1,4 @@
-"""The figures of a single run: along training, reliability, by stratum, memory."""
+"""The figures of a single run: during training, reliability, by stratum, memory."""
 
 import math
 
@@ -22,7 +22,7 @@ MOST_POINTS = 800
 
 
 def run_figures(run: RunResults) -> list[Figure]:
-    """Every figure for which the run has something to show."""
+    """Returns every figure that the run has data for."""
     figures = []
     if run.measured or run.training:
         figures.append(_along_training(run))
@@ -44,9 +44,9 @@ def _line(run: RunResults, *evaluations: EvaluationRecord) -> Line:
 
 
 def training_loss(run: RunResults) -> list[tuple[float, float]]:
-    """Training loss in bits a byte against bytes of text, thinned to what a screen can show.
+    """Returns the training loss in bits per byte against bytes of text, thinned for a screen.
 
-    The loss is in nats a token; it is brought to bytes by the tokens and bytes seen so far.
+    The loss, in nats per token, is converted by the tokens and bytes read so far.
     """
     points = [
         (m.bytes, m.values["loss"] * m.tokens / m.bytes / math.log(2))

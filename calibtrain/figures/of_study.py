@@ -1,4 +1,4 @@
-"""The figures of a study: against its axis, reliability, along training, by stratum, memory."""
+"""The figures of a study: against its axis, reliability, during training, by stratum, memory."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from calibtrain.runs.seeds import mean_and_half_width
 
 
 def study_figures(study: StudyResults, comparison: Comparison) -> list[Figure]:
-    """Every figure for which the study has something to show."""
+    """Returns every figure that the study has data for."""
     lines = lines_of(study, comparison)
     scored = [each for each in lines if each.evaluations]
     trained = [each for each in lines if any(run.measured for run in each.runs)]
@@ -38,7 +38,7 @@ def study_figures(study: StudyResults, comparison: Comparison) -> list[Figure]:
 
 
 def lines_of(study: StudyResults, comparison: Comparison) -> list[Line]:
-    """A line for each combination of settings, with its main evaluations and its runs."""
+    """Returns a line for each combination of settings, with its main evaluations and its runs."""
     lines = []
     for group in comparison.groups:
         arms = group.done or group.arms
@@ -59,7 +59,7 @@ def _keys(lines: Sequence[Line]) -> tuple[Key, ...]:
 
 
 def _mix(lines: Sequence[Line]) -> str:
-    """What to say where the lines of a figure have different signatures."""
+    """Returns a note where the lines of a figure have different signatures; else ""."""
     return mixed_in([e for each in lines for e in each.evaluations], ("ece",), " ")
 
 
@@ -87,7 +87,7 @@ def _reliability(lines: Sequence[Line], comparison: Comparison) -> Figure:
 
 
 def _columns(panels: int) -> Columns:
-    """The division of a row that leaves the fewest places empty."""
+    """Returns the division of a row that leaves the fewest places empty."""
     if panels <= 2:
         return "halves"
     return "quarters" if -panels % 4 < -panels % 3 else "thirds"
