@@ -38,7 +38,7 @@ def require_same_text(arms: Sequence[ControlledArm], folder: Path) -> None:
             raise UserError(
                 f"{run.path}: was trained on another text (content hash {before}) than its corpus "
                 f"{provenance.name} holds now ({provenance.content_hash}); restore the text, or "
-                "begin the study anew with another --run"
+                "start the study again with another --run"
             )
 
 

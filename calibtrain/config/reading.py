@@ -200,7 +200,9 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
     text = read_text(path)
     tree = to_tree(text, str(path))
     if "grid" not in tree:
-        raise UserError(f"{path}: has no grid, so it is no ablation; run: calibtrain train {path}")
+        raise UserError(
+            f"{path}: has no grid, so it is not an ablation; run: calibtrain train {path}"
+        )
     overrides = list(overrides)
     study = validate(StudyConfig, apply_overrides(tree, overrides), str(path), overrides)
     keys = _keys(overrides)

@@ -56,9 +56,9 @@ def curves(lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure | None:
         anchor="curves",
         title="Without bins: smooth reliability, and risk against coverage",
         caption="First, accuracy against confidence, smoothed with the kernel width that SmoothECE "
-        "finds, over the density of the tokens; the curve is left out where there are next to "
-        "none. Then the error rate of what the model is surest of, against how much of the text "
-        f"that is: the lower, the better confidence ranks.{seeds}{mix}",
+        "finds, over the density of the tokens; the curve is left out where there are almost no "
+        "tokens. Then the error rate of the most confident tokens, against their share of the "
+        f"text: the lower it is, the better confidence ranks tokens.{seeds}{mix}",
         panels=tuple(panels),
         keys=tuple(keys),
     )

@@ -49,8 +49,8 @@ def run_memory(run: RunRecord) -> Figure:
     return Figure(
         anchor="memory",
         title="Memory of one training step",
-        caption="What parameters, optimizer and the step's temporaries take as compiled, beside "
-        "what tokens × vocabulary logits would take if they were ever held whole.",
+        caption="Memory of parameters, optimizer and the step's temporaries as compiled, beside "
+        "that of tokens × vocabulary logits if they were ever held whole.",
         panels=(Panel("Bytes, by use", drawn, height=80 + 46 * len(kept)),),
     )
 
@@ -62,9 +62,9 @@ def study_memory(comparison: Comparison) -> Figure:
     return Figure(
         anchor="memory",
         title=f"Memory against {name}",
-        caption="First, what the parameters take, part by part (a tied unembedding takes nothing "
-        "more); then, on a logarithmic scale, what one training step takes as compiled beside "
-        "what tokens × vocabulary logits would take if they were ever held whole.",
+        caption="First, the memory of the parameters by part (a tied unembedding takes no more); "
+        "then, on a logarithmic scale, the memory of one training step as compiled, beside that "
+        "of tokens × vocabulary logits if they were ever held whole.",
         panels=(parts, _step_panel(comparison)),
         keys=(*keys, *(Key(name, colour) for _, name, colour in NEEDS)),
     )

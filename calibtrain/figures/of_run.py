@@ -89,8 +89,8 @@ def _along_training(run: RunResults) -> Figure:
     return Figure(
         anchor="training",
         title="Bits per byte, entropy rate and calibration along training",
-        caption="The heavy line is the held-out text scored while training, the thin one the "
-        "training batches (nats a token brought to bits a byte by the tokens and bytes seen so "
+        caption="The heavy line is the held-out text scored during training, the thin one the "
+        "training batches (nats per token, converted to bits per byte by the tokens and bytes so "
         "far); for a calibrated model, entropy rate and bits per byte agree.",
         panels=tuple(panels),
         keys=tuple(keys),
@@ -105,7 +105,7 @@ def _reliability(run: RunResults, main: EvaluationRecord) -> Figure:
         title="Reliability: accuracy against confidence",
         caption=f"Points below the dashed diagonal are over-confident, points above it "
         f"under-confident; a point is one of {main.bins} equal-width bins, its size and the "
-        "bars beneath give the share of tokens in the bin, and the last panel weighs "
+        "bars below give the share of tokens in the bin, and the last panel weighs "
         "each bin's distance from the diagonal by its share, so that the sizes add up to the ECE.",
         panels=(reliability_panel(title, [main], COLOUR, HELD_OUT), ece_by_bin([_line(run, main)])),
     )

@@ -77,7 +77,7 @@ def _reliability(lines: Sequence[Line], comparison: Comparison) -> Figure:
         title=f"Reliability: accuracy against confidence, by {per}",
         caption=f"Points below the dashed diagonal are over-confident, points above it "
         f"under-confident; a point is one of {bins} equal-width bins with its seeds pooled, its "
-        "size and the bars beneath give the share of tokens in the bin, thin lines are single "
+        "size and the bars below give the share of tokens in the bin, thin lines are single "
         "seeds, and the last panel weighs each bin's distance from the diagonal by its share, so "
         f"that the sizes add up to the ECE of the pooled seeds.{_mix(lines)}",
         panels=(*panels, ece_by_bin(lines)),
@@ -98,8 +98,8 @@ def _along_training(study: StudyResults, lines: Sequence[Line], comparison: Comp
     return Figure(
         anchor="training",
         title="Bits per byte, entropy rate and ECE along training",
-        caption="Each line is the mean over seeds on the held-out text scored while training, thin "
-        "lines are single seeds; for a calibrated model, entropy rate and bits per byte agree."
+        caption="Each line is the mean over seeds on the held-out text scored during training, "
+        "thin lines are single seeds; for a calibrated model, entropy rate and bits per byte agree."
         + _mix(lines),
         columns="thirds",
         panels=(

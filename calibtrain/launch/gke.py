@@ -33,7 +33,7 @@ def check_folder(folder: str) -> str:
     bucket, _, path = folder.removeprefix("gs://").strip("/").partition("/")
     if not folder.startswith("gs://") or not bucket or not path:
         raise UserError(
-            f"--run: {folder!r} is no place that all hosts share; write gs://BUCKET/PATH"
+            f"--run: {folder!r} is not a place that all hosts share; write gs://BUCKET/PATH"
         )
     return folder.rstrip("/")
 

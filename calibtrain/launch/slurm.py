@@ -209,7 +209,7 @@ def _minutes(text: str) -> int:
     match = re.fullmatch(form, text.strip())
     if match is None:
         raise UserError(
-            f"--time: {text!r} is no time of Slurm's; write minutes, hours:minutes:seconds, or "
+            f"--time: {text!r} is not a time of Slurm's; write minutes, hours:minutes:seconds, or "
             "days-hours:minutes:seconds"
         )
     days, *parts = match.groups()
@@ -222,14 +222,14 @@ def _minutes(text: str) -> int:
         hours, (minutes, seconds) = 0, [*numbers, 0][:2]
     total = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
     if total == 0:
-        raise UserError(f"--time: {text!r} is no time at all; leave it out for the default")
+        raise UserError(f"--time: {text!r} is not a positive time; leave it out for the default")
     return math.ceil(total / 60)
 
 
 def _side_folder(assignment: Assignment) -> Path:
     if "://" in assignment.folder:
         raise UserError(
-            f"--run: {assignment.folder} is no folder; name one on a disk that all nodes share"
+            f"--run: {assignment.folder} is not a folder; name one on a disk that all nodes share"
         )
     return Path(f"{assignment.folder}.slurm").absolute()
 

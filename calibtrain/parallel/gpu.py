@@ -157,7 +157,7 @@ def find_gpus(name: str, key: str) -> tuple[Gpu, int] | None:
         return None
     if not re.fullmatch(r"\d{1,4}", count) or not 1 <= int(count) <= MOST_A_HOST:
         raise UserError(
-            f"{key}: {name!r} is no host of GPUs; write {kind}:N, N from 1 to {MOST_A_HOST}; "
+            f"{key}: {name!r} is not a host of GPUs; write {kind}:N, N from 1 to {MOST_A_HOST}; "
             "join hosts with --slices"
         )
     return GPUS[kind], int(count)

@@ -213,7 +213,7 @@ def _seeds(points: Sequence[Point]) -> str:
     seeds = {row.seeds for _, row in points}
     if seeds == {1}:
         return (
-            "With one seed a setting there is no interval over seeds, and a difference cannot be "
+            "With one seed per setting there is no interval over seeds, and a difference cannot be "
             "told from the variation between runs."
         )
     text = "Intervals (±, 95 %) show variation between seeds only, not the sampling of the text"

@@ -376,4 +376,6 @@ def tokenizer_table(runs: Sequence[RunResults]) -> Table:
         for t in sorted(kinds, key=lambda t: (t.kind, t.vocab_size))
     ]
     heads = [Head("Tokenizer"), Head("Vocabulary", "tokens", numeric=True)]
-    return Table("Vocabularies", [*heads, Head("Bytes a token", numeric=True), Head("Hash")], rows)
+    return Table(
+        "Vocabularies", [*heads, Head("Bytes per token", numeric=True), Head("Hash")], rows
+    )

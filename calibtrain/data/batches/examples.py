@@ -113,7 +113,7 @@ def _texts(record: Mapping[str, Any], fields: Sequence[str], place: str) -> list
             half = f"U+{ord(error.object[error.start]):04X}"
             raise UserError(
                 f"{place}: field {field!r} holds {half} at character {error.start}, half of a "
-                "surrogate pair, which is no text"
+                "surrogate pair, which is not text"
             ) from None
     return [record[field] for field in fields]
 

@@ -100,7 +100,7 @@ class MarkovBytes:
         try:
             paths = [[self._index[word] for word in text.split(" ")] for text in texts]
         except KeyError as error:
-            raise ValueError(f"texts: {error.args[0]!r} is no word of the source") from None
+            raise ValueError(f"texts: {error.args[0]!r} is not a word of the source") from None
         counts = np.array([len(path) for path in paths])
         words = np.array(list(itertools.chain.from_iterable(paths)), np.int64)
         before = np.append(0, words[:-1] + 1)  # previous word + 1; 0 for a first word

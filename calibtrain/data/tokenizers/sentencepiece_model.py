@@ -18,7 +18,7 @@ def load_model(model: bytes) -> sentencepiece.SentencePieceProcessor:
     try:
         processor.LoadFromSerializedProto(model)
     except RuntimeError:
-        raise UserError(f"{MODEL_FILE} is no SentencePiece model") from None
+        raise UserError(f"{MODEL_FILE} is not a SentencePiece model") from None
     return processor
 
 

@@ -92,7 +92,7 @@ def _finite(tensors: Tensors, name: str) -> np.ndarray:
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
         raise UserError(
-            f"{tensors.source}: {name} holds {bad:,} values that are no finite number, of "
+            f"{tensors.source}: {name} holds {bad:,} values that are not finite numbers, of "
             f"{array.size:,}: the file is damaged, or the model had diverged"
         )
     return array
