@@ -52,7 +52,7 @@ def result_of(arm: ControlledArm, folder: Path, error: str | None = None) -> Arm
             return describe_arm(arm, "failed", error)
         summary = run.read_summary()
         status = summary.get("status", "stopped")
-        if status in ("running", "done"):  # done, but a different run, or not scored
+        if status in ("running", "done"):  # done, but not this very run, or not scored
             status = "stopped"
         return describe_arm(arm, status, summary.get("error"))
     except UserError as damaged:

@@ -1,12 +1,12 @@
-"""Analytic FLOPs of a model per token, the vocabulary term included."""
+"""Analytic FLOPs of a model: what a token costs, the vocabulary term exactly."""
 
 from calibtrain.config import ModelConfig
 
 
 def forward_flops(config: ModelConfig, vocab_size: int, context: int) -> float:
-    """Returns the FLOPs per token of one forward pass, averaged over a full context.
+    """FLOPs of one forward pass, a token, averaged over a full context.
 
-    A multiply-add counts as two. Attention is causal: a token sees (context + 1) / 2 tokens on
+    A multiply-add counts as two. Attention is causal: a token sees (context + 1) / 2 others on
     average. Norms, activations and the embedding's look-up are left out.
     """
     width, layers = config.width, config.depth
@@ -24,5 +24,5 @@ def forward_flops(config: ModelConfig, vocab_size: int, context: int) -> float:
 
 
 def training_flops(config: ModelConfig, vocab_size: int, context: int) -> float:
-    """Returns the FLOPs per token of a training step; backward costs twice the forward pass."""
+    """FLOPs of one training step, a token: the backward pass costs twice the forward pass."""
     return 3 * forward_flops(config, vocab_size, context)

@@ -1,4 +1,4 @@
-"""Token stores: documents tokenised once, as a memory-mapped file of ids with exact byte counts."""
+"""Documents tokenised once: a memory-mapped file of ids, and the exact bytes behind them."""
 
 import dataclasses
 import json
@@ -17,13 +17,13 @@ from calibtrain.storage.json_text import read_json
 from calibtrain.storage.prepared import prepare_once
 
 Observer = Callable[[Mapping[str, Any]], None]
-"""Gets {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} for every new store."""
+"""Is told {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} of a store made."""
 
-_DOCUMENTS = 4096  # documents whose ids are checked together
+_DOCUMENTS = 4096  # whose ids are looked at together
 
 
 def ignore(event: Mapping[str, Any]) -> None:
-    """Does nothing with an event."""
+    """The observer of those who do not want to know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +31,13 @@ class TokenStore:
     """One split of a corpus in one vocabulary.
 
     A document of n tokens is stored as n + 2 ids, document start and end included, and has n + 1
-    *slots*: slot j predicts id j + 1 from ids 0..j. Training and evaluation count slots.
+    *slots*: slot j predicts id j + 1 from ids 0..j. Slots are what training and evaluation count.
 
     Attributes:
         ids: all documents' ids, one after another (uint16 or uint32, memory-mapped).
-        offsets: index in `ids` at which each document starts, and the end of the last one.
-        document_bytes: UTF-8 bytes of each document.
-        byte_lengths: bytes that each vocabulary entry stands for; 0 for document start and end.
+        offsets: where each document starts in `ids`, and the end.
+        document_bytes: raw UTF-8 bytes of each document.
+        byte_lengths: raw bytes that each vocabulary entry stands for; 0 for document start and end.
         counts: how often each vocabulary entry is a target.
         document_ids: the documents' names.
     """
@@ -54,35 +54,35 @@ class TokenStore:
 
     @property
     def vocab_size(self) -> int:
-        """Number of vocabulary entries."""
+        """Vocabulary entries."""
         return len(self.byte_lengths)
 
     @property
     def slots(self) -> Int[np.ndarray, " documents"]:
-        """Predictions per document: its tokens and its end."""
+        """Predictions a document: its tokens and its end."""
         return np.diff(self.offsets) - 1
 
     @property
     def bytes(self) -> int:
-        """Bytes of text in all documents."""
+        """Raw bytes of text in all."""
         return int(self.document_bytes.sum())
 
     @property
     def bytes_per_token(self) -> float:
-        """Mean bytes per slot."""
+        """Mean raw bytes a slot."""
         return self.bytes / int(self.slots.sum())
 
     def document(self, index: int) -> Int[np.ndarray, " n+2"]:
-        """Returns the ids of one document, start and end included."""
+        """Ids of one document, start and end included."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
 
 def frequency_deciles(counts: Int[np.ndarray, " vocab"]) -> Int[np.ndarray, " vocab"]:
-    """Returns each entry's decile by frequency as a target: 0 for the commonest, 9 for the rarest.
+    """Decile 0..9 of each entry as a target: 0 holds the commonest entries, 9 the rarest.
 
-    Entries are ordered by frequency and cut where their cumulative share of all targets passes a
+    Entries are ordered by frequency and cut where their cumulated share of all targets passes a
     tenth, so that each decile holds about a tenth of the text, not of the vocabulary. An entry
-    belongs to the decile of the middle of its share; entries never seen belong to decile 9.
+    goes where the middle of its share lies; entries never seen belong to decile 9.
     """
     order = np.argsort(-counts, kind="stable")
     share = counts[order] / max(1, counts.sum())
@@ -96,11 +96,10 @@ def frequency_deciles(counts: Int[np.ndarray, " vocab"]) -> Int[np.ndarray, " vo
 def open_store(
     corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Path, observer: Observer = ignore
 ) -> TokenStore:
-    """Returns the token store of a split; it is made once under `cache`, and again if damaged.
+    """The token store of a split, made once under `cache`, and made again once it was damaged.
 
     Raises:
-        UserError: where the tokenizer does not give a document back byte for byte; it names the
-            first one.
+        UserError: naming the first document that the tokenizer does not give back byte for byte.
     """
     key = f"{corpus.provenance.content_hash}-{tokenizer.hash}-{split}"
 
@@ -121,20 +120,19 @@ def write_store(
     *,
     cores: int | None = None,
 ) -> int:
-    """Tokenises documents into a folder, and checks that each one comes back byte for byte.
+    """Tokenise documents into a folder, checking each one to be lossless.
 
     Args:
-        folder: an empty folder.
-        documents: the documents, in the order of the store.
-        tokenizer: the tokenizer that gives the ids.
-        cores: threads that encode; the result does not depend on them. None means all cores.
+        folder: is there, and empty.
+        documents: in the order of the store.
+        tokenizer: whose ids.
+        cores: threads that encode, of which the result does not depend; none: all there are.
 
     Returns:
         Bytes of text.
 
     Raises:
-        UserError: where the tokenizer does not give a document back byte for byte; it names the
-            first one.
+        UserError: naming the first document that the tokenizer does not give back byte for byte.
     """
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
     names: list[str] = []
@@ -147,7 +145,7 @@ def write_store(
             lengths.append(batch.lengths)
             document_bytes.append(batch.document_bytes)
             names.extend(batch.names)
-    counts[tokenizer.bos_id] -= len(names)  # the start of a document is never a target
+    counts[tokenizer.bos_id] -= len(names)  # the start of a document is no target
     sizes = np.concatenate(document_bytes)
     np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
     np.save(folder / "document_bytes.npy", sizes)
@@ -158,10 +156,10 @@ def write_store(
 
 
 def fits_together(folder: Path, tokenizer: Tokenizer) -> bool:
-    """Returns whether the files of a store agree with each other and with the tokenizer.
+    """Whether the files of a store agree with one another and with the tokenizer.
 
-    Document starts and ends, how often each entry is a target, and the bytes of each document all
-    follow from the ids.
+    They hold the text twice over: document starts and ends, how often each entry is a target and
+    the bytes of each document all follow from the ids.
     """
     try:
         store = read_store(folder)
@@ -195,7 +193,7 @@ def fits_together(folder: Path, tokenizer: Tokenizer) -> bool:
 
 
 def read_store(folder: Path) -> TokenStore:
-    """Opens a store written by `write_store`."""
+    """Open a store written by `write_store`."""
     meta = read_json(folder / "store.json")
     return TokenStore(
         ids=np.memmap(folder / "ids.bin", dtype=meta["dtype"], mode="r"),

@@ -1,8 +1,8 @@
-"""Step -> batch: the training text is one endless stream of slots, a pure function of the seed.
+"""Step -> batch: the training text as one endless stream of slots, a pure function of the seed.
 
-In every epoch the documents come in a new order that depends only on (seed, epoch), so that two
-vocabularies read the same text in the same order. Step s reads the stream's s-th stretch of
-rows x context slots.
+In every epoch the documents come in a new order that depends on (seed, epoch) and on nothing else,
+so that two vocabularies read the same text in the same order. Step s is the stream's s-th stretch
+of rows x context slots.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Batch(NamedTuple):
         labels: the id that follows each input.
         segments: number of the document that a slot belongs to; attention stays within it.
         weights: 1 where the slot counts, 0 past the end of the budget.
-        reference: log-probability of a row's answer under the reference model, in nats; only for
-            pairs of answers.
+        reference: log-probability of a row's answer under the model before, in nats; for pairs of
+            answers only.
     """
 
     tokens: Int[Any, "rows context"]
@@ -47,14 +47,14 @@ class TextStream:
         self._epoch = functools.lru_cache(maxsize=4)(self._lay_out_epoch)
 
     def _lay_out_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the documents in an epoch's order, and the slots and bytes before each."""
+        """Documents in this epoch's order; slots and bytes before each, and in all."""
         order = document_order(len(self.store), self.seed, epoch)
         slots = np.concatenate([[0], np.cumsum(self.store.slots[order])])
         raw = np.concatenate([[0], np.cumsum(self.store.document_bytes[order])])
         return order, slots, raw
 
     def read(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns inputs, labels and document numbers of slots start .. start + count."""
+        """Inputs, labels and document numbers of slots start .. start + count."""
         tokens = np.empty(count, np.int32)
         labels = np.empty(count, np.int32)
         segments = np.empty(count, np.int32)
@@ -74,7 +74,7 @@ class TextStream:
         return tokens, labels, segments
 
     def bytes_before(self, slot: int) -> int:
-        """Returns the bytes of text that the first `slot` slots predict."""
+        """Bytes of text that the first `slot` slots predict."""
         epoch, place = divmod(slot, self.slots_per_epoch)
         order, slots, raw = self._epoch(epoch)
         index = int(np.searchsorted(slots, place, side="right")) - 1
@@ -84,7 +84,7 @@ class TextStream:
         return epoch * self.store.bytes + int(raw[index]) + partial
 
     def slots_for_bytes(self, amount: int) -> int:
-        """Returns the fewest slots that predict at least `amount` bytes of text."""
+        """The fewest slots that predict at least `amount` bytes of text."""
         epoch, rest = divmod(amount, self.store.bytes)
         if rest == 0:
             return epoch * self.slots_per_epoch
@@ -97,9 +97,9 @@ class TextStream:
 
 
 def document_order(documents: int, seed: int, epoch: int) -> Int[np.ndarray, " documents"]:
-    """Returns a permutation that depends only on (documents, seed, epoch).
+    """A permutation that depends on (documents, seed, epoch) alone.
 
-    NumPy guarantees that Philox's raw stream stays the same between versions, but not its shuffles.
+    Philox's raw stream is guaranteed not to change between NumPy versions; its shuffles are not.
     """
     draw = np.random.Philox(key=[seed, epoch]).random_raw(documents)
     return np.argsort(draw, kind="stable")
@@ -119,10 +119,10 @@ class TrainingBatches:
     ):
         """Args:
         stream: the training text.
-        rows: rows of the whole batch.
-        context: slots per row.
-        total_slots: slots read in all; later slots have weight 0.
-        part: the rows read here; None means all.
+        rows: of the whole batch.
+        context: slots a row.
+        total_slots: how much is read in all; what lies beyond has weight 0.
+        part: the rows read here; default all.
         """
         self.stream = stream
         self.rows = rows
@@ -132,7 +132,7 @@ class TrainingBatches:
         self.part = part or slice(0, rows)
 
     def of_rows(self, part: slice) -> "TrainingBatches":
-        """Returns the batches reduced to some of their rows, as one process reads them."""
+        """The same batches, reduced to some of their rows: what one process reads."""
         return TrainingBatches(
             self.stream,
             rows=self.rows,
@@ -143,16 +143,16 @@ class TrainingBatches:
 
     @property
     def steps_per_epoch(self) -> float:
-        """The number of steps of one pass over the text."""
+        """Steps that one pass over the text takes."""
         return self.stream.slots_per_epoch / self.slots_per_step
 
     def progress(self, step: int) -> tuple[int, int]:
-        """Returns the tokens and bytes of text that are trained on after `step` steps."""
+        """Tokens and bytes of text that are trained on after so many steps."""
         slots = min(step * self.slots_per_step, self.total_slots)
         return slots, self.stream.bytes_before(slots)
 
     def __len__(self) -> int:
-        """Returns the number of steps that read `total_slots` slots."""
+        """Steps until `total_slots` slots are read."""
         return -(-self.total_slots // self.slots_per_step)
 
     def __getitem__(self, step: int) -> Batch:
@@ -164,8 +164,8 @@ class TrainingBatches:
         return Batch(*(array.reshape(rows, self.context) for array in (*arrays, weights)))
 
     def iterate(self, start: int) -> Any:
-        """Returns an iterator over the batches from step `start` on, read ahead by threads."""
-        import grain  # imported here: steps and benchmarks use Batch without it
+        """Iterator over the batches from step `start` on, read ahead by a few threads."""
+        import grain  # imported here: the steps and benchmarks need batches, not their reading
 
         dataset = grain.MapDataset.source(self)[start:]
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)

@@ -1,8 +1,8 @@
 """Evaluation windows: every byte of the chosen documents is scored exactly once, in any vocabulary.
 
 A document longer than the context is read by windows that overlap by half, and only what the
-window before did not score counts. So every slot is predicted from at least half a context, where
-the document has that much. Short windows share a row; attention stays within each.
+window before did not score counts: so every slot is predicted from at least half a context
+wherever the document has one. Short windows share a row; attention keeps them apart.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ from calibtrain.data.batches.stream import document_order
 
 
 class WindowBatch(NamedTuple):
-    """Rows of windows; every batch has the same shapes.
+    """Rows of windows, of the same shapes whatever they hold.
 
     Attributes:
         tokens: input ids.
         labels: the id that follows each input.
-        segments: index of a slot's window in its row; -1 for padding.
-        weights: 1 where the slot is scored, else 0.
-        documents: index of the document in the store; -1 for padding.
-        before: bytes of the document before the token that the slot predicts.
+        segments: which window of its row a slot belongs to; -1 where there is none.
+        weights: 1 where the slot is scored here, else 0.
+        documents: index of the document in the store; -1 where there is none.
+        before: bytes of the document before what the slot predicts.
     """
 
     tokens: Int[Any, "rows context"]
@@ -37,7 +37,7 @@ class WindowBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Slots start..end of a document; those from `scored_from` on are scored."""
+    """Slots start..end of a document, of which those from `scored_from` on count."""
 
     document: int
     start: int
@@ -46,7 +46,7 @@ class Window:
 
 
 def plan_windows(slots: int, context: int, document: int = 0) -> list[Window]:
-    """Returns the windows over one document of `slots` slots."""
+    """Windows over one document of so many slots."""
     windows = [Window(document, 0, min(slots, context), 0)]
     stride = max(1, context // 2)
     while windows[-1].end < slots:
@@ -59,10 +59,9 @@ def plan_windows(slots: int, context: int, document: int = 0) -> list[Window]:
 def choose_documents(
     document_bytes: Int[np.ndarray, " documents"], limit: int | None
 ) -> Int[np.ndarray, " chosen"]:
-    """Returns whole documents of about `limit` bytes in all, or all of them if it is None.
+    """Whole documents of about `limit` bytes in all, the same for every vocabulary; none: all.
 
-    They are the same for every vocabulary, and spread evenly over the split, so that a limited
-    evaluation is a fair sample of it.
+    They are drawn evenly over the split, so that a limited evaluation is a fair sample of it.
     """
     if limit is None or limit >= document_bytes.sum():
         return np.arange(len(document_bytes))
@@ -83,11 +82,11 @@ class EvaluationWindows:
 
     @property
     def bytes(self) -> int:
-        """Bytes of text that are scored."""
+        """Bytes of text scored in all."""
         return int(self.store.document_bytes[self.documents].sum())
 
     def _pack(self) -> list[list[Window]]:
-        """Returns the windows of each row: in order, as many per row as fit."""
+        """Windows in order, as many to a row as fit."""
         packed: list[list[Window]] = []
         room = 0
         slots = self.store.slots
@@ -118,7 +117,7 @@ class EvaluationWindows:
                 labels[row, place:to] = ids[window.start + 1 : window.end + 1]
                 segments[row, place:to] = segment
                 documents[row, place:to] = window.document
-                lengths = self.store.byte_lengths[ids[: window.end]]  # of the ids read so far
+                lengths = self.store.byte_lengths[ids[: window.end]]  # of what is read so far
                 before[row, place:to] = np.cumsum(lengths)[window.start :]
                 weights[row, to - (window.end - window.scored_from) : to] = 1.0
                 place = to

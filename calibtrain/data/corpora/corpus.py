@@ -1,7 +1,7 @@
 """A corpus: documents in three splits, prepared once through TFDS and read by random access.
 
-Every source of text (`sources`) is stored in the same form under the cache: `array_record` files
-and a `provenance.json` that identifies the text to the byte.
+Every source of text (`sources`) ends up in the same form under the cache: `array_record` files and
+a `provenance.json` that says what text this is, to the byte.
 """
 
 import dataclasses
@@ -38,13 +38,13 @@ __all__ = [
     "parse_corpus",
 ]
 
-_FORM = 2  # version of the prepared folder and of the split rule; a new one prepares again
-_LARGEST = 2**30  # bytes per document; a TFDS record must stay below 2 GiB
+_FORM = 2  # of the prepared folder and of the rule that splits; a new one prepares anew
+_LARGEST = 2**30  # bytes a document; a TFDS record must stay below 2 GiB
 
 
 @dataclass(frozen=True)
 class SplitSize:
-    """The size of a split."""
+    """How much text a split holds."""
 
     documents: int
     bytes: int
@@ -53,33 +53,33 @@ class SplitSize:
 
 @dataclass(frozen=True)
 class Provenance:
-    """The exact identity of a text."""
+    """Which text this is, exactly."""
 
     name: str
     """The corpus as it was asked for: "kjv", "files:...", "tfds:lm1b"."""
     source: str
-    """A sentence that says where the text comes from."""
+    """A sentence: where the text comes from."""
     version: str
-    """The version of the package, of the TFDS data set or of Python."""
+    """The edition: of a package, of a TFDS data set, of Python."""
     content_hash: str
     """16 hex digits of SHA-256 over every document's split, id and text."""
     splits: dict[str, SplitSize]
     entropy_bits_per_byte: float | None = None
-    """The exact entropy rate, where it is known (markov)."""
+    """The exact entropy rate, where the source is known (markov)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data for JSON."""
+        """Plain data, ready for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> "Provenance":
-        """Reads what `to_dict` returns."""
+        """The inverse of `to_dict`."""
         splits = {name: SplitSize(**size) for name, size in tree["splits"].items()}
         return cls(**{**tree, "splits": splits})
 
 
 class Documents(Sequence[Document]):
-    """The documents of a split, in the order of their source, read from disk on access."""
+    """The documents of a split, in the order of their source, read from disk when asked for."""
 
     def __init__(self, records: Any):
         self._records = records
@@ -103,14 +103,14 @@ class Documents(Sequence[Document]):
 
 
 class Corpus:
-    """Documents in the splits train, validation and test, and their provenance."""
+    """Documents in the splits train, validation and test, and where they come from."""
 
     def __init__(self, provenance: Provenance, records: Mapping[str, Any]):
         self.provenance = provenance
         self._records = records
 
     def documents(self, split: str) -> Sequence[Document]:
-        """Returns the documents of a split, by random access.
+        """The documents of a split, by random access.
 
         Raises:
             UserError: for an unknown split.
@@ -125,29 +125,29 @@ class Corpus:
         return Corpus(dataclasses.replace(self.provenance, name=name), self._records)
 
     def groups(self, split: str) -> tuple[str, ...]:
-        """Returns the group of each document of a split; "" where there is none."""
+        """The group of each document of a split; "" where there is none."""
         return tuple(document.group for document in self.documents(split))
 
 
 class TooFewDocuments(UserError):
-    """A corpus has too few documents to be split: each split needs at least one."""
+    """A corpus that cannot be split: each split needs a document of its own."""
 
 
 def open_corpus(config: CorpusConfig, cache: Path, *, split: bool = True) -> Corpus:
-    """Opens a corpus; it is prepared once under `cache`, and again if it was damaged.
+    """Open a corpus, preparing it once under `cache`, and again once it was damaged there.
 
-    Splits are by document and depend only on the texts and the shares (see `splits`); a TFDS data
-    set with its own splits keeps them as published.
+    Splits are by document and depend on the texts and the shares alone (see `splits`); a TFDS data
+    set that has splits of its own keeps them as published.
 
     Args:
-        config: the text.
-        cache: the folder in which it is prepared.
-        split: whether each document is in one split only; otherwise every split has all of them,
-            for text that is measured on and never trained on.
+        config: which text.
+        cache: where it is prepared.
+        split: whether a document is in one split alone; else all of them are in each, to be
+            measured on and not trained on.
 
     Raises:
-        TooFewDocuments: for fewer distinct documents than splits.
-        UserError: for text that does not exist or cannot be read exactly, a split without text, or
+        TooFewDocuments: fewer distinct documents than there are splits.
+        UserError: text that is not there or cannot be read exactly; a split without a byte of text;
             a cache that is full or read-only.
     """
     cache = cache.absolute()
@@ -209,7 +209,7 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path, split: bool) ->
 
 
 def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the numbers of each split's documents: as published, and the others by the rule."""
+    """The numbers of each split's documents: as published, the rest by rule."""
     if not keys.size:
         raise UserError(f"corpus {config.name}: holds no documents")
     shares = {"validation": config.validation_fraction, "test": config.test_fraction}
@@ -228,7 +228,7 @@ def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str,
 
 
 def _describe(config: CorpusConfig, source: Source, records: Mapping[str, Any]) -> Provenance:
-    """Returns the provenance, from reading back every stored record."""
+    """Provenance from the records as they were stored, every one read back."""
     content_hash, splits = _measure(records)
     return Provenance(
         name=config.name,
@@ -241,7 +241,7 @@ def _describe(config: CorpusConfig, source: Source, records: Mapping[str, Any]) 
 
 
 def _measure(records: Mapping[str, Any]) -> tuple[str, dict[str, SplitSize]]:
-    """Returns the content hash and the size of each split."""
+    """The content hash, and how much text each split holds."""
     digest = hashlib.sha256()
     splits = {}
     for name in SPLITS:
@@ -257,13 +257,13 @@ def _measure(records: Mapping[str, Any]) -> tuple[str, dict[str, SplitSize]]:
 
 
 def _is_sound(folder: Path) -> bool:
-    """Returns whether a prepared folder holds the text of its provenance, to the byte."""
+    """Whether a prepared folder holds the text that its provenance tells of, to the byte."""
     from calibtrain.data.corpora.builder import read_documents
 
     corpus = _read(folder, "")
     try:
         found = _measure(read_documents(folder / "records"))
-    except Exception:  # readers of damaged records raise anything
+    except Exception:  # whatever the readers of damaged records raise
         return False
     return corpus is not None and found == (
         corpus.provenance.content_hash,
@@ -272,7 +272,7 @@ def _is_sound(folder: Path) -> bool:
 
 
 def _read(folder: Path, name: str) -> Corpus | None:
-    """Returns the corpus in a prepared folder, or None if it cannot be read."""
+    """The corpus in a prepared folder; None if it cannot be read."""
     from calibtrain.data.corpora.builder import read_documents
 
     try:
