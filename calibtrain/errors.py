@@ -1,4 +1,4 @@
-"""The exceptions that end a command with a single clear line, and how it shows what was given."""
+"""The exceptions that end a command with one clear line, and how that line shows a value."""
 
 import json
 import math
@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 class TransientError(UserError):
-    """Something that is nobody's mistake: the same command, started again, may succeed.
+    """A failure that is nobody's mistake: the same command may succeed when it is started again.
 
     Exit status 75 (EX_TEMPFAIL of sysexits.h).
     """
@@ -53,15 +53,15 @@ def require_finite(figures: Mapping[str, Any], step: int) -> None:
 
 
 class SettingError(UserError):
-    """A mistake that a setting would mend, which commands without a configuration call otherwise.
+    """A mistake in a setting; commands without a configuration give the setting another name.
 
     Attributes:
-        setting: its key, as `corpus.field`.
+        setting: the key of the setting, such as `corpus.field`.
     """
 
     def __init__(self, before: str, setting: str, after: str = ""):
         """Args:
-        before: of the message, up to the key.
+        before: the message up to the key.
         setting: the key.
         after: the rest of the message.
         """
@@ -70,17 +70,17 @@ class SettingError(UserError):
         super().__init__(self.said_of(setting))
 
     def said_of(self, name: str) -> str:
-        """The message with another name in place of the key."""
+        """Returns the message with another name in place of the key."""
         before, after = self._around
         return f"{before}{name}{after}"
 
 
 def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
-    """A value as a message repeats it: as JSON, on one line, without control characters, shortened.
+    """Returns a value as a message repeats it: JSON on one line, control characters escaped, short.
 
     Args:
-        value: plain data; what JSON does not have is shown as its text.
-        longest: characters of it that are shown before the rest is left out.
+        value: plain data; a value that JSON does not have is shown as its text.
+        longest: how many characters of it are shown at most.
 
     Example:
         >>> shown("a" * 1_000_000, 5)
@@ -90,7 +90,7 @@ def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
     """
     if isinstance(value, float):
         return repr(value)
-    if isinstance(value, str):  # a long one is not copied several times over
+    if isinstance(value, str):  # cut first, so that a long text is not copied several times
         text = json.dumps(value[: longest + 1], ensure_ascii=False)
         length = len(value) + 2
     else:
@@ -105,7 +105,7 @@ def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
 
 
 def quoted(text: str, longest: int = LONGEST_VALUE) -> str:
-    """A name as a message repeats it: in single quotes, control characters escaped, shortened.
+    """Returns a name as a message repeats it: in single quotes, control characters escaped, short.
 
     Example:
         >>> print(quoted("a\x1b[2Jb"))
@@ -123,7 +123,7 @@ def cut(text: str, longest: int = 200) -> str:
 
 
 def printable(text: str) -> str:
-    """A text with what is not printable (escape sequences, line ends, half characters) escaped.
+    """Returns a text in which escape sequences, line ends and lone surrogates are escaped.
 
     Example:
         >>> printable("a\\x1b[2Jb")
@@ -138,7 +138,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A message as it is printed: on one line, printable, its middle left out if it is long."""
+    """Returns a message as it is printed: one printable line; a long one loses its middle."""
     text = printable(" ".join(text.splitlines()))
     if len(text) <= LONGEST_MESSAGE:
         return text

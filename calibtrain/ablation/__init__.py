@@ -1,4 +1,4 @@
-"""An ablation: a base configuration times a grid, under stated controls."""
+"""Ablations: a base configuration, varied over a grid, under stated controls."""
 
 from calibtrain.ablation.controls import ControlledArm, FailedArm, apply_controls
 from calibtrain.ablation.runner import run_study

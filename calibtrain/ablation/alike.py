@@ -1,4 +1,4 @@
-"""Arms that differ in what is written of them and not in what would be trained."""
+"""Detection of arms that are written differently but would train the same."""
 
 import json
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from calibtrain.training.plan import Plan
 
 
 def refuse_alike(arms: Sequence[tuple[str, Plan]]) -> None:
-    """Refuse two arms of a grid that come out as the same run.
+    """Refuses two arms of a grid that would be the same run.
 
     Args:
         arms: names and plans, under the controls.
 
     Raises:
-        UserError: naming both.
+        UserError: for two such arms; it names both.
     """
     names: dict[str, str] = {}
     for name, plan in arms:
@@ -33,17 +33,17 @@ def refuse_alike(arms: Sequence[tuple[str, Plan]]) -> None:
 
 
 def what_is_trained(plan: Plan) -> dict[str, Any]:
-    """A run by what it does: equal for two that are written differently and train the same.
+    """Returns a description of a run that is equal for two runs that train the same.
 
-    The text is known by its hash and its splits, the tokenizer by its hash, budget and context by
-    what they come to; sizes are written out; what has no effect has its default.
+    The text is represented by its hash and splits, the tokenizer by its hash, budget and context by
+    steps and tokens. Sizes are written out, and settings without effect have their defaults.
     """
     config = plan.config
     tree = config.model_dump(mode="json", exclude=WAYS_TO_COMPUTE)
     for key, _, _, default in overridden(config):
         if not key.startswith("loss."):
             set_path(tree, key, default)
-    del tree["checkpoints"], tree["log_every"]  # when something is written changes no number
+    del tree["checkpoints"], tree["log_every"]  # when things are written changes no result
     provenance = plan.corpus.provenance.to_dict()
     tree["corpus"] = [provenance["content_hash"], provenance["splits"]]
     tree["tokenizer"] = plan.tokenizer.hash
@@ -62,7 +62,7 @@ def what_is_trained(plan: Plan) -> dict[str, Any]:
 
 
 def _terms(config: Config, steps: int) -> list[dict[str, Any]]:
-    """The terms of the loss that count in a run of so many steps."""
+    """Returns the terms of the loss that count in a run of `steps` steps."""
     return [
         term.model_dump(mode="json")
         for term in config.loss

@@ -1,4 +1,4 @@
-"""Controls: what every arm must share with the base, imposed, then checked and written down."""
+"""Controls: what every arm must share with the base is imposed, then checked and recorded."""
 
 import dataclasses
 import functools
@@ -17,24 +17,23 @@ from calibtrain.models.size import count_parameters
 from calibtrain.training.plan import Plan, make_plan
 
 TOLERANCE = 0.02
-"""How far matched parameters may lie apart, in relation: widths and depths come in steps. Those
-that lie farther are not called matched."""
+"""Largest relative difference of parameters that are called matched; sizes come in steps."""
 FARTHEST = 0.25
-"""How far the nearest may lie from the reference's before an arm is refused."""
+"""Largest relative difference from the reference's parameters; an arm beyond it is refused."""
 NOT_MATCHED = "not matched"
-"""How the rule of a quantity begins that a control was to match and did not."""
+"""Begins the rule of a quantity that a control should have matched and did not."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ControlledArm:
-    """An arm as it is run.
+    """An arm under the controls.
 
     Attributes:
-        name: of its run folder.
-        settings: dotted path -> value, as the grid has it.
-        config: under the controls.
-        plan: that follows from it.
-        wanted: parameters, of the body or in total, that it was matched to; None if it was not.
+        name: name of its run folder.
+        settings: dotted path -> value, from the grid.
+        config: the configuration under the controls.
+        plan: the plan of that configuration.
+        wanted: parameters (of the body or in total) that it was matched to; None if it was not.
     """
 
     name: str
@@ -55,7 +54,7 @@ class FailedArm:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The base configuration, to which arms are matched; prepared only if a control asks for it."""
+    """The base configuration, which arms are matched to; prepared only if a control needs it."""
 
     config: Config
     cache: Path
@@ -63,7 +62,7 @@ class Reference:
 
     @functools.cached_property
     def plan(self) -> Plan:
-        """The base as a run. Needs its tokenizer, which no arm need use."""
+        """The plan of the base. It needs the base's tokenizer, which perhaps no arm uses."""
         self.observer("base")
         try:
             return make_plan(self.config, self.cache)
@@ -74,7 +73,7 @@ class Reference:
             ) from None
 
     def parameters(self, which: str) -> int:
-        """Parameters of its body or in total. Of these, only the total depends on a vocabulary."""
+        """Returns the parameters of the body or in total; only the total needs a vocabulary."""
         size = self.config.tokenizer.vocab_size
         if which == "total" and self.config.tokenizer.path is not None:
             size = self.plan.tokenizer.vocab_size
@@ -86,23 +85,22 @@ def apply_controls(
     cache: Path,
     observer: Callable[[str], None] = lambda message: None,
 ) -> tuple[list[ControlledArm], list[FailedArm]]:
-    """Impose a study's controls on its arms. Prepares the data of all of them.
+    """Imposes a study's controls on its arms, and prepares the data of all of them.
 
-    The base configuration is the reference: its budget, parameters and context are what the others
-    are matched to.
+    The arms are matched to the budget, parameters and context of the base configuration.
 
     Args:
         study: base, grid and controls.
-        cache: where prepared data is kept.
-        observer: is told the name of each arm before it is prepared.
+        cache: folder of prepared data.
+        observer: called with the name of each arm before it is prepared.
 
     Returns:
-        The arms that can be run, and those that cannot: a tokenizer that cannot be had, an
-        impossible match.
+        The arms that can be run, and those that cannot, because their tokenizer cannot be trained
+        or the match is impossible.
 
     Raises:
         UserError: for a grid that makes no sense or varies what a control holds fixed, for arms
-            that would train the same, and for a corpus or a reference that cannot be had.
+            that would train the same, and for a corpus or a base that cannot be prepared.
     """
     arms = expand(study)
     _check_conflicts(study)
@@ -175,7 +173,7 @@ def _budget(study: StudyConfig, reference: Reference) -> dict[str, Any]:
     unit = study.controls.budget
     if unit == "as_given":
         return {}
-    given = getattr(study.base.budget, unit)  # exact where the base says so itself
+    given = getattr(study.base.budget, unit)  # exact if the base gives it in this unit
     return {"budget": {unit: given or getattr(reference.plan.budget, unit)}}
 
 
@@ -193,7 +191,7 @@ def _vocab_size(config: Config, cache: Path) -> int:
 def _matched_model(
     study: StudyConfig, model: ModelConfig, vocab_size: int, wanted: int, arm: Arm
 ) -> ModelConfig:
-    """The model whose body or total comes nearest to the reference's."""
+    """Returns the model whose parameters, of the body or in total, come nearest to `wanted`."""
     which = study.controls.parameters
     dimension = study.controls.solve_for
 
@@ -203,7 +201,7 @@ def _matched_model(
 
     if at(getattr(model, dimension))[1] == wanted:
         return model
-    # widths must stay a multiple of the heads and give each an even size
+    # the width must be a multiple of the heads, each of an even size
     unit = 1 if dimension == "depth" else 2 * (model.heads if model.kind == "transformer" else 4)
     low, high = 1, 2
     while at(high * unit)[1] < wanted:
@@ -222,10 +220,10 @@ def _matched_model(
 
 
 def held_fixed(study: StudyConfig, arms: Sequence[ControlledArm]) -> list[dict[str, Any]]:
-    """The table of what was held fixed: each quantity, by which rule, and its range over the arms.
+    """Returns the table of what was held fixed: each quantity, its rule, and its range over arms.
 
-    Rows have quantity, rule, unit, smallest, largest, and held (whether it really is the same).
-    No rows without arms.
+    Rows have quantity, rule, unit, smallest, largest, and held (whether it is the same in all
+    arms). Without arms there are no rows.
     """
     if not arms:
         return []
@@ -285,7 +283,7 @@ def held_fixed(study: StudyConfig, arms: Sequence[ControlledArm]) -> list[dict[s
             "held": len(corpora) == 1,
         }
     )
-    # a budget in bytes ends within a token, so that arms may differ by a few bytes
+    # a budget in bytes ends at a token, so arms may differ by the bytes of one token
     longest = max(int(plan.store.byte_lengths.max()) for plan in plans)
     raw = [plan.budget.bytes for plan in plans]
     row("Training bytes", budget_rule("bytes"), "bytes", raw, longest / max(raw))

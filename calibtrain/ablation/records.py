@@ -1,4 +1,4 @@
-"""An arm as ablation.json holds it, read from its run folder."""
+"""Records of arms for ablation.json, read from their run folders."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from calibtrain.training.resumption import metrics_trouble
 
 
 def is_done(arm: ControlledArm, folder: Path) -> bool:
-    """Whether this very arm was trained and scored in a study's folder, with all its metrics.
+    """Returns whether exactly this arm was trained and scored in a folder, with all its metrics.
 
     Raises:
         UserError: for a damaged file of its run.
@@ -26,9 +26,9 @@ def is_done(arm: ControlledArm, folder: Path) -> bool:
 
 
 def require_same_text(arms: Sequence[ControlledArm], folder: Path) -> None:
-    """Raise a UserError where an arm was trained on other text than its corpus holds now.
+    """Raises a UserError where an arm was trained on text that its corpus no longer holds.
 
-    Arms that are done are not run again: beside them, others would be trained on other text.
+    Finished arms are not run again, so the other arms would be trained on different text.
     """
     for arm in arms:
         run = RunFolder(folder / arm.name)
@@ -38,12 +38,12 @@ def require_same_text(arms: Sequence[ControlledArm], folder: Path) -> None:
             raise UserError(
                 f"{run.path}: was trained on another text (content hash {before}) than its corpus "
                 f"{provenance.name} holds now ({provenance.content_hash}); restore the text, or "
-                "begin the study anew with another --run"
+                "start the study again with another --run"
             )
 
 
 def result_of(arm: ControlledArm, folder: Path, error: str | None = None) -> ArmRecord:
-    """The record of an arm that was run; `error` is what the process said that ran it."""
+    """Returns the record of an arm that was run; `error` is the message of its process."""
     run = RunFolder(folder / arm.name)
     try:
         if is_done(arm, folder):
@@ -67,7 +67,7 @@ def describe_arm(
     error: str | None = None,
     evaluations: Mapping[str, ArmEvaluation] | None = None,
 ) -> ArmRecord:
-    """An arm as ablation.json holds it."""
+    """Returns the record of an arm for ablation.json."""
     return ArmRecord(
         name=arm.name,
         folder=arm.name,
@@ -80,7 +80,7 @@ def describe_arm(
 
 
 def _evaluation_files(arm: ControlledArm, run: RunFolder) -> dict[str, Path]:
-    """The files of an arm's final evaluations, by corpus and split."""
+    """Returns the files of an arm's final evaluations, by corpus and split."""
     config = as_begun(arm.config, run) if run.exists else arm.config
     name, step = config.corpus.name, arm.plan.budget.steps
     return {
@@ -91,7 +91,7 @@ def _evaluation_files(arm: ControlledArm, run: RunFolder) -> dict[str, Path]:
 
 
 def _evaluations(arm: ControlledArm, run: RunFolder) -> dict[str, ArmEvaluation]:
-    """The single figures of an arm's final evaluations."""
+    """Returns the scalar figures of an arm's final evaluations."""
     found = {name: read_evaluation(path) for name, path in _evaluation_files(arm, run).items()}
     return {
         name: ArmEvaluation(**{k: v for k, v in each.document().items() if k not in TABLES})

@@ -1,4 +1,4 @@
-"""Several seeds of one run, trained by one program in this process: a study of one arm."""
+"""Trains several seeds of one run by one program in this process, as a study of one arm."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,20 +27,20 @@ def train_replicas(
     cache: Path | None = None,
     observer: StudyObserver = lambda arm, event: None,
 ) -> dict[str, Any]:
-    """Train `train.replicas` seeds from `seed` on, each a run in `folder`/seed=N.
+    """Trains `train.replicas` seeds from `seed` on, each as a run in `folder`/seed=N.
 
     Args:
-        config: of the run.
-        folder: of all; it becomes that of a study.
-        command: how it was called, for the record.
-        cache: where prepared data is kept.
-        observer: is told (seed's name, event).
+        config: configuration of the run.
+        folder: folder of all runs; it becomes that of a study.
+        command: the command line, for the record.
+        cache: folder of prepared data.
+        observer: called with (seed's name, event).
 
     Returns:
-        What ablation.json holds: the runs, and their means with intervals.
+        The content of ablation.json: the runs, and their means with intervals.
 
     Raises:
-        UserError: for anything that the user can mend. A seed that diverges does not raise.
+        UserError: for a mistake that the user can correct. A seed that diverges does not raise.
     """
     cache = cache or cache_directory()
     seeds = list(range(config.seed, config.seed + config.train.replicas))

@@ -1,4 +1,4 @@
-"""What a study found: its arms' results, and means with intervals over seeds, as ablation.json."""
+"""Writes ablation.json: the results of a study's arms, and means with intervals over seeds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ def write_result(
     fixed: Sequence[Mapping[str, Any]],
     arms: Sequence[ArmRecord],
 ) -> dict[str, Any]:
-    """Write ablation.json and return what it holds."""
+    """Writes ablation.json and returns its content."""
     record = StudyRecord(
         format=FORMAT,
         title=study.title,
@@ -35,7 +35,7 @@ def write_result(
 
 
 def _evaluated_text(arms: Sequence[ArmRecord]) -> list[HeldFixed]:
-    """Rows of the table of controls that only the evaluations can tell."""
+    """Returns the rows of the table of controls that depend on the evaluations."""
     rows = []
     for name in dict.fromkeys(name for arm in arms for name in arm.evaluations):
         found = [arm.evaluations[name].numbers for arm in arms if name in arm.evaluations]

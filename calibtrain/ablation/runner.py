@@ -1,8 +1,8 @@
-"""Run the arms of a study, each in a process of its own, some side by side.
+"""Runs the arms of a study, each in its own process, several at a time.
 
-A process an arm keeps a crash, or memory that runs out, to that arm; a finished arm is not run
-again; a failed one is reported and the others go on. Where the base asks for replicas, arms that
-differ in their seed alone share a process, and its program, so many at a time.
+With one process per arm, a crash or a lack of memory stops only that arm. A finished arm is not run
+again; a failed one is reported and the others go on. If the base sets `train.replicas`, up to that
+many arms that differ only in their seed share a process and its program.
 """
 
 import json
@@ -33,8 +33,8 @@ from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
 from calibtrain.storage.places import in_bucket, place
 
 StudyObserver = Callable[[str, Mapping[str, Any]], None]
-"""Is told (arm, event); events are those of `training.record.Observer`, and "preparing", "arms",
-"finished" (with the arm's status and error)."""
+"""Called with (arm, event). Events are those of `training.record.Observer`, "preparing", "arms",
+and "finished" (with the arm's status and error)."""
 
 
 def run_study(
@@ -46,15 +46,15 @@ def run_study(
     cache: Path | None = None,
     observer: StudyObserver = lambda arm, event: None,
 ) -> dict[str, Any]:
-    """Run every arm that is not done, and write ablation.json.
+    """Runs every arm that is not done, and writes ablation.json.
 
     Args:
         study: base, grid and controls.
-        folder: the study's folder; each arm is a run folder inside.
-        jobs: arms run at once; each is given its share of the CPU cores.
-        command: how it was called, for the record.
-        cache: where prepared data is kept.
-        observer: is told what happens.
+        folder: the study's folder; each arm has a run folder in it.
+        jobs: arms run at once; each gets its share of the CPU cores.
+        command: the command line, for the record.
+        cache: folder of prepared data.
+        observer: called with every event.
 
     Raises:
         UserError: for a study that cannot be prepared. An arm that fails does not raise.
@@ -99,7 +99,7 @@ def run_study(
         for arm in impossible:
             finish(describe_arm(arm, "failed", arm.error))
         with ThreadPoolExecutor(jobs) as pool:
-            # seeds outermost: later ones find their programs in the compilation cache
+            # seeds in the outer order: later seeds find their programs in the compilation cache
             seeds = study.grid.get(SEED, [])
             order = sorted(arms, key=lambda arm: _place(arm, seeds))
             for future in [
@@ -110,7 +110,7 @@ def run_study(
 
 
 def together(arms: Sequence[ControlledArm], replicas: int) -> list[list[ControlledArm]]:
-    """Groups of at most so many arms that differ in their seed alone."""
+    """Returns groups of at most `replicas` arms that differ only in their seed."""
     alike: dict[str, list[ControlledArm]] = {}
     for arm in arms:
         alike.setdefault(config_hash(arm.config.model_copy(update={SEED: 0})), []).append(arm)
@@ -126,7 +126,7 @@ def _place(arm: ControlledArm, seeds: Sequence[Any]) -> int:
 
 
 def _keep_off_accelerators() -> None:
-    """This process only plans; the accelerator is for the arms."""
+    """Keeps this process, which only plans, off the accelerator, which the arms use."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -141,7 +141,7 @@ def _run_together(
     children: "_Children",
     observer: StudyObserver,
 ) -> list[ArmRecord]:
-    """Train those of some arms that are not done; returns the records of all."""
+    """Trains the arms that are not done, and returns the records of all."""
     records: dict[str, ArmRecord] = {}
     left = []
     for arm in arms:
@@ -167,7 +167,7 @@ def _train(
     children: "_Children",
     observer: StudyObserver,
 ) -> str | None:
-    """Train arms in a child process; returns what went wrong with all of them, if anything."""
+    """Trains arms in a child process; returns a message if the process failed, else None."""
     name = arms[0].name
     for arm in arms:
         write_whole(folder / "configs" / f"{arm.name}.yaml", resolved_yaml(arm.config))
@@ -183,7 +183,7 @@ def _train(
         encoding="utf-8",
         errors="replace",
         env={**_own_environment(), "CALIBTRAIN_CACHE": str(cache)},
-        start_new_session=True,  # a Ctrl-C reaches the arms once, through us
+        start_new_session=True,  # so that Ctrl-C reaches the arms only once, through us
     )
     _share_cores(process.pid, slot, jobs)
     said: deque[str] = deque(maxlen=40)
@@ -209,7 +209,7 @@ def _train(
 
 
 def _own_environment() -> dict[str, str]:
-    """The environment without what would make an arm join other processes."""
+    """Returns the environment without variables that would make an arm join other processes."""
     joining = (hosts.ADDRESS, hosts.COUNT, hosts.NUMBER, "SLURM_STEP_NODELIST")
     return {name: value for name, value in os.environ.items() if name not in joining}
 
@@ -224,7 +224,7 @@ def _event(line: str) -> dict[str, Any] | None:
 
 
 def _share_cores(pid: int, slot: int, jobs: int) -> None:
-    """Give the job in a slot its share of the cores, where the system can."""
+    """Pins the job in a slot to its share of the cores, where the system supports it."""
     if jobs == 1 or not hasattr(os, "sched_setaffinity"):
         return
     cores = sorted(os.sched_getaffinity(0))
@@ -232,11 +232,11 @@ def _share_cores(pid: int, slot: int, jobs: int) -> None:
     try:
         os.sched_setaffinity(pid, mine)
     except OSError:
-        return  # the child is gone already, or the system forbids it: it runs on all cores
+        return  # the child has ended, or the system forbids it: it runs on all cores
 
 
 class _Children:
-    """The running processes; SIGTERM and SIGINT are passed on, so that they save and end."""
+    """The running child processes; SIGTERM and SIGINT are passed on to them, so that they save."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -253,14 +253,14 @@ class _Children:
         self._signals.__exit__(*error)
 
     def stop(self) -> None:
-        """Ask every child to save and end."""
+        """Asks every child to save and end."""
         self.stopping = True
         for process in list(self._running):
             process.terminate()
 
     @contextmanager
     def holding(self, process: subprocess.Popen[str]) -> Iterator[None]:
-        """Count a process as running."""
+        """Registers a process as running."""
         with self._lock:
             self._running.add(process)
         try:

@@ -1,4 +1,4 @@
-"""The grid: every combination of its values is an arm, with a name fit for a folder."""
+"""Expands a study's grid: each combination of values is an arm, named after its values."""
 
 import dataclasses
 import itertools
@@ -25,7 +25,7 @@ class Arm:
     """One combination of the grid.
 
     Attributes:
-        name: of its run folder, for example "vocab_size=512,seed=0".
+        name: name of its run folder, for example "vocab_size=512,seed=0".
         settings: dotted path -> value.
         config: the base with those settings.
     """
@@ -36,7 +36,7 @@ class Arm:
 
 
 def with_seeds(study: StudyConfig) -> StudyConfig:
-    """The study with the seeds that `base.train.replicas` asks for, where its grid names none."""
+    """Returns the study with the seeds of `base.train.replicas` in its grid, if it has no seeds."""
     replicas, seed = study.base.train.replicas, study.base.seed
     if replicas == 1 or "seed" in study.grid:
         return study
@@ -45,10 +45,10 @@ def with_seeds(study: StudyConfig) -> StudyConfig:
 
 
 def expand(study: StudyConfig) -> list[Arm]:
-    """The arms of a study, in the order of its grid (the last key varies fastest).
+    """Returns the arms of a study, in the order of its grid (the last key varies fastest).
 
     Raises:
-        UserError: for a combination that is no valid configuration, naming it, or two alike.
+        UserError: for a combination that is not a valid configuration, or two equal ones.
     """
     keys = list(study.grid)
     _check_keys(keys)
@@ -65,7 +65,7 @@ def expand(study: StudyConfig) -> list[Arm]:
     shared = {name for name, count in Counter(names).items() if count > 1}
     arms: dict[str, Arm] = {}
     for name, settings in zip(names, combinations, strict=True):
-        alone = {**settings, "train.replicas": 1}  # whatever trains it, an arm is one run
+        alone = {**settings, "train.replicas": 1}  # an arm is one run, however it is trained
         config = with_value(study.base, alone, f"grid, arm {name}")
         _check_effects(config, keys, f"grid, arm {name}")
         key = config_hash(config)
@@ -73,7 +73,7 @@ def expand(study: StudyConfig) -> list[Arm]:
             other = arms[key].name
             alike = "" if other == name else f": it is the same run as {other}"
             raise UserError(f"grid: {name} comes twice{alike}; remove one of the equal values")
-        if name in shared:  # values that differ in what a name leaves out
+        if name in shared:  # values that a shortened name does not tell apart
             name += "-" + key[:8]
         arms[key] = Arm(name, settings, config)
     _check_base(study, list(arms.values()))
@@ -81,7 +81,7 @@ def expand(study: StudyConfig) -> list[Arm]:
 
 
 def _check_keys(keys: Sequence[str]) -> None:
-    """Refuse keys of a grid of which one undoes another, or that say how arms are trained."""
+    """Refuses keys of a grid that undo each other, or that only say how arms are trained."""
     for index, key in enumerate(keys):
         if key in ("train", "train.replicas"):
             raise UserError(
@@ -94,15 +94,15 @@ def _check_keys(keys: Sequence[str]) -> None:
 
 
 def _check_effects(config: Config, keys: Sequence[str], source: str) -> None:
-    """Refuse a value of the grid that another setting of its arm leaves without effect."""
+    """Refuses a value of the grid that another setting of its arm leaves without effect."""
     for key, value, because, default in overridden(config):
         if any(f"{key}.".startswith(f"{each}.") for each in keys):
             raise UserError(f"{source}: {refusal(key, value, because, default)}")
 
 
 def _check_base(study: StudyConfig, arms: Sequence[Arm]) -> None:
-    """Refuse a setting of the base that the grid leaves without effect in every arm."""
-    of_base = {key for key, *_ in overridden(study.base)}  # judged where the study was read
+    """Refuses a setting of the base that the grid leaves without effect in every arm."""
+    of_base = {key for key, *_ in overridden(study.base)}  # checked when the study was read
     of_arms = [{key: rest for key, *rest in overridden(arm.config)} for arm in arms]
     for key, (value, because, default) in of_arms[0].items():
         if key not in of_base and all(key in found for found in of_arms):

@@ -1,1 +1,1 @@
-"""Groups of commands, a file each, that `cli/main.py` puts together."""
+"""The command line: groups of commands, one per file, which `cli/main.py` combines."""

@@ -15,7 +15,7 @@ def compile_(
         str, typer.Option(help="Devices: v5e:4x4 or v5e-16 (v4, v5e, v5p, v6e); h100:8 (GPUs).")
     ] = ...,  # type: ignore[assignment]
     slices: Annotated[
-        int, typer.Option(min=1, max=1024, help="How many such slices or hosts are joined.")
+        int, typer.Option(min=1, max=1024, help="Number of such slices or hosts.")
     ] = 1,
     as_json: AsJson = False,
 ) -> None:

@@ -12,7 +12,7 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 
 @config_app.command("schema")
 def config_schema(
-    study: Annotated[bool, typer.Option("--study", help="That of an ablation.")] = False,
+    study: Annotated[bool, typer.Option("--study", help="Print the schema of ablations.")] = False,
 ) -> None:
     """Print the JSON schema of configurations, for editors."""
     from calibtrain.config import Config, StudyConfig, json_schema

@@ -13,7 +13,7 @@ from calibtrain.storage.places import place
 
 
 class Events(StrEnum):
-    """What is predicted."""
+    """The events that are predicted."""
 
     token = "token"
     byte = "byte"
@@ -26,7 +26,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="kjv, pydoc, markov, files:GLOB or tfds:NAME[/CONFIG]; default the run's own. "
-            "Given twice or more: a table of all, raw and with a temperature fitted in domain."
+            "Several give a table, raw and with one temperature fitted on the run's own corpus."
         ),
     ] = None,
     field: Fields = None,
@@ -34,12 +34,12 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     limit: Annotated[
         int | None,
-        typer.Option("--bytes", min=1, help="Score about so many bytes of text; default all."),
+        typer.Option("--bytes", min=1, help="Bytes of text to score, about; default all."),
     ] = None,
     events: Annotated[
         Events,
         typer.Option(
-            help="What is predicted: token; or byte or word, the same for every vocabulary."
+            help="What is predicted: token, or byte or word (comparable between vocabularies)."
         ),
     ] = Events.token,
     beam: Annotated[
@@ -51,12 +51,12 @@ def evaluate(
     ratio: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="None followed below this share of the best; default 0.05."
+            min=0.0, max=1.0, help="Drop tokenisations below this share of the best; default 0.05."
         ),
     ] = None,
     temperature: Annotated[
         str | None,
-        typer.Option(help="Name of a head that was fitted to the run (temperature fit)."),
+        typer.Option(help="Name of a head fitted to the run by temperature fit."),
     ] = None,
     full: Annotated[
         bool,
@@ -70,7 +70,8 @@ def evaluate(
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
 
-    By tokens, or by bytes or words over all tokenisations: then vocabularies can be compared.
+    Events are tokens, or bytes or words summed over tokenisations, which make vocabularies
+    comparable.
 
     Example: calibtrain evaluate runs/tiny --corpus kjv --corpus pydoc
     """
@@ -148,7 +149,7 @@ def evaluate(
 
 
 def _say_notes(*evaluations: Mapping[str, Any]) -> None:
-    """What is to be noted of evaluations, each note once."""
+    """Prints the notes of evaluations, each note once."""
     for note in dict.fromkeys(note for found in evaluations for note in found.get("notes", ())):
         say(f"note: {note}")
 

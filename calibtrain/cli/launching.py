@@ -1,4 +1,4 @@
-"""`calibtrain launch slurm | gke`: parse, call, print."""
+"""The commands `launch slurm` and `launch gke`."""
 
 import shlex
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def slurm(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a run as a job, or an ablation as an array with an element an arm.
+    """Submit a run as a job, or an ablation as an array with one element per arm.
 
     A job that is preempted or reaches its time limit saves, goes back into the queue and goes on
     later. Arms that are done are skipped. An ablation ends with its report.
@@ -73,7 +73,7 @@ def slurm(
     given = run_folder(run, place(config))
     if in_bucket(given):
         raise UserError(f"--run: {given}: a Slurm job's folder is on a disk that its nodes share")
-    asked = options(resources)  # a mistake in them is told before any data is prepared
+    asked = options(resources)  # report a mistake in them before any data is prepared
     folder = str(given)
     assignment = _assign(config, overrides, folder)
     if dry_run:
@@ -105,7 +105,7 @@ def gke(
     image: Annotated[str, typer.Option(help="Container image with calibtrain[tpu].")] = "",
     slices: Annotated[int, typer.Option(min=1, help="Slices of each run.")] = 1,
     name: Annotated[
-        str | None, typer.Option(help="Of the JobSet; for an ablation, how its arms' names begin.")
+        str | None, typer.Option(help="Name of the JobSet; for an ablation, prefix of the names.")
     ] = None,
     namespace: Annotated[str, typer.Option(help="Kubernetes namespace.")] = "default",
     service_account: Annotated[
@@ -113,15 +113,15 @@ def gke(
     ] = None,
     queue: Annotated[str | None, typer.Option(help="Kueue's local queue.")] = None,
     spot: Annotated[bool, typer.Option("--spot", help="Use Spot nodes.")] = False,
-    max_restarts: Annotated[int, typer.Option(min=0, help="Restarts of a run at most.")] = 100,
+    max_restarts: Annotated[int, typer.Option(min=0, help="Most restarts of a run.")] = 100,
     grace: Annotated[int, typer.Option(min=1, help="Seconds that a run has to save.")] = 300,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start a run as a JobSet on TPU slices, or an ablation as a JobSet an arm.
+    """Start a run as a JobSet on TPU slices, or an ablation as one JobSet per arm.
 
-    Standard output is the manifest (with --dry-run) or what kubectl says; the commands of XPK that
-    do the same go to standard error.
+    Standard output is the manifest (with --dry-run) or kubectl's output; the XPK commands that do
+    the same go to standard error.
 
     Example: calibtrain launch gke configs/tiny.yaml --tpu v5e-16 --run gs://me/tiny --image me/ct:1
     """
@@ -183,7 +183,7 @@ def _flags(asked: dict[str, Any]) -> list[str]:
 
 
 def _assign(config: str, overrides: Sequence[str] | None, folder: str) -> Any:
-    """The runs that a configuration asks for; tells what it prepares, and what it leaves out."""
+    """Returns the runs of a configuration; prints what is prepared, and what is left out."""
     from calibtrain.launch.assignment import resolve
 
     assignment = resolve(

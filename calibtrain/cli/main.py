@@ -1,7 +1,7 @@
-"""The command line: parse, call, print. All work is done by functions that a notebook can call.
+"""The entry of the command line. All work is done by functions that a notebook can call too.
 
 Results go to standard output, everything else to standard error. A user's mistake is one line and
-exit status 2. Heavy imports happen inside the commands, so that `--help` is quick.
+exit status 2. Heavy imports happen inside the commands, so that `--help` is fast.
 """
 
 import importlib.metadata
@@ -56,18 +56,18 @@ LESS_MEMORY = (
     "lower batch.rows, context or model.width, set batch.accumulate, or raise the limit (ulimit -v)"
 )
 LIGHT = ("report", "config")
-"""Commands that read and write files only."""
+"""Commands that only read and write files."""
 
 
 @app.callback()
 def before(context: typer.Context) -> None:
-    """Try what the system grants, before a command loads what computes."""
+    """Checks threads and memory before a command loads JAX."""
     if context.invoked_subcommand not in LIGHT:
         require_room()
 
 
 def is_tpu_compiler_alone() -> bool:
-    """Whether libtpu is here for `compile` and no TPU is: JAX would look for one, for minutes."""
+    """Returns whether libtpu is here without a TPU; JAX would then look for one for minutes."""
     if importlib.util.find_spec("libtpu") is None:
         return False
     if list(importlib.metadata.entry_points(group="jax_plugins")):  # of GPUs
@@ -78,7 +78,7 @@ def is_tpu_compiler_alone() -> bool:
 
 
 def main() -> None:
-    """Parse, call and print, and exit with the status that tells how it went."""
+    """Runs the command and exits with its status."""
     prepare_streams()
     with interruptible():
         code = run()
@@ -86,10 +86,11 @@ def main() -> None:
 
 
 def run() -> int:
-    """Run the command that was typed; say in one line why it ended, if it did not end well.
+    """Runs the command that was typed; an error is printed in one line.
 
     Returns:
-        The exit status: 2 for a user's mistake, 75 for what may succeed when started again.
+        The exit status: 0, 2 for a user's mistake, 75 where the command may succeed when started
+        again, or that of another failure.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -107,12 +108,12 @@ def run() -> int:
         if told is None:
             if _has_met_others():
                 traceback.print_exc()
-                end("", 1)  # without waiting for them: they see that this process is gone
+                end("", 1)  # without waiting for the others, which notice that this process is gone
             raise
         text, code = told
         if text:
             text = "calibtrain: " + one_line(text)
-        # threads that lack memory, or wait for other processes, do not come to an end
+        # threads that lack memory, or wait for other processes, would not end
         if code == TransientError.status or _has_met_others() or lacks_memory(error):
             end(text, code)
         if text:
@@ -121,11 +122,11 @@ def run() -> int:
 
 
 def _told(error: BaseException) -> tuple[str, int] | None:
-    """The line and the exit status for an error; None for one that only a traceback explains."""
+    """Returns the line and the exit status for an error; None for one that needs a traceback."""
     match error:
         case UserError():
             return str(error), error.status
-        case OutputError(__cause__=BrokenPipeError()):  # the reader of our output went away
+        case OutputError(__cause__=BrokenPipeError()):  # the reader of our output has ended
             drop_output()
             return "", 141
         case OutputError():
@@ -153,6 +154,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def _has_met_others() -> bool:
-    """Whether this process is one of several: others wait for what it does at its end."""
+    """Returns whether this process has joined others, which wait for it when it ends."""
     hosts: Any = sys.modules.get("calibtrain.parallel.hosts")
     return hosts is not None and hosts.met

@@ -1,4 +1,4 @@
-"""The commands `import` and `export`: models of others as runs, and runs as models of others."""
+"""The commands `import` (a model becomes a run) and `export` (a run becomes a model folder)."""
 
 import shlex
 from typing import Annotated
@@ -24,20 +24,21 @@ def import_(
     group: Group = None,
     context: Annotated[
         int | None,
-        typer.Option(min=8, help="Tokens it sees back; default its own, at most 2048."),
+        typer.Option(min=8, help="Context in tokens; default the model's own, at most 2048."),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(help="Added token that starts a document; default the model's own."),
     ] = None,
     end: Annotated[
-        str | None, typer.Option(help="Added token that ends a document; default likewise.")
+        str | None, typer.Option(help="Added token that ends a document; default the model's own.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run of a model of others, for every command but train.
+    """Make a run of a pre-trained model, for every command but train.
 
-    Llama, SmolLM2, Mistral, Qwen2 and Qwen3, as safetensors or GGUF; never from pickled weights.
+    Supported are Llama, SmolLM2, Mistral, Qwen2 and Qwen3, as safetensors or GGUF; pickled weights
+    are never read.
 
     Example: calibtrain import SmolLM2-135M --run runs/smollm2
     """

@@ -25,7 +25,7 @@ DOMAIN_COLUMNS = RESULT_COLUMNS[:5]
 
 
 def human_bytes(count: float) -> str:
-    """1536 -> "1.5 KiB"."""
+    """Returns a count of bytes in binary units: 1536 gives "1.5 KiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024 or unit == "GiB":
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
@@ -34,7 +34,7 @@ def human_bytes(count: float) -> str:
 
 
 def add_columns(table: Table, keys: Sequence[str], event: str = "token") -> None:
-    """A column for each figure, headed by its name and unit."""
+    """Adds a column for each figure, headed by its name and unit."""
     for key in keys:
         heading = QUANTITIES[key].heading(event)
         table.add_column(heading, justify="right", overflow="fold")
@@ -46,7 +46,7 @@ def results_table(
     event: str = "token",
     columns: Sequence[str] = RESULT_COLUMNS,
 ) -> Table:
-    """Results of one event space, a row each."""
+    """Returns the table of results of one event space, one result per row."""
     table = Table(show_edge=False)
     table.add_column(first)
     add_columns(table, columns, event)
@@ -57,7 +57,10 @@ def results_table(
 
 
 def domains_table(found: Mapping[str, Any]) -> Table:
-    """A run on several corpora, raw and with its temperature; 95 % intervals behind the figures."""
+    """Returns the table of a run on several corpora, raw and with its temperature.
+
+    Each figure is followed by its 95 % interval.
+    """
     fitted = found["temperature"]
     title = (
         f"T = {fitted['value']:.4f}, fitted on {fitted['fitted_on']}: nll "
@@ -80,7 +83,7 @@ def domains_table(found: Mapping[str, Any]) -> Table:
 
 
 def study_table(result: Mapping[str, Any]) -> Table:
-    """Means over seeds, with half widths of their 95 % intervals, for the main evaluation."""
+    """Returns the table of a study's main evaluation: means over seeds ± half of 95 % intervals."""
     names = [row["evaluation"] for row in result["summary"]]
     main = next((name for name in names if name.endswith("-test")), names[0] if names else "")
     table = Table(show_edge=False, title=f"{result['title']} ({main})", title_justify="left")
@@ -103,7 +106,7 @@ def study_table(result: Mapping[str, Any]) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """A result, on standard output; never folded when it is not a terminal."""
+    """Prints a result on standard output; lines are folded only on a terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=Console(width=10_000).measure(table).maximum)
@@ -111,7 +114,7 @@ def print_table(table: Table) -> None:
 
 
 def compilation_table(found: Mapping[str, Any]) -> Table:
-    """What `compile` found: a column a program, figures of one device."""
+    """Returns the table of `compile`: one column per program, figures per device."""
     mesh = " x ".join(f"{name} {count}" for name, count in found["mesh"].items())
     way = f"{found['compute']}, {found['layers']} layers, remat {found['remat']}"
     table = Table(
@@ -131,7 +134,7 @@ def compilation_table(found: Mapping[str, Any]) -> Table:
 
 
 def _compiled_program(program: Mapping[str, Any]) -> dict[str, str]:
-    """Labels and figures of one column."""
+    """Returns the labels and figures of one column."""
     memory, flops = program["memory"], program["flops"]
     return {
         "rows, all devices": f"{program['rows']:,}",

@@ -1,4 +1,4 @@
-"""`calibtrain temperature fit | list | compare`: heads on a run that is done."""
+"""The commands `temperature fit`, `list` and `compare`: heads on a finished run."""
 
 from typing import Annotated, Any
 
@@ -11,17 +11,19 @@ from calibtrain.storage.places import place
 
 temperature_app = typer.Typer(
     no_args_is_help=True,
-    help="Heads that divide the logits of a run, fitted afterwards; its own parameters stay.",
+    help="Fit temperature heads to a finished run; the run's own parameters stay as they are.",
 )
 
 Limit = Annotated[
     int | None,
-    typer.Option("--bytes", min=1, help="About so many bytes of each text; default all."),
+    typer.Option("--bytes", min=1, help="Bytes of each text, about; default all."),
 ]
 Keep = Annotated[
     bool, typer.Option(help="Keep the model's hidden states in the cache, if they fit.")
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Steps of AdamW (a global one is exact).")]
+Steps = Annotated[
+    int, typer.Option(min=1, help="Steps of AdamW (a global head is fitted exactly).")
+]
 
 
 @temperature_app.command()
@@ -35,25 +37,25 @@ def fit(
         list[str] | None, typer.Argument(help="Settings of the head: limit=20 hidden=64")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="By which it will be known; default kind, loss, corpus.")
+        str | None, typer.Option(help="Name of the head; by default its kind, loss and corpus.")
     ] = None,
     corpus: Annotated[str | None, typer.Option(help="Text to fit on; default the run's.")] = None,
     field: Field = None,
     split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
     limit: Limit = None,
     loss: Annotated[str, typer.Option(help="nll or selective_smoothing.")] = "nll",
-    alpha: Annotated[float, typer.Option(help="Of selective smoothing.")] = 0.5,
+    alpha: Annotated[float, typer.Option(help="Alpha of selective smoothing.")] = 0.5,
     balanced: Annotated[
-        bool, typer.Option("--balanced", help="Right and wrong tokens weigh half each.")
+        bool, typer.Option("--balanced", help="Give right and wrong tokens half the weight each.")
     ] = False,
     steps: Steps = 500,
     learning_rate: Annotated[
-        float | None, typer.Option(min=1e-9, max=10.0, help="Peak; default by kind.")
+        float | None, typer.Option(min=1e-9, max=10.0, help="Peak rate; the default is by kind.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of parameters and order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of parameters and order.")] = 0,
     keep: Keep = True,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Take the place of a head of that name.")
+        bool, typer.Option("--replace", help="Replace a head of the same name.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -94,7 +96,7 @@ def fit(
 
 @temperature_app.command("list")
 def list_(run: RunOrBucket, as_json: AsJson = False) -> None:
-    """The heads that were fitted to a run, and which of them cannot be used."""
+    """List the heads that were fitted to a run, and which of them cannot be used."""
     from calibtrain.posthoc.listing import describe_heads
 
     heads = describe_heads(place(run))
@@ -115,30 +117,30 @@ def compare(
     ] = None,
     corpus: Annotated[
         list[str] | None,
-        typer.Option(help="Whose test split is measured; may be given again; default the run's."),
+        typer.Option(help="Corpus whose test split is measured; default the run's. Repeatable."),
     ] = None,
     field: Fields = None,
     group: Annotated[
-        str | None, typer.Option(help="The field of a document's group, to leave out in turn.")
+        str | None, typer.Option(help="Field of a document's group; each is left out in turn.")
     ] = None,
     limit: Limit = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps of AdamW; default 500, of left out groups 1000."),
+        typer.Option(min=1, help="Steps of AdamW; default 500, or 1000 for left-out groups."),
     ] = None,
     leave_one_group_out: Annotated[
         bool,
         typer.Option(
             "--leave-one-group-out",
-            help="A Thermometer for each group of documents, fitted to the others.",
+            help="Fit a Thermometer for each group of documents to the other groups.",
         ),
     ] = False,
     keep: Keep = True,
     as_json: AsJson = False,
 ) -> None:
-    """Fit every head on validation text and measure it on test text, beside no head.
+    """Fit every head on validation text and compare it on test text with no head.
 
-    Brackets are 95 % intervals of the difference to no head, on the same documents.
+    Brackets are 95 % intervals of the difference from no head, on the same documents.
 
     Example: calibtrain temperature compare runs/tiny --corpus kjv --corpus pydoc
     """
@@ -195,7 +197,7 @@ def compare(
 
 
 def _print_comparison(title: str, rows: list[dict[str, Any]]) -> None:
-    """A row a head; behind each figure the interval of its difference to no head."""
+    """Prints one row per head; each figure has the interval of its difference from no head."""
     from rich.table import Table
 
     from calibtrain.cli.result_tables import add_columns, print_table
@@ -221,13 +223,13 @@ def _print_comparison(title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _say_notes(*texts: dict[str, Any]) -> None:
-    """What is to be noted of texts that were fitted to or measured on."""
+    """Prints the notes on texts that heads were fitted to or measured on."""
     for note in dict.fromkeys(note for text in texts for note in text.get("notes", ())):
         say(f"note: {note}")
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
-    """key=value, values read as YAML."""
+    """Returns the settings in texts `key=value`, whose values are read as YAML."""
     from calibtrain.config import apply_overrides
 
     found = apply_overrides({}, pairs)

@@ -1,4 +1,4 @@
-"""What a command shows on standard error while it works: progress, and what happened."""
+"""Progress and events that a command shows on standard error while it works."""
 
 import json
 import sys
@@ -24,17 +24,20 @@ from calibtrain.process.output import say, telling
 
 
 class View(Protocol):
-    """Shows what the arms of a study, or a single run, are doing."""
+    """Shows the progress of a run, or of the arms of a study."""
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
-        """An event of an arm."""
+        """Shows an event of an arm."""
 
     def __enter__(self) -> "View": ...
     def __exit__(self, *error: object) -> None: ...
 
 
 def make_view(kind: str) -> View:
-    """A view: `rich` (live), `plain` (lines), `json` (one event a line), `none`; `auto` chooses."""
+    """Returns a view: `rich` (live), `plain` (lines), `json` (one event per line) or `none`.
+
+    `auto` chooses between `rich` and `plain`.
+    """
     if kind == "auto":
         kind = "rich" if sys.stderr.isatty() else "plain"
     views: dict[str, type[View]] = {
@@ -47,13 +50,13 @@ def make_view(kind: str) -> View:
 
 
 class SilentView:
-    """Shows notes, which are no progress, and nothing else."""
+    """Shows notes and nothing else."""
 
     def __init__(self) -> None:
         self._open = ExitStack()
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
-        """Write a note; ignore every other event."""
+        """Writes a note; ignores every other event."""
         if event["event"] == "note":
             say(f"{arm}: {event['text']}" if arm else event["text"])
 
@@ -66,24 +69,24 @@ class SilentView:
 
 
 class JsonView(SilentView):
-    """One JSON object a line on standard error, for another program to read."""
+    """Writes one JSON object per line on standard error, for another program to read."""
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
-        """Write the event."""
+        """Writes the event."""
         if event["event"] != "final":  # the results are in the files
             named = {**event, "arm": arm} if arm else {**event}
             say(json.dumps(named))
 
 
 class PlainView(SilentView):
-    """Lines for a log file: every evaluation, and progress every ten seconds."""
+    """Writes lines for a log file: every evaluation, and progress every ten seconds."""
 
     def __init__(self) -> None:
         super().__init__()
         self._told: dict[str, float] = {}
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
-        """Write a line, if it is time."""
+        """Writes a line for an event, if it is time."""
         if event["event"] == "progress":
             if time.monotonic() - self._told.get(arm, 0.0) < 10:
                 return
@@ -94,7 +97,7 @@ class PlainView(SilentView):
 
 
 class LiveView(SilentView):
-    """A bar an arm: step, tokens a second, time left, current bits per byte and ECE."""
+    """Shows a bar per arm: step, tokens per second, time left, current bits per byte and ECE."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +130,7 @@ class LiveView(SilentView):
         return self._tasks[arm]
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
-        """Move the arm's bar."""
+        """Moves the arm's bar."""
         kind = event["event"]
         if kind == "preparing":
             task = self._task("preparing")
@@ -167,7 +170,7 @@ class LiveView(SilentView):
 
 @contextmanager
 def show_counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how much of something is done: a bar, or for a log file a line every ten seconds."""
+    """Shows how much of something is done: a bar, or in a log file a line every ten seconds."""
     if sys.stderr.isatty():
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(what)
@@ -185,7 +188,7 @@ def show_counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def describe(event: Mapping[str, Any]) -> str:
-    """An event in a line; empty for those not worth one."""
+    """Returns a line about an event; empty for an event that is not shown."""
     kind = event["event"]
     if kind == "start":
         parameters, memory = event["parameters"], event["memory"]
@@ -227,7 +230,7 @@ def describe(event: Mapping[str, Any]) -> str:
 
 
 def _trained(event: Mapping[str, Any], before: str = "") -> str:
-    """What a fine-tuning trains of its model; nothing for other runs."""
+    """Returns what a fine-tuning trains of its model; "" for other runs."""
     if "trained" not in event:
         return ""
     text = f"{before}{event['trained']['parameters']:,}"
@@ -236,7 +239,7 @@ def _trained(event: Mapping[str, Any], before: str = "") -> str:
 
 
 def _examples_measured(event: Mapping[str, Any]) -> str:
-    """What a fine-tuning measures beside its corpus; nothing for other runs."""
+    """Returns what a fine-tuning measures beside its corpus; "" for other runs."""
     text = ""
     if "answers/ece" in event:
         text += f"; answers: nll {event['answers/nll']:.4f}, ECE {event['answers/ece']:.4f}"
@@ -246,14 +249,14 @@ def _examples_measured(event: Mapping[str, Any]) -> str:
 
 
 def describe_stop(step: int) -> str:
-    """What there is to say of a run that a signal stopped."""
+    """Returns a line about a run that a signal stopped."""
     if not step:
         return "stopped before its first step, with nothing to save yet; the same command begins it"
     return f"stopped and saved at step {step}; the same command goes on from there"
 
 
 def facts_table(event: Mapping[str, Any]) -> Table:
-    """What a run is about to do: parameters by role, memory, budget."""
+    """Returns the table shown before a run: parameters by role, memory, budget."""
     parameters, memory, budget = event["parameters"], event["memory"], event["budget"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     rows = [

@@ -1,4 +1,4 @@
-"""`calibtrain tokenizer train | inspect`."""
+"""The commands `tokenizer train` and `tokenizer inspect`."""
 
 import json
 from pathlib import Path
@@ -19,11 +19,11 @@ def tokenizer_train(
     config: ConfigPath,
     overrides: Overrides = None,
     out: Annotated[
-        str | None, typer.Option(help="Folder for it; default tokenizers/CORPUS-KIND-SIZE.")
+        str | None, typer.Option(help="Folder to write; default tokenizers/CORPUS-KIND-SIZE.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a configuration's tokenizer on the training split, and check it to be lossless.
+    """Train a configuration's tokenizer on the training split, and check that it is lossless.
 
     Example: calibtrain tokenizer train configs/tiny.yaml tokenizer.vocab_size=2048
     """
@@ -54,14 +54,14 @@ def tokenizer_train(
 def tokenizer_inspect(
     path: Annotated[str, typer.Argument(help="A tokenizer folder.")], as_json: AsJson = False
 ) -> None:
-    """Show what a tokenizer is: sizes, hashes, bytes a token, longest pieces."""
+    """Show a tokenizer's sizes, hashes, bytes per token and longest pieces."""
     from calibtrain.data.tokenizers.tokenizer import Tokenizer
 
     show_tokenizer(Tokenizer.load(place(path)), as_json)
 
 
 def show_tokenizer(tokenizer: Any, as_json: bool) -> None:
-    """Print a tokenizer's description."""
+    """Prints a tokenizer's description."""
     from calibtrain.data.tokenizers.tokenizer_facts import describe
 
     facts = describe(tokenizer)

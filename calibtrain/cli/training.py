@@ -35,10 +35,10 @@ def train(
     """Train one model and measure its calibration and entropy while it trains.
 
     Started again with the same arguments, it goes on from the last checkpoint and ends with the
-    very parameters and metrics of an uninterrupted run. SIGTERM and Ctrl-C save first.
+    same parameters and metrics as an uninterrupted run. SIGTERM and Ctrl-C save first.
 
-    With train.replicas=R, R seeds are trained by one program, each in a run folder of its own
-    inside --run.
+    With train.replicas=R, R seeds are trained by one program, each in its own run folder inside
+    --run.
 
     Example: calibtrain train configs/tiny.yaml tokenizer.vocab_size=1024 --run runs/v1024
     """
@@ -62,12 +62,12 @@ def train(
 
         with make_view(progress.value) as view:
             outcome = train_run(settings, path, observer=lambda event: view("", event))
-    if hosts.is_primary():  # one host speaks for all
+    if hosts.is_primary():  # only one host prints
         show_run(outcome, path, as_json, quiet=quiet_result)
 
 
 def show_run(outcome: Any, path: Path, as_json: bool, *, quiet: bool = False) -> None:
-    """Print how the training of a run ended; its results, unless it is to be quiet of them."""
+    """Prints how the training of a run ended, and its results unless `quiet`."""
     from calibtrain.cli.result_tables import print_table, results_table
     from calibtrain.cli.terminal import describe_stop
 
@@ -81,19 +81,19 @@ def show_run(outcome: Any, path: Path, as_json: bool, *, quiet: bool = False) ->
 
 
 def train_seeds(settings: Any, path: Path, progress: ProgressKind, as_json: bool) -> None:
-    """Train the seeds of a run together, and show what they have in common."""
+    """Trains the seeds of a run together, and prints their means."""
     from calibtrain.ablation.replicas import train_replicas
     from calibtrain.cli.terminal import make_view
     from calibtrain.parallel import hosts
 
     with make_view(progress.value) as view:
         result = train_replicas(settings, path, command=as_typed(), observer=view)
-    if hosts.is_primary():  # one host speaks for all
+    if hosts.is_primary():  # only one host prints
         show_study(result, path, as_json)
 
 
 def train_beside(config: Path, path: Path, names: list[str], progress: ProgressKind) -> None:
-    """Train a run and those beside it, which differ in their seed alone: arms of an ablation."""
+    """Trains arms of an ablation that differ only in their seed: a run and those in `names`."""
     from calibtrain.cli.terminal import make_view
     from calibtrain.config import load_config
     from calibtrain.evaluation import train_together
@@ -119,7 +119,7 @@ def ablate(
     as_json: AsJson = False,
     progress: Progress = ProgressKind.auto,
 ) -> None:
-    """Run an ablation: a base configuration times a grid, under stated controls, and report on it.
+    """Run an ablation (a base configuration, a grid and controls) and write its report.
 
     Arms that are done are not run again; a failed arm is reported and the others go on.
 
@@ -140,7 +140,7 @@ def ablate(
 
 
 def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
-    """Write a study's report; print its results, and what went wrong."""
+    """Writes a study's report; prints its results, and the errors of its arms."""
     from calibtrain.ablation.controls import NOT_MATCHED
     from calibtrain.cli.result_tables import print_table, study_table
     from calibtrain.report import write_report
@@ -182,7 +182,7 @@ def finetune(
 ) -> None:
     """Fine-tune a run, trained here or imported, on prompts and answers, or on preferences.
 
-    Calibration is measured along the way, on the run's corpus and on held-out answers. Started
+    Calibration is measured meanwhile, on the run's corpus and on held-out answers. Started
     again with the same arguments, it goes on from the last checkpoint.
 
     Example: calibtrain finetune configs/finetune/sft.yaml finetune.run=runs/tiny --run runs/sft

@@ -1,1 +1,4 @@
-"""A run's programs compiled for devices that are not here. Imports no JAX: see `target.prepare`."""
+"""Compiles a run's programs for devices that this machine does not have.
+
+JAX is not imported here, because `target.prepare` must run before.
+"""

@@ -1,4 +1,4 @@
-"""A run's two programs, the training step and an evaluation's, compiled: do they fit?"""
+"""Compiles the two programs of a run, training step and evaluation, and measures their memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from calibtrain.training.program import lower_step, state_shapes
 
 
 def compile_ahead(plan: Plan, target: Target) -> dict[str, Any]:
-    """Compile a run's training step and its evaluation for devices that are not here.
+    """Compiles a run's training step and its evaluation for devices that are not here.
 
     Returns:
-        What was chosen for them; and of each program, `training` and `evaluation`: bytes a device,
-        by what they are for, beside what it has; FLOPs a device by the compiler's count (none
-        where it gives none) and by ours; bytes of each kind of collective.
+        The choices made for the devices; and for each program, `training` and `evaluation`: bytes
+        per device by purpose, beside the device's memory; FLOPs per device by the compiler's count
+        (None where it gives none) and by ours; bytes of each kind of collective.
 
     Raises:
         UserError: where the devices or rows cannot be divided as asked, or the compiler refuses.
@@ -69,7 +69,7 @@ def compile_ahead(plan: Plan, target: Target) -> dict[str, Any]:
     params = state_shapes(network, optimizer, layout).params
     program = _lower("evaluation", target, lambda: evaluator.lower(params))
     compiled = _compile("evaluation", target, program)
-    # the optimizer's state, and that of replicas, stays where it is while a run evaluates
+    # while a run evaluates, the optimizer's state (and that of replicas) stays in memory
     held = _device_bytes(states.opt_state if stacked is None else states)
     evaluation = _measure(compiled, target, held=held)
     evaluation["rows"] = evaluator.rows
@@ -98,7 +98,7 @@ def compile_ahead(plan: Plan, target: Target) -> dict[str, Any]:
 
 
 def resolve(model: ModelConfig, context: int, target: Target) -> ModelConfig:
-    """A model with every `auto` as it turns out on the target."""
+    """Returns a model with every `auto` replaced by the choice for the target."""
     compute = "bfloat16" if model.compute == "auto" else model.compute
     attention, layers = model.attention, model.layers
     if attention == "auto":
@@ -133,7 +133,7 @@ def _refused(what: str, target: Target, error: Exception) -> UserError:
 
 
 def _measure(compiled: Any, target: Target, held: int = 0) -> dict[str, Any]:
-    """What a compiled program needs, beside `held` bytes that it does not touch."""
+    """Returns what a compiled program needs, beside `held` bytes that it does not use."""
     memory: Any = compiled.memory_analysis()
     found = {
         "arguments": int(memory.argument_size_in_bytes),

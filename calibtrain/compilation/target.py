@@ -1,6 +1,6 @@
-"""Devices that are not here: what `--topology` names, and how the compiler is told of them.
+"""Devices to compile for that are not here: the names of `--topology`, and the compiler's setup.
 
-libtpu holds the compiler for TPUs, JAX's CUDA plugin that for GPUs; neither needs a device. Call
+libtpu has the compiler for TPUs, JAX's CUDA plugin that for GPUs; neither needs a device. Call
 `prepare` before JAX is used.
 """
 
@@ -26,13 +26,13 @@ class Target:
     """Devices to compile for.
 
     Attributes:
-        name: of a slice, or of a host's GPUs.
+        name: name of a slice, or of a host's GPUs.
         platform: "tpu" or "gpu".
-        slices: how many of them are joined.
-        memory: bytes of a device.
-        usable: those that programs get.
-        capability: compute capability of a GPU, major; none: a TPU.
-        environment: what the compiler's library reads.
+        slices: how many slices or hosts are joined.
+        memory: bytes of memory per device.
+        usable: bytes of memory per device that programs can use.
+        capability: major compute capability of a GPU; None for a TPU.
+        environment: environment variables for the compiler's library.
         description: arguments of `jax.experimental.topologies.get_topology_desc`.
     """
 
@@ -46,7 +46,7 @@ class Target:
     description: Mapping[str, Any]
 
     def devices(self) -> list[jax.Device]:
-        """The devices, to be compiled for and not to be computed on.
+        """Returns the devices, which can be compiled for but not computed on.
 
         Raises:
             UserError: where the compiler does not know them.
@@ -55,7 +55,7 @@ class Target:
 
         try:
             return topologies.get_topology_desc(**self.description).devices
-        except Exception as error:  # libraries of others raise what they like
+        except Exception as error:  # the libraries raise no narrower class
             reason = " ".join(str(error).split())[:400]
             raise UserError(
                 f"--topology: the compiler does not know {self.name}: {reason}"
@@ -63,10 +63,10 @@ class Target:
 
 
 def find_target(name: str, slices: int = 1) -> Target:
-    """What `--topology` names: "v5e:4x4", "v5e-16", "h100:8".
+    """Returns the devices that `--topology` names: "v5e:4x4", "v5e-16", "h100:8".
 
     Raises:
-        UserError: that names what there is.
+        UserError: for an unknown name; it lists the known ones.
     """
     key = "--topology"
     if (found := find_gpus(name, key)) is not None:
@@ -118,7 +118,7 @@ def find_target(name: str, slices: int = 1) -> Target:
 
 
 def prepare(target: Target) -> None:
-    """Let the compiler's library load on a machine that has no such device; keep JAX to the CPU.
+    """Makes the compiler's library load on a machine without such a device; keeps JAX on the CPU.
 
     Raises:
         UserError: where the library is not installed.
@@ -140,4 +140,4 @@ def prepare(target: Target) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # where JAX has read the environment already
+    jax.config.update("jax_platforms", "cpu")  # in case JAX has already read the environment

@@ -1,4 +1,4 @@
-"""What devices hand to each other, read from a compiled program."""
+"""The bytes that devices send each other, read from a compiled program."""
 
 import math
 import re
@@ -14,9 +14,9 @@ _BITS = re.compile(r"[a-z]+(\d+)")  # f32, bf16, s8, f8e4m3fn; pred is a byte
 
 
 def traffic(program: str) -> dict[str, int]:
-    """Bytes that each kind of collective hands over, a device and call, from compiled HLO.
+    """Returns the bytes per device and call of each kind of collective in compiled HLO.
 
-    The size of a collective is that of its result; one inside a loop is counted once.
+    The size of a collective is that of its result; a collective in a loop is counted once.
     """
     total: dict[str, int] = {}
     pattern = re.compile(rf"= (.*?) ({'|'.join(_COLLECTIVES)})(?:-start)?\(")
@@ -28,7 +28,7 @@ def traffic(program: str) -> dict[str, int]:
         sizes = [
             _size(kind) * math.prod(int(n) for n in sides.split(",") if n) for kind, sides in shapes
         ]
-        if f"{match.group(2)}-start(" in line:  # of these, results stand behind their operands
+        if f"{match.group(2)}-start(" in line:  # here the results follow the operands
             if match.group(2) == "all-gather":
                 sizes = sizes[len(sizes) // 2 :]
             elif match.group(2) == "collective-permute":
@@ -39,6 +39,6 @@ def traffic(program: str) -> dict[str, int]:
 
 
 def _size(kind: str) -> int:
-    """Bytes of an element of an HLO type."""
+    """Returns the bytes of an element of an HLO type."""
     match = _BITS.match(kind)
     return max(1, int(match.group(1)) // 8) if match else 1

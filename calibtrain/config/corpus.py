@@ -1,4 +1,4 @@
-"""Which text is trained on: the `corpus` section and its synthetic source."""
+"""The `corpus` section: the text to train on, and the settings of the synthetic source."""
 
 from typing import Annotated, Self
 
@@ -20,9 +20,9 @@ class MarkovConfig(Section):
     letters: Annotated[int, Field(ge=2, le=26)] = 12
     """Size of the alphabet in which words are spelled."""
     mean_document_words: Annotated[float, Field(gt=1.0, le=1e9)] = 200.0
-    """Expected words a document (lengths are geometric)."""
+    """Expected words per document (lengths are geometric)."""
     bytes: Annotated[int, Field(ge=1_000, le=10**12)] = 2_000_000
-    """Bytes of text to draw, about."""
+    """Approximate bytes of text to draw."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of the source and of the text drawn from it."""
 
@@ -34,18 +34,18 @@ class MarkovConfig(Section):
 
 
 class CorpusConfig(Section):
-    """Which text, and how its documents are split."""
+    """The text to train on, and how its documents are split."""
 
     name: Annotated[str, Field(min_length=1)] = "kjv"
     """kjv, pydoc, markov, files, files:GLOB, or tfds:NAME[/CONFIG]."""
     paths: tuple[str, ...] = ()
-    """For `files`: .txt, .jsonl, .jsonl.gz or .parquet files; globs allowed. A file of that very
-    name comes first; in a glob, [[] stands for a bracket."""
+    """For `files`: .txt, .jsonl, .jsonl.gz or .parquet files, or globs. A path that exists is taken
+    as it is, even if it looks like a glob; in a glob, [[] stands for a bracket."""
     field: Annotated[str, Field(min_length=1)] = "text"
-    """The field that holds the text, for .jsonl, .parquet and TFDS data sets; others have none."""
+    """The field that holds the text, for .jsonl, .parquet and TFDS data sets."""
     group: Annotated[str, Field(min_length=1)] | None = None
-    """The field that names a document's group, for the same; results are also given by group.
-    kjv has groups of its own: the sections of the Bible."""
+    """The field that names a document's group, for .jsonl, .parquet and TFDS data sets; results are
+    also given by group. kjv has groups of its own: the sections of the Bible."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Share of the documents held out for validation."""
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05

@@ -1,4 +1,4 @@
-"""Fine-tuning: from which run, on which examples, towards what, and what of it is changed."""
+"""The `finetune` section: the run to start from, the examples, the objective, the adapters."""
 
 from typing import Annotated, Literal
 
@@ -9,20 +9,20 @@ from calibtrain.config.section import Section
 LINEAR_MAPS = ("query", "key", "value", "out", "gate", "up", "down")
 """The linear maps of a transformer's layers, by name."""
 LSTM_MAPS = ("input", "recurrent", "out")
-"""Those of an LSTM's layers."""
+"""The linear maps of an LSTM's layers, by name."""
 KNOWN_MAPS = tuple(dict.fromkeys((*LINEAR_MAPS, *LSTM_MAPS)))
 
 
 class LoRAConfig(Section):
-    """Low-rank adapters (Hu et al., ICLR 2022): W + alpha / rank * A B, with W left as it is."""
+    """Low-rank adapters (Hu et al., ICLR 2022): W + alpha / rank * A B, with W frozen."""
 
     rank: Annotated[int, Field(ge=1, le=4096)] = 8
     """Columns of A and rows of B."""
     alpha: Annotated[float, Field(gt=0.0, le=1e6)] = 16.0
-    """What the product is multiplied by, times the rank."""
+    """Scale of the product A B, which is multiplied by alpha / rank."""
     maps: tuple[str, ...] = LINEAR_MAPS
-    """Linear maps of every layer that get an adapter; default all. A transformer has query, key,
-    value, out, gate (swiglu alone), up and down; an LSTM has input, recurrent and out."""
+    """Linear maps of every layer that get an adapter; all by default. A transformer has query, key,
+    value, out, gate (swiglu only), up and down; an LSTM has input, recurrent and out."""
 
     @field_validator("maps")
     @classmethod
@@ -35,26 +35,26 @@ class LoRAConfig(Section):
 
 
 class FinetuningConfig(Section):
-    """What a model that is there already is trained on, instead of its corpus."""
+    """Settings for training an existing model on examples."""
 
     run: Annotated[str, Field(min_length=1)]
-    """The run to start from: a folder of one that was trained here, or imported."""
+    """Folder of the run to start from, trained here or imported."""
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
-    """JSON lines (.jsonl, .jsonl.gz; globs allowed) of prompt and response, or of prompt, chosen
-    and rejected."""
+    """JSON-lines files (.jsonl, .jsonl.gz) or globs. Each line has prompt and response, or prompt,
+    chosen and rejected."""
     objective: Literal["sft", "dpo"] = "sft"
-    """sft: the loss on the responses alone; dpo: direct preference optimisation on pairs."""
+    """sft: the loss on the responses only; dpo: direct preference optimisation on pairs."""
     beta: Annotated[float, Field(gt=0.0, le=1e3)] = 0.1
-    """dpo: how much a nat of log-probability over the reference's counts."""
+    """dpo: factor of the log-probability ratio to the reference, in nats."""
     epochs: Annotated[float, Field(gt=0.0, le=1e4)] = 1.0
-    """Passes over the examples; in the place of a budget."""
+    """Passes over the examples; replaces a budget."""
     validation_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
     """Share of the examples held out; calibration is measured on their answers."""
     context: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
-    """Tokens an example may have; null means those of the longest, at most the model's context."""
+    """Tokens per example at most; null means those of the longest, up to the model's context."""
     lora: LoRAConfig | None = None
-    """Train adapters and leave the rest as it is; null means that every parameter is trained."""
+    """Train adapters and freeze the rest; null means that every parameter is trained."""
     started_from: str | None = None
-    """Hash of the configuration and step of the run's checkpoint; filled in."""
+    """Configuration hash and checkpoint step of the run to start from; filled in by calibtrain."""
     examples: str | None = None
-    """Hash of the files of examples; filled in."""
+    """Hash of the files of examples; filled in by calibtrain."""

@@ -1,6 +1,6 @@
 """The terms of a training loss: every kind, its options and their defaults.
 
-Formulas and sources stand with the functions (`calibtrain.losses`).
+Formulas and references are in the docstrings of `calibtrain.losses`.
 """
 
 from typing import Annotated, Any, Literal
@@ -18,21 +18,22 @@ Steps = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class LossTerm(Section):
-    """What every term has: a weight, and when it begins to count."""
+    """Options of every term: its weight, and when it begins to count."""
 
     weight: Strength = 1.0
-    """What the term is multiplied by in the sum."""
+    """Weight of the term in the sum."""
     from_step: Steps = 0
-    """The first step (counted from 0) at which it counts."""
+    """The first step, counted from 0, at which the term counts."""
     ramp_steps: Steps = 0
-    """Steps over which its weight then rises to the full one, linearly; 0: at once."""
+    """Steps over which the weight then rises linearly to its full value; 0 means at once."""
 
 
 class BatchTerm(LossTerm):
-    """What every loss that couples tokens has besides."""
+    """Options of every term that couples tokens."""
 
     tokens: Tokens | None = 1024
-    """About how many tokens of a batch it is computed over, of a few rows of it; null means all."""
+    """Approximate number of tokens it is computed over, from a few rows of the batch; null means
+    all."""
 
 
 class CrossEntropyTerm(LossTerm):
@@ -42,11 +43,11 @@ class CrossEntropyTerm(LossTerm):
 
 
 class LabelSmoothingTerm(LossTerm):
-    """Cross entropy with a target smoothed over the vocabulary."""
+    """Cross entropy to a target that is smoothed over the vocabulary."""
 
     kind: Literal["label_smoothing"]
     smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
-    """Share of the target spread evenly over all entries."""
+    """Share of the target's probability that is spread evenly over all entries."""
 
 
 class FocalTerm(LossTerm):
@@ -54,27 +55,27 @@ class FocalTerm(LossTerm):
 
     kind: Literal["focal"]
     gamma: Annotated[float, Field(ge=0.0, le=100.0)] = 3.0
-    """Power; 0 is cross entropy."""
+    """Exponent; 0 gives cross entropy."""
 
 
 class SampleDependentFocalTerm(LossTerm):
-    """FLSD-53: focal with a larger power where the target is improbable."""
+    """FLSD-53: focal loss with a larger exponent where the target is improbable."""
 
     kind: Literal["flsd_53"]
     gamma_below: Annotated[float, Field(ge=0.0, le=100.0)] = 5.0
-    """Power where the target's probability is below the threshold."""
+    """Exponent where the target's probability is below the threshold."""
     gamma_above: Annotated[float, Field(ge=0.0, le=100.0)] = 3.0
-    """Power elsewhere."""
+    """Exponent elsewhere."""
     threshold: Share = 0.2
-    """Of the target's probability."""
+    """Threshold of the target's probability."""
 
 
 class DualFocalTerm(LossTerm):
-    """Focal with the next less probable entry's probability added to the base."""
+    """Focal loss whose base also adds the probability of the next less probable entry."""
 
     kind: Literal["dual_focal"]
     gamma: Annotated[float, Field(ge=0.0, le=100.0)] = 5.0
-    """Power."""
+    """Exponent."""
 
 
 class EntropyPenaltyTerm(LossTerm):
@@ -82,23 +83,23 @@ class EntropyPenaltyTerm(LossTerm):
 
     kind: Literal["entropy_penalty"]
     beta: Strength = 0.1
-    """What a nat of entropy is worth."""
+    """Factor of the entropy, in nats."""
 
 
 class BrierTerm(LossTerm):
-    """Squared distance between the prediction and the target, over the vocabulary."""
+    """Squared distance between predicted probabilities and the one-hot target."""
 
     kind: Literal["brier"]
 
 
 class MarginSmoothingTerm(LossTerm):
-    """Cross entropy plus a penalty on logits further than a margin below the largest (MbLS)."""
+    """Cross entropy plus a penalty on logits more than a margin below the largest (MbLS)."""
 
     kind: Literal["margin_smoothing"]
     strength: Strength = 0.1
-    """Of the penalty."""
+    """Factor of the penalty."""
     margin: Strength = 10.0
-    """In units of logits."""
+    """Margin, in units of logits."""
 
 
 class ZLossTerm(LossTerm):
@@ -106,62 +107,62 @@ class ZLossTerm(LossTerm):
 
     kind: Literal["z_loss"]
     coefficient: Strength = 1e-4
-    """Of the square."""
+    """Factor of the square."""
 
 
 class SelectiveSmoothingTerm(LossTerm):
-    """Cross entropy where the model is right, distance to the uniform distribution where not."""
+    """Cross entropy where the model is right, distance to the uniform distribution elsewhere."""
 
     kind: Literal["selective_smoothing"]
     alpha: Share = 0.5
-    """Share of the second part."""
+    """Share of the distance to the uniform distribution."""
     balanced: bool = False
-    """Average right and wrong tokens apart, as the authors' code does. Couples all tokens."""
+    """Average right and wrong tokens separately, as the authors' code does; couples all tokens."""
 
 
 class PosCalTerm(LossTerm):
-    """Cross entropy plus the distance of confidences from the accuracies seen a while ago."""
+    """Cross entropy plus the distance of confidences from accuracies measured earlier."""
 
     kind: Literal["poscal"]
     strength: Strength = 1.0
-    """Of the distance."""
+    """Factor of the distance."""
     bins: Bins = 10
-    """Of the confidence."""
+    """Bins of the confidence."""
     refreshes_per_epoch: Positive = 5.0
-    """How often the accuracies are taken anew."""
+    """How often per epoch the accuracies are measured."""
 
 
 class MMCETerm(BatchTerm):
-    """Calibration error in a reproducing-kernel Hilbert space; beside cross entropy."""
+    """Calibration error in a reproducing-kernel Hilbert space; used beside cross entropy."""
 
     kind: Literal["mmce"]
     weight: Strength = 2.0
-    """What the term is multiplied by in the sum."""
+    """Weight of the term in the sum."""
     weighted: bool = False
-    """Average right and wrong tokens apart."""
+    """Average right and wrong tokens separately."""
     width: Positive = 0.4
-    """Of the kernel."""
+    """Width of the kernel."""
     tokens: Annotated[int, Field(ge=2, le=65_536)] | None = 1024
-    """About how many tokens of a batch it is computed over; pairs of them are compared."""
+    """Approximate number of tokens it is computed over; their pairs are compared."""
 
 
 class SoftBinsTerm(BatchTerm):
-    """What errors over soft bins have in common."""
+    """Options of calibration errors over soft bins."""
 
     bins: Bins = 15
     """Bins of the confidence."""
     decay: Annotated[float, Field(gt=1.0, le=1e6)] = 2.0
-    """At a bin's centre, its membership over the next bin's."""
+    """Membership of a confidence at a bin's centre in that bin, over that in the next bin."""
 
 
 class SoftBinnedECETerm(SoftBinsTerm):
-    """ECE over soft bins; beside cross entropy."""
+    """ECE over soft bins; used beside cross entropy."""
 
     kind: Literal["soft_binned_ece"]
 
 
 class DECETerm(SoftBinsTerm):
-    """ECE over soft bins with a differentiable accuracy; beside cross entropy."""
+    """ECE over soft bins with a differentiable accuracy; used beside cross entropy."""
 
     kind: Literal["dece"]
     rank_temperature: Positive = 0.1
@@ -169,23 +170,23 @@ class DECETerm(SoftBinsTerm):
 
 
 class DCATerm(BatchTerm):
-    """|mean accuracy - mean confidence|; beside cross entropy."""
+    """|mean accuracy - mean confidence|; used beside cross entropy."""
 
     kind: Literal["dca"]
 
 
 class MDCATerm(BatchTerm):
-    """Distance of mean probabilities from frequencies, by entry; beside cross entropy."""
+    """Distance of mean probabilities from frequencies, per entry; used beside cross entropy."""
 
     kind: Literal["mdca"]
 
 
 class AvUCTerm(BatchTerm):
-    """Accuracy versus uncertainty; beside cross entropy."""
+    """Accuracy versus uncertainty; used beside cross entropy."""
 
     kind: Literal["avuc"]
     threshold: Share = 0.5
-    """Entropy over its largest value, above which a prediction is uncertain."""
+    """Share of the largest entropy above which a prediction counts as uncertain."""
     temperature: Positive = 0.1
     """Softness of the threshold."""
 

@@ -1,4 +1,4 @@
-"""What does not fit a section, in words: key, value, what is allowed, the nearest right key."""
+"""Messages for mistakes in a configuration: key, value, what is allowed, the nearest right key."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from calibtrain.errors import printable, quoted, shown
 
 
 def explain(cls: type[Section], item: Mapping[str, Any]) -> tuple[list[str], str]:
-    """The keys that lead to one of pydantic's errors, and a line about it."""
+    """Returns the keys that lead to an error of pydantic, and a line about it."""
     fields, path, kinds = _fields_along(cls, [str(part) for part in item["loc"]])
     return path, _explain(fields, path, kinds, item)
 
 
 def not_text(tree: Any, key: str = "") -> str | None:
-    """What is wrong with the first text in plain data that has no UTF-8 bytes, if there is one.
+    """Returns what is wrong with the first text in plain data that is not valid Unicode, or None.
 
-    Arguments and names of files hold such letters (lone surrogates) for bytes that are not UTF-8.
+    Arguments and file names hold lone surrogates in place of bytes that are not UTF-8.
     """
     if isinstance(tree, str):
         try:
@@ -37,10 +37,10 @@ def not_text(tree: Any, key: str = "") -> str | None:
 
 
 def with_nulls(cls: Any, tree: Any) -> Any:
-    """Plain data with `none` as null, where a key allows null and no text.
+    """Returns plain data with null in place of `none`, where a key allows null but not a text.
 
-    The two words mean the same to a reader; where a text is allowed, `none` is that text. A section
-    that has a kind `none` may be called so by that word alone.
+    Where a text is allowed, `none` stays a text. A section with a kind `none` may be given as the
+    word `none`.
     """
     if not isinstance(tree, Mapping) or not _is_section(cls):
         return tree
@@ -71,7 +71,7 @@ def _with_nulls(annotation: Any, value: Any) -> Any:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The types that an annotation allows: members of unions, without their constraints."""
+    """Returns the types that an annotation allows: the members of unions, without constraints."""
     if get_origin(annotation) is tuple or not get_args(annotation):
         return [annotation]
     if hasattr(annotation, "__metadata__"):
@@ -84,7 +84,7 @@ def _is_section(annotation: Any) -> bool:
 
 
 def _section_of(annotation: Any) -> type[Section] | None:
-    """The section that lies under a key, if it is of one kind; it may be one that can be null."""
+    """Returns the section class of a key, which may also allow null; None for several or none."""
     sections = [each for each in _alternatives(annotation) if _is_section(each)]
     return sections[0] if len(sections) == 1 else None
 
@@ -112,7 +112,7 @@ def _explain(
 
 
 def _hint(item: Mapping[str, Any]) -> str:
-    """How to write what was probably meant: words that older versions of YAML read otherwise."""
+    """Returns how to write what was probably meant, for words that YAML 1.1 reads differently."""
     value = item.get("input")
     if item["type"] == "bool_type" and isinstance(value, str):
         return "; write true or false"
@@ -124,7 +124,7 @@ def _hint(item: Mapping[str, Any]) -> str:
 
 
 def _explain_kind(key: str, kinds: Sequence[str], section: Any) -> str:
-    """What is wrong with the `kind` of a section that may be of several."""
+    """Returns what is wrong with the `kind` of a section that has several kinds."""
     allowed = f"allowed: {', '.join(kinds)}"
     if "kind" not in section:
         return f"{key}: has no kind; {allowed}"
@@ -135,8 +135,8 @@ def _explain_kind(key: str, kinds: Sequence[str], section: Any) -> str:
 
 
 def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Fields of the innermost section on the way, the location without union tags, and the kinds
-    that what lies there may be of."""
+    """Returns the fields of the innermost section on the way, the location without union tags, and
+    the kinds allowed there."""
     path: list[str] = []
     kinds: dict[str, Any] = {}
     fields = list(cls.model_fields)
@@ -160,7 +160,7 @@ def _fields_along(cls: Any, location: Sequence[str]) -> tuple[list[str], list[st
 
 
 def _kinds(annotation: Any) -> dict[str, type[Section]]:
-    """The sections of a union, or of a list of them, that are told apart by `kind`."""
+    """Returns by `kind` the sections of a union, or of a list of unions."""
     found: dict[str, type[Section]] = {}
     for member in get_args(annotation):
         if not _is_section(member):

@@ -1,4 +1,4 @@
-"""Settings that another setting leaves without effect: which, and what a user is told.
+"""Settings that have no effect because of another setting, and the message about them.
 
 A value that equals its default is never refused, because a resolved configuration holds every
 default written out.
@@ -16,8 +16,8 @@ from calibtrain.errors import UserError, shown
 _log = logging.getLogger(__name__)
 
 Rule = tuple[str, tuple[str, ...], Callable[[Any], str | None]]
-"""A section by its path, keys in it (an empty tuple means all of them), and what leaves them
-without effect in a configuration, if anything does."""
+"""The path of a section, keys in it (an empty tuple means all), and a function that returns the
+setting that leaves them without effect in a configuration, or None."""
 
 
 def _corpus(config: Config) -> str | None:
@@ -116,16 +116,16 @@ RULES: tuple[Rule, ...] = (
     ("checkpoints", ("times",), _saved_every),
     ("finetune", ("beta",), _not_preferences),
 )
-"""What overrides what. `context` and `budget` take one of their keys, and heads and losses have
-those of their kind only, so that nothing in them is overridden; a tokenizer's folder is looked at
+"""Which settings override which. `context` and `budget` take exactly one key, and heads and losses
+have only the keys of their kind, so nothing in them is overridden. A tokenizer's folder is checked
 where it is opened (`data.tokenizers.tokenizer`)."""
 
 
 def overridden(config: Config) -> Iterator[tuple[str, Any, str, Any]]:
-    """Settings without effect that differ from their defaults.
+    """Yields the settings without effect that differ from their defaults.
 
     Yields:
-        The key, its value, what leaves it without effect, and its default.
+        The key, its value, the setting that leaves it without effect, and its default.
     """
     for path, keys, reason in RULES:
         section: Any = config
@@ -153,20 +153,20 @@ def refuse_overridden(
     resolved: bool = False,
     prefix: str = "",
 ) -> None:
-    """Refuse a configuration with a setting that another one leaves without effect.
+    """Refuses a configuration with a setting that another one leaves without effect.
 
-    Where an override sets the other one (`model.kind=lstm` over a file with heads), it is the
-    user's last word: what the file says besides is noted, not refused.
+    Where an override sets the other one (`model.kind=lstm` over a file with heads), the setting in
+    the file is noted and not refused.
 
     Args:
-        config: as a user gave it.
-        origin: what brought in a key; the message begins with it.
-        overrides: keys of those that were applied.
-        resolved: it is what calibtrain itself wrote: only what overrides change is looked at.
-        prefix: of its keys in the user's file and overrides.
+        config: the configuration that a user gave.
+        origin: returns where a key comes from; the message begins with it.
+        overrides: keys of the overrides that were applied.
+        resolved: whether calibtrain wrote the file; then only keys in overrides are checked.
+        prefix: prefix of the configuration's keys in the file and in the overrides.
 
     Raises:
-        UserError: for the first of them.
+        UserError: for the first setting without effect.
     """
     for key, value, because, default in overridden(config):
         key = prefix + key
@@ -180,7 +180,7 @@ def refuse_overridden(
 
 
 def refusal(key: str, value: Any, because: str, default: Any) -> str:
-    """The message about a setting without effect."""
+    """Returns the message about a setting without effect."""
     return (
         f"{key}: {shown(value)} has no effect with {because}; remove it, or leave it at its "
         f"default ({shown(default)})"
@@ -188,12 +188,12 @@ def refusal(key: str, value: Any, because: str, default: Any) -> str:
 
 
 def _touched(key: str, given: Sequence[str]) -> bool:
-    """Whether one of some dotted paths is that of a key, or lies above it."""
+    """Returns whether one of the dotted paths is a key or a section above it."""
     return any(f"{key}.".startswith(f"{each}.") for each in given)
 
 
 def _changed(section: Section, key: str) -> Iterator[tuple[str, Any, Any]]:
-    """Keys at or below one of a section that have another value than their default."""
+    """Yields the keys at or below `key` whose value differs from the default."""
     value, default = getattr(section, key), type(section).model_fields[key].default
     if isinstance(value, Section):
         for name in type(value).model_fields:

@@ -1,6 +1,6 @@
-"""From YAML and dotted overrides to validated sections, and back to YAML, hash and schema.
+"""Reads YAML and dotted overrides into validated sections; writes YAML, hash and schema.
 
-A value that does not fit ends in one `UserError` line that names the key, the value and what is
+A value that does not fit raises a `UserError` of one line that names the key, the value and what is
 allowed.
 """
 
@@ -24,8 +24,8 @@ from calibtrain.storage.places import place, reached
 T = TypeVar("T", bound=Section)
 
 RESOLVED = "# Resolved by calibtrain, to be read by it: every default is written out."
-"""First line of a file that a study or a launcher made. Settings without effect in it were judged
-when they were given; they stay, because a run's hash counts them."""
+"""First line of a file that a study or a launcher made. Settings without effect were checked when
+the user gave them; they stay in the file, because a run's hash counts them."""
 
 EXCLUSIVE = ("budget", "context")
 """Sections that take exactly one of their keys."""
@@ -35,20 +35,20 @@ WAYS_TO_COMPUTE: Any = {
     "train": True,
     "batch": {"accumulate"},
     "model": {"attention", "layers", "remat"},
-    "corpus": {"group"},  # by what results are also given
+    "corpus": {"group"},  # affects only how results are grouped
 }
-"""What says how devices compute a run, not what it is: it may change when the run goes on."""
+"""Settings of how a run is computed, not of what it is: they may change when a run goes on."""
 
 ADDED_LATER: dict[str, tuple[str, ...]] = {
     "": ("loss", "temperature", "finetune"),
     "model": ("head_size", "feed_forward_width", "qkv_bias", "embedding_scale", "rope_scaling"),
 }
-"""Keys, by section ("" for the top level), that are no part of a run's hash where they have their
-default: it is then what it was before there were such keys, and runs made before go on."""
+"""Keys by section ("" for the top level) that a run's hash leaves out where they have their
+default, so that the hash is what it was before these keys existed, and older runs can go on."""
 
 
 def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set `a.b.c` in a nested tree, making sections on the way.
+    """Sets `a.b.c` in a nested tree, and makes the sections on the way.
 
     A key of a section that takes exactly one of several (`budget.steps`) replaces the others.
     """
@@ -65,7 +65,7 @@ def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def replaced_by(key: str, before: Iterable[str]) -> str | None:
-    """The first of some dotted paths, set before, whose value setting `key` would undo."""
+    """Returns the first dotted path in `before` whose value is lost when `key` is set, or None."""
     section, _, _ = key.rpartition(".")
     for other in before:
         same = other == key or other.startswith(f"{key}.")
@@ -76,10 +76,10 @@ def replaced_by(key: str, before: Iterable[str]) -> str | None:
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Apply `key.path=value` overrides, values read as YAML.
+    """Applies `key.path=value` overrides, whose values are read as YAML.
 
     Raises:
-        UserError: for what is not an override, and for two of which one undoes the other.
+        UserError: for a text that is not an override, and for two overrides that conflict.
     """
     tree = json.loads(json.dumps(tree, default=str))
     before: list[str] = []
@@ -101,16 +101,16 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str,
 
 
 def validate(cls: type[T], tree: Any, source: str = "", overrides: Iterable[str] = ()) -> T:
-    """Validate a plain tree into a section.
+    """Validates a plain tree and returns it as a section.
 
     Args:
-        cls: the section.
+        cls: class of the section.
         tree: plain data.
-        source: where it comes from; a message begins with it.
-        overrides: those that were applied to it; what one of them brought in is blamed on it.
+        source: where the tree comes from; a message begins with it.
+        overrides: overrides that were applied to it; a message about their keys names them.
 
     Raises:
-        UserError: one line for the first few mistakes, with the nearest right key for unknown ones.
+        UserError: in one line for the first few mistakes; for an unknown key, it names the nearest.
     """
     if wrong := not_text(tree):
         raise UserError(f"{source}: {wrong}" if source else wrong)
@@ -132,7 +132,7 @@ def validate(cls: type[T], tree: Any, source: str = "", overrides: Iterable[str]
 
 
 def _origin(path: Sequence[str], source: str, keys: Sequence[str]) -> str:
-    """What brought in a mistake: an override of the key, or the source with overrides beside it."""
+    """Returns where a mistake comes from: an override of the key, or the source and overrides."""
     own = ".".join(path) + "."
     if above := [key for key in keys if own.startswith(f"{key}.")]:
         return f"override {cut(above[-1])}"
@@ -142,11 +142,11 @@ def _origin(path: Sequence[str], source: str, keys: Sequence[str]) -> str:
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a training configuration: YAML, then `key.path=value` overrides.
+    """Reads a training configuration: YAML, then `key.path=value` overrides.
 
     Raises:
-        UserError: for what is not valid, and for a setting that another leaves without effect. A
-            run's own config.yaml is taken as it is.
+        UserError: for a mistake, and for a setting that another leaves without effect (but not in a
+            run's own config.yaml).
     """
     text = read_text(path)
     tree = to_tree(text, str(path))
@@ -161,14 +161,14 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 def check_effects(
     config: Config, text: str, source: str, overrides: Sequence[str], prefix: str = ""
 ) -> None:
-    """Refuse a setting that another leaves without effect, or note it where an override does.
+    """Refuses a setting that another leaves without effect, or warns where an override does so.
 
     Args:
-        config: valid, overrides applied.
-        text: of the file; where calibtrain wrote it, only what overrides change is looked at.
-        source: its path.
-        overrides: `key.path=value`.
-        prefix: of the configuration's keys in the file: "base." in a study.
+        config: a valid configuration, overrides applied.
+        text: text of the file; if calibtrain wrote it, only keys in overrides are checked.
+        source: path of the file.
+        overrides: overrides as `key.path=value`.
+        prefix: prefix of the configuration's keys in the file: "base." in a study.
     """
     keys = _keys(overrides)
     refuse_overridden(
@@ -185,22 +185,24 @@ def _keys(overrides: Iterable[str]) -> list[str]:
 
 
 def _is_of_a_run(path: str | Path) -> bool:
-    """Whether a file is the resolved configuration in a run's folder."""
+    """Returns whether a file is the resolved configuration in a run's folder."""
     path = place(path)
     with reached(path):
         return path.name == "config.yaml" and (path.parent / "run.json").exists()
 
 
 def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
-    """Read an ablation configuration, and check that every value of its grid is valid.
+    """Reads an ablation configuration, and checks that every value of its grid is valid.
 
     Raises:
-        UserError: for what is not valid, and for controls that others leave without effect.
+        UserError: for a mistake, and for controls that other controls leave without effect.
     """
     text = read_text(path)
     tree = to_tree(text, str(path))
     if "grid" not in tree:
-        raise UserError(f"{path}: has no grid, so it is no ablation; run: calibtrain train {path}")
+        raise UserError(
+            f"{path}: has no grid, so it is not an ablation; run: calibtrain train {path}"
+        )
     overrides = list(overrides)
     study = validate(StudyConfig, apply_overrides(tree, overrides), str(path), overrides)
     keys = _keys(overrides)
@@ -224,7 +226,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
 
 
 def with_value(config: Config, changes: Mapping[str, Any], source: str = "") -> Config:
-    """A copy of a configuration with dotted paths replaced, validated again."""
+    """Returns a copy of a configuration with dotted paths replaced, validated again."""
     tree = config.model_dump(mode="json", exclude_unset=True)
     for key, value in changes.items():
         try:
@@ -235,24 +237,24 @@ def with_value(config: Config, changes: Mapping[str, Any], source: str = "") -> 
 
 
 def resolved_yaml(section: Section) -> str:
-    """As `to_yaml`, with a first line that says that calibtrain wrote it for itself to read."""
+    """Returns the YAML of `to_yaml` after a first line that says that calibtrain wrote the file."""
     return f"{RESOLVED}\n{to_yaml(section)}"
 
 
 def to_yaml(section: Section, *, ascii_only: bool = False) -> str:
-    """The resolved section as YAML, in the order of its fields; other letters may be escaped."""
+    """Returns the resolved section as YAML in the order of its fields, in ASCII if asked."""
     return write_yaml(section.model_dump(mode="json"), ascii_only=ascii_only)
 
 
 def config_hash(section: Section) -> str:
-    """Hex SHA-256 (16 digits) of a section's canonical JSON.
+    """Returns the first 16 hex digits of the SHA-256 of a section's canonical JSON.
 
-    Of a run's, without what says how its devices compute.
+    The hash of a run leaves out the settings in `WAYS_TO_COMPUTE`.
     """
     left_out: Any = WAYS_TO_COMPUTE if isinstance(section, Config) else None
     tree = section.model_dump(mode="json", exclude=left_out)
     if isinstance(section, Config):
-        tree["batch"]["accumulate"] = 1  # it counted once: hashes from then stay as they are
+        tree["batch"]["accumulate"] = 1  # once part of the hash: keeps hashes as they were
         for name, keys in ADDED_LATER.items():
             own, part = (getattr(section, name), tree[name]) if name else (section, tree)
             for key in keys:
@@ -262,5 +264,5 @@ def config_hash(section: Section) -> str:
 
 
 def json_schema(cls: type[Section] = Config) -> dict[str, Any]:
-    """JSON schema for editors, descriptions included."""
+    """Returns the JSON schema of a section, descriptions included, for editors."""
     return cls.model_json_schema()

@@ -1,4 +1,4 @@
-"""The sections of the configuration tree: every key, its default and what it may be."""
+"""The sections of the configuration tree: every key, its default and the values it may have."""
 
 import math
 from typing import Annotated, Any, Literal, Self
@@ -16,14 +16,14 @@ class TokenizerConfig(Section):
     """How text becomes tokens. Trained on the training split only; always lossless."""
 
     kind: Literal["unigram", "bpe", "byte", "byte_level_bpe"] = "unigram"
-    """SentencePiece unigram or BPE with byte fallback; plain bytes; or byte-level BPE, which comes
-    with an imported model and is not trained."""
+    """SentencePiece unigram or BPE with byte fallback; plain bytes; or byte-level BPE, which only
+    imported models have."""
     vocab_size: Annotated[int, Field(ge=258, le=1_000_000)] = 1024
-    """Pieces in all, the 256 byte pieces and the specials included (`byte`: always 258)."""
+    """Number of pieces, including the 256 byte pieces and the special tokens (`byte`: 258)."""
     character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 0.9995
-    """Share of the characters that get a piece of their own; the rest falls back to bytes."""
+    """Share of the characters that get their own piece; the others are spelled in bytes."""
     path: str | None = None
-    """A folder with a ready tokenizer (tokenizer.model, manifest.json) to use instead."""
+    """Folder of a tokenizer (tokenizer.model, manifest.json) to use instead of training one."""
 
     @model_validator(mode="after")
     def _byte_vocabulary(self) -> Self:
@@ -32,18 +32,18 @@ class TokenizerConfig(Section):
                 raise ValueError(
                     f"vocab_size {self.vocab_size} does not fit kind: byte, which has 258"
                 )
-            # past pydantic, so that it does not count as set: another kind keeps the default
+            # set past pydantic, so that it does not count as given: another kind gets the default
             self.__dict__["vocab_size"] = 258
         return self
 
 
 class ContextConfig(Section):
-    """How far the model sees back: in tokens, or in bytes (then alike for every vocabulary)."""
+    """How far back the model sees: in tokens, or in bytes (the same for every vocabulary)."""
 
     tokens: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
     """Context in tokens."""
     bytes: Annotated[int, Field(ge=8, le=16_777_216)] | None = None
-    """Context in bytes of text, turned into tokens by the tokenizer's mean bytes a token."""
+    """Context in bytes of text, converted by the tokenizer's mean bytes per token."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -58,18 +58,18 @@ class ContextConfig(Section):
 
 
 class RopeScalingConfig(Section):
-    """How rotary frequencies are lowered, so that a model reads further than it was trained to."""
+    """How rotary frequencies are lowered, for a longer context than that of pre-training."""
 
     kind: Literal["none", "linear", "llama3"] = "none"
-    """none; linear: all by the factor; llama3: only those of long waves."""
+    """none; linear: divide all frequencies by the factor; llama3: only those of long waves."""
     factor: Annotated[float, Field(ge=1.0, le=1e6)] = 1.0
-    """What frequencies are divided by."""
+    """Divisor of the frequencies."""
     low_frequency_factor: Annotated[float, Field(ge=1e-3, le=1e6)] = 1.0
     """llama3: waves longer than original_context over this are divided by the whole factor."""
     high_frequency_factor: Annotated[float, Field(ge=1e-3, le=1e6)] = 4.0
     """llama3: waves shorter than original_context over this are left as they are."""
     original_context: Annotated[int, Field(ge=1, le=1_048_576)] = 8192
-    """llama3: tokens that the model was first trained to see."""
+    """llama3: context of pre-training, in tokens."""
 
     @model_validator(mode="after")
     def _factors_are_ordered(self) -> Self:
@@ -97,7 +97,7 @@ class ModelConfig(Section):
     head_size: Annotated[int, Field(ge=2, le=1024, multiple_of=2)] | None = None
     """Width of a head (transformer); null means width over heads."""
     mlp: Literal["swiglu", "gelu"] = "swiglu"
-    """Feed-forward kind (transformer)."""
+    """Kind of feed-forward layer (transformer)."""
     mlp_ratio: Annotated[float, Field(gt=0.0, le=64.0)] | None = None
     """Feed-forward width over model width; null means 8/3 for swiglu, 4 for gelu."""
     feed_forward_width: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
@@ -111,22 +111,23 @@ class ModelConfig(Section):
     embedding_scale: bool = True
     """Multiply embedded tokens by the square root of width."""
     logit_soft_cap: Annotated[float, Field(ge=1e-3, le=1e6)] | None = None
-    """Logits become cap * tanh(logits / cap)."""
+    """Replace logits by cap * tanh(logits / cap); null means no cap."""
     rope_base: Annotated[float, Field(gt=1.0, le=1e12)] = 10_000.0
     """Base of the rotary frequencies (transformer)."""
     rope_scaling: RopeScalingConfig = RopeScalingConfig()
     norm_epsilon: Annotated[float, Field(ge=1e-12, le=1.0)] = 1e-6
     """Epsilon of RMSNorm."""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the layers; auto: bfloat16 on accelerators. Parameters are float32 always."""
+    """Type of the layers' arithmetic; auto: bfloat16 on accelerators. Parameters are float32."""
     attention: Literal["auto", "plain", "xla", "cudnn", "splash"] = "auto"
-    """Implementation; auto: plain on the CPU, cuDNN's on NVIDIA GPUs, Pallas splash on TPUs."""
+    """Implementation of attention; auto: plain on the CPU, cuDNN on NVIDIA GPUs, Pallas splash on
+    TPUs."""
     layers: Literal["auto", "unrolled", "scanned"] = "auto"
-    """Each layer compiled, or one in a loop; auto: a loop where remat recomputes, and for deep
-    models on accelerators."""
+    """Compile each layer (unrolled), or one layer in a loop (scanned); auto: scanned where remat
+    recomputes, and for deep models on accelerators."""
     remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes of a layer: nothing, all but the products of its linear
-    maps (dots), or everything (full). The latter two are also written false and true."""
+    """What the backward pass recomputes of a layer: nothing, everything but the products of its
+    linear maps (dots), or everything (full). false means none and true means full."""
 
     @field_validator("remat", mode="before")
     @classmethod
@@ -135,7 +136,7 @@ class ModelConfig(Section):
 
     @property
     def mlp_width(self) -> int:
-        """Feed-forward width: as given, or a multiple of 8."""
+        """The feed-forward width as given, or a multiple of 8."""
         if self.feed_forward_width is not None:
             return self.feed_forward_width
         ratio = self.mlp_ratio or (8 / 3 if self.mlp == "swiglu" else 4.0)
@@ -143,7 +144,7 @@ class ModelConfig(Section):
 
     @property
     def size_of_head(self) -> int:
-        """Width of a head."""
+        """The width of a head."""
         return self.head_size or self.width // self.heads
 
     @model_validator(mode="after")
@@ -170,14 +171,14 @@ class ModelConfig(Section):
 
 
 class BudgetConfig(Section):
-    """How long to train, in one of four currencies."""
+    """How long to train, in one of four units."""
 
     steps: Count | None = None
     """Optimizer steps."""
     tokens: Count | None = None
     """Training tokens."""
     bytes: Count | None = None
-    """Bytes of training text: the currency that is fair to every vocabulary."""
+    """Bytes of training text, the unit that is fair to every vocabulary."""
     flops: Annotated[float, Field(ge=1.0, le=1e30)] | None = None
     """Training FLOPs (forward and backward, counted analytically)."""
 
@@ -187,17 +188,17 @@ class BudgetConfig(Section):
 
 
 class BatchConfig(Section):
-    """What one optimizer step sees."""
+    """The batch of one optimizer step."""
 
     rows: Annotated[int, Field(ge=1, le=1_048_576)] = 16
-    """Rows of one context each, over all devices."""
+    """Rows of one context each, summed over all devices."""
     accumulate: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = "auto"
-    """Micro-batches a step (gradient accumulation); must divide rows. auto: what the platform takes
-    fastest: on a CPU, of some thousand tokens each (1 where a loss looks at all); elsewhere 1."""
+    """Micro-batches per step (gradient accumulation); must divide rows. auto: on a CPU, as many as
+    give a few thousand tokens each (1 where a loss couples all tokens); elsewhere 1."""
 
     @property
     def cuts(self) -> int:
-        """Micro-batches that were asked for; 1 where the platform decides."""
+        """The number of micro-batches asked for; 1 where the platform decides."""
         return 1 if self.accumulate == "auto" else self.accumulate
 
     @model_validator(mode="after")
@@ -208,21 +209,21 @@ class BatchConfig(Section):
 
 
 class MeshConfig(Section):
-    """How devices share the work. Not part of what a run is: it may change on resumption."""
+    """How devices share the work. It does not change what is trained, and may change later."""
 
     replica: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Most devices, or groups of them, that replicas are divided among; null means all that can."""
+    """Devices, or groups of them, that share the replicas, at most; null means as many as can."""
     data: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Devices that share the rows of a batch; null means all that are left."""
+    """Devices that share the rows of a batch; null means all remaining ones."""
     fsdp: Annotated[int, Field(ge=1, le=65_536)] = 1
-    """Devices that share the rows of a batch, and parameters and optimizer state as well."""
+    """Devices that share the rows of a batch, the parameters and the optimizer state."""
 
 
 class TrainConfig(Section):
-    """How runs are trained. Not part of what a run is: each is what it would be by itself."""
+    """How runs are trained together. Each run is what it would be if trained by itself."""
 
     replicas: Annotated[int, Field(ge=1, le=4_096)] = 1
-    """Seeds trained by one program: `seed` and those after it, each a run of its own (`seed=N`)."""
+    """Number of seeds trained by one program, from `seed` on, each a run of its own (`seed=N`)."""
 
 
 class OptimizerConfig(Section):
@@ -233,23 +234,23 @@ class OptimizerConfig(Section):
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     """After warm-up: cosine decay; warm-up, stable, decay; or constant."""
     warmup_fraction: Fraction = 0.05
-    """Share of the run spent warming up linearly."""
+    """Share of the run in which the learning rate rises linearly."""
     decay_fraction: Fraction = 0.2
-    """Share of the run spent decaying linearly at its end (wsd)."""
+    """Share of the run, at its end, in which the learning rate falls linearly (wsd)."""
     final_fraction: Fraction = 0.1
-    """Learning rate at the end over its peak (cosine, wsd)."""
+    """Final learning rate divided by the peak (cosine, wsd)."""
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """Decay of the first moment."""
+    """Decay rate of the first moment."""
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
-    """Decay of the second moment."""
+    """Decay rate of the second moment."""
     epsilon: Annotated[float, Field(ge=1e-30, le=1.0)] = 1e-8
-    """AdamW epsilon."""
+    """Epsilon of AdamW."""
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.1
     """Decoupled weight decay of matrices."""
     decay_embeddings: bool = False
     """Decay the embedding and unembedding too. Norms and biases are never decayed."""
     clip_norm: Annotated[float, Field(ge=1e-30, le=1e9)] | None = 1.0
-    """Clip the gradient to this global norm; null means do not clip."""
+    """Clip the gradient to this global norm; null means no clipping."""
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
@@ -259,48 +260,49 @@ class OptimizerConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Calibration and entropy, measured while training and at the end."""
+    """Evaluations of calibration and entropy, during training and at its end."""
 
     times: Annotated[int, Field(ge=1, le=100_000)] = 8
-    """Evaluations a run, evenly spaced, the last one at its end."""
+    """Evaluations per run, evenly spaced, the last one at the end."""
     every: Cadence | None = None
-    """Evaluate every so many steps instead (and at the end)."""
+    """Steps between two evaluations, instead of `times`; the last one is at the end."""
     bytes: Count | None = 65_536
-    """Text scored at an evaluation while training: whole documents up to about this size."""
+    """Bytes of text that an evaluation during training scores, in whole documents, about; null
+    means the whole split."""
     final_bytes: Count | None = None
-    """Bytes of text that the evaluations at the end score, about; null means the whole split."""
+    """Bytes of text that each final evaluation scores, about; null means the whole split."""
     final_splits: tuple[Literal["train", "validation", "test"], ...] = ("validation", "test")
     """Splits evaluated at the end."""
     rows: Annotated[int, Field(ge=1, le=1_048_576)] = 16
-    """Windows a batch."""
+    """Windows per batch."""
     bins: Annotated[int, Field(ge=1, le=480)] = 15
     """Equal-width bins of the ECE and of the reliability table; a divisor of 480."""
 
     @field_validator("bins")
     @classmethod
     def _bins_are_cells(cls, bins: int) -> int:
-        if 480 % bins:  # so that a bin is made of whole cells of the histogram that is kept
+        if 480 % bins:  # a bin is made of whole cells of the histogram that is kept
             near = sorted((n for n in range(1, 481) if 480 % n == 0), key=lambda n: abs(n - bins))
             raise ValueError(f"{bins} does not divide 480; near it: {near[0]}, {near[1]}, or 15")
         return bins
 
 
 class CheckpointConfig(Section):
-    """When the state is saved."""
+    """When checkpoints are saved."""
 
     times: Annotated[int, Field(ge=1, le=100_000)] = 4
-    """Checkpoints a run, evenly spaced, the last one at its end."""
+    """Checkpoints per run, evenly spaced, the last one at the end."""
     every: Cadence | None = None
-    """Save every so many steps instead (and at the end)."""
+    """Steps between two checkpoints, instead of `times`; the last one is at the end."""
     keep: Annotated[int, Field(ge=1, le=100_000)] = 2
-    """How many of the latest are kept."""
+    """Number of latest checkpoints that are kept."""
 
 
 class Config(Section):
     """One training run."""
 
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    """Seed of the initial parameters and of the order of the documents."""
+    """Seed of the initial parameters and of the documents' order."""
     corpus: CorpusConfig = CorpusConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     context: ContextConfig = ContextConfig(tokens=256)
@@ -311,14 +313,14 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: tuple[AnyTerm, ...] = CROSS_ENTROPY
-    """What is minimised: the weighted sum of these terms."""
+    """Terms whose weighted sum is minimised."""
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     temperature: TemperatureConfig = NoTemperature()
-    """A head that divides the logits, trained with the model: none, global, vector, position,
-    linear, mlp, adaptive or thermometer (`kind`), and its settings."""
+    """Temperature head that divides the logits and is trained with the model. Its kind is none,
+    global, vector, position, linear, mlp, adaptive or thermometer."""
     finetune: FinetuningConfig | None = None
-    """Train a model that is there already on examples (calibtrain finetune); null: from scratch."""
+    """Train an existing model on examples (calibtrain finetune); null means train from scratch."""
     log_every: Cadence = 10
     """Steps between two lines of training metrics."""
 

@@ -1,4 +1,4 @@
-"""An ablation: a base configuration times a grid, and what is held fixed."""
+"""The configuration of an ablation: a base configuration, a grid, and what is held fixed."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,25 +12,26 @@ class ControlsConfig(Section):
     """What an ablation holds fixed while its grid varies."""
 
     budget: Literal["as_given", "bytes", "tokens", "flops"] = "bytes"
-    """Every arm gets the same amount of this; as_given: each arm uses its own configuration."""
+    """What every arm gets the same amount of; as_given: each arm uses its own configuration."""
     parameters: Literal["as_given", "body", "total"] = "body"
-    """Match the body (all but embedding and unembedding) or the total to the base's."""
+    """Match the parameters of the body (all but embedding and unembedding), or all parameters, to
+    those of the base."""
     solve_for: Literal["width", "depth"] = "width"
-    """Which dimension is solved for to match the parameters. It comes in steps: the report says so
-    where the nearest is more than 2 % off, and an arm that is more than 25 % off is not run."""
+    """Dimension that is solved for to match the parameters. It comes in steps: the report says
+    where the nearest match is more than 2 % off; an arm that is more than 25 % off is not run."""
     context: Literal["as_given", "tokens", "bytes"] = "as_given"
-    """Every arm sees back the same number of tokens, or the same bytes of text."""
+    """Give every arm the same context, in tokens or in bytes of text."""
 
 
 class StudyConfig(Section):
-    """An ablation: a base configuration times a grid, under controls."""
+    """An ablation: a base configuration, varied over a grid, under controls."""
 
     title: Annotated[str, Field(min_length=1, max_length=200)] = "Vocabulary-size ablation"
     """Heading of the report."""
     base: Config = Config()
     """The configuration that every arm starts from."""
     grid: dict[str, list[Any]]
-    """Dotted paths into the base, each with its values; an arm is one combination."""
+    """Dotted paths into the base, each with its values; an arm is one combination of values."""
     controls: ControlsConfig = ControlsConfig()
 
     @field_validator("grid")

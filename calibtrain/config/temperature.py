@@ -1,6 +1,7 @@
-"""Temperature heads: which one divides a model's logits, and its settings, told apart by `kind`.
+"""The kinds of temperature heads, which divide a model's logits, and their settings.
 
-A run's head (`temperature:`) is trained with the model; the same settings fit a head afterwards.
+A run's head (`temperature:`) is trained with the model; a head with the same settings can also be
+fitted afterwards.
 """
 
 from typing import Annotated, Any, Literal, get_args
@@ -13,29 +14,29 @@ Inner = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class NoTemperature(Section):
-    """The logits as the model makes them."""
+    """No temperature: the logits stay as the model makes them."""
 
     kind: Literal["none"] = "none"
     """No head."""
 
     @property
     def decay(self) -> bool:
-        """There is nothing to decay."""
+        """Always false, as there are no parameters."""
         return False
 
 
 class _Head(Section):
-    """What all heads have."""
+    """Settings of every head."""
 
     decay: bool = False
-    """Let weight decay touch the head's matrices too."""
+    """Apply weight decay to the head's matrices too."""
 
 
 class _Bounded(_Head):
-    """What heads with a temperature for each token have."""
+    """Settings of heads with one temperature per token."""
 
     limit: Annotated[float, Field(gt=1.001, le=1e4)] = 10.0
-    """Temperatures stay between 1 / limit and limit, whatever a head reads."""
+    """Bound of the temperatures, which stay between 1 / limit and limit."""
 
 
 class GlobalTemperature(_Bounded):
@@ -46,51 +47,51 @@ class GlobalTemperature(_Bounded):
 
 
 class VectorScaling(_Head):
-    """A factor and a bias for each vocabulary entry: logits w z + b. Not with a soft cap."""
+    """A factor and a bias per vocabulary entry: logits w z + b. Cannot be used with a soft cap."""
 
     kind: Literal["vector"] = "vector"
-    """A factor and a bias for each vocabulary entry."""
+    """A factor and a bias per vocabulary entry."""
 
 
 class PositionTemperature(_Bounded):
-    """A temperature by how many tokens of the document the model has read."""
+    """A temperature that depends on how many tokens of the document the model has read."""
 
     kind: Literal["position"] = "position"
-    """By how many tokens of the document the model has read."""
+    """A temperature by the number of tokens read."""
 
 
 class LinearTemperature(_Bounded):
-    """log T linear in the last hidden state."""
+    """log T is linear in the last hidden state."""
 
     kind: Literal["linear"] = "linear"
-    """log T linear in the last hidden state."""
+    """log T is linear in the last hidden state."""
 
 
 class MLPTemperature(_Bounded):
-    """log T by one hidden layer on the last hidden state."""
+    """log T is computed by an MLP of one hidden layer on the last hidden state."""
 
     kind: Literal["mlp"] = "mlp"
-    """log T by one hidden layer on the last hidden state."""
+    """log T is computed by an MLP of one hidden layer on the last hidden state."""
     hidden: Inner | None = None
-    """Width of the hidden layer; null means that of the model."""
+    """Width of the hidden layer; null means the model's width."""
 
 
 class AdaptiveTemperature(_Bounded):
-    """log T by a causal decoder layer on the last hidden states."""
+    """log T is computed by a causal decoder layer on the last hidden states."""
 
     kind: Literal["adaptive"] = "adaptive"
     """A causal decoder layer on the last hidden states (adaptive temperature scaling)."""
     heads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Attention heads; null means as many as the model has (an LSTM: one)."""
+    """Attention heads; null means as many as the model has (one for an LSTM)."""
 
 
 class ThermometerTemperature(_Bounded):
-    """A mean inverse temperature over the inputs of a task: here the document so far."""
+    """The mean inverse temperature over the inputs of a task, here the document so far."""
 
     kind: Literal["thermometer"] = "thermometer"
     """The mean inverse temperature of the document so far."""
     hidden: Inner | None = None
-    """Width of each branch's hidden layer; null means that of the model."""
+    """Width of each branch's hidden layer; null means the model's width."""
 
 
 TemperatureConfig = Annotated[
@@ -109,11 +110,11 @@ HEADS: dict[str, Any] = {
     for member in get_args(get_args(TemperatureConfig)[0])
     if member is not NoTemperature
 }
-"""The sections of heads, by their kind."""
+"""The sections of heads by kind."""
 
 
 def check_fits(head: Any, model: Any) -> None:
-    """Raise a ValueError for a head that a model (a `ModelConfig`) cannot have."""
+    """Raises a ValueError for a head that a model (a `ModelConfig`) cannot have."""
     if isinstance(head, VectorScaling) and model.logit_soft_cap is not None:
         raise ValueError(
             f"temperature.kind vector does not go with model.logit_soft_cap "
@@ -129,5 +130,5 @@ def check_fits(head: Any, model: Any) -> None:
 
 
 def attention_heads(head: AdaptiveTemperature, model: Any) -> int:
-    """Attention heads of the decoder layer on a model's hidden states."""
+    """Returns the number of attention heads of an adaptive head on a model."""
     return head.heads or (model.heads if model.kind == "transformer" else 1)

@@ -1,7 +1,7 @@
-"""YAML as configurations are written in it: 1e-3 is a number, 010 is ten, a key comes once.
+"""Reading and writing of YAML: 1e-3 is a number, 010 is ten, and a key may come only once.
 
-Plain words are read by YAML 1.2's core schema, not by PyYAML's rules of 1.1: there 010 is eight,
-1:30 is ninety and `no` is false. Two things go beyond it, because configurations are written with
+Plain words are read by the core schema of YAML 1.2, not by PyYAML's rules of 1.1, in which 010 is
+eight, 1:30 is ninety and `no` is false. Two forms are allowed besides, because configurations use
 them: 1_000_000, and 2e6 as a whole number.
 """
 
@@ -16,11 +16,11 @@ from calibtrain.storage.json_text import MOST_DIGITS
 from calibtrain.storage.places import place, reached
 
 MOST_BYTES = 2**20
-"""Bytes of a configuration file; the largest known has some thousand."""
+"""Bytes that a configuration file may have; the largest known has a few thousand."""
 MOST_VALUES = 20_000
-"""Values in a configuration, each counted as often as an alias (*name) repeats it."""
+"""Values that a configuration may have, each counted as often as an alias (*name) repeats it."""
 MOST_LEVELS = 50
-"""Sections and lists within one another."""
+"""Levels that sections and lists may be nested."""
 
 _TAG = "tag:yaml.org,2002:"
 _DIGITS = "[0-9]+(?:_[0-9]+)*"
@@ -35,11 +35,12 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "merge": (r"<<", "<"),
 }
-"""Words without quotes that are not texts: their form, and the letters that they begin with."""
+"""Unquoted words that are not texts: their pattern, and the letters that they may begin with."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads words as above, and wants every key to be a text, once; of bounded size and depth."""
+    """Reads words as described above; requires every key to be a text that comes once; and bounds
+    size and depth."""
 
     yaml_implicit_resolvers: ClassVar[Any] = {}  # type: ignore[misc]
     yaml_constructors: ClassVar[Any] = {}
@@ -50,7 +51,7 @@ class _Loader(yaml.SafeLoader):
         self._read = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse what is too deep or too much while it is read."""
+        """Refuses a document that is too deep or too large while it is read."""
         self._levels += 1
         self._read += 1
         if self._levels > MOST_LEVELS:
@@ -65,7 +66,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-        """Refuse numbers that stand for no quantity."""
+        """Refuses numbers with too many digits."""
         node = super().compose_scalar_node(anchor)
         if node.tag in (f"{_TAG}int", f"{_TAG}float") and len(node.value) > MOST_DIGITS:
             raise UserError(
@@ -75,7 +76,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Check the keys as they are written, before merge keys (<<) are resolved."""
+        """Checks the keys as they are written, before merge keys (<<) are resolved."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
@@ -95,7 +96,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def get_single_node(self) -> Any:
-        """Refuse what aliases make too large, before anything is repeated."""
+        """Refuses a document that aliases make too large, before anything is repeated."""
         node = super().get_single_node()
         if node is not None and _values(node, {}) > MOST_VALUES:
             raise _too_many()
@@ -103,7 +104,7 @@ class _Loader(yaml.SafeLoader):
 
 
 for _name, (_form, _first) in _WORDS.items():
-    # an empty text begins with nothing, which PyYAML looks up as ""
+    # PyYAML looks up an empty text under the letter ""
     _letters = [*_first, ""] if _name == "null" else list(_first)
     _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(rf"^(?:{_form})$"), _letters)
 
@@ -116,12 +117,12 @@ def _too_many() -> UserError:
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for, aliases counted as often as they are used."""
+    """Returns how many values a node stands for, counting an alias as often as it is used."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) in known:
         return known[id(node)]
-    known[id(node)] = 1  # a node that holds itself is refused when it is built
+    known[id(node)] = 1  # a node that contains itself is refused when it is built
     pairs = isinstance(node, yaml.MappingNode)
     parts = [part for pair in node.value for part in pair] if pairs else node.value
     known[id(node)] = 1 + sum(_values(part, known) for part in parts)
@@ -129,7 +130,7 @@ def _values(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def _scalar(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    """A word as its tag says; `!!int yes` is a mistake."""
+    """Returns a word as the type of its tag; `!!int yes` is a mistake."""
     name = node.tag.removeprefix(_TAG)
     if name != "str" and not re.match(rf"^(?:{_WORDS[name][0]})$", str(node.value)):
         raise ValueError(f"{shown(node.value)} is not of type {name}")
@@ -150,7 +151,7 @@ def _integer(text: str) -> int:
 
 
 def _number(text: str) -> int | float:
-    """A float, but an integer where it is written as 2e6."""
+    """Returns a float, or an integer for a text such as 2e6."""
     if text.lstrip("+-")[1:].lower() in ("inf", "nan"):
         return float(text.replace(".", ""))
     value = float(text)
@@ -159,7 +160,7 @@ def _number(text: str) -> int | float:
 
 
 def _text(text: str) -> str:
-    """A text; two escapes that make up one character, as JSON writes them, become it."""
+    """Returns a text in which two escapes of one character, as JSON writes them, are joined."""
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
@@ -182,7 +183,7 @@ def _unknown(loader: _Loader, node: yaml.Node) -> Any:
 
 for _name in ("null", "bool", "int", "float", "str"):
     _Loader.add_constructor(f"{_TAG}{_name}", _scalar)
-# Made whole at once, not in two steps as PyYAML does: a node that holds itself is then an error.
+# Built in one step, not in two as PyYAML does, so that a node that contains itself is an error.
 _Loader.add_constructor(f"{_TAG}map", _mapping)
 _Loader.add_constructor(f"{_TAG}seq", _sequence)
 _Loader.add_constructor(None, _unknown)
@@ -197,12 +198,12 @@ for _name, (_form, _first) in _WORDS.items():
 
 
 def write_yaml(tree: Any, *, ascii_only: bool = False) -> str:
-    """Plain data as YAML, in its own order, which `parse_yaml` reads back as it was."""
+    """Returns plain data as YAML in its own order; `parse_yaml` reads it back unchanged."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only)
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Parse YAML; a syntax error becomes one line that names the source and the place."""
+    """Parses YAML; a syntax error becomes one line that names the source and the place."""
     try:
         return yaml.load(text, Loader=_Loader)
     except UserError as error:
@@ -210,7 +211,7 @@ def parse_yaml(text: str, source: str) -> Any:
     except RecursionError:
         raise UserError(f"{source}: not valid YAML: nested too deeply") from None
     except (yaml.YAMLError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-        # the last four: what PyYAML reads but cannot build, such as an escape "\\UFFFFFFFF"
+        # the last four come from what PyYAML reads but cannot build, such as "\\UFFFFFFFF"
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -220,7 +221,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file into a plain tree.
+    """Reads a YAML file into a plain tree.
 
     Raises:
         UserError: where it cannot be read, is too large, or is not valid YAML.
@@ -229,10 +230,10 @@ def read_tree(path: str | Path) -> dict[str, Any]:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a YAML file.
+    """Reads the text of a YAML file.
 
     Raises:
-        UserError: where it cannot be read, or is larger than a configuration is.
+        UserError: where it cannot be read, or is larger than `MOST_BYTES`.
     """
     path = place(path)
     try:
@@ -251,7 +252,7 @@ def read_text(path: str | Path) -> str:
 
 
 def to_tree(text: str, source: str) -> dict[str, Any]:
-    """Parse YAML that holds keys and values; nothing at all is no keys."""
+    """Parses YAML that holds keys and values; an empty text gives an empty tree."""
     tree = parse_yaml(text, source)
     if tree is None:
         tree = {}

@@ -1,4 +1,4 @@
-"""Text in, batches out: corpora, lossless tokenizers, token stores. NumPy, no JAX of our own."""
+"""Text in, batches out: corpora, lossless tokenizers and token stores, in NumPy without JAX."""
 
 import importlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""Figures of records, for a notebook, a report or a browser: Plotly, one shared look.
+"""Plotly figures of records, in one shared style, for a notebook, a report or a browser.
 
 Each function returns a `plotly.graph_objects.Figure` in the colours of the light or dark scheme.
 
@@ -30,22 +30,22 @@ _COLOUR = "var(--cat-0)"
 
 
 def reliability(records: Sequence[EvaluationRecord], scheme: Scheme = "light") -> go.Figure:
-    """Accuracy against confidence in bins, over the share of events in each; records are pooled.
+    """Returns a plot of accuracy against confidence in bins, over the share of events in each.
 
     Args:
-        records: evaluations of one thing, such as the seeds of one combination of settings.
+        records: evaluations to pool, such as the seeds of one combination of settings.
         scheme: light or dark.
     """
     return painted(reliability_panel("", records, _COLOUR, "").plot, scheme)
 
 
 def risk_coverage(records: Sequence[EvaluationRecord], scheme: Scheme = "light") -> go.Figure:
-    """Error rate of what the model is surest of, against its share; the mean over records."""
+    """Returns a plot of the mean error rate of the most confident events, against their share."""
     return _curve(records, "Risk", scheme)
 
 
 def smooth_reliability(records: Sequence[EvaluationRecord], scheme: Scheme = "light") -> go.Figure:
-    """The kernel-smoothed reliability curve over the density of events; the mean over records."""
+    """Returns a plot of the mean kernel-smoothed reliability curve, over the density of events."""
     return _curve(records, "Smooth", scheme)
 
 
@@ -55,10 +55,10 @@ def by_stratum(
     key: str = "ece",
     scheme: Scheme = "light",
 ) -> go.Figure:
-    """ECE or signed gap of each group of a stratum.
+    """Returns a plot of the ECE or signed gap of each group of a stratum.
 
     Args:
-        records: evaluations of one thing.
+        records: evaluations to average, such as the seeds of one combination of settings.
         name: frequency_deciles, positions, entropy_bands or groups.
         key: ece or signed_gap.
         scheme: light or dark.
@@ -69,11 +69,11 @@ def by_stratum(
 
 
 def along_training(run: RunResults, key: str = "ece", scheme: Scheme = "light") -> go.Figure:
-    """A figure on held-out text against the training text seen.
+    """Returns a plot of a figure on held-out text against the training text read so far.
 
     Args:
-        run: from `runs.results.read_run`.
-        key: of a figure that is measured while training.
+        run: results from `runs.results.read_run`.
+        key: name of a figure that is measured during training.
         scheme: light or dark.
     """
     exact = run.record.corpus.entropy_bits_per_byte

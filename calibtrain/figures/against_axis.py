@@ -1,4 +1,4 @@
-"""A study's figures against its axis: ECE, signed gap, bits per byte and entropy rate, by event."""
+"""Figures of a study against its axis: ECE, signed gap, bits per byte and entropy rate."""
 
 import math
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ AGAINST_AXIS = ("ece", "signed_gap", "bits_per_byte", "entropy_bits_per_byte")
 def against_axis(
     study: StudyResults, comparison: Comparison, evaluation: str, event: str = "token"
 ) -> Figure:
-    """Means and seeds of one evaluation, a panel a quantity.
+    """Returns the means and seeds of one evaluation, with one panel per quantity.
 
     Args:
         study: the study.
         comparison: its groups and their axis.
-        evaluation: which of its evaluations.
-        event: what that predicts. Figures of a token are the study's first figure.
+        evaluation: name of the evaluation.
+        event: the event that it predicts. The figure for tokens is the study's first figure.
     """
     several = len(comparison.series) > 1
     name = comparison.axis_name.lower()
@@ -96,7 +96,7 @@ def _axis_panel(
 
 
 def _of_event(key: str, event: str) -> str:
-    """Figures of an event other than the token say so; those per byte are of the whole text."""
+    """Returns the name of a figure; events other than tokens are named, unless it is per byte."""
     return "" if event == "token" or QUANTITIES[key].unit == "bits/byte" else f"By {event}: "
 
 
@@ -194,7 +194,7 @@ def _scale(comparison: Comparison) -> str:
 
 
 def x_axis(comparison: Comparison) -> dict[str, Any]:
-    """The foot of a plot against the study's axis."""
+    """Returns the x axis of a plot against the study's axis."""
     scale, name = _scale(comparison), comparison.axis_name.lower()
     if scale == "category":
         return {"title": name, "type": scale, "range": [-0.5, len(comparison.groups) - 0.5]}

@@ -33,7 +33,7 @@ TRAINING_TEXT = "training text seen (bytes)"
 
 @dataclass(frozen=True)
 class Line:
-    """What one line stands for: a name and a look, and the seeds it is the mean of."""
+    """One line of a figure: its name and style, and the seeds whose mean it shows."""
 
     name: str
     colour: str
@@ -50,7 +50,7 @@ def overlaid(
     *,
     marks: bool = False,
 ) -> list[go.Scatter]:
-    """The mean over seeds in front of the seeds, which a single one has not."""
+    """Returns the line of the mean over seeds, and faint lines of several seeds."""
     look = {"colour": each.colour, "group": each.name}
     points = [(x, y, "" if y is None else f"{each.name}<br>{say(x, y)}") for x, y in mean]
     faint = [faint_line(seed, **look) for seed in seeds] if len(seeds) > 1 else []
@@ -61,7 +61,7 @@ def overlaid(
 
 
 def pool(evaluations: Sequence[EvaluationRecord]) -> list[ReliabilityBin]:
-    """The reliability table of several seeds taken together, bin by bin."""
+    """Returns the reliability table of several seeds pooled bin by bin."""
     pooled = []
     for rows in zip(*(e.reliability for e in evaluations), strict=False):
         full = _full(rows)
@@ -75,7 +75,7 @@ def pool(evaluations: Sequence[EvaluationRecord]) -> list[ReliabilityBin]:
 
 
 def _full(bins: Iterable[ReliabilityBin]) -> list[tuple[ReliabilityBin, float, float]]:
-    """The bins that hold an event, with their confidence and accuracy."""
+    """Returns the bins that hold an event, with their confidence and accuracy."""
     return [
         (b, b.confidence, b.accuracy)
         for b in bins
@@ -90,7 +90,7 @@ def _name(b: ReliabilityBin) -> str:
 def reliability_panel(
     title: str, evaluations: Sequence[EvaluationRecord], colour: str, group: str
 ) -> Panel:
-    """Accuracy against confidence over the share of tokens in each bin."""
+    """Returns the panel of accuracy against confidence, over the share of tokens in each bin."""
     bins = pool(evaluations)
     total = math.fsum(b.tokens for b in bins) or 1.0
     full = _full(bins)
@@ -145,7 +145,7 @@ def reliability_panel(
 
 
 def ece_by_bin(lines: Sequence[Line]) -> Panel:
-    """What each bin adds: its share of the tokens times its gap, which weighs rare bins little."""
+    """Returns the panel of each bin's part of the ECE: its share of the tokens times its gap."""
     traces, values = [], []
     for each in lines:
         bins = pool(each.evaluations)
@@ -177,7 +177,7 @@ def ece_by_bin(lines: Sequence[Line]) -> Panel:
 def training_panel(
     title: str, key: str, lines: Sequence[Line], *, exact: float | None, extra: Sequence[Any] = ()
 ) -> Panel:
-    """One quantity along training, measured on held-out text."""
+    """Returns the panel of one quantity on held-out text during training."""
     traces = list(extra)
     values = [y for trace in extra for y in trace.y]
 
@@ -215,10 +215,10 @@ def _curve(run: RunResults, key: str) -> list[tuple[float, float]]:
 
 
 def mean_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
-    """Mean over seeds of the first, second, ... evaluation, as far as every seed has come.
+    """Returns the mean over seeds of the first, second, ... evaluation that every seed has.
 
-    Seeds are matched by the order of their evaluations, not by their steps: another order of the
-    documents fills a step with another number of bytes, and the steps of an evaluation move a bit.
+    Seeds are matched by the order of their evaluations, not by their steps: with another order of
+    documents, a step has another number of bytes, so evaluations come at slightly other steps.
     """
     begun = [curve for curve in curves if curve]
     return [

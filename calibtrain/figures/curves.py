@@ -1,4 +1,4 @@
-"""What needs no bins: the kernel-smoothed reliability curve, and risk against coverage."""
+"""Figures without bins: the kernel-smoothed reliability curve, and risk against coverage."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -26,17 +26,17 @@ from calibtrain.runs.records import EvaluationRecord
 
 _FIGURES = ("smooth_calibration_error", "area_under_risk_coverage")
 Curve = Mapping[float, float | None]
-"""Values by their place on the foot of a plot; None where they are not known."""
+"""Values by their x coordinate; None where they are not known."""
 _RARE = 1e-3
-"""Density, against that of the densest place, below which the curve is left out: of no token."""
+"""Density, relative to the largest, below which the curve is left out, as it has no tokens."""
 
 
 def curves(lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure | None:
-    """Both curves of every line; None where no evaluation holds any.
+    """Returns the figure of both curves of every line; None where no evaluation holds any.
 
     Args:
-        lines: one for a run, or one a combination of settings.
-        keys: of the lines, where there are several.
+        lines: one line for a run, or one per combination of settings.
+        keys: keys of the lines, where there are several.
     """
     evaluations = [e for each in lines for e in each.evaluations]
     panels = []
@@ -56,9 +56,9 @@ def curves(lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure | None:
         anchor="curves",
         title="Without bins: smooth reliability, and risk against coverage",
         caption="First, accuracy against confidence, smoothed with the kernel width that SmoothECE "
-        "finds, over the density of the tokens; the curve is left out where there are next to "
-        "none. Then the error rate of what the model is surest of, against how much of the text "
-        f"that is: the lower, the better confidence ranks.{seeds}{mix}",
+        "finds, over the density of the tokens; the curve is left out where there are almost no "
+        "tokens. Then the error rate of the most confident tokens, against their share of the "
+        f"text: the lower it is, the better confidence ranks tokens.{seeds}{mix}",
         panels=tuple(panels),
         keys=tuple(keys),
     )
@@ -121,7 +121,7 @@ def _smooth(evaluation: EvaluationRecord) -> Curve:
 
 
 def _density(evaluation: EvaluationRecord) -> Curve:
-    """Density of the tokens at a confidence, whose integral is 1 as tokens are many or few."""
+    """Returns the density of tokens by confidence, which integrates to 1."""
     points = evaluation.smooth_reliability or []
     area = sum(
         (b.confidence - a.confidence) * (a.density + b.density) / 2
@@ -136,7 +136,7 @@ def _overlaid(each: Line, seeds: Sequence[Curve], say: Any) -> list[Any]:
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Mean over curves where all of them are known; their grids are one."""
+    """Returns the mean of curves on one grid, where all of them are known."""
     found: dict[float, float | None] = {}
     for x in curves[0] if curves else ():
         values = [curve.get(x) for curve in curves]
@@ -146,7 +146,7 @@ def _mean_curve(curves: Sequence[Curve]) -> Curve:
 
 
 def _titled(title: str, key: str, lines: Sequence[Line]) -> str:
-    """The title, with the figure behind the curve where there is a single one."""
+    """Returns the title, with the figure that belongs to the curve if there is only one."""
     evaluations = [e for each in lines for e in each.evaluations]
     if len(evaluations) != 1 or key not in evaluations[0].numbers:
         return title

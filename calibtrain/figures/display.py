@@ -1,4 +1,4 @@
-"""How numbers and settings are written for a reader: rounding, units, names."""
+"""Formats numbers and settings for a reader: rounding, units, names."""
 
 import math
 from collections.abc import Mapping
@@ -9,46 +9,46 @@ from calibtrain.runs.records import Interval
 
 
 def shown(key: str, value: float | None) -> str:
-    """A figure rounded for reading; signed quantities always carry their sign."""
+    """Returns a figure rounded for reading; signed quantities always have a sign."""
     return QUANTITIES[key].show(value)
 
 
 def shown_half(key: str, half: float) -> str:
-    """A half width, which has no sign."""
+    """Returns a half width, which has no sign."""
     return QUANTITIES[key].show_half(half)
 
 
 def shown_with_half(key: str, value: float | None, half: float | None) -> str:
-    """A mean with the half width of its interval, where it has one."""
+    """Returns a mean with the half width of its interval, if it has one."""
     return shown(key, value) + ("" if half is None else f" ± {shown_half(key, half)}")
 
 
 def shown_ends(key: str, interval: Interval | None) -> str:
-    """` [0.0100, 0.0200]`: the ends of an interval, to stand behind a figure; else nothing."""
+    """Returns the ends of an interval, such as ` [0.0100, 0.0200]`; "" without an interval."""
     if interval is None:
         return ""
     return f" [{shown(key, interval.lower)}, {shown(key, interval.upper)}]"
 
 
 def count(value: float | None) -> str:
-    """A whole number with thousands separators."""
+    """Returns a whole number with thousands separators."""
     return NOTHING if value is None else number(value, 0)
 
 
 def compact(value: float) -> str:
-    """A count in at most four characters or so: 812, 1.2 k, 34 M."""
+    """Returns a count in about four characters: 812, 1.2 k, 34 M."""
     return _scaled(value, 1000.0, ("", " k", " M", " G", " T", " P", " E"))
 
 
 def text_bytes(value: float | None) -> str:
-    """Amount of text, in decimal units: 3.0 MB."""
+    """Returns an amount of text in decimal units: 3.0 MB."""
     if value is None:
         return NOTHING
     return _scaled(value, 1000.0, (" B", " kB", " MB", " GB", " TB", " PB"))
 
 
 def memory_bytes(value: float | None) -> str:
-    """Amount of memory, in binary units: 12.5 MiB."""
+    """Returns an amount of memory in binary units: 12.5 MiB."""
     if value is None:
         return NOTHING
     return _scaled(value, 1024.0, (" B", " KiB", " MiB", " GiB", " TiB", " PiB"))
@@ -69,7 +69,7 @@ def _scaled(value: float, base: float, units: tuple[str, ...]) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time in its two largest units."""
+    """Returns a time in its two largest units."""
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
     if seconds < 60:
@@ -81,12 +81,12 @@ def duration(seconds: float | None) -> str:
 
 
 def setting_name(path: str) -> str:
-    """The last part of a dotted path, in words; the vocabulary size by its name in the field."""
+    """Returns the last part of a dotted path, in words."""
     return path.rsplit(".", 1)[-1].replace("_", " ")
 
 
 def setting_value(value: Any) -> str:
-    """A configuration value as a reader would write it."""
+    """Returns a configuration value as a reader would write it."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -107,5 +107,5 @@ def setting_value(value: Any) -> str:
 
 
 def plural(amount: int, one: str, many: str | None = None) -> str:
-    """`3 seeds`, `1 seed`."""
+    """Returns an amount and its noun: `3 seeds`, `1 seed`."""
     return f"{amount:,} {one if amount == 1 else many or one + 's'}"

@@ -1,4 +1,4 @@
-"""What a study compares: arms that differ only in their seed, on an axis, in series."""
+"""Groups the arms of a study by all settings but the seed, on an axis and in series."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ Axis = Literal["vocabulary", "number", "category"]
 
 @dataclass(frozen=True)
 class Group:
-    """Arms that differ only in their seed; `colour` and `dash` stand for them in every figure."""
+    """Arms that differ only in their seed; every figure shows them in `colour` and `dash`."""
 
     settings: Settings
     x: X
@@ -38,14 +38,14 @@ class Group:
 
     @property
     def run(self) -> RunResults | None:
-        """One run of the group, a finished one where there is one."""
+        """One run of the group, a finished one if possible."""
         runs = [arm.run for arm in (*self.done, *self.arms) if arm.run is not None]
         return runs[0] if runs else None
 
 
 @dataclass(frozen=True)
 class Series:
-    """Groups that differ along the axis only, in its order."""
+    """Groups that differ only along the axis, in its order."""
 
     name: str
     groups: tuple[Group, ...]
@@ -55,24 +55,24 @@ class Series:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The groups of a study, and the axis they are set out on."""
+    """The groups of a study, and the axis of the comparison."""
 
     axis: Axis
     axis_name: str
     groups: tuple[Group, ...]
     series: tuple[Series, ...]
     shades: int
-    """How many steps of the sequential palette the groups use."""
+    """Number of sequential colours that the groups use."""
     settings: tuple[str, ...]
-    """Dotted paths of what varies, the seed aside."""
+    """Dotted paths of the settings that vary, except the seed."""
 
     def summary(self, study: StudyResults, group: Group) -> SummaryRecord | None:
-        """Mean and interval of a group in the study's main evaluation."""
+        """Returns the mean and interval of a group in the study's main evaluation."""
         return summary_of(study, group, study.main)
 
 
 def summary_of(study: StudyResults, group: Group, evaluation: str) -> SummaryRecord | None:
-    """Mean and interval over the seeds of a group, as ablation.json gives them."""
+    """Returns the mean and interval over the seeds of a group, from ablation.json."""
     for row in study.summary:
         if row.evaluation == evaluation and settings_key(row.settings) == settings_key(
             group.settings
@@ -86,10 +86,10 @@ def _is_number(value: Any) -> bool:
 
 
 def compare(study: StudyResults) -> Comparison:
-    """Group the arms by their settings without `seed`, and choose an axis.
+    """Groups the arms by their settings without `seed`, and chooses an axis.
 
-    The axis is the vocabulary size if it varies, else the first setting that varies and is a
-    number, else the groups themselves; every combination of the other settings is a series.
+    The axis is the vocabulary size if it varies, else the first varying setting that is a number,
+    else the groups themselves. Every combination of the other settings is a series.
     """
     arms: dict[str, list[ArmResults]] = {}
     for arm in study.arms:
@@ -189,7 +189,7 @@ def _vocab_size(arms: Iterable[ArmResults]) -> int | None:
 
 
 def _follows(values: Mapping[str, Any], places: Mapping[str, X]) -> bool:
-    """Whether a setting says no more than the place on the axis does (a path a vocabulary size)."""
+    """Returns whether the place on the axis determines a setting (one path per vocabulary size)."""
     seen: dict[X, set[str]] = {}
     for key, place in places.items():
         seen.setdefault(place, set()).add(json.dumps(values[key]))
@@ -207,7 +207,7 @@ def _axis_label(path: str | None, x: X) -> str:
 
 
 def scale_of(values: Iterable[float], *, least: float = 8.0) -> Literal["log", "linear"]:
-    """Logarithmic where positive numbers spread over at least a factor of `least`."""
+    """Returns "log" for positive numbers that span at least a factor of `least`, else "linear"."""
     found = list(values)
     spread = bool(found) and min(found) > 0 and max(found) / min(found) >= least
     return "log" if spread else "linear"

@@ -1,4 +1,4 @@
-"""What each temperature head changes, as `temperature compare` measured it."""
+"""The figure of `temperature compare`: what each temperature head changes."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from calibtrain.runs.records import HeadComparisonRecord, HeadRow
 
 
 def heads_figure(found: HeadComparisonRecord) -> Figure | None:
-    """Differences to no head, NLL and ECE side by side; None where nothing has a difference."""
+    """Returns the differences from no head in NLL and ECE; None where there are none."""
     panels = []
     for corpus in found.corpora:
         rows = [row for row in corpus.rows if row.differences]

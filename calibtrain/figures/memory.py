@@ -1,4 +1,4 @@
-"""What a training step takes in memory: the parts of one run, or those of a study's groups."""
+"""Memory of a training step: the parts of one run, or of a study's groups."""
 
 import math
 
@@ -24,7 +24,7 @@ NEEDS = (
 
 
 def run_memory(run: RunRecord) -> Figure:
-    """Bytes by what they are for, of a run whose memory is known."""
+    """Returns the figure of a run's memory by purpose; the run's memory must be known."""
     memory = run.memory
     rows = [
         *((name, _part_bytes(run, part), colour) for part, name, colour in PARTS),
@@ -49,22 +49,22 @@ def run_memory(run: RunRecord) -> Figure:
     return Figure(
         anchor="memory",
         title="Memory of one training step",
-        caption="What parameters, optimizer and the step's temporaries take as compiled, beside "
-        "what tokens × vocabulary logits would take if they were ever held whole.",
+        caption="Memory of parameters, optimizer and the step's temporaries as compiled, beside "
+        "that of tokens × vocabulary logits if they were ever held whole.",
         panels=(Panel("Bytes, by use", drawn, height=80 + 46 * len(kept)),),
     )
 
 
 def study_memory(comparison: Comparison) -> Figure:
-    """Memory against a study's axis: the parts of the parameters, and a whole step."""
+    """Returns the figure of memory against a study's axis: parameters by part, and a whole step."""
     name = comparison.axis_name.lower()
     parts, keys = _parts_panel(comparison)
     return Figure(
         anchor="memory",
         title=f"Memory against {name}",
-        caption="First, what the parameters take, part by part (a tied unembedding takes nothing "
-        "more); then, on a logarithmic scale, what one training step takes as compiled beside "
-        "what tokens × vocabulary logits would take if they were ever held whole.",
+        caption="First, the memory of the parameters by part (a tied unembedding takes no more); "
+        "then, on a logarithmic scale, the memory of one training step as compiled, beside that "
+        "of tokens × vocabulary logits if they were ever held whole.",
         panels=(parts, _step_panel(comparison)),
         keys=(*keys, *(Key(name, colour) for _, name, colour in NEEDS)),
     )
@@ -74,7 +74,7 @@ def _parts_panel(comparison: Comparison) -> tuple[Panel, list[Key]]:
     runs = [(g, g.run.record) for series in comparison.series for g in series.groups if g.run]
     one = len(comparison.series) == 1
     names = [setting_value(group.x) for group, _ in runs]
-    # Bars stand under the name of their series if there are several.
+    # Bars are grouped by series if there are several.
     places = names if one else [[group.series for group, _ in runs], names]
     bars, keys = [], []
     for part, name, colour in PARTS:
@@ -122,7 +122,7 @@ def _step_panel(comparison: Comparison) -> Panel:
 
 
 def _part_bytes(run: RunRecord, part: str) -> float:
-    """Memory of a part of the parameters."""
+    """Returns the memory of a part of the parameters."""
     if not run.memory.parameters or not run.parameters.total:
         return 0.0
     return getattr(run.parameters, part) * run.memory.parameters / run.parameters.total

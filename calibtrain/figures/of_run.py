@@ -1,4 +1,4 @@
-"""The figures of a single run: along training, reliability, by stratum, memory."""
+"""The figures of a single run: during training, reliability, by stratum, memory."""
 
 import math
 
@@ -22,7 +22,7 @@ MOST_POINTS = 800
 
 
 def run_figures(run: RunResults) -> list[Figure]:
-    """Every figure for which the run has something to show."""
+    """Returns every figure that the run has data for."""
     figures = []
     if run.measured or run.training:
         figures.append(_along_training(run))
@@ -44,9 +44,9 @@ def _line(run: RunResults, *evaluations: EvaluationRecord) -> Line:
 
 
 def training_loss(run: RunResults) -> list[tuple[float, float]]:
-    """Training loss in bits a byte against bytes of text, thinned to what a screen can show.
+    """Returns the training loss in bits per byte against bytes of text, thinned for a screen.
 
-    The loss is in nats a token; it is brought to bytes by the tokens and bytes seen so far.
+    The loss, in nats per token, is converted by the tokens and bytes read so far.
     """
     points = [
         (m.bytes, m.values["loss"] * m.tokens / m.bytes / math.log(2))
@@ -89,8 +89,8 @@ def _along_training(run: RunResults) -> Figure:
     return Figure(
         anchor="training",
         title="Bits per byte, entropy rate and calibration along training",
-        caption="The heavy line is the held-out text scored while training, the thin one the "
-        "training batches (nats a token brought to bits a byte by the tokens and bytes seen so "
+        caption="The heavy line is the held-out text scored during training, the thin one the "
+        "training batches (nats per token, converted to bits per byte by the tokens and bytes so "
         "far); for a calibrated model, entropy rate and bits per byte agree.",
         panels=tuple(panels),
         keys=tuple(keys),
@@ -105,7 +105,7 @@ def _reliability(run: RunResults, main: EvaluationRecord) -> Figure:
         title="Reliability: accuracy against confidence",
         caption=f"Points below the dashed diagonal are over-confident, points above it "
         f"under-confident; a point is one of {main.bins} equal-width bins, its size and the "
-        "bars beneath give the share of tokens in the bin, and the last panel weighs "
+        "bars below give the share of tokens in the bin, and the last panel weighs "
         "each bin's distance from the diagonal by its share, so that the sizes add up to the ECE.",
         panels=(reliability_panel(title, [main], COLOUR, HELD_OUT), ece_by_bin([_line(run, main)])),
     )

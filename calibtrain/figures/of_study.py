@@ -1,4 +1,4 @@
-"""The figures of a study: against its axis, reliability, along training, by stratum, memory."""
+"""The figures of a study: against its axis, reliability, during training, by stratum, memory."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from calibtrain.runs.seeds import mean_and_half_width
 
 
 def study_figures(study: StudyResults, comparison: Comparison) -> list[Figure]:
-    """Every figure for which the study has something to show."""
+    """Returns every figure that the study has data for."""
     lines = lines_of(study, comparison)
     scored = [each for each in lines if each.evaluations]
     trained = [each for each in lines if any(run.measured for run in each.runs)]
@@ -38,7 +38,7 @@ def study_figures(study: StudyResults, comparison: Comparison) -> list[Figure]:
 
 
 def lines_of(study: StudyResults, comparison: Comparison) -> list[Line]:
-    """A line for each combination of settings, with its main evaluations and its runs."""
+    """Returns a line for each combination of settings, with its main evaluations and its runs."""
     lines = []
     for group in comparison.groups:
         arms = group.done or group.arms
@@ -59,7 +59,7 @@ def _keys(lines: Sequence[Line]) -> tuple[Key, ...]:
 
 
 def _mix(lines: Sequence[Line]) -> str:
-    """What to say where the lines of a figure have different signatures."""
+    """Returns a note where the lines of a figure have different signatures; else ""."""
     return mixed_in([e for each in lines for e in each.evaluations], ("ece",), " ")
 
 
@@ -77,7 +77,7 @@ def _reliability(lines: Sequence[Line], comparison: Comparison) -> Figure:
         title=f"Reliability: accuracy against confidence, by {per}",
         caption=f"Points below the dashed diagonal are over-confident, points above it "
         f"under-confident; a point is one of {bins} equal-width bins with its seeds pooled, its "
-        "size and the bars beneath give the share of tokens in the bin, thin lines are single "
+        "size and the bars below give the share of tokens in the bin, thin lines are single "
         "seeds, and the last panel weighs each bin's distance from the diagonal by its share, so "
         f"that the sizes add up to the ECE of the pooled seeds.{_mix(lines)}",
         panels=(*panels, ece_by_bin(lines)),
@@ -87,7 +87,7 @@ def _reliability(lines: Sequence[Line], comparison: Comparison) -> Figure:
 
 
 def _columns(panels: int) -> Columns:
-    """The division of a row that leaves the fewest places empty."""
+    """Returns the division of a row that leaves the fewest places empty."""
     if panels <= 2:
         return "halves"
     return "quarters" if -panels % 4 < -panels % 3 else "thirds"
@@ -98,8 +98,8 @@ def _along_training(study: StudyResults, lines: Sequence[Line], comparison: Comp
     return Figure(
         anchor="training",
         title="Bits per byte, entropy rate and ECE along training",
-        caption="Each line is the mean over seeds on the held-out text scored while training, thin "
-        "lines are single seeds; for a calibrated model, entropy rate and bits per byte agree."
+        caption="Each line is the mean over seeds on the held-out text scored during training, "
+        "thin lines are single seeds; for a calibrated model, entropy rate and bits per byte agree."
         + _mix(lines),
         columns="thirds",
         panels=(

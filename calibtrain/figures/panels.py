@@ -1,6 +1,6 @@
-"""What a figure is (title, key, panels, caption), and the few pieces every plot is drawn with.
+"""The parts of a figure (title, key, panels, caption), and the elements that every plot shares.
 
-Keys are drawn by the page above the panels, so that none covers a plot.
+The page draws keys above the panels, so that none covers a plot.
 """
 
 import math
@@ -18,7 +18,7 @@ Columns = Literal["halves", "thirds", "quarters"]
 
 
 Point = tuple[Any, float | None, str]
-"""Where a point stands, its value, and what is said of it on hover."""
+"""The x coordinate of a point, its value, and its text on hover."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Panel:
     plot: go.Figure
     height: int = 300
     full: bool = False
-    """Whether it takes the whole width, beneath the others."""
+    """Whether it takes the whole width, below the others."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels that are read together. The title says what they show, the caption how to read it."""
+    """Panels that belong together; the title says what they show, the caption how to read them."""
 
     anchor: str
     title: str
@@ -52,7 +52,7 @@ class Figure:
     panels: tuple[Panel, ...]
     keys: tuple[Key, ...] = field(default=())
     columns: Columns = "halves"
-    """How much of a wide page a panel takes; on a narrow one each has a row of its own."""
+    """The width of a panel on a wide page; on a narrow page, each has its own row."""
 
 
 def plot(
@@ -64,7 +64,7 @@ def plot(
     annotations: Sequence[Mapping[str, Any]] = (),
     **layout: Any,
 ) -> go.Figure:
-    """A plot in this package's manner (`style.TEMPLATE`)."""
+    """Returns a plot in the style of this package (`style.TEMPLATE`)."""
     return go.Figure(
         list(traces),
         go.Layout(
@@ -79,18 +79,18 @@ def plot(
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with its title, unit included."""
+    """Returns an axis with its title, unit included."""
     return {"title": {"text": title}, **more}
 
 
 def told(points: Iterable[Point]) -> dict[str, Any]:
-    """Places, values, and what is said of them on hover, as a trace takes them."""
+    """Returns x, y and hover texts of points, as keyword arguments of a trace."""
     rows = list(points)
     return {**untold(rows), "hovertext": [text for _, _, text in rows], "hoverinfo": "text"}
 
 
 def untold(points: Iterable[Sequence[Any]]) -> dict[str, Any]:
-    """Places and values of which nothing is said on hover."""
+    """Returns x and y of points without hover texts, as keyword arguments of a trace."""
     rows = list(points)
     return {"x": [row[0] for row in rows], "y": [row[1] for row in rows], "hoverinfo": "skip"}
 
@@ -98,7 +98,7 @@ def untold(points: Iterable[Sequence[Any]]) -> dict[str, Any]:
 def line(
     points: Sequence[Point], *, colour: str, group: str, dash: str = "solid", marks: bool = False
 ) -> go.Scatter:
-    """The line a reader should follow."""
+    """Returns the main line of a plot."""
     return go.Scatter(
         **told(points),
         mode="lines+markers" if marks or len(points) == 1 else "lines",
@@ -109,7 +109,7 @@ def line(
 
 
 def faint_line(points: Iterable[Sequence[Any]], *, colour: str, group: str) -> go.Scatter:
-    """One seed, behind its mean."""
+    """Returns the faint line of one seed, drawn behind the mean."""
     look = {"line": {"color": colour, "width": 1}, "opacity": 0.35}
     return go.Scatter(**untold(points), mode="lines", legendgroup=group, **look)
 
@@ -117,7 +117,7 @@ def faint_line(points: Iterable[Sequence[Any]], *, colour: str, group: str) -> g
 def interval_bars(
     points: Iterable[tuple[Any, tuple[float, float] | None]], *, colour: str, group: str
 ) -> go.Scatter:
-    """Intervals as upright bars with caps; unlike error bars they need not hold their estimate."""
+    """Returns intervals as vertical bars with caps; they need not contain their estimate."""
     pen = {"color": colour, "width": 1.5}
     ends = [(x, end) for x, each in points if each for end in (*each, None)]
     return go.Scatter(
@@ -132,24 +132,24 @@ def interval_bars(
 
 
 def diagonal() -> go.Scatter:
-    """Where accuracy equals confidence."""
+    """Returns the line on which accuracy equals confidence."""
     look = {"color": SOFT, "width": 1.5, "dash": "dash"}
     return go.Scatter(**untold([(0, 0), (1, 1)]), mode="lines", line=look)
 
 
 def confidence_axis(**more: Any) -> dict[str, Any]:
-    """The foot of every plot against confidence."""
+    """Returns the x axis of a plot against confidence."""
     return {"title": "confidence (probability)", "range": [-0.02, 1.02], "dtick": 0.2, **more}
 
 
 def accuracy_axis(title: str) -> dict[str, Any]:
-    """Accuracy above a second plot of what the confidence is of."""
+    """Returns the y axis of accuracy, above a second plot of the distribution of confidence."""
     ticks = {"dtick": 0.2, "tickformat": ".1f"}
     return {"title": title, "range": [-0.03, 1.05], "domain": [0.3, 1], **ticks}
 
 
 def beside_diagonal() -> list[dict[str, Any]]:
-    """Words on the two sides of the diagonal."""
+    """Returns the annotations on the two sides of the diagonal."""
     shared = {"showarrow": False, "xref": "x", "yref": "y"}
     under = {"x": 0.02, "y": 0.99, "xanchor": "left", "text": "under-confident"}
     over = {"x": 1, "y": 0.03, "xanchor": "right", "text": "over-confident"}
@@ -157,14 +157,14 @@ def beside_diagonal() -> list[dict[str, Any]]:
 
 
 def level(value: float, text: str) -> dict[str, Any]:
-    """A dashed horizontal reference line across the plot, named below its left end."""
+    """Returns a dashed horizontal reference line, labelled below its left end."""
     name = {"text": text, "textposition": "start", "yanchor": "top", "font": small(SOFT)}
     look = {"color": SOFT, "width": 1.5, "dash": "dash"}
     return {**_across(value), "line": look, "label": name}
 
 
 def zero() -> dict[str, Any]:
-    """The line between over-confident and under-confident."""
+    """Returns the line between over-confident and under-confident."""
     return {**_across(0), "layer": "below", "line": {"color": SOFT, "width": 1.25}}
 
 
@@ -173,7 +173,7 @@ def _across(value: float) -> dict[str, Any]:
 
 
 def sides() -> list[dict[str, Any]]:
-    """Words on the two sides of a signed gap's zero line."""
+    """Returns the annotations on the two sides of a signed gap's zero line."""
     shared = {"xref": "paper", "yref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
     over = {"y": 1, "yanchor": "top", "text": "↑ over-confident", "font": small(OVER)}
     under = {"y": 0, "yanchor": "bottom", "text": "↓ under-confident", "font": small(UNDER)}
@@ -181,12 +181,12 @@ def sides() -> list[dict[str, Any]]:
 
 
 def small(colour: str) -> dict[str, Any]:
-    """The font of words inside a plot."""
+    """Returns the font of annotations in a plot."""
     return {"size": 11, "color": colour}
 
 
 def around_zero(values: Iterable[float | None], halves: Iterable[float | None] = ()) -> list[float]:
-    """A range that holds every value (and interval) and zero, with room for words at both ends."""
+    """Returns a range with every value, interval and zero, and room for words at both ends."""
     found = [v for v in values if v is not None and math.isfinite(v)] or [0.0]
     reach = max((h for h in halves if h is not None and math.isfinite(h)), default=0.0)
     low, high = min(0.0, min(found) - reach), max(0.0, max(found) + reach)
@@ -195,7 +195,7 @@ def around_zero(values: Iterable[float | None], halves: Iterable[float | None] =
 
 
 def memory_ticks(values: Iterable[float | None], *, log: bool, most: int = 6) -> dict[str, Any]:
-    """Axis settings for bytes of memory, with about `most` ticks at round binary amounts."""
+    """Returns axis settings for memory, with at most about `most` ticks at round binary amounts."""
     found = [v for v in values if v]
     if not found:
         return {}
@@ -211,12 +211,12 @@ def memory_ticks(values: Iterable[float | None], *, log: bool, most: int = 6) ->
 
 
 def exact_level(value: float) -> dict[str, Any]:
-    """The reference line of a synthetic source, whose entropy rate is known."""
+    """Returns the reference line at the known entropy rate of a synthetic source."""
     return level(value, f"source: {number(value, 3)} bits/byte, exact")
 
 
 def room_for_level(value: float | None, values: Iterable[float]) -> dict[str, Any]:
-    """Axis settings that show every value and leave room for a reference level's name under it."""
+    """Returns axis settings that show every value and leave room for a reference line's label."""
     if value is None:
         return {}
     found = [v for v in (value, *values) if math.isfinite(v)]
@@ -225,13 +225,13 @@ def room_for_level(value: float | None, values: Iterable[float]) -> dict[str, An
 
 
 def gap_axis(values: Iterable[float | None], halves: Iterable[float | None] = ()) -> dict[str, Any]:
-    """An axis of signed gaps."""
+    """Returns the y axis of signed gaps."""
     title = QUANTITIES["signed_gap"].unit_in_words()
     return {"title": title, "range": around_zero(values, halves)}
 
 
 def gap_marks(key: str) -> dict[str, Any]:
-    """The zero line and the words on its sides, in a plot of signed gaps; nothing in others."""
+    """Returns the zero line and its annotations for a signed gap; nothing for other figures."""
     gap = key == "signed_gap"
     return {"shapes": [zero()] if gap else [], "annotations": sides() if gap else []}
 

@@ -1,7 +1,6 @@
-"""Signatures: how each figure was made, and where one table or axis mixes what differs.
+"""Compares signatures, which say how each figure was computed, and notes where a table mixes them.
 
-A signature is `event:token|conf:max|bins:15|...`; it stands beside each figure of an
-evaluation.
+A signature is `event:token|conf:max|bins:15|...`; every figure of an evaluation has one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,20 +22,20 @@ _NAMES = {
 }
 _HASHES = ("corpus", "tok")
 MOST_NAMED = 4
-"""Values that are named; of more, and of hashes, their number is."""
+"""Most values that a note lists; for more values, and for hashes, it gives their number."""
 
 Column = Sequence[str | None]
-"""Signatures of the figures in one column; None for a figure without."""
+"""Signatures of the figures in one column; None for a figure without one."""
 
 
 def parse(signature: str) -> dict[str, str]:
-    """The keys of a signature and their values, unknown ones too."""
+    """Returns the keys of a signature and their values, including unknown keys."""
     parts = [part.partition(":") for part in signature.split("|")]
     return {key: value for key, _, value in parts}
 
 
 def differing(column: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The keys in which signatures differ, each with its distinct values."""
+    """Returns the keys in which signatures differ, each with its distinct values."""
     found = [parse(signature) for signature in dict.fromkeys(column)]
     keys = dict.fromkeys(key for one in found for key in one)
     values = {key: tuple(dict.fromkeys(one.get(key, "missing") for one in found)) for key in keys}
@@ -48,13 +47,13 @@ def _in_order(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def mixed(columns: Mapping[str, Column]) -> str:
-    """What to say of a table whose columns, or of a plot whose axes, mix different signatures.
+    """Returns a note on a table whose columns, or a plot whose axes, mix different signatures.
 
     Args:
-        columns: by result key, the signatures of the figures that stand together.
+        columns: by result key, the signatures of the figures in one column.
 
     Returns:
-        A line, or nothing where every column is of one signature.
+        A line, or "" where every column has one signature.
     """
     each = {key: differing(s for s in column if s) for key, column in columns.items()}
     parts = [found for found in each.values() if found]
@@ -101,12 +100,12 @@ def _advice(columns: Mapping[str, Column], parts: Sequence[Mapping[str, Sequence
 def mixed_in(
     evaluations: Iterable[EvaluationRecord | None], keys: Iterable[str], before: str = ""
 ) -> str:
-    """`mixed` for a table or plot of the evaluations' figures.
+    """Returns the note of `mixed` for a table or plot of the evaluations' figures.
 
     Args:
-        evaluations: None stands for a row whose own file was not found.
-        keys: of the columns; those that no evaluation has are left out.
-        before: is put before the line, where there is one.
+        evaluations: the evaluations; None for a row whose file was not found.
+        keys: keys of the columns; those that no evaluation has are left out.
+        before: text before the line, if there is one.
     """
     found = list(evaluations)
     columns = {

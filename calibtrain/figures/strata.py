@@ -1,4 +1,4 @@
-"""The ways to cut the events of an evaluation: their names, and the group that stands out."""
+"""Strata of an evaluation's events: their names, and the worst calibrated group."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from calibtrain.runs.records import EvaluationRecord, StratumRow
 
 @dataclass(frozen=True)
 class Stratum:
-    """One way to cut the events.
+    """One way to divide the events into groups.
 
     Attributes:
-        name: of its table in an evaluation's file.
-        anchor: of its figure.
-        title: of its figure.
-        axis: what its groups are, with their unit.
-        group: what one of them is called.
+        name: name of its table in an evaluation's file.
+        anchor: anchor of its figure.
+        title: title of its figure.
+        axis: title of the groups' axis, with their unit.
+        group: word for one of its groups.
         caption: how to read its figure.
         ordered: whether its groups have an order, so that a line may join them.
     """
@@ -76,22 +76,22 @@ CUTS = (
 
 
 def labels_of(evaluations: Sequence[EvaluationRecord], stratum: Stratum) -> list[str]:
-    """The groups of all the evaluations, in their order."""
+    """Returns the groups of all evaluations, in their order."""
     return list(
         dict.fromkeys(row.name for e in evaluations for row in e.strata.get(stratum.name, ()))
     )
 
 
 def row_of(evaluation: EvaluationRecord, stratum: Stratum, label: str) -> StratumRow | None:
-    """A group's row in an evaluation."""
+    """Returns a group's row in an evaluation, or None."""
     rows = evaluation.strata.get(stratum.name, ())
     return next((row for row in rows if row.name == label), None)
 
 
 def worst_group(evaluations: Sequence[EvaluationRecord], stratum: Stratum) -> str | None:
-    """The group of the largest mean ECE whose intervals, in every evaluation, exclude the whole's.
+    """Returns the group with the largest mean ECE that is clearly above that of all tokens.
 
-    That is: the lower end of the group's interval is above the ECE of all tokens together.
+    In every evaluation, the lower end of the group's interval must be above the ECE of all tokens.
     """
     found: dict[str, float] = {}
     for label in labels_of(evaluations, stratum):
@@ -105,7 +105,7 @@ def worst_group(evaluations: Sequence[EvaluationRecord], stratum: Stratum) -> st
 
 
 def worst_line(evaluations: Sequence[EvaluationRecord], stratum: Stratum, where: str = "") -> str:
-    """Which group is worst calibrated, in a sentence that begins with `where`."""
+    """Returns a sentence that names the worst calibrated group and begins with `where`."""
     begin = f"{where}: the" if where else "The"
     whole = shown("ece", sum(e.ece for e in evaluations) / len(evaluations))
     worst = worst_group(evaluations, stratum)

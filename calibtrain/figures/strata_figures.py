@@ -1,4 +1,4 @@
-"""ECE and signed gap by group of a stratum, with interval bars; a study's combinations overlaid."""
+"""Figures of ECE and signed gap by group of a stratum, with interval bars."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,16 +26,16 @@ from calibtrain.figures.style import OVER, UNDER
 from calibtrain.metrics.quantities import QUANTITIES
 
 LONGEST = 26
-"""Letters of a group's name that an axis shows; the table has all of them."""
+"""Letters of a group's name that an axis shows; the table shows the whole name."""
 _ROW = 22
 
 
 def strata_figures(lines: Sequence[Line], keys: Sequence[Key] = ()) -> list[Figure]:
-    """A figure for each stratum that an evaluation of the lines has.
+    """Returns a figure for each stratum that an evaluation of the lines has.
 
     Args:
-        lines: one for a run, or one a combination of settings; each with an evaluation or more.
-        keys: of the lines, where there are several.
+        lines: one line for a run, or one per combination of settings; each has evaluations.
+        keys: keys of the lines, where there are several.
     """
     figures = []
     for stratum in CUTS:
@@ -46,7 +46,7 @@ def strata_figures(lines: Sequence[Line], keys: Sequence[Key] = ()) -> list[Figu
 
 
 def strata_figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure:
-    """ECE and signed gap of every group of one stratum, which some evaluation of the lines has."""
+    """Returns the figure of ECE and signed gap of every group of one stratum."""
     evaluations = [e for each in lines for e in each.evaluations]
     labels = labels_of(evaluations, stratum)
     seeds = max(len(each.evaluations) for each in lines)
@@ -96,14 +96,14 @@ def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: 
 
 
 def _apart(stratum: Stratum, lines: int) -> float:
-    """How far lines are set from each other, so that their bars can be told apart."""
+    """Returns the distance between lines, so that their bars do not overlap."""
     return min(0.09 if stratum.ordered else 0.22, 0.7 / lines)
 
 
 def _set_out(
     stratum: Stratum, labels: Sequence[str], key: str, traces: list[Any], reach: list[float | None]
 ) -> Panel:
-    """Groups along the foot where they have an order; one beneath the other where they have not."""
+    """Returns a panel with ordered groups along the x axis, or unordered ones along the y axis."""
     gap = key == "signed_gap"
     value: dict[str, Any] = (
         gap_axis(reach) if gap else {"title": "ECE (0 to 1)", "rangemode": "tozero"}
@@ -137,7 +137,7 @@ def _set_out(
 
 
 def _bands(name: str, labels: Sequence[str]) -> list[str]:
-    """Labels of bands in two lines, the unit beneath, so that they fit side by side."""
+    """Returns the labels of bands in two lines, the unit below, so that they fit side by side."""
     if name == "groups":
         return list(labels)
     return [
@@ -156,7 +156,7 @@ def _sides_across() -> list[Mapping[str, Any]]:
 
 
 def _joined(trace: go.Scatter, stratum: Stratum) -> go.Scatter:
-    """Points alone where the groups have no order."""
+    """Returns the trace with lines, or with points only where the groups have no order."""
     if not stratum.ordered:
         trace.mode = "markers"
     return trace

@@ -1,9 +1,9 @@
-"""How figures look: palettes for light and dark, and the Plotly template that every plot shares.
+"""The style of figures: palettes for light and dark, and the Plotly template that plots share.
 
 Colours in plots are CSS custom properties, such as `var(--ink)`: a page resolves them for the
-reader's scheme when it draws, and `painted` does it where there is no page. The sequential colours
-sample the plasma map over the part of it that stands out from each scheme's background; the
-categorical ones are those of Okabe and Ito, adjusted for contrast.
+reader's scheme when it draws, and `painted` does so where there is no page. The sequential colours
+sample the part of the plasma map that contrasts with each scheme's background; the categorical ones
+are those of Okabe and Ito, adjusted for contrast.
 """
 
 import json
@@ -37,11 +37,11 @@ _ROLES = (
     "#121418 #1a1d23 #eceef1 #a7aeb9 #363b45 #2a2e36 #7db8f0 #f0956a #7db8f0 #4fd1a1 #e6b422 "
     "#ff8f85 #2d1a1b",
 )
-"""Names, their colours in the light scheme, and in the dark one."""
+"""Names of colours, and their values in the light and in the dark scheme."""
 
 
 def palette(scheme: Scheme, shades: int) -> dict[str, str]:
-    """Colours of a scheme by the name of their custom property.
+    """Returns the colours of a scheme by the name of their custom property.
 
     Args:
         scheme: light or dark.
@@ -67,10 +67,10 @@ def _plasma(place: float) -> str:
 
 
 def painted(figure: go.Figure, scheme: Scheme = "light", shades: int = 8) -> go.Figure:
-    """The figure in the colours of a scheme, for a notebook or a file.
+    """Returns the figure in the colours of a scheme, for a notebook or a file.
 
     Args:
-        figure: a plot of this room.
+        figure: a plot of this package.
         scheme: light or dark.
         shades: number of sequential colours that the figure was drawn with.
     """
@@ -111,6 +111,6 @@ TEMPLATE = go.layout.Template(
         "yaxis": _AXIS,
     }
 )
-"""No background, a thin grid, axes that make room for their labels; keys stand beside the plot."""
+"""A template without background, with a thin grid and axes that make room for their labels."""
 
 pio.templates[NAME] = TEMPLATE

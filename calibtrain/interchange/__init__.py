@@ -1,6 +1,6 @@
-"""Models of others as runs, and runs as models of others: import and export.
+"""Imports Hugging Face folders and GGUF files as runs, and exports runs as Hugging Face folders.
 
-Folders as transformers reads and writes them, and GGUF files. See docs/huggingface.md.
+`docs/huggingface.md` describes what is supported.
 """
 
 from calibtrain.interchange.exported import export_run

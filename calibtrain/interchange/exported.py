@@ -1,4 +1,4 @@
-"""A run -> a folder that transformers loads: config.json, model.safetensors, the tokenizer."""
+"""Exports a run as a folder that transformers loads: config.json, weights and tokenizer."""
 
 import json
 import shutil
@@ -29,20 +29,20 @@ from calibtrain.storage.places import place
 
 
 def export_run(run: Path, path: Path) -> dict[str, Any]:
-    """Write the latest checkpoint of a run as a Hugging Face folder, whole or not at all.
+    """Writes the latest checkpoint of a run as a Hugging Face folder, whole or not at all.
 
     Low-rank adapters of a fine-tuning are merged into the matrices that they adapt.
 
     Args:
         run: the run folder.
-        path: folder to make; it must not be there, or be empty.
+        path: folder to make; it must not exist, or be empty.
 
     Returns:
-        Where it is, its architecture, its files, and notes on what they cannot say.
+        The path, the architecture, the files, and notes on what the files cannot express.
 
     Raises:
-        UserError: where the run has no checkpoint or a temperature head of its own, its model
-            cannot be said in that format, or the folder cannot be made.
+        UserError: where the run has no checkpoint, or has its own temperature head; where the
+            format cannot express its model; or where the folder cannot be made.
     """
     require_packages()
     require_utf8(path)
@@ -55,7 +55,7 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
             "without one"
         )
     with folder.locked_to_read():
-        latest_step(folder)  # what cannot be had is told first
+        latest_step(folder)  # a missing checkpoint is reported first
         tokenizer = folder.read_tokenizer()
         summary = folder.require_summary()
         context = (summary.imported or {}).get("context") or summary.context_tokens
@@ -86,7 +86,7 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
             save_file(tensors, inside / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:
             raise disk_error_in(error) from None
-        (inside / WEIGHTS).chmod(0o644)  # the library lets nobody else read it
+        (inside / WEIGHTS).chmod(0o644)  # the library makes it readable for its owner only
 
     _make(path, fill)
     return {
@@ -100,15 +100,15 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
 
 
 def exported_tensors(model: ModelConfig, params: Params) -> dict[str, np.ndarray]:
-    """Parameters under the names of transformers.
+    """Returns the parameters under the names of transformers.
 
-    Others do not scale what they embed: the embedding is written scaled, to the bit as it is when
-    the model runs, and a table that is also the unembedding is then written twice.
+    transformers does not scale embeddings. So the embedding is written scaled, to the bit as the
+    model uses it, and a table that is also the unembedding is then written twice.
     """
     tensors = {}
     for path, leaf in parameter_paths(params):
         array = np.asarray(leaf, np.float32)
-        # contiguous: what is written is the memory as it lies, whatever the strides say
+        # contiguous, because the memory is written as it lies, regardless of strides
         tensors[names_of(path).huggingface] = np.ascontiguousarray(
             array.T if is_turned(path) else array
         )
@@ -126,7 +126,7 @@ def _json(tree: Any) -> bytes:
 
 
 def _make(path: Path, fill: Any) -> None:
-    """Make a folder in one move."""
+    """Fills a temporary folder and renames it to `path`."""
     with disk_errors(path):
         path = path.resolve()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -136,7 +136,7 @@ def _make(path: Path, fill: Any) -> None:
         try:
             fill(temporary)
             temporary.chmod(0o755)
-            temporary.rename(path)  # takes the place of an empty folder
+            temporary.rename(path)  # replaces an empty folder
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -1,4 +1,4 @@
-"""The tokenizer of a model of others as one of ours: of which file, and what frames a document."""
+"""Converts the tokenizer of an imported model: which file is used, and how documents are framed."""
 
 import dataclasses
 import hashlib
@@ -32,12 +32,12 @@ from calibtrain.interchange.tokenizer_files import gives_same_ids
 
 @dataclasses.dataclass(frozen=True)
 class Marks:
-    """What starts and what ends a document, as ids or as texts of added tokens; None: not said.
+    """The tokens around a document, as ids or as texts of added tokens; None means not stated.
 
     Attributes:
-        start: of a document.
-        end: of a document.
-        others: texts of tokens that are marks too (padding, turns of a chat), and so never text.
+        start: the token that starts a document.
+        end: the token that ends a document.
+        others: texts of other marks (padding, turns of a chat), which are never text.
     """
 
     start: int | str | None
@@ -47,11 +47,11 @@ class Marks:
 
 @dataclasses.dataclass(frozen=True)
 class ForeignTokenizer:
-    """A tokenizer of others.
+    """An imported tokenizer.
 
     Attributes:
-        tokenizer: as ours.
-        notes: what differs from it, a sentence each.
+        tokenizer: the tokenizer, converted to ours.
+        notes: its differences from the original, one sentence each.
     """
 
     tokenizer: Tokenizer
@@ -61,17 +61,17 @@ class ForeignTokenizer:
     def byte_level(
         cls, content: bytes, vocab_size: int, marks: Marks, source: str
     ) -> "ForeignTokenizer":
-        """From a `tokenizer.json`.
+        """Converts a `tokenizer.json`.
 
         Args:
-            content: of the file.
+            content: content of the file.
             vocab_size: rows of the model's embedding.
-            marks: what frames a document.
-            source: what messages call where it comes from.
+            marks: the tokens around a document.
+            source: name of the source in messages.
 
         Raises:
-            UserError: where it is not lossless, has more ids than the model, or nothing ends a
-                document.
+            UserError: where it is not lossless, has more ids than the model, or has no token that
+                ends a document.
         """
         try:
             vocabulary, added = read_entries(content)
@@ -116,7 +116,7 @@ class ForeignTokenizer:
 
     @classmethod
     def sentencepiece(cls, content: bytes, vocab_size: int, source: str) -> "ForeignTokenizer":
-        """From a `tokenizer.model`; arguments and errors as for `byte_level`."""
+        """Converts a `tokenizer.model`; arguments and errors are those of `byte_level`."""
         try:
             processor = load_model(content)
             pieces, _ = exact_pieces(processor)
@@ -133,7 +133,7 @@ class ForeignTokenizer:
         return cls(tokenizer)
 
     def counted(self, corpus: str, corpus_hash: str, bytes_per_token: float) -> Tokenizer:
-        """The tokenizer, with the text on which its tokens were counted."""
+        """Returns the tokenizer with the corpus that its tokens were counted on."""
         self.tokenizer.manifest = dataclasses.replace(
             self.tokenizer.manifest,
             corpus=corpus,
@@ -146,18 +146,18 @@ class ForeignTokenizer:
 def find_tokenizer(
     folder: Path, vocab_size: int, marks: Marks, declared: Sequence[AddedToken] = ()
 ) -> tuple[ForeignTokenizer, list[Path]]:
-    """The tokenizer of a Hugging Face folder, and the files it was read from.
+    """Returns the tokenizer of a Hugging Face folder, and the files it was read from.
 
-    `tokenizer.model` is taken where it is lossless, else `tokenizer.json` where that is.
+    `tokenizer.model` is used if it is lossless, else `tokenizer.json` if that is.
 
     Args:
-        folder: of the model.
-        vocab_size: rows of its embedding.
-        marks: what frames a document.
+        folder: folder of the model.
+        vocab_size: rows of the model's embedding.
+        marks: the tokens around a document.
         declared: added tokens that other files of the folder list.
 
     Raises:
-        UserError: where neither can be used, saying why.
+        UserError: where neither can be used; it says why.
     """
     reasons = []
     model, tree = folder / MODEL_FILE, folder / JSON_FILE
@@ -199,10 +199,10 @@ def _beside(
     declared: Sequence[AddedToken],
     folder: Path,
 ) -> ForeignTokenizer:
-    """A SentencePiece model with notes on the files beside it, which transformers would read too.
+    """Returns a SentencePiece model with notes on other files that transformers would read too.
 
     Raises:
-        UserError: where those add a token that is text and that the model does not know.
+        UserError: where those files add a text token that the model does not know.
     """
     proto = read_proto(model)
     kind = type(proto).SentencePiece
@@ -239,7 +239,7 @@ def _ours(
         corpus_hash="",
         training_bytes=0,
         training_documents=0,
-        bytes_per_token=1.0,  # until it is counted
+        bytes_per_token=1.0,  # replaced when it is counted
         trainer=IMPORTED,
         model_hash=hashlib.sha256(content).hexdigest(),
         specials=dict(specials),
@@ -266,7 +266,7 @@ def _sentencepiece_kind(content: bytes, source: str) -> str:
 def _frame(
     vocabulary: Mapping[str, int], added: Sequence[AddedToken], vocab_size: int, marks: Marks
 ) -> dict[str, int]:
-    """Ids of document start and end. A model without a start was trained on ends between texts."""
+    """Returns the ids of document start and end; without a start token, the end serves as both."""
 
     def found(mark: int | str | None, does: str) -> int | None:
         if mark is None:
@@ -305,12 +305,12 @@ def _frame(
 def _marks(
     added: Sequence[AddedToken], frame: Mapping[str, int], others: Collection[str]
 ) -> set[int]:
-    """Ids of added tokens that the model's configuration uses as marks."""
+    """Returns the ids of added tokens that the model's configuration uses as marks."""
     return {*frame.values(), *(token.id for token in added if token.content in others)}
 
 
 def _require_composed(pieces: ByteLevelBPE, text: Collection[int]) -> None:
-    """Refuse an added token that its tokenizer would change before it looks for it."""
+    """Refuses an added token that its tokenizer would normalise before it looks for it."""
     for token in pieces.tokens if pieces.left_out else ():
         composed = unicodedata.is_normalized("NFC", token.content)
         if token.id in text and token.flags["normalized"] and not composed:
@@ -322,12 +322,12 @@ def _require_composed(pieces: ByteLevelBPE, text: Collection[int]) -> None:
 
 
 def _require_their_ids(content: bytes, tokenizer: Tokenizer, source: str) -> None:
-    """Refuse a file whose added tokens have other ids than the tokenizers package gives them."""
+    """Refuses a file whose added tokens get other ids from the tokenizers package."""
     from tokenizers import Tokenizer as Theirs
 
     try:
         theirs = Theirs.from_str(content.decode())
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower class
         raise UserError(f"{source}: cannot be used: {str(error)[:200]}") from None
     _, added = read_entries(content)
     used = {*tokenizer.manifest.settings.get(ADDED_TEXT, ()), tokenizer.bos_id, tokenizer.eos_id}

@@ -1,8 +1,8 @@
-"""A model of others -> a run folder that every command takes.
+"""Imports a model as a run folder that every command but `train` accepts.
 
-The run has one checkpoint, of step 0, which holds parameters and no optimizer's state. Its corpus
-is that on which it is to be looked at: results by frequency of the token count in its training
-split, which the model may never have seen.
+The run has one checkpoint, of step 0, with parameters and no optimizer state. Its corpus is the one
+to evaluate on: results by token frequency count tokens in that corpus's training split, which the
+model may never have seen.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ from calibtrain.storage.places import absolute, in_bucket, place
 from calibtrain.training.state import RUNNING, TrainState
 
 CONTEXT = 2048
-"""Tokens of context at most, where none are asked for: attention takes time in their square."""
-_ROWS = 4  # windows a batch of an evaluation: models that are worth importing are not small
+"""Upper bound of the default context in tokens, as attention takes quadratic time."""
+_ROWS = 4  # windows per batch of an evaluation: imported models tend to be large
 
 
 def import_model(
@@ -45,25 +45,26 @@ def import_model(
     cache: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Make a run of a Hugging Face folder or a GGUF file. It is there whole, or not at all.
+    """Makes a run of a Hugging Face folder or a GGUF file, whole or not at all.
 
     Args:
-        path: of the folder or file.
-        run: folder of the run, which must not be there.
-        corpus: the run's own corpus, as the command line names it; default kjv.
-        context: tokens that the model sees back; default its own, at most 2048.
-        start: the added token that starts a document; default: as the model's configuration says.
-        end: likewise, that ends one.
-        columns: the fields of the corpus that are read; default its text, and no groups.
-        cache: where prepared data is kept.
-        say: is told what happens.
+        path: the folder or file.
+        run: folder of the run, which must not exist.
+        corpus: the run's own corpus, as the command line names it; None means kjv.
+        context: context in tokens; None means the model's own, at most 2048.
+        start: the added token that starts a document; None means the one in the model's
+            configuration.
+        end: the added token that ends a document; None means the one in the model's configuration.
+        columns: the fields of the corpus that are read; None means its text, without groups.
+        cache: folder of prepared data.
+        say: called with messages on what happens.
 
     Returns:
-        What run.json holds.
+        The content of run.json.
 
     Raises:
-        UserError: for a model that cannot be read or that asks for what is not to be had here, a
-            corpus that its tokenizer does not give back, and a run folder that is there.
+        UserError: for a model that cannot be read or needs features that calibtrain does not have,
+            a corpus that its tokenizer does not give back, and a run folder that exists.
     """
     for named in (path, run):
         require_utf8(named)
@@ -80,7 +81,7 @@ def import_model(
     say(f"{model.architecture.name}: tokenising {text.provenance.name}")
     store = open_store(text, "train", model.tokenizer.tokenizer, cache)
     provenance = text.provenance
-    tokens = int(store.slots.sum()) - len(store)  # ends of documents are none
+    tokens = int(store.slots.sum()) - len(store)  # without the ends of documents
     tokenizer = model.tokenizer.counted(
         provenance.name, provenance.content_hash, store.bytes / max(1, tokens)
     )
@@ -103,7 +104,7 @@ def import_model(
 
 
 def untrained(params: Params) -> TrainState:
-    """A state of parameters that no optimizer has touched: without its moments."""
+    """Returns a training state of parameters alone, without an optimizer's moments."""
     zeros = {name: jnp.zeros((), jnp.float32) for name in RUNNING}
     return TrainState(jnp.zeros((), jnp.int32), params, (), zeros)
 
@@ -125,7 +126,7 @@ def _configuration(
         "tokenizer": {"kind": manifest.kind, "vocab_size": manifest.vocab_size},
         "context": {"tokens": min(CONTEXT, longest) if context is None else context},
         "model": model.architecture.model.model_dump(mode="json"),
-        "budget": {"steps": 1},  # a run has one; this one is never trained
+        "budget": {"steps": 1},  # required, but this run is never trained
         "evaluation": {"rows": _ROWS},
     }
     return validate(Config, tree, str(model.path))
@@ -139,7 +140,7 @@ def _describe(
     store: TokenStore,
     name: str,
 ) -> RunRecord:
-    """The record of run.json, as of a run that was trained here, and where it comes from."""
+    """Returns the record for run.json: that of a trained run, and the model's origin."""
     parameters = count_parameters(config.model, tokenizer.vocab_size)
     context = config.context.tokens
     assert context is not None  # `_configuration` gives it in tokens

@@ -1,4 +1,4 @@
-"""A model of others, opened: architecture, tokenizer and tensors, read only as they are needed."""
+"""Opens a model to import: its architecture, tokenizer and tensors, which are read when needed."""
 
 import dataclasses
 import hashlib
@@ -39,22 +39,22 @@ from calibtrain.models.huggingface.safetensors_folder import SafetensorsFolder
 CONFIG = "config.json"
 _EMBEDDING, _UNEMBEDDING = EMBEDDING.huggingface, UNEMBEDDING.huggingface
 _FREQUENCIES = "rotary_emb.inv_freq"
-"""End of the names of tensors that repeat what `config.json` says of rotary frequencies."""
+"""Suffix of the names of tensors that repeat the rotary frequencies of `config.json`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A model of others.
+    """A model to import.
 
     Attributes:
         path: file or folder.
         format: `safetensors` or `gguf`.
-        architecture: what it is.
-        tokenizer: its vocabulary.
+        architecture: its architecture.
+        tokenizer: its tokenizer.
         tensors: its weights.
-        files: that were read.
-        about: what else there is to say of it: quantisation.
-        notes: on what differs from it, or is not used, a sentence each.
+        files: the files that were read.
+        about: further facts, such as its quantisation.
+        notes: differences from the original and parts that are not used, one sentence each.
     """
 
     path: Path
@@ -67,11 +67,11 @@ class Pretrained:
     notes: tuple[str, ...] = ()
 
     def parameters(self, network: Network) -> Params:
-        """Its parameters; see `models.huggingface.parameters.read_parameters`."""
+        """Returns its parameters, read by `models.huggingface.parameters.read_parameters`."""
         return read_parameters(network, self.tensors, spare_tensors(self.tensors))
 
     def checksums(self) -> dict[str, str]:
-        """Hex SHA-256 of its files."""
+        """Returns the hex SHA-256 of its files."""
         sums = {}
         for file in self.files:
             with file.open("rb") as handle:
@@ -80,15 +80,16 @@ class Pretrained:
 
 
 def open_pretrained(path: Path, *, start: str | None = None, end: str | None = None) -> Pretrained:
-    """Open a Hugging Face folder or a GGUF file. Weights are read later.
+    """Opens a Hugging Face folder or a GGUF file; weights are read later.
 
     Args:
-        path: of it.
-        start: the added token that starts a document; none: what the model's configuration says.
-        end: likewise, that ends one.
+        path: the folder or file.
+        start: the added token that starts a document; None means the one in the model's
+            configuration.
+        end: the added token that ends a document; None means the one in the model's configuration.
 
     Raises:
-        UserError: naming what is missing, damaged, unknown, or asked for and not to be had here.
+        UserError: for what is missing, damaged, unknown, or not supported; it names it.
     """
     require_packages()
     if path.is_dir():
@@ -106,14 +107,14 @@ def open_pretrained(path: Path, *, start: str | None = None, end: str | None = N
 
 
 def spare_tensors(tensors: Tensors) -> set[str]:
-    """Names of the tensors that say nothing new: rotary frequencies, and factors on them."""
+    """Returns the names of redundant tensors: rotary frequencies, and factors on them."""
     if tensors.naming == "gguf":
-        return {ROPE_FACTORS} & {*tensors.shapes}  # compared with the architecture's
+        return {ROPE_FACTORS} & {*tensors.shapes}  # already compared with the architecture's
     return {name for name in tensors.shapes if name.endswith(_FREQUENCIES)}
 
 
 def require_utf8(path: Path) -> None:
-    """Refuse a name that is not UTF-8: neither run.json nor Orbax can hold it."""
+    """Refuses a name that is not UTF-8, which neither run.json nor Orbax can hold."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -121,9 +122,9 @@ def require_utf8(path: Path) -> None:
 
 
 def require_packages() -> None:
-    """Raise a UserError that names the packages of the extra `hf` that are not installed."""
+    """Raises a UserError that names the packages of the extra `hf` that are not installed."""
     specs = {name: importlib.util.find_spec(name) for name in ("safetensors", "gguf", "tokenizers")}
-    # a folder of that name in the working directory has a spec too, without an origin
+    # a folder of that name in the working directory has a spec too, but no origin
     absent = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if absent:
         raise UserError(
@@ -140,7 +141,7 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
     size = architecture.vocab_size
     tensors = SafetensorsFolder(folder)
     shape = tensors.shapes.get(_EMBEDDING)
-    if shape and shape[0] != size:  # before anything is made of that size
+    if shape and shape[0] != size:  # before anything of that size is allocated
         raise UserError(
             f"{folder / CONFIG}: vocab_size is {size:,}, but {_EMBEDDING} has {shape[0]:,} rows"
         )
@@ -187,7 +188,7 @@ def _open_folder(folder: Path, start: str | None, end: str | None) -> Pretrained
 def _frame_notes(
     tokenizer: Tokenizer, ids: Mapping[str, Sequence[int]], named: Mapping[str, Any]
 ) -> list[str]:
-    """Where what the files call document start and end is not what is used."""
+    """Returns notes on files that name another document start or end than the one used."""
     own = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
     texts = {}
     if tokenizer.manifest.kind == BYTE_LEVEL and tokenizer.model is not None:
@@ -233,9 +234,10 @@ def _open_gguf(path: Path, start: str | None, end: str | None) -> Pretrained:
 
 
 def _one_table(tensors: SafetensorsFolder, width: int) -> Tensors | None:
-    """The tensors with one table for both ends, where the embedding is the unembedding, scaled.
+    """Returns the tensors with one table, if the embedding is the scaled unembedding; else None.
 
-    Our own tied models are exported so. Where it holds to the bit, the parameters are as before.
+    Our own tied models are exported in this form. The comparison is to the bit, so the parameters
+    are those before the export.
     """
     shapes = [tensors.shapes.get(name) for name in (_EMBEDDING, _UNEMBEDDING)]
     if shapes[0] is None or shapes[0] != shapes[1] or not math.prod(shapes[0]):
@@ -246,7 +248,7 @@ def _one_table(tensors: SafetensorsFolder, width: int) -> Tensors | None:
 
 
 class _OneTable:
-    """Tensors whose embedding is the unembedding."""
+    """Tensors with one table for embedding and unembedding."""
 
     naming: Literal["huggingface", "gguf"] = "huggingface"
 
@@ -259,5 +261,5 @@ class _OneTable:
 
 
 def scaled(table: np.ndarray, width: int) -> np.ndarray:
-    """A table as our models embed it, to the bit: rows times the square root of the width."""
+    """Returns a table times the square root of the width, to the bit as our models embed."""
     return table * np.float32(width**0.5)

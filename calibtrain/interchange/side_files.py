@@ -1,7 +1,7 @@
-"""What the files beside `config.json` say of a model: its marks, its added tokens, how to sample.
+"""Reads the files beside `config.json`: a model's marks, its added tokens, settings of sampling.
 
-They are read so that nothing in them is ignored silently: what changes how text is cut is used or
-refused, the rest is noted.
+Nothing in them is ignored silently: what changes tokenisation is used or refused, and the rest is
+noted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,10 +58,10 @@ _NEUTRAL_SAMPLING: Mapping[str, Sequence[Any]] = {
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where there is no such file.
+    """Returns the JSON object in a file, or None if there is no such file.
 
     Raises:
-        UserError: where it is something else, or cannot be read.
+        UserError: where it is not a JSON object, or cannot be read.
     """
     if not path.is_file():
         return None
@@ -77,7 +77,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def token_ids(tree: Mapping[str, Any], key: str, vocab_size: int, source: str) -> list[int]:
-    """The ids that a key names: one, several, or none.
+    """Returns the ids that a key names: one, several, or none.
 
     Raises:
         UserError: where they are not whole numbers in the vocabulary.
@@ -95,7 +95,7 @@ def token_ids(tree: Mapping[str, Any], key: str, vocab_size: int, source: str) -
 
 
 def read_tokenizer_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The contents of `tokenizer_config.json`, empty where there is none; and notes on its keys."""
+    """Returns the content of `tokenizer_config.json` (or nothing), and notes on its keys."""
     path = folder / TOKENIZER_CONFIG
     tree = read_object(path) or {}
     for key in ("bos_token", "eos_token"):
@@ -105,7 +105,7 @@ def read_tokenizer_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def sampling_notes(folder: Path, vocab_size: int) -> list[str]:
-    """Notes on `generation_config.json`, which changes what is sampled and not the logits."""
+    """Returns notes on `generation_config.json`, which changes sampling and not the logits."""
     path = folder / GENERATION_CONFIG
     tree = read_object(path) or {}
     for key in ("bos_token_id", "eos_token_id"):
@@ -121,13 +121,13 @@ def sampling_notes(folder: Path, vocab_size: int) -> list[str]:
 
 
 def content(token: Any) -> str | None:
-    """The text of a token that a tokenizer's configuration names."""
+    """Returns the text of a token that a tokenizer's configuration names."""
     found = token.get("content") if isinstance(token, dict) else token
     return found if isinstance(found, str) else None
 
 
 def named_marks(folder: Path, named: Mapping[str, Any]) -> set[str]:
-    """Texts of the tokens that a tokenizer's configuration calls special, by role or in a list."""
+    """Returns the texts of tokens that a tokenizer's configuration calls special."""
     found: set[str] = set()
     for tree in (named, read_object(folder / SPECIALS_MAP) or {}):
         tokens: list[Any] = [value for key, value in tree.items() if key.endswith("_token")]
@@ -141,7 +141,7 @@ def named_marks(folder: Path, named: Mapping[str, Any]) -> set[str]:
 
 
 def declared_tokens(folder: Path, named: Mapping[str, Any]) -> list[AddedToken]:
-    """The added tokens that `tokenizer_config.json` and `added_tokens.json` list.
+    """Returns the added tokens that `tokenizer_config.json` and `added_tokens.json` list.
 
     Raises:
         UserError: where they are not such lists.
@@ -169,13 +169,13 @@ def declared_tokens(folder: Path, named: Mapping[str, Any]) -> list[AddedToken]:
 def require_agreement(
     declared: Iterable[AddedToken], own: Iterable[AddedToken], marks: set[str], folder: Path
 ) -> None:
-    """Refuse added tokens that are text and that `tokenizer.json` lacks or describes otherwise.
+    """Refuses added tokens that are text and that `tokenizer.json` lacks or describes differently.
 
     Args:
-        declared: from `declared_tokens`.
-        own: of `tokenizer.json`.
-        marks: texts that are never text, whatever a file says.
-        folder: that messages name.
+        declared: added tokens from `declared_tokens`.
+        own: added tokens of `tokenizer.json`.
+        marks: tokens that are never text, regardless of the files.
+        folder: the folder, for messages.
     """
     mine = {token.content: token for token in own}
     for token in declared:
@@ -183,7 +183,7 @@ def require_agreement(
             continue
         found = mine.get(token.content)
         if found is None:
-            if token.flags.get("special") is not True:  # which is what leaving it out means
+            if token.flags.get("special") is not True:  # a mark may be left out
                 raise UserError(
                     f"{folder}: added token {shown(token.content)} is text, and "
                     f"{JSON_FILE} lacks it"

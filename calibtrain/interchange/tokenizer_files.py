@@ -1,7 +1,7 @@
-"""A tokenizer of ours in the files that transformers reads, where it can say the same.
+"""Writes a tokenizer in the files that transformers reads, where they give the same ids.
 
-Each `tokenizer.json` that is written is tried first, on text that tells ways of splitting apart:
-one that gives other ids than ours is left out, and that is said.
+Each `tokenizer.json` is tried first, on texts that distinguish ways of splitting. One that gives
+other ids than ours is left out, with a note.
 """
 
 import json
@@ -27,11 +27,11 @@ _TRIAL = (
 
 
 def tokenizer_files(tokenizer: Tokenizer, context: int) -> tuple[dict[str, bytes], list[str]]:
-    """Files by name, and notes on what they cannot say.
+    """Returns the files by name, and notes on what they cannot express.
 
     Args:
-        tokenizer: of a run.
-        context: tokens that its model is made to see.
+        tokenizer: tokenizer of a run.
+        context: context of its model, in tokens.
     """
     files: dict[str, bytes] = {}
     notes: list[str] = []
@@ -71,7 +71,7 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> tuple[dict[str, bytes
 
 
 def _marks_called_text(tokenizer: Tokenizer) -> list[str]:
-    """Added tokens that `tokenizer.json` calls text, and that a run does not read in one."""
+    """Returns the added tokens that `tokenizer.json` calls text and the run treats as marks."""
     if tokenizer.manifest.kind != BYTE_LEVEL or tokenizer.model is None:
         return []
     read = {*tokenizer.manifest.settings.get(ADDED_TEXT, ()), tokenizer.bos_id, tokenizer.eos_id}
@@ -83,17 +83,17 @@ def _marks_called_text(tokenizer: Tokenizer) -> list[str]:
 
 
 def _names(content: bytes) -> dict[int, str]:
-    """Texts of added tokens."""
+    """Returns the texts of added tokens by id."""
     return {token["id"]: token["content"] for token in parse_json(content)["added_tokens"]}
 
 
 def gives_same_ids(content: bytes, tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizers package gives our ids for a `tokenizer.json`, on texts to try."""
+    """Returns whether the tokenizers package gives our ids for trial texts."""
     from tokenizers import Tokenizer as Theirs
 
     try:
         theirs = Theirs.from_str(content.decode())
-    except Exception:  # the library raises nothing narrower
+    except Exception:  # the library raises no narrower class
         return False
     encoded = theirs.encode_batch(list(_TRIAL), add_special_tokens=False)
     own = tokenizer.encode_batch(_TRIAL)
@@ -101,7 +101,7 @@ def gives_same_ids(content: bytes, tokenizer: Tokenizer) -> bool:
 
 
 def _bytes_alone() -> dict[str, Any]:
-    """The tokenizer of kind `byte`: byte-level BPE without a merge."""
+    """Returns the tokenizer of kind `byte`, as byte-level BPE without merges."""
     vocabulary = {letter: value for value, letter in enumerate(byte_alphabet())}
     level = byte_level(use_regex=False)
     model = {"type": "BPE", "vocab": vocabulary, "merges": []}
@@ -110,7 +110,7 @@ def _bytes_alone() -> dict[str, Any]:
 
 
 def _sentencepiece(model: bytes) -> dict[str, Any]:
-    """A SentencePiece model that was trained here: identity, byte fallback, no space put before."""
+    """Returns a SentencePiece model trained here: no normalisation or prefix, byte fallback."""
     proto = read_proto(model)
     kind = type(proto).SentencePiece
     numbered = list(enumerate(proto.pieces))
@@ -162,7 +162,7 @@ def _sentencepiece(model: bytes) -> dict[str, Any]:
 
 
 def _merges(pieces: Sequence[tuple[str, float]]) -> list[list[str]]:
-    """Pairs of pieces that make a piece, the ones that SentencePiece prefers first."""
+    """Returns the pairs of pieces that make a piece, in the order of SentencePiece's preference."""
     scores = dict(pieces)
     found = [
         (-score, piece[:cut], piece[cut:])

@@ -1,5 +1,5 @@
-"""Runs and ablations on engines that others operate: Slurm clusters and Cloud TPUs under GKE.
+"""Launches runs and ablations on Slurm clusters and on Cloud TPUs under GKE.
 
-`assignment` resolves a configuration into its runs, `worker` is what an engine starts on each
-host, `slurm` submits, `tpu` knows the slices, `jobset` writes the manifest, `gke` applies it.
+`assignment` resolves a configuration into its runs, `worker` runs on each host, `slurm` submits
+jobs, `jobset` writes the Kubernetes manifest, and `gke` applies it.
 """

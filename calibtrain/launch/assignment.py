@@ -1,4 +1,4 @@
-"""What is to be launched: the runs of a configuration, with the very folders `ablate` would use."""
+"""The runs of a configuration to launch, in the same folders that `ablate` would use."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -20,9 +20,9 @@ class LaunchedRun:
     """One run.
 
     Attributes:
-        name: of the arm; empty for a single run.
-        config: resolved; for an arm, under the study's controls.
-        folder: of the run; a path that all its hosts share.
+        name: name of the arm; empty for a single run.
+        config: the resolved configuration; for an arm, under the study's controls.
+        folder: the run folder, a path that all its hosts share.
     """
 
     name: str
@@ -31,18 +31,18 @@ class LaunchedRun:
 
     @property
     def is_done(self) -> bool:
-        """Whether the folder holds this very run, finished. Looks at local folders only."""
+        """Whether the folder holds exactly this run, finished; only for local folders."""
         return "://" not in self.folder and RunFolder(Path(self.folder)).is_done(self.config)
 
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """A configuration, resolved.
+    """A resolved configuration.
 
     Attributes:
-        folder: of the run or the study.
-        runs: the one, or the arms of a study in the order of its grid.
-        study: None for a single run.
+        folder: folder of the run or the study.
+        runs: the single run, or the arms of a study in the order of its grid.
+        study: the study; None for a single run.
         impossible: names of arms that cannot be run, and why; `ablate` records them as failed.
     """
 
@@ -60,20 +60,20 @@ def resolve(
     cache: Path | None = None,
     observer: Callable[[str], None] = lambda arm: None,
 ) -> Assignment:
-    """Resolve a configuration into its runs.
+    """Resolves a configuration into its runs.
 
-    The arms of an ablation are put under its controls here, once, which prepares their data; on
-    the engine, each is then a training run like any other.
+    The controls of an ablation are imposed on its arms here, once, which prepares their data. On
+    the cluster, each arm is then an ordinary training run.
 
     Args:
-        config: YAML of a run, or of an ablation (it has a grid).
-        overrides: `key.path=value`.
-        folder: of the run or the study.
-        cache: where prepared data is kept.
-        observer: is told the name of each arm before its data is prepared.
+        config: YAML of a run, or of an ablation (which has a grid).
+        overrides: overrides as `key.path=value`.
+        folder: folder of the run or the study.
+        cache: folder of prepared data.
+        observer: called with the name of each arm before its data is prepared.
 
     Raises:
-        UserError: for whatever `train` or `ablate` would refuse, and where no arm can be run.
+        UserError: where `train` or `ablate` would raise one, and where no arm can be run.
     """
     folder = folder.rstrip("/")
     if "grid" not in read_tree(config):

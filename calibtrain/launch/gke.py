@@ -1,7 +1,7 @@
-"""Cloud TPUs under GKE: a JobSet a run, applied by kubectl; and how XPK would do the same.
+"""Cloud TPUs under GKE: one JobSet per run, applied by kubectl; and the XPK commands for the same.
 
-An ablation becomes a JobSet an arm: arms wait, run, restart and fail each by itself, on as many
-slices as the cluster has free.
+An ablation becomes one JobSet per arm: each arm waits, runs, restarts and fails by itself, on as
+many slices as the cluster has free.
 """
 
 import base64
@@ -25,7 +25,7 @@ from calibtrain.parallel.tpu import Slice
 
 
 def check_folder(folder: str) -> str:
-    """The folder, if every host can reach it.
+    """Returns the folder, if every host can reach it.
 
     Raises:
         UserError: if it is not in a bucket.
@@ -33,13 +33,13 @@ def check_folder(folder: str) -> str:
     bucket, _, path = folder.removeprefix("gs://").strip("/").partition("/")
     if not folder.startswith("gs://") or not bucket or not path:
         raise UserError(
-            f"--run: {folder!r} is no place that all hosts share; write gs://BUCKET/PATH"
+            f"--run: {folder!r} is not a place that all hosts share; write gs://BUCKET/PATH"
         )
     return folder.rstrip("/")
 
 
 def check_slices(tpu: Slice, slices: int) -> None:
-    """Raise a UserError for slices that GKE cannot join: those of a single host."""
+    """Raises a UserError for slices that GKE cannot join, which are those of a single host."""
     if slices > 1 and tpu.hosts == 1:
         raise UserError(
             f"--slices: {slices} slices of {tpu.name} cannot be joined: GKE joins slices of two "
@@ -48,10 +48,10 @@ def check_slices(tpu: Slice, slices: int) -> None:
 
 
 def names(assignment: Assignment, name: str | None) -> dict[str, LaunchedRun]:
-    """JobSet name -> run.
+    """Returns the runs by the name of their JobSet.
 
     Raises:
-        UserError: for a name that Kubernetes does not take.
+        UserError: for a name that Kubernetes does not allow.
     """
     stem = check_name(name) if name else assignment.folder.rpartition("/")[2]
     if assignment.study is None:
@@ -62,7 +62,7 @@ def names(assignment: Assignment, name: str | None) -> dict[str, LaunchedRun]:
 def manifests(
     assignment: Assignment, tpu: Slice, options: ClusterOptions, name: str | None = None
 ) -> str:
-    """The JobSets of an assignment as one YAML stream."""
+    """Returns the JobSets of an assignment as one YAML stream."""
     return to_documents(
         [
             manifest(job, run.config, run.folder, tpu, options)
@@ -72,10 +72,10 @@ def manifests(
 
 
 def apply(documents: str) -> str:
-    """Hand manifests to the cluster that kubectl is set up for; returns what kubectl says.
+    """Applies manifests to the cluster that kubectl is set up for; returns kubectl's output.
 
     Raises:
-        UserError: without kubectl, or with its complaint.
+        UserError: without kubectl, or where it fails; the message quotes it.
     """
     if shutil.which("kubectl") is None:
         raise UserError(
@@ -99,7 +99,7 @@ def apply(documents: str) -> str:
 def xpk_commands(
     assignment: Assignment, tpu: Slice, options: ClusterOptions, name: str | None = None
 ) -> list[str]:
-    """The commands of XPK that start the same runs; cluster, project and zone are left open."""
+    """Returns the XPK commands that start the same runs; cluster, project and zone are left out."""
     commands = []
     for job, run in names(assignment, name).items():
         encoded = base64.b64encode(resolved_yaml(run.config).encode()).decode()

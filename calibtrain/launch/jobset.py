@@ -1,9 +1,11 @@
 """The Kubernetes manifest of a run on TPU slices: one JobSet (jobset.x-k8s.io/v1alpha2).
 
-A JobSet holds a Job a slice and a Pod a host, gives the Pods stable names in one headless service,
-and starts all of them anew when one fails. GKE adds what JAX reads to find its peers
-(TPU_WORKER_ID, TPU_WORKER_HOSTNAMES, and MEGASCALE_* between slices). See the JobSet API reference
-and Google's pages on TPU workloads in GKE.
+A JobSet has one Job per slice and one Pod per host, gives the Pods stable names in one headless
+service, and restarts all of them when one fails. GKE adds the variables by which JAX finds its
+peers (TPU_WORKER_ID, TPU_WORKER_HOSTNAMES, and MEGASCALE_* between slices).
+
+References:
+    The JobSet API reference, and Google's pages on TPU workloads in GKE.
 """
 
 import dataclasses
@@ -26,9 +28,9 @@ CONFIG_PATH = "/tmp/calibtrain.yaml"
 CACHE_PATH = "/tmp/calibtrain-cache"
 
 TPU_PORT = 8471
-"""Where the TPU runtimes of a slice find each other."""
+"""Port at which the TPU runtimes of a slice find each other."""
 MEGASCALE_PORT = 8080
-"""Where slices find each other."""
+"""Port at which slices find each other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +38,14 @@ class ClusterOptions:
     """How a run is put on a cluster.
 
     Attributes:
-        image: container image with calibtrain and its extra tpu.
+        image: container image with calibtrain[tpu].
         slices: TPU slices of a run, joined by the data-centre network.
         namespace: Kubernetes namespace.
         service_account: Kubernetes service account that may write the run's bucket.
         queue: Kueue's LocalQueue, if the cluster has one.
-        spot: use Spot nodes.
-        max_restarts: how often the JobSet starts anew before it counts as failed.
-        grace: seconds between SIGTERM and the end, in which the run saves.
+        spot: whether to use Spot nodes.
+        max_restarts: how often the JobSet restarts before it counts as failed.
+        grace: seconds that a run has to save after SIGTERM.
     """
 
     image: str
@@ -57,9 +59,9 @@ class ClusterOptions:
 
 
 def job_name(stem: str, arm: str = "") -> str:
-    """A name that Kubernetes takes, for a run or an arm: letters, digits and dashes.
+    """Returns a name that Kubernetes allows for a run or an arm: letters, digits and dashes.
 
-    Where something is lost by that, a few digits of a hash keep names apart.
+    Where other characters are lost, a few digits of a hash keep names distinct.
     """
     whole = f"{stem}-{arm}" if arm else stem
     plain = re.sub(r"[^a-z0-9]+", "-", whole.lower()).strip("-") or "run"
@@ -72,10 +74,10 @@ def job_name(stem: str, arm: str = "") -> str:
 
 
 def check_name(name: str) -> str:
-    """The name, if Kubernetes takes it and leaves room for the names of its Pods.
+    """Returns the name, if Kubernetes allows it and it leaves room for the names of its Pods.
 
     Raises:
-        UserError: if it does not.
+        UserError: otherwise.
     """
     if len(name) > LONGEST_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
         raise UserError(
@@ -88,11 +90,11 @@ def check_name(name: str) -> str:
 def manifest(
     name: str, config: Config, run: str, tpu: Slice, options: ClusterOptions
 ) -> dict[str, Any]:
-    """The JobSet that trains a run.
+    """Returns the JobSet that trains a run.
 
     Args:
-        name: of the JobSet.
-        config: of the run; it travels in the manifest.
+        name: name of the JobSet.
+        config: configuration of the run, which the manifest contains.
         run: folder that all hosts share: "gs://BUCKET/PATH".
         tpu: the kind of slice.
         options: how to run it.
@@ -100,7 +102,7 @@ def manifest(
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": options.namespace,
-        # a Job keeps a node pool (a slice) to itself: two arms never hold half a slice each
+        # each Job gets a whole node pool (a slice), so that two arms never hold half a slice each
         "annotations": {
             "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
         },
@@ -135,15 +137,15 @@ def manifest(
 
 
 def _job(config: Config, run: str, tpu: Slice, options: ClusterOptions) -> dict[str, Any]:
-    """The Job of a slice: a Pod a host."""
+    """Returns the Job of a slice, with one Pod per host."""
     return {
         "completionMode": "Indexed",
         "parallelism": tpu.hosts,
         "completions": tpu.hosts,
-        "backoffLimit": 0,  # a host that fails fails its slice; the JobSet starts all anew
+        "backoffLimit": 0,  # a failed host fails its slice; the JobSet restarts all
         "podFailurePolicy": {
             "rules": [
-                {  # the status of a user's mistake: starting again would not mend it
+                {  # the status of a user's mistake, which a restart would not mend
                     "action": "FailJob",
                     "onExitCodes": {"containerName": "train", "operator": "In", "values": [2]},
                 }
@@ -198,7 +200,7 @@ _VARIABLE = '"$CALIBTRAIN_CONFIG"'
 
 
 def start_command(run: str, prints_config: str) -> str:
-    """What a host's shell does: write the configuration, become the worker."""
+    """Returns the shell command of a host: write the configuration, then become the worker."""
     return (
         f"{prints_config} > {CONFIG_PATH} && "
         f"exec python -m calibtrain.launch.worker {CONFIG_PATH} {shlex.quote(run)}"
@@ -216,7 +218,7 @@ def _environment(config: Config) -> Mapping[str, str]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as such."""
+    """Writes texts of several lines as YAML block scalars."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -228,5 +230,5 @@ _Dumper.add_representer(str, _text)
 
 
 def to_documents(manifests: Sequence[Mapping[str, Any]]) -> str:
-    """Manifests as one YAML stream."""
+    """Returns manifests as one YAML stream."""
     return yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=100)

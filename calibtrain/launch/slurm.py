@@ -1,8 +1,8 @@
-"""Slurm, through submitit: a run is a job, an ablation an array with an element an arm.
+"""Slurm, through submitit: a run is a job, an ablation is an array with one element per arm.
 
 Beside the folder DIR of a run or study, `DIR.slurm/` holds the resolved configuration, submitit's
-files and the logs. A job that is preempted, reaches its time limit or gets SIGTERM saves and puts
-itself back into the queue; started again, it goes on from there.
+files and the logs. A job that is preempted, reaches its time limit or gets SIGTERM saves and
+requeues itself; when it starts again, it goes on from there.
 """
 
 import dataclasses
@@ -24,19 +24,19 @@ from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
 from calibtrain.storage.json_text import parse_json
 
 MAX_REQUEUES = 200
-"""A run that was put back so often makes no headway."""
+"""Requeues after which a run counts as stuck."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What a job asks Slurm for; None leaves it to the cluster's defaults.
+    """The resources that a job asks Slurm for; None means the cluster's default.
 
     Attributes:
         time: "90", "2:30:00", "1-12:00:00": minutes, or Slurm's other forms.
-        nodes: hosts of each run; one task a node.
-        gpus_per_node: GPUs of a node; all of them are the task's.
-        cpus: of a task.
-        mem: of a node, for example "16G".
+        nodes: nodes of each run; there is one task per node.
+        gpus_per_node: GPUs per node, all for its task.
+        cpus: CPUs per task.
+        mem: memory per node, for example "16G".
         grace: seconds before the time limit at which the job is told to save.
         parallel: how many arms may run at once.
         extra: further options of sbatch.
@@ -57,10 +57,10 @@ class Resources:
 
 @dataclasses.dataclass(frozen=True)
 class SlurmTask:
-    """What a job does; submitit carries it there and calls it, once on each node.
+    """The work of a job; submitit pickles it and calls it once on each node.
 
     Attributes:
-        arguments: of calibtrain.
+        arguments: arguments of calibtrain.
         environment: variables to set.
     """
 
@@ -68,10 +68,10 @@ class SlurmTask:
     environment: tuple[tuple[str, str], ...]
 
     def __call__(self) -> None:
-        """Run it; when it was stopped, put the job back into the queue.
+        """Runs calibtrain; requeues the job if it was stopped.
 
         Raises:
-            RuntimeError: when it failed, so that Slurm sees a failed job.
+            RuntimeError: when calibtrain failed, so that Slurm sees a failed job.
         """
         status = watch(self.arguments, dict(self.environment))
         if status == 0:
@@ -79,15 +79,15 @@ class SlurmTask:
         if status != STOPPED:
             raise RuntimeError(f"calibtrain {self.arguments[0]}: exit status {status}; see above")
         if os.environ.get("SLURM_PROCID", "0") != "0":
-            return  # the first node decides; a bad status here would end it while it saves
+            return  # the first node decides; an error here would end it while it saves
         _requeue()
         sys.exit(STOPPED)
 
 
 def _requeue() -> None:
-    """Put this job back into the queue, unless someone cancelled it or Slurm did so itself."""
+    """Requeues this job, unless it was cancelled or Slurm has requeued it."""
     job = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:  # the bare number of one element is that of the array
+    if "SLURM_ARRAY_JOB_ID" in os.environ:  # an element's bare number is that of the array
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     state = _output("squeue", "--noheader", f"--jobs={job}", "--Format=State").strip()
     count = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
@@ -103,19 +103,18 @@ def _requeue() -> None:
 def launch(
     assignment: Assignment, resources: Resources, *, cache: Path | None = None
 ) -> dict[str, Any]:
-    """Submit what is not done yet.
+    """Submits the runs that are not done.
 
-    An ablation ends with one more job, after the array whether or not all arms are done:
-    `calibtrain ablate`, which tries failed arms once more, gathers the results and writes the
-    report.
+    An ablation ends with one more job, which runs after the array even if some arms failed:
+    `calibtrain ablate` tries failed arms once more, gathers the results and writes the report.
 
     Returns:
-        What was submitted: "jobs" (Slurm's numbers), "skipped" (names of arms that are done),
-        "logs" (their folder).
+        "jobs" (Slurm's job numbers), "skipped" (names of finished arms) and "logs" (the folder of
+        the logs).
 
     Raises:
         UserError: without submitit or Slurm, for options that Slurm refuses, or while jobs of an
-            earlier launch are still there.
+            earlier launch still exist.
     """
     submitit = _submitit()
     folder = _side_folder(assignment)
@@ -142,7 +141,7 @@ def launch(
 def plan(
     assignment: Assignment, cache: Path | None = None
 ) -> tuple[dict[str, list[SlurmTask]], list[str]]:
-    """The tasks of an assignment, under "train" and "gather", and the runs that are done."""
+    """Returns the tasks of an assignment, under "train" and "gather", and the finished runs."""
     folder = _side_folder(assignment)
     environment = (("CALIBTRAIN_CACHE", str((cache or cache_directory()).absolute())),)
 
@@ -164,14 +163,14 @@ def plan(
 
 
 def _configuration(assignment: Assignment, run: LaunchedRun) -> Path:
-    """The file that a run's job reads; an arm's is where `ablate` puts it."""
+    """Returns the configuration file that a run's job reads; for an arm, the same as `ablate`."""
     if assignment.study is None:
         return _side_folder(assignment) / "config.yaml"
     return Path(assignment.folder).absolute() / "configs" / f"{run.name}.yaml"
 
 
 def _write_configurations(assignment: Assignment) -> None:
-    """Write what the jobs read, resolved, so that a later edit does not change them."""
+    """Writes the resolved configurations of the jobs, so that a later edit does not change them."""
     for run in assignment.runs:
         path = _configuration(assignment, run)
         with disk_errors(path):
@@ -182,10 +181,10 @@ def _write_configurations(assignment: Assignment) -> None:
 
 
 def options(resources: Resources) -> dict[str, str | bool]:
-    """The options of sbatch that a job is submitted with, by their long names.
+    """Returns the options of sbatch that a job is submitted with, by their long names.
 
     Raises:
-        UserError: for a time that Slurm does not know.
+        UserError: for a time in none of Slurm's forms.
     """
     minutes = None if resources.time is None else _minutes(resources.time)
     asked = {
@@ -205,12 +204,12 @@ def options(resources: Resources) -> dict[str, str | bool]:
 
 
 def _minutes(text: str) -> int:
-    """Slurm's forms of a time, in minutes, rounded up."""
+    """Returns a time in one of Slurm's forms as minutes, rounded up."""
     form = r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?"
     match = re.fullmatch(form, text.strip())
     if match is None:
         raise UserError(
-            f"--time: {text!r} is no time of Slurm's; write minutes, hours:minutes:seconds, or "
+            f"--time: {text!r} is not a time of Slurm's; write minutes, hours:minutes:seconds, or "
             "days-hours:minutes:seconds"
         )
     days, *parts = match.groups()
@@ -223,14 +222,14 @@ def _minutes(text: str) -> int:
         hours, (minutes, seconds) = 0, [*numbers, 0][:2]
     total = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
     if total == 0:
-        raise UserError(f"--time: {text!r} is no time at all; leave it out for the default")
+        raise UserError(f"--time: {text!r} is not a positive time; leave it out for the default")
     return math.ceil(total / 60)
 
 
 def _side_folder(assignment: Assignment) -> Path:
     if "://" in assignment.folder:
         raise UserError(
-            f"--run: {assignment.folder} is no folder; name one on a disk that all nodes share"
+            f"--run: {assignment.folder} is not a folder; name one on a disk that all nodes share"
         )
     return Path(f"{assignment.folder}.slurm").absolute()
 
@@ -252,11 +251,11 @@ def _submitit() -> Any:
 
 
 def _executor(submitit: Any, folder: Path, name: str, resources: Resources, **more: str) -> Any:
-    """An executor with our options in place of submitit's own defaults."""
+    """Returns an executor with our options in place of submitit's defaults."""
     executor = submitit.SlurmExecutor(folder=folder)
     environment = []
     if resources.gpus_per_node:
-        # one task a node: left alone, jax gives a Slurm task the one GPU of its local rank
+        # one task per node; by default, JAX gives a Slurm task only the GPU of its local rank
         ids = ",".join(map(str, range(resources.gpus_per_node)))
         environment.append(f"export JAX_LOCAL_DEVICE_IDS={ids}")
     parameters: dict[str, Any] = {
@@ -287,7 +286,7 @@ def _submit(executor: Any, tasks: list[SlurmTask]) -> list[str]:
 
 
 def _refuse_twice(folder: Path) -> None:
-    """Two jobs must not write one run: refuse while those of an earlier launch are there."""
+    """Refuses to submit while jobs of an earlier launch exist: two jobs must not write one run."""
     record = folder / "jobs.json"
     if not record.is_file():
         return
@@ -308,7 +307,7 @@ def _refuse_twice(folder: Path) -> None:
 
 
 def _output(*command: str) -> str:
-    """What a command prints; nothing where it fails (squeue does for jobs long gone)."""
+    """Returns what a command prints; "" where it fails (as squeue does for old jobs)."""
     return subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", check=False
     ).stdout

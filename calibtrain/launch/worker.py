@@ -1,8 +1,8 @@
-"""What an engine starts on each host: a calibtrain command, watched until it ends.
+"""The worker that Slurm or GKE starts on each host: it runs a calibtrain command until it ends.
 
-`calibtrain train` answers SIGTERM by saving and ending with status 0, which an engine would take
-for a finished run. The worker tells the two apart: it passes SIGTERM on and ends with 143 (what a
-process that SIGTERM ended has) where the run is to be started again.
+`calibtrain train` answers SIGTERM by saving and ending with status 0, which looks like a finished
+run. The worker distinguishes the two: it passes SIGTERM on, and ends with 143 (the status of a
+process ended by SIGTERM) where the run is to be started again.
 """
 
 import json
@@ -23,25 +23,25 @@ STOPPED = 128 + signal.SIGTERM
 
 
 def train_command(config: str, run: str) -> list[str]:
-    """The arguments of calibtrain that train a run and print its summary."""
+    """Returns the arguments of calibtrain that train a run and print its summary."""
     return ["train", config, "--run", run, "--json", "--progress", "plain"]
 
 
 def ablate_command(config: str, run: str) -> list[str]:
-    """The arguments of calibtrain that run what is left of a study, gather it and report."""
+    """Returns the arguments of calibtrain that run the rest of a study and write its report."""
     return ["ablate", config, "--run", run, "--json", "--progress", "plain"]
 
 
 def watch(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run calibtrain in a child process; pass SIGTERM on to it.
+    """Runs calibtrain in a child process, and passes SIGTERM on to it.
 
     Args:
-        arguments: of calibtrain; they ask for `--json`.
+        arguments: arguments of calibtrain, with `--json`.
         environment: variables to set for it.
 
     Returns:
-        0 if it is done; STOPPED if it was stopped, or lost another host, and can go on; else its
-        exit status.
+        0 if it is done; STOPPED if it was stopped, or lost another host, and can go on; otherwise
+        its exit status.
     """
     asked = False
     child: subprocess.Popen[str] | None = None
@@ -61,7 +61,7 @@ def watch(arguments: Sequence[str], environment: Mapping[str, str] | None = None
             errors="replace",
             env={**os.environ, **(environment or {})},
         )
-        if asked:  # between the two lines above
+        if asked:  # SIGTERM came between the two lines above
             child.terminate()
         printed, _ = child.communicate()
     finally:
@@ -80,13 +80,13 @@ def watch(arguments: Sequence[str], environment: Mapping[str, str] | None = None
 
 
 def _tell(text: str) -> None:
-    """Print for the log, if it takes it: how the run ended is told by the exit status."""
+    """Prints a line for the log, if possible; the exit status says how the run ended anyway."""
     with suppress(OSError, OutputError):
         print(text, end="", flush=True)
 
 
 def _was_stopped(printed: str, asked: bool) -> bool:
-    """Whether a run ended early. A host that prints no summary, one of many, goes by the signal."""
+    """Returns whether a run ended early: by its summary, or by the signal if it prints none."""
     try:
         result = json.loads(printed)
         statuses = [arm["status"] for arm in result.get("arms", [result])]
@@ -96,7 +96,7 @@ def _was_stopped(printed: str, asked: bool) -> bool:
 
 
 def main() -> None:
-    """`python -m calibtrain.launch.worker CONFIG RUN`: train a run on this host."""
+    """Trains a run on this host: `python -m calibtrain.launch.worker CONFIG RUN`."""
     prepare_streams()
     if len(sys.argv) != 3:
         sys.exit("usage: python -m calibtrain.launch.worker CONFIG RUN")

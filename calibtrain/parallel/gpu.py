@@ -1,6 +1,6 @@
-"""NVIDIA GPUs: what they hold, and how XLA's compiler is told of one that is not here.
+"""NVIDIA GPUs: their memory, and their descriptions for XLA's compiler when they are not here.
 
-Source: the device descriptions that XLA's repository holds for compilation without a device
+Source: the device descriptions in XLA's repository for compilation without a device
 (xla/backends/gpu/target_config/specs), reduced to what differs and what the compiler reads.
 """
 
@@ -10,8 +10,8 @@ import re
 from calibtrain.errors import UserError
 
 PREALLOCATED = 0.75
-"""Share of a GPU's memory that JAX takes for arrays unless told otherwise (its documentation,
-"GPU memory allocation"; XLA_PYTHON_CLIENT_MEM_FRACTION)."""
+"""Share of a GPU's memory that JAX takes for arrays by default (JAX documentation, "GPU memory
+allocation"; XLA_PYTHON_CLIENT_MEM_FRACTION)."""
 
 MOST_A_HOST = 8
 """GPUs of a host, joined by NVLink."""
@@ -22,15 +22,15 @@ class Gpu:
     """A kind of GPU.
 
     Attributes:
-        device_kind: what JAX calls it.
-        capability: CUDA compute capability, major.
-        cores: streaming multiprocessors.
-        memory: bytes.
-        bandwidth: of the memory, bytes a second.
+        device_kind: its name in JAX.
+        capability: major CUDA compute capability.
+        cores: number of streaming multiprocessors.
+        memory: bytes of memory.
+        bandwidth: memory bandwidth, in bytes per second.
         cache: bytes of the second-level cache.
-        clock: of a core, GHz.
-        shared: bytes of shared memory of a core.
-        lanes: float32 units of a core.
+        clock: clock rate of a core, in GHz.
+        shared: bytes of shared memory per core.
+        lanes: float32 units per core.
     """
 
     device_kind: str
@@ -49,7 +49,7 @@ class Gpu:
         return int(self.memory * PREALLOCATED)
 
     def target_config(self) -> str:
-        """XLA's `GpuTargetConfigProto` as text."""
+        """Returns XLA's `GpuTargetConfigProto` as text."""
         extension = "ACCELERATED_FEATURES" if self.capability >= 9 else "NONE"
         return f"""
 gpu_device_info {{
@@ -143,21 +143,21 @@ GPUS = {
         128,
     ),
 }
-"""By the name that `--topology` takes."""
+"""Kinds of GPU by their names in `--topology`."""
 
 
 def find_gpus(name: str, key: str) -> tuple[Gpu, int] | None:
-    """The GPU and the number of them that "h100:8" says; none where it names no GPU.
+    """Returns the GPU and the number of them in a name such as "h100:8"; None if it is not a GPU.
 
     Raises:
-        UserError: for a number that no host has; `key` names it.
+        UserError: for a number that no host has; `key` names the option in the message.
     """
     kind, _, count = name.strip().lower().partition(":")
     if kind not in GPUS:
         return None
     if not re.fullmatch(r"\d{1,4}", count) or not 1 <= int(count) <= MOST_A_HOST:
         raise UserError(
-            f"{key}: {name!r} is no host of GPUs; write {kind}:N, N from 1 to {MOST_A_HOST}; "
+            f"{key}: {name!r} is not a host of GPUs; write {kind}:N, N from 1 to {MOST_A_HOST}; "
             "join hosts with --slices"
         )
     return GPUS[kind], int(count)

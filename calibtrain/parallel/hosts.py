@@ -1,4 +1,4 @@
-"""Many processes as one run: their start, who writes, and waiting for each other."""
+"""Runs of several processes: how they start, which one writes, and how they wait for each other."""
 
 import importlib.util
 import os
@@ -23,24 +23,24 @@ ADDRESS, COUNT, NUMBER = (
     "CALIBTRAIN_PROCESSES",
     "CALIBTRAIN_PROCESS",
 )
-"""Environment variables for processes that nothing else started: HOST:PORT, how many, which."""
+"""Environment variables for processes started by hand: HOST:PORT, how many, and which one."""
 MOST_PROCESSES = 100_000
-"""More than any cluster has: a larger number is a mistake."""
+"""Upper bound of processes; a larger number is a mistake."""
 met = False
-"""Whether this process began to meet others; they wait for what it does at its end."""
+"""Whether this process began to join others, which then wait for it when it ends."""
 METADATA_SECONDS = 5.0
 """How long a machine with TPUs waits for its metadata server, which answers in milliseconds."""
 
 
 def start() -> None:
-    """Join the other processes of this run, where there are any. Call before any computation.
+    """Joins the other processes of this run, if any. Call it before any computation.
 
-    Found by the variables above; or by what Slurm and GKE set for a job of several processes, or
-    the metadata server of a TPU VM knows of its slice (`jax.distributed` reads the rest there).
+    They are found by the variables above, by those that Slurm and GKE set for a job of several
+    processes, or by the metadata server of a TPU VM (`jax.distributed` reads the rest there).
 
     Raises:
-        UserError: for variables that do not fit.
-        TransientError: when the others did not come.
+        UserError: for variables that contradict each other.
+        TransientError: when the others did not join in time.
     """
     arguments = _arguments()
     if arguments is None:
@@ -49,7 +49,7 @@ def start() -> None:
     if met:
         return
     met = True
-    meeting.catch_aborts()  # before JAX is imported, to be there until JAX has ended
+    meeting.catch_aborts()  # before JAX is imported, so that it outlives JAX
     _keep_libraries_off_stdout()
     import jax
 
@@ -61,7 +61,7 @@ def start() -> None:
 
 
 def _arguments() -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` is to be called with; None for a run of one process."""
+    """Returns the arguments for `jax.distributed.initialize`; None for a run of one process."""
     given = {name: os.environ.get(name) for name in (ADDRESS, COUNT, NUMBER)}
     if any(given.values()):
         missing = [name for name, value in given.items() if not value]
@@ -87,20 +87,20 @@ def _arguments() -> dict[str, Any] | None:
             "process_id": number,
         }
     step = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
-    if all(name in os.environ for name in step):  # else no step of srun's, but a script's process
+    if all(name in os.environ for name in step):  # otherwise a script's process, not a step of srun
         tasks = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ["SLURM_NTASKS"])
         if int(tasks) > 1:
             return {}
     slices = int(os.environ.get("MEGASCALE_NUM_SLICES", "1")) > 1
-    if (workers := os.environ.get("TPU_WORKER_HOSTNAMES")) is not None:  # as GKE says
+    if (workers := os.environ.get("TPU_WORKER_HOSTNAMES")) is not None:  # set by GKE
         return {} if slices or "," in workers else None
     return {} if slices or _is_one_of_many_tpu_vms() else None
 
 
 def _is_one_of_many_tpu_vms() -> bool:
-    """Whether this is a TPU VM of a slice with several hosts, or of several slices.
+    """Returns whether this is a TPU VM of a slice with several hosts, or of several slices.
 
-    Where there are no TPUs, or they are not to be used, no server is asked.
+    Where there are no TPUs, or they are not used, the metadata server is not asked.
     """
     platforms = os.environ.get("JAX_PLATFORMS") or "tpu"
     skip = "TPU_SKIP_MDS_QUERY" in os.environ or "tpu" not in platforms.split(",")
@@ -112,12 +112,12 @@ def _is_one_of_many_tpu_vms() -> bool:
 
 
 def _attribute(name: str) -> str:
-    """What the metadata server of this machine says of it; empty where it, or a server, is not.
+    """Returns an attribute from this machine's metadata server; "" if there is none, or no server.
 
     Raises:
-        UserError: for a server that fails.
+        UserError: where the server fails.
     """
-    server = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")  # as for JAX
+    server = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")  # as in JAX
     request = urllib.request.Request(
         f"http://{server}/computeMetadata/v1/instance/attributes/{name}",
         headers={"Metadata-Flavor": "Google"},
@@ -142,7 +142,7 @@ def _attribute(name: str) -> str:
 
 
 def _keep_libraries_off_stdout() -> None:
-    """Gloo greets on standard output, which belongs to results: send what is not ours to stderr."""
+    """Sends what libraries (Gloo) print on standard output, which is for results, to stderr."""
     sys.stdout.flush()
     ours = os.dup(1)
     os.dup2(2, 1)
@@ -150,14 +150,14 @@ def _keep_libraries_off_stdout() -> None:
 
 
 def is_primary() -> bool:
-    """Whether this process writes logs and results."""
+    """Returns whether this process writes logs and results."""
     import jax
 
     return jax.process_index() == 0
 
 
 def are_many() -> bool:
-    """Whether the run has several processes."""
+    """Returns whether the run has several processes."""
     import jax
 
     return jax.process_count() > 1
@@ -165,7 +165,7 @@ def are_many() -> bool:
 
 @contextmanager
 def losses() -> Iterator[None]:
-    """Where something fails because another process is lost, raise what says so.
+    """Turns a failure that is due to a lost process into an error that says so.
 
     Raises:
         TransientError: for a collective that failed.
@@ -182,7 +182,7 @@ def losses() -> Iterator[None]:
 
 @losses()
 def agreed(value: int) -> int:
-    """The primary's value on every host: what each reads from a shared disk may be stale."""
+    """Returns the primary's value on every host, because reads from a shared disk may be stale."""
     if not are_many():
         return value
     from jax.experimental import multihost_utils
@@ -192,15 +192,15 @@ def agreed(value: int) -> int:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Where what is inside fails on one host, all of them raise; every host must come here.
+    """Makes all hosts raise where the body fails on one of them; every host must enter it.
 
     Raises:
-        UserError: the host's own, or one that says that another failed.
+        UserError: the host's own error, or one that says that another host failed.
     """
     mine: UserError | None = None
     try:
         yield
-    except TransientError:  # the others are not there to be told
+    except TransientError:  # the others cannot be told: they are lost
         raise
     except UserError as error:
         mine = error
@@ -219,7 +219,7 @@ def _any(mine: bool) -> bool:
 
 @losses()
 def wait(name: str) -> None:
-    """Wait until every process is here."""
+    """Waits until every process is here."""
     if are_many():
         from jax.experimental import multihost_utils
 

@@ -1,7 +1,8 @@
-"""The processes of a run meet, and notice when one of them is lost.
+"""Joins the processes of a run, and notices when one of them is lost.
 
-JAX's runtime waits for them inside C++, deaf to signals, and where one is lost it aborts with a
-trace. Here it is joined in a thread that the main one waits for, and its abort becomes one line.
+JAX's runtime waits for processes inside C++, where signals are not handled, and aborts with a trace
+when one is lost. So the runtime is started in a thread that the main thread waits for, and its
+abort is replaced by one line.
 """
 
 import atexit
@@ -19,7 +20,7 @@ from calibtrain.errors import TransientError, UserError
 from calibtrain.process.output import end, rewired, say
 
 WAIT, LOST = "CALIBTRAIN_WAIT", "CALIBTRAIN_LOST"
-"""Environment variables: seconds to wait for the others, and without a sign of life of one."""
+"""Environment variables: seconds to wait for the others, and seconds until a silent one is lost."""
 WAIT_SECONDS, LOST_SECONDS = 300, 100
 LEAST_SECONDS = {WAIT: 1, LOST: 5}
 _BEGIN_AGAIN = "start every process of the run again"
@@ -37,13 +38,13 @@ _GREETING = "[Gloo] Rank"
 
 
 def join(arguments: Mapping[str, Any]) -> None:
-    """Wait until all processes are there; say at once who is awaited, and for how long.
+    """Waits until all processes have joined; first says who is awaited, and for how long.
 
     Args:
-        arguments: of `jax.distributed.initialize`; those that it finds itself are left out.
+        arguments: arguments of `jax.distributed.initialize`, without those that it finds itself.
 
     Raises:
-        TransientError: when they did not all come in time.
+        TransientError: when they did not all join in time.
         UserError: for processes that do not fit together.
     """
     wait, lost = _seconds(WAIT, WAIT_SECONDS), _seconds(LOST, LOST_SECONDS)
@@ -57,7 +58,8 @@ def join(arguments: Mapping[str, Any]) -> None:
         try:
             jax.distributed.initialize(
                 **arguments,
-                initialization_timeout=wait + 60,  # ours, which can be interrupted, ends first
+                initialization_timeout=wait
+                + 60,  # our own wait, which can be interrupted, ends first
                 heartbeat_timeout_seconds=lost,
                 shutdown_timeout_seconds=lost,
             )
@@ -85,7 +87,7 @@ def join(arguments: Mapping[str, Any]) -> None:
 
 
 def lost(error: Exception) -> TransientError | None:
-    """What to raise for the failure of something that all processes do, if one of them is lost."""
+    """Returns the error to raise where a collective failed because a process is lost, or None."""
     text = str(error)
     if not isinstance(error, RuntimeError | ValueError | OSError) or not _LOSS.search(text):
         return None
@@ -94,7 +96,7 @@ def lost(error: Exception) -> TransientError | None:
 
 
 def _seconds(name: str, default: int) -> int:
-    """A number of seconds from the environment."""
+    """Returns a number of seconds from the environment."""
     given, least = os.environ.get(name), LEAST_SECONDS[name]
     if given is None:
         return default
@@ -104,7 +106,7 @@ def _seconds(name: str, default: int) -> int:
 
 
 def _awaited(arguments: Mapping[str, Any]) -> str:
-    """Who waits for whom."""
+    """Returns a message that says who waits for whom."""
     if not arguments:
         return "waits for the other processes of this job"
     count, number = arguments["num_processes"], arguments["process_id"]
@@ -113,10 +115,10 @@ def _awaited(arguments: Mapping[str, Any]) -> str:
 
 
 def catch_aborts() -> None:
-    """Let the runtime's abort end the process with one line, where it is about a lost process.
+    """Makes the runtime's abort end the process with one line, if it is about a lost process.
 
-    What C++ writes to standard error goes through a thread, which keeps back what comes with an
-    abort. The handler of the abort runs in the thread that aborts, which is not in Python.
+    What C++ writes to standard error goes through a thread, which holds back the text of an abort.
+    The handler of the abort runs in the aborting thread, which is not a Python thread.
     """
     global _on_abort
     sys.stderr.flush()
@@ -140,7 +142,7 @@ def catch_aborts() -> None:
     thread.start()
 
     def aborted(number: int) -> None:
-        time.sleep(0.3)  # let the thread read what was written
+        time.sleep(0.3)  # the thread needs time to read what was written
         text = b"".join(held)
         if _FATAL_LOSS.search(text.decode("utf-8", "replace")):
             end(f"calibtrain: {_LOST_LINE}", TransientError.status)

@@ -1,9 +1,9 @@
 """Devices as a mesh, and the few partition specs of the project.
 
 Axes: `replica` (independent runs, no communication), `data` (rows of the batch) and `fsdp` (rows
-of the batch, and a share of every large array of the state). A device computes the very program
-that one device alone would, on its own rows: parameters are gathered before it, gradients are
-summed and scattered after it (ZeRO, Rajbhandari et al. 2020). What is fast on one device stays so.
+of the batch, and a share of every large array of the state). Every device runs the same program as
+a single device, on its own rows: parameters are gathered before it, and gradients are summed and
+scattered after it (ZeRO, Rajbhandari et al. 2020). What is fast on one device stays fast.
 """
 
 import dataclasses
@@ -32,48 +32,48 @@ class Layout:
 
     @property
     def devices(self) -> int:
-        """All devices of the mesh."""
+        """Number of devices of the mesh."""
         return self.mesh.size
 
     @property
     def row_shares(self) -> int:
-        """Devices among which the rows of a batch are divided."""
+        """Number of devices among which the rows of a batch are divided."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
     @property
     def replica_shares(self) -> int:
-        """Devices, or groups of them, among which replicas are divided."""
+        """Number of devices, or groups of them, among which replicas are divided."""
         return self.mesh.shape["replica"]
 
     @property
     def rows(self) -> NamedSharding:
-        """Of batches and of what is computed for each row."""
+        """Sharding of batches and of values per row."""
         return self.sharding(P(ROWS))
 
     @property
     def replicated_rows(self) -> NamedSharding:
-        """The same with a leading axis of replicas."""
+        """Sharding of batches with a leading axis of replicas."""
         return self.sharding(P("replica", ROWS))
 
     @property
     def everywhere(self) -> NamedSharding:
-        """Of what every device holds whole."""
+        """Sharding of arrays that every device holds whole."""
         return self.sharding(P())
 
     def sharding(self, spec: P) -> NamedSharding:
-        """A spec on this mesh."""
+        """Returns the sharding of a spec on this mesh."""
         return NamedSharding(self.mesh, spec)
 
     def state_specs(self, shapes: Any) -> Any:
-        """A spec for each array of a state: its largest divisible axis goes over `fsdp`."""
+        """Returns a spec for each array of a state: its largest divisible axis goes over `fsdp`."""
         return jax.tree.map(lambda leaf: self._spec(leaf.shape), shapes)
 
     def state_shardings(self, shapes: Any) -> Any:
-        """The same, as shardings."""
+        """Returns a sharding for each array of a state, as `state_specs` divides it."""
         return jax.tree.map(lambda leaf: self.sharding(self._spec(leaf.shape)), shapes)
 
     def replicated_state_shardings(self, shapes: Any) -> Any:
-        """The same for states with a leading axis of replicas, which goes over `replica`."""
+        """Returns shardings for states with a leading axis of replicas, divided over `replica`."""
         return jax.tree.map(
             lambda leaf: self.sharding(P("replica", *self._spec(leaf.shape[1:]))), shapes
         )
@@ -87,17 +87,17 @@ class Layout:
         return P(*([None] * largest), "fsdp")
 
     def on_each_device(self, function: Callable[..., Any], inputs: Any, outputs: Any) -> Any:
-        """`function` run by every device on its own parts; specs say which those are."""
+        """Returns a function that runs `function` on every device's own parts, given by specs."""
         return jax.shard_map(
             function, mesh=self.mesh, in_specs=inputs, out_specs=outputs, check_vma=False
         )
 
     def put_rows(self, tree: Any, rows: int) -> Any:
-        """Host arrays with this process's rows -> arrays of all `rows` on the mesh."""
+        """Returns arrays of all `rows` on the mesh, from host arrays with this process's rows."""
         return self._put(tree, self.rows, (rows,))
 
     def put_replicas(self, tree: Any, replicas: int, rows: int) -> Any:
-        """The same with a leading axis of replicas, of which the host has its own."""
+        """Returns arrays of all replicas and rows, from host arrays with this process's own."""
         return self._put(tree, self.replicated_rows, (replicas, rows))
 
     def _put(self, tree: Any, sharding: NamedSharding, leading: tuple[int, ...]) -> Any:
@@ -108,7 +108,7 @@ class Layout:
         return jax.tree.map(one, tree)
 
     def share_out(self, tree: Any) -> Any:
-        """Host arrays that every process has whole -> arrays divided by rows."""
+        """Returns arrays divided by rows, from host arrays that every process has whole."""
 
         def one(x: np.ndarray) -> jax.Array:
             return jax.make_array_from_callback(x.shape, self.rows, lambda place: x[place])
@@ -116,11 +116,11 @@ class Layout:
         return jax.tree.map(one, tree)
 
     def local_rows(self, rows: int) -> slice:
-        """Which of a batch's rows this process's devices compute."""
+        """Returns the rows of a batch that this process's devices compute."""
         return self._local(self.rows, (rows,))[0]
 
     def local_replicas(self, replicas: int, rows: int) -> tuple[slice, slice]:
-        """Which replicas, and which rows of their batches, this process's devices compute."""
+        """Returns the replicas, and the rows of their batches, that this process computes."""
         mine, part = self._local(self.replicated_rows, (replicas, rows))
         return mine, part
 
@@ -137,7 +137,7 @@ class Layout:
 
 
 def gather(tree: Any, specs: Any) -> Any:
-    """Inside `on_each_device`: whole arrays from their shares."""
+    """Returns whole arrays from their shares; for use inside `on_each_device`."""
 
     def one(array: Any, spec: P) -> Any:
         if not spec:
@@ -148,7 +148,7 @@ def gather(tree: Any, specs: Any) -> Any:
 
 
 def sum_and_scatter(tree: Any, specs: Any) -> Any:
-    """Inside `on_each_device`: sums over all rows' devices, each keeping its own share."""
+    """Returns each device's share of the sum over devices; for use inside `on_each_device`."""
 
     def one(array: Any, spec: P) -> Any:
         if not spec:
@@ -167,14 +167,14 @@ def make_layout(
     *,
     replicas: int = 1,
 ) -> Layout:
-    """The mesh of a configuration.
+    """Returns the mesh of a configuration.
 
     Args:
-        config: how many devices each axis has. If it does not say, `replica` takes as many as
-            divide the replicas, and `data` those that are left.
-        rows: of a batch.
+        config: devices per axis. By default, `replica` gets as many as divide the replicas, and
+            `data` gets the remaining ones.
+        rows: rows of a batch.
         accumulate: micro-batches that the rows of a device are cut into.
-        devices: default: all there are.
+        devices: devices of the mesh; None means all.
         replicas: runs that are trained together.
 
     Raises:

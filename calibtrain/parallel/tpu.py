@@ -1,6 +1,6 @@
-"""Cloud TPU slices: what a size is called, how its chips lie, what they hold, and GKE's names.
+"""Cloud TPU slices: names of their sizes, topologies, memory of their chips, and names in GKE.
 
-Sources: Google's pages on planning TPUs in GKE, and XPK's table of system characteristics, whose
+Sources: Google's pages on planning TPUs in GKE, and XPK's table of system characteristics. XPK's
 node layout is used, so that one node pool serves both ways to launch.
 """
 
@@ -13,7 +13,7 @@ from calibtrain.errors import UserError
 
 
 def has_chips() -> bool:
-    """Whether this machine has TPUs, or other devices that are passed through to it."""
+    """Returns whether this machine has TPUs, or other devices that are passed through to it."""
     return any((*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/[0-9]*")))
 
 
@@ -25,10 +25,10 @@ class Generation:
         accelerator: value of GKE's node label for it.
         machine: machine type of a node, without its number of chips.
         xpk: its prefix in XPK and in Cloud TPU accelerator types.
-        per_chip: what a chip counts in the size's name (v4 and v5p count cores).
-        topologies: of the slices that are offered here, in chips.
-        memory: bytes of a chip.
-        compiler: what libtpu calls it.
+        per_chip: units per chip in a size's name (v4 and v5p count cores).
+        topologies: topologies of the slices known here, in chips.
+        memory: bytes of memory per chip.
+        compiler: its name in libtpu.
         megacore: whether the two cores of a chip are one device.
     """
 
@@ -73,13 +73,13 @@ class Slice:
     """A slice of TPU chips: hosts that share one fast network.
 
     Attributes:
-        name: as asked for, in its short form: "v5e-16".
+        name: its short name, such as "v5e-16".
         accelerator: value of the node label cloud.google.com/gke-tpu-accelerator.
         topology: value of the node label cloud.google.com/gke-tpu-topology.
         machine: machine type of the node pool.
-        chips: in all.
-        chips_per_host: the google.com/tpu of each node.
-        xpk: its name for XPK and as a Cloud TPU accelerator type.
+        chips: number of chips.
+        chips_per_host: chips per node (google.com/tpu).
+        xpk: its name in XPK and as a Cloud TPU accelerator type.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Slice:
 
     @property
     def hosts(self) -> int:
-        """Nodes of the slice."""
+        """Number of nodes of the slice."""
         return self.chips // self.chips_per_host
 
 
@@ -116,19 +116,19 @@ def _slices() -> dict[str, Slice]:
 
 
 SLICES = _slices()
-"""Every slice by its name."""
+"""All slices by name."""
 
 
 def generation_of(tpu: Slice) -> Generation:
-    """What a slice is made of."""
+    """Returns the generation of a slice's chips."""
     return GENERATIONS[tpu.name.partition("-")[0]]
 
 
 def find_slice(name: str, key: str = "--tpu") -> Slice:
-    """The slice called "v5e-16", "v5litepod-16" or "v5e:4x4"; `key` names it in errors.
+    """Returns the slice called "v5e-16", "v5litepod-16" or "v5e:4x4"; `key` names it in errors.
 
     Raises:
-        UserError: that names the sizes there are.
+        UserError: for an unknown size; it lists the known ones.
     """
     text = name.strip().lower()
     for entry in SLICES.values():

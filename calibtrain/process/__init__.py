@@ -1,1 +1,1 @@
-"""A program among others: its streams, signals and limits."""
+"""The process and the system around it: streams, signals and limits."""

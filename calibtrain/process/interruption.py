@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT: a command unwinds, or ends at once where it cannot.
+"""Handling of SIGTERM and SIGINT: a command unwinds, or ends at once where it cannot.
 
-Python handles a signal between two instructions of the main thread. One that is inside a library
-(a compilation, a wait for another host) does not come to it for minutes, so a second thread watches
+Python handles a signal between two instructions of the main thread. A main thread inside a library
+(a compilation, a wait for another host) may not get there for minutes, so a second thread watches
 and ends the process when it has waited long enough.
 """
 
@@ -35,16 +35,16 @@ class Interrupted(BaseException):
 
 @dataclasses.dataclass
 class _Watch:
-    """What the two threads share.
+    """The state that the two threads share.
 
     Attributes:
-        asked: when the first signal came that nothing has answered yet, and which it was.
-        patience: tells how many seconds it may stay so; None means as long as it takes.
+        asked: time and number of the first signal that nothing has answered yet.
+        patience: returns how many seconds a signal may stay unanswered; None means no limit.
         raised: the signal for which Interrupted was raised, or 0.
-        pipe: where Python writes the number of a signal as soon as it comes.
-        lock: is held while that is read.
-        left: what the command that unwinds leaves behind.
-        folders: what the running command makes.
+        pipe: the pipe that Python writes the number of a signal to as soon as it comes.
+        lock: held while the pipe is read.
+        left: a message on what the unwinding command leaves behind.
+        folders: the folders that the running command makes.
     """
 
     asked: tuple[float, int] | None = None
@@ -60,16 +60,17 @@ _watch = _Watch()
 
 
 def unwinding() -> tuple[int, str] | None:
-    """The signal that unwinds this process, and what is left; None where none does.
+    """Returns the signal that unwinds this process and a message on what is left, or None.
 
-    Whatever fails on the way, and however a library wraps the exception, the signal is the reason.
+    An exception raised while the process unwinds is due to the signal, also where a library wraps
+    it.
     """
     return (_watch.raised, _watch.left) if _watch.raised else None
 
 
 @contextmanager
 def leaving(folder: Path) -> Iterator[None]:
-    """Let an interruption tell what is in the folder that a command makes."""
+    """Makes the message about an interruption say what is left in the folder."""
     _watch.folders.append(folder)
     try:
         yield
@@ -80,7 +81,7 @@ def leaving(folder: Path) -> Iterator[None]:
 
 
 def _left(folder: Path) -> str:
-    if str(folder).startswith("gs://"):  # it is not the time to ask a server
+    if str(folder).startswith("gs://"):  # asking the server now would delay the end
         return "; the same command begins or goes on"
     if folder.exists():
         return f"; the same command goes on with {folder}"
@@ -88,19 +89,19 @@ def _left(folder: Path) -> str:
 
 
 def interrupt(number: int, frame: Any) -> None:
-    """Handle a signal by unwinding, which removes what is half-written."""
+    """Handles a signal by raising Interrupted; unwinding removes half-written files."""
     if _watch.raised:
-        return  # it unwinds already, and the watcher sees that it comes to an end
+        return  # unwinding has begun, and the watcher makes sure that it ends
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            end_now(number)  # extension modules may crash when they are half imported
+            end_now(number)  # a half-imported extension module may crash
         frame = frame.f_back
     _watch.raised = number
     raise Interrupted(number)
 
 
 def insist(ignored: Any) -> None:
-    """Interrupt again where Python ignored it: in a destructor, or a callback of its collector."""
+    """Interrupts again where Python ignored it: in a destructor, or a callback of its collector."""
     if isinstance(ignored.exc_value, Interrupted):
         _watch.raised = 0
         signal_soon(ignored.exc_value.number)
@@ -109,18 +110,18 @@ def insist(ignored: Any) -> None:
 
 
 def signal_soon(number: int) -> None:
-    """Send this process a signal, again."""
+    """Sends this process a signal again, soon."""
     again = threading.Timer(0.05, os.kill, (os.getpid(), number))
     again.daemon = True
     again.start()
 
 
 def end_now(number: int, left: str | None = None) -> NoReturn:
-    """End the process as a signal would: what was half-written has temporary names.
+    """Ends the process as a signal would; half-written files keep their temporary names.
 
     Args:
         number: the signal.
-        left: what the command leaves behind; by default what its folders tell.
+        left: a message on what the command leaves behind; None looks at its folders.
     """
     if left is None:
         left = _left(_watch.folders[-1]) if _watch.folders else _Watch.left
@@ -134,13 +135,13 @@ def handled(
     patience: Callable[[], float | None] = lambda: PATIENCE,
     answers: bool = True,
 ) -> Iterator[None]:
-    """Handle the two signals; in a thread other than the main one, leave them.
+    """Handles both signals with `handler`; does nothing outside the main thread.
 
     Args:
-        handler: is called in the main thread.
-        patience: how many seconds the main thread may take to come to the handler, at the moment;
-            then the process ends. None means as long as it takes.
-        answers: whether the process may go on once the handler ran, to save and end by itself.
+        handler: called in the main thread.
+        patience: returns how many seconds the main thread may take to reach the handler before the
+            process is ended; None means no limit.
+        answers: whether the process may go on after the handler ran, to save and end by itself.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -148,7 +149,7 @@ def handled(
 
     def handle(number: int, frame: Any) -> None:
         if answers:
-            with _watch.lock:  # also what the watcher has not read yet
+            with _watch.lock:  # the signals too that the watcher has not read yet
                 _read_signals()
                 _watch.asked = None
         handler(number, frame)
@@ -166,7 +167,7 @@ def handled(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let the two signals raise `Interrupted`; what handles them itself does so inside."""
+    """Makes both signals raise `Interrupted`; code inside may install its own handler."""
     hook, sys.unraisablehook = sys.unraisablehook, insist
     _watch.asked, _watch.raised, _watch.left = None, 0, _Watch.left
     try:
@@ -178,7 +179,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def _watching() -> Iterator[None]:
-    """Run the thread that ends a process which does not come to its signals."""
+    """Runs the thread that ends a process whose main thread does not answer signals."""
     _watch.pipe, writing = os.pipe()
     os.set_blocking(_watch.pipe, False)
     os.set_blocking(writing, False)
@@ -197,7 +198,7 @@ def _watching() -> Iterator[None]:
 
 
 def _read_signals() -> bytes:
-    """The numbers of the signals that came since this was last called."""
+    """Returns the numbers of the signals that came since the last call."""
     try:
         return os.read(_watch.pipe, 64)
     except OSError:  # nothing to read
@@ -205,7 +206,7 @@ def _read_signals() -> bytes:
 
 
 def _look() -> None:
-    """Note signals as they come, until a 0; end the process when one stays unanswered."""
+    """Reads signals until a 0 comes; ends the process when a signal stays unanswered."""
     while True:
         select.select([_watch.pipe], [], [], 0.1 if _watch.asked else None)
         with _watch.lock:

@@ -1,7 +1,7 @@
-"""What the system grants a process: tried before libraries are loaded that hang, or abort, without.
+"""Threads and address space, tried before libraries are loaded that hang or abort without them.
 
-Some of them start a thread for whatever may come, and where that fails, unwind into a lock that
-nobody will open, deaf to signals. So a command asks first for as many threads, and as much address
+Some libraries start threads when they are loaded; where that fails, they wait for a lock forever
+and ignore signals. So a command first asks the system for as many threads, and as much address
 space, as the smallest training takes.
 """
 
@@ -19,15 +19,15 @@ THREADS_PER_CORE = 12
 ADDRESS_SPACE = 2048 << 20
 """Bytes of address space that libraries and a small training take beside their threads' stacks."""
 STACK = 1 << 20
-"""Bytes below which a thread that compiles overflows its stack."""
+"""Bytes of stack below which a thread that compiles overflows."""
 _USUAL_STACK = 8 << 20
 
 
 def require_room() -> None:
-    """Refuse to begin where threads or address space do not suffice for the smallest training.
+    """Refuses to begin where stack, threads or address space do not suffice for a small training.
 
     Raises:
-        UserError: names the limit, its value, and what is needed.
+        UserError: where one does not; it names the limit, its value, and what is needed.
     """
     stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
     if 0 <= stack < STACK:
@@ -55,7 +55,7 @@ def require_room() -> None:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an exception, of Python or of JAX's runtime, says that memory or threads ran out."""
+    """Returns whether an exception of Python or JAX says that memory or threads ran out."""
     if isinstance(error, MemoryError):
         return True
     pattern = r"RESOURCE_EXHAUSTED|[Oo]ut of memory|bad_alloc|start new thread|[Cc]annot allocate"
@@ -65,7 +65,7 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def _taken() -> int:
-    """Bytes of address space that this process has."""
+    """Returns the bytes of address space that this process has."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * resource.getpagesize()
@@ -74,7 +74,7 @@ def _taken() -> int:
 
 
 def _can_start(count: int) -> int:
-    """How many threads of so many the system lets run at once."""
+    """Returns how many of `count` threads the system lets run at once."""
     gate, started = threading.Event(), []
     try:
         for _ in range(count):

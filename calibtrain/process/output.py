@@ -1,7 +1,7 @@
-"""What every command writes: a document on standard output, lines on standard error.
+"""The output of every command: a document on standard output, lines on standard error.
 
-Whatever the three standard streams are (closed, full, of an encoding without our characters), a
-command does its work; a result that cannot be printed is an error of its own.
+A command does its work whether the standard streams are closed, full, or of an encoding that lacks
+characters; a result that cannot be printed is an error of its own.
 """
 
 import codecs
@@ -16,21 +16,21 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 _PLAIN = {"–": "-", "—": "-", "±": "+-", "✓": "v", "…": "...", "•": "*"}
-"""What stands for a character that an encoding does not have."""
+"""Replacements for characters that an encoding does not have."""
 _last = threading.Lock()
 
 
 class OutputError(Exception):
-    """Standard output does not take what is written to it; the cause is an OSError."""
+    """Standard output cannot be written to; the cause is an OSError."""
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output, in ASCII: any encoding has its characters."""
+    """Prints one JSON document on standard output, in ASCII, which every encoding has."""
     print(json.dumps(document, indent=1))
 
 
 def can_print(text: str) -> bool:
-    """Whether standard output has every character of a text."""
+    """Returns whether the encoding of standard output has every character of a text."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -39,11 +39,11 @@ def can_print(text: str) -> bool:
 
 
 def say(text: str) -> None:
-    """A line on standard error."""
+    """Prints a line on standard error."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
-        return  # it is closed or full: the exit status still tells
+        return  # closed or full: the exit status still says how it went
 
 
 class _Told(logging.Handler):
@@ -54,15 +54,15 @@ class _Told(logging.Handler):
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell a warning."""
+        """Passes a warning on."""
         self._tell(record.getMessage())
 
 
 @contextmanager
 def telling(tell: Callable[[str], None]) -> Iterator[None]:
-    """Let `tell` have the warnings of this package as lines, in place of whoever had them before.
+    """Sends the warnings of this package to `tell` as lines, and to nothing else.
 
-    A library warns through `logging`; how that looks is for the program to say.
+    A library warns through `logging`; the program decides how warnings look.
     """
     logger = logging.getLogger("calibtrain")
     before = logger.handlers[:], logger.propagate
@@ -74,9 +74,9 @@ def telling(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def end(text: str, status: int) -> NoReturn:
-    """Say a last line, if any, and end the process at once: no destructor or exit handler runs.
+    """Prints a last line, if any, and ends the process without destructors or exit handlers.
 
-    Of several threads that come here, the first one speaks.
+    Where several threads call this, the first one prints.
     """
     with _last:
         if text:
@@ -85,15 +85,15 @@ def end(text: str, status: int) -> NoReturn:
 
 
 def prepare_streams() -> None:
-    """Make the standard streams usable; call before anything is read or written.
+    """Makes the standard streams usable; call it before anything is read or written.
 
-    A descriptor that is closed is opened, so that no file that the program opens gets its number
-    and then what libraries print. Standard error drops what it cannot write. What an encoding does
-    not have is replaced.
+    A closed descriptor is opened, so that no file of the program gets its number and, with it, what
+    libraries print. Standard error drops what it cannot write. Characters that an encoding does not
+    have are replaced.
     """
     sys.stdin = sys.stdin or _opened(0, os.O_RDONLY, "r")
     if sys.stdout is None:
-        sys.stdout = _opened(1, os.O_RDONLY, "w")  # cannot be written: a result is not lost unseen
+        sys.stdout = _opened(1, os.O_RDONLY, "w")  # read-only, so that a lost result is an error
     if sys.stderr is None:
         sys.stderr = _opened(2, os.O_WRONLY, "w")
     sys.stdout = stream(sys.stdout, _Stdout)
@@ -101,12 +101,12 @@ def prepare_streams() -> None:
 
 
 def stream(given: Any, kind: type[io.TextIOWrapper], descriptor: int | None = None) -> Any:
-    """A text stream of a kind in place of `given`; one that is not over a file is left alone.
+    """Returns a text stream of class `kind` in place of `given`, or `given` if it has no file.
 
     Args:
         given: the stream, whose encoding is kept.
-        kind: the new one's class.
-        descriptor: what it writes to, if not what `given` does.
+        kind: the class of the new stream.
+        descriptor: the file descriptor to write to; None means that of `given`.
     """
     if type(given) is not io.TextIOWrapper and not isinstance(given, _Stdout | _Stderr):
         return given
@@ -119,29 +119,29 @@ def stream(given: Any, kind: type[io.TextIOWrapper], descriptor: int | None = No
 
 
 def rewired(given: Any, descriptor: int) -> Any:
-    """The stream over another descriptor; it still degrades, drops or raises as it did."""
+    """Returns the stream over another descriptor, with the same handling of errors."""
     if isinstance(given, _Stdout | _Stderr | io.TextIOWrapper):
         return stream(given, type(given), descriptor)
     return given
 
 
 def drop_output() -> None:
-    """Send what is still to be written nowhere, so that the interpreter's end does not fail."""
+    """Discards output that is not written yet, so that the end of the interpreter does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Stdout(io.TextIOWrapper):
-    """Standard output; its errors can be told from those of other files."""
+    """Standard output; its errors are OutputErrors, unlike those of other files."""
 
     def write(self, text: str) -> int:
-        """Write, or raise OutputError."""
+        """Writes, or raises OutputError."""
         try:
             return super().write(text)
         except OSError as error:
             raise OutputError from error
 
     def flush(self) -> None:
-        """Flush, or raise OutputError."""
+        """Flushes, or raises OutputError."""
         try:
             super().flush()
         except OSError as error:
@@ -149,17 +149,17 @@ class _Stdout(io.TextIOWrapper):
 
 
 class _Stderr(io.TextIOWrapper):
-    """Standard error; what cannot be written is dropped, for work is worth more than its story."""
+    """Standard error; what cannot be written is dropped, so that the work goes on."""
 
     def write(self, text: str) -> int:
-        """Write, if possible."""
+        """Writes, if possible."""
         try:
             return super().write(text)
         except OSError:
             return len(text)
 
     def flush(self) -> None:
-        """Flush, if possible."""
+        """Flushes, if possible."""
         try:
             super().flush()
         except OSError:
@@ -167,7 +167,7 @@ class _Stderr(io.TextIOWrapper):
 
 
 def _opened(descriptor: int, flags: int, mode: str) -> Any:
-    """A stream over a standard descriptor that was closed: the null device."""
+    """Returns a stream to the null device, over a standard descriptor that was closed."""
     null = os.open(os.devnull, flags)
     if null != descriptor:
         os.dup2(null, descriptor)
@@ -177,7 +177,7 @@ def _opened(descriptor: int, flags: int, mode: str) -> Any:
 
 
 def _degrade(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Replace what an encoding does not have: bytes of file names as they are, else by ASCII."""
+    """Replaces characters that an encoding lacks by ASCII; bytes of file names stay as they are."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     replaced = b""

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page for a run or a study. This room only reads files."""
+"""The report: one self-contained HTML page for a run or a study, made from files only."""
 
 import logging
 from pathlib import Path
@@ -17,17 +17,17 @@ _log = logging.getLogger(__name__)
 
 
 def write_report(folder: Path) -> Path:
-    """Write `folder`/report.html from the files in `folder`, whole or not at all.
+    """Writes `folder`/report.html from the files in `folder`, whole or not at all.
 
     Args:
-        folder: a study (it holds ablation.json) or a run (it holds run.json).
+        folder: a study (with ablation.json) or a run (with run.json).
 
     Returns:
         The path of the page.
 
     Raises:
-        UserError: the folder is neither, is a run without any evaluation yet, holds a file that
-            is missing or damaged, or cannot be written to.
+        UserError: where the folder is neither, is a run without an evaluation, has a missing or
+            damaged file, or cannot be written to.
     """
     folder = place(folder)
     target = folder / PAGE
@@ -38,7 +38,7 @@ def write_report(folder: Path) -> Path:
 
 
 def _page(folder: Path) -> str:
-    # Plotly is imported where a page is made, never by `import calibtrain.report`.
+    # imported here, so that `import calibtrain.report` does not import Plotly
     from calibtrain.report import page
 
     if (folder / STUDY_FILE).is_file():
@@ -68,7 +68,7 @@ def _page(folder: Path) -> str:
 
 
 def _nothing_yet(folder: Path, run: RunRecord) -> str:
-    """Why a run has nothing to report, and what to do."""
+    """Returns why a run has nothing to report, and what to do."""
     place = f"step {run.step:,} of {run.steps:,}"
     score = f"score it with `calibtrain evaluate {folder}`"
     if run.status == "failed":

@@ -1,7 +1,7 @@
-"""What a page is made of: tables with their cells, notes and sections, as data for the templates.
+"""The blocks of a page: tables with their cells, notes and sections, as data for the templates.
 
-Cells show rounded numbers; exact ones are in `data-` attributes, and a figure without an interval
-says why. Text is plain: the templates escape it.
+Cells show rounded numbers and hold exact ones in `data-` attributes; a figure without an interval
+says why. Texts are plain: the templates escape them.
 """
 
 import json
@@ -19,13 +19,13 @@ class Cell:
     """A cell of a table.
 
     Attributes:
-        text: what is seen.
+        text: the visible text.
         kind: its class on the page, such as num.
         names_row: whether it is the row's title.
-        small: a meaning or a step, in small print beneath.
-        half: an interval, beneath.
-        exact: numbers by the name of their `data-` attribute.
-        title: is said on hover.
+        small: text in small print below, such as a meaning or a step.
+        half: an interval, below.
+        exact: exact numbers by the name of their `data-` attribute.
+        title: text shown on hover.
         mark: `code`, or `status` with its kind, around the text.
     """
 
@@ -40,13 +40,13 @@ class Cell:
 
     @property
     def data(self) -> dict[str, str]:
-        """The attributes, as JSON numbers."""
+        """The `data-` attributes, as JSON numbers."""
         return {f"data-{name}": json.dumps(value) for name, value in self.exact.items()}
 
 
 @dataclass(frozen=True)
 class Head:
-    """A column's title with its unit beneath."""
+    """A column's title with its unit below."""
 
     text: str
     unit: str = ""
@@ -57,7 +57,7 @@ class Head:
 class Table:
     """A table that scrolls inside its own box.
 
-    A `quiet` caption is for listeners only: the heading above the table has said it to readers.
+    A `quiet` caption is for screen readers only, as the heading above the table shows it.
     """
 
     shape: ClassVar[str] = "table"
@@ -77,7 +77,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Names and what is said of each: facts side by side, or the items of a list (`items`)."""
+    """Pairs of a name and a text: facts side by side, or the items of a list (`items`)."""
 
     rows: Sequence[tuple[str, str]]
     shape: str = "facts"
@@ -85,7 +85,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Folded:
-    """What opens when asked for."""
+    """Blocks that a reader can unfold."""
 
     shape: ClassVar[str] = "folded"
     title: str
@@ -97,7 +97,7 @@ Block = Table | Text | Pairs | Folded
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the page; of kind `notice` it stands out."""
+    """A titled part of the page; a section of kind `notice` is emphasised."""
 
     shape: ClassVar[str] = "section"
     anchor: str
@@ -108,7 +108,7 @@ class Section:
 
 @dataclass(frozen=True)
 class NumberedFigure:
-    """A figure in its place on the page, with the blocks beneath its caption."""
+    """A numbered figure of the page, with the blocks below its caption."""
 
     shape: ClassVar[str] = "figure"
     number: int
@@ -117,17 +117,17 @@ class NumberedFigure:
 
 
 def note(text: str) -> list[Block]:
-    """A line of small print; nothing for an empty one."""
+    """Returns a line of small print; nothing for an empty text."""
     return [Text(text)] if text else []
 
 
 def folded(title: str, blocks: Sequence[Block]) -> list[Block]:
-    """Blocks that open when asked for; nothing where there are none."""
+    """Returns blocks that a reader can unfold; nothing if there are none."""
     return [Folded(title, blocks)] if blocks else []
 
 
 def joined(values: Iterable[object]) -> str:
-    """The distinct values, comma by comma."""
+    """Returns the distinct values, separated by commas."""
     return ", ".join(dict.fromkeys(map(str, values)))
 
 
@@ -135,28 +135,28 @@ def joined(values: Iterable[object]) -> str:
 
 
 def figure_heads(quantities: Iterable[Quantity], event: str = "token") -> list[Head]:
-    """Titles of columns of figures; some are of an event."""
+    """Returns the titles of columns of figures; units may depend on the event."""
     return [Head(each.name, each.unit_of(event), numeric=True) for each in quantities]
 
 
 def titled(text: str, small: str = "", kind: str = "") -> Cell:
-    """The cell that names its row, with what there is to say of it."""
+    """Returns a cell that names its row, with a text in small print."""
     return Cell(text, kind, names_row=True, small=small)
 
 
 def code(text: str, *, shorten: int | None = None) -> Cell:
-    """A cell of a hash; a shortened one keeps the whole in its title."""
+    """Returns a cell of a hash; a shortened one has the whole hash in its title."""
     short = text if shorten is None or len(text) <= shorten else text[:shorten] + "…"
     return Cell(short, title=text, mark="code")
 
 
 def status(text: str, kind: str) -> Cell:
-    """A cell that says how something went."""
+    """Returns a cell that shows a status."""
     return Cell(text, mark=f"status {kind}")
 
 
 def num(value: float | None, show: Callable[[Any], str], why: str = "") -> Cell:
-    """A cell of a number; `why` says, on hover, for what reason it has no interval."""
+    """Returns a cell of a number; `why` says, on hover, why it has no interval."""
     if value is None:
         return Cell(NOTHING, "num", title=why)
     exact = json.dumps(value)
@@ -166,7 +166,7 @@ def num(value: float | None, show: Callable[[Any], str], why: str = "") -> Cell:
 
 
 def mean(quantity: Quantity, value: float | None, half: float | None, seeds: int) -> Cell:
-    """A cell of a mean over seeds, with the half width of its interval."""
+    """Returns a cell of a mean over seeds, with the half width of its interval."""
     if value is None or half is None:
         return num(value, quantity.show, "" if value is None else no_seed_interval(seeds))
     return Cell(
@@ -181,7 +181,7 @@ def mean(quantity: Quantity, value: float | None, half: float | None, seeds: int
 def estimate(
     value: float | None, show: Callable[[float], str], interval: Interval | None, why: str
 ) -> Cell:
-    """A cell of a figure with its 95 % interval over documents; without one, it says why."""
+    """Returns a cell of a figure with its 95 % interval over documents, or why it has none."""
     if value is None or interval is None:
         return num(value, show, why)
     low, high = interval.lower, interval.upper
@@ -196,7 +196,7 @@ def estimate(
 
 
 def figure(found: EvaluationRecord | StratumRow, quantity: Quantity, why: str) -> Cell:
-    """A cell of a figure of an evaluation or of a group in it."""
+    """Returns a cell of a figure of an evaluation, or of a group in it."""
     key = quantity.key
     return estimate(found.numbers.get(key), quantity.show, found.interval(key), why)
 
@@ -205,12 +205,12 @@ def figure(found: EvaluationRecord | StratumRow, quantity: Quantity, why: str) -
 
 
 def no_seed_interval(seeds: int) -> str:
-    """Why a mean over so many seeds has no interval."""
+    """Returns why a mean over `seeds` seeds has no interval."""
     return "no interval: one seed" if seeds == 1 else "no interval over seeds was made"
 
 
 def no_interval(evaluation: EvaluationRecord | None, key: str) -> str:
-    """Why a figure of an evaluation has no interval over documents."""
+    """Returns why a figure of an evaluation has no interval over documents."""
     if evaluation is None:
         return "no interval: the evaluation's own file was not found"
     if "intervals" not in evaluation:
@@ -225,7 +225,7 @@ def no_interval(evaluation: EvaluationRecord | None, key: str) -> str:
 
 
 def no_row_interval(tokens: float, whole: EvaluationRecord) -> str:
-    """Why a figure of one group of a stratum has no interval."""
+    """Returns why a figure of one group of a stratum has no interval."""
     if not tokens:
         return "no token is in this group"
     if whole.documents < 2 or not any((whole.intervals or {}).values()):

@@ -1,4 +1,4 @@
-"""The paragraph at the top of a report: what the numbers say, and nothing that they do not."""
+"""The paragraph at the top of a report: what the numbers show, and no more."""
 
 import itertools
 import re
@@ -21,19 +21,19 @@ from calibtrain.runs.results import RunResults, StudyResults
 
 Point = tuple[Group, SummaryRecord]
 MOST_SERIES = 3
-"""With more series than this, one sentence speaks of all of them together."""
+"""With more series than this, one sentence describes all of them together."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found, and what it does not show: plain text, a paragraph each."""
+    """Findings, and what they do not show: plain text, one paragraph each."""
 
     found: str
     limits: str
 
 
 def study_findings(study: StudyResults, comparison: Comparison) -> Findings:
-    """What the main evaluation of a study says."""
+    """Returns the findings of a study's main evaluation."""
     points = _points(study, comparison.groups, comparison)
     if not points:
         begun = _arms(study, comparison)
@@ -141,7 +141,7 @@ def _ece(points: Sequence[Point], comparison: Comparison, series: Series | None)
 
 
 def _extremes(points: Sequence[Point], key: str) -> tuple[Point, Point]:
-    """The points of the lowest and of the highest mean."""
+    """Returns the points with the lowest and the highest mean."""
     ordered = sorted(points, key=lambda point: point[1].mean[key])
     return ordered[0], next(p for p in points if p[1].mean[key] == ordered[-1][1].mean[key])
 
@@ -213,7 +213,7 @@ def _seeds(points: Sequence[Point]) -> str:
     seeds = {row.seeds for _, row in points}
     if seeds == {1}:
         return (
-            "With one seed a setting there is no interval over seeds, and a difference cannot be "
+            "With one seed per setting there is no interval over seeds, and a difference cannot be "
             "told from the variation between runs."
         )
     text = "Intervals (±, 95 %) show variation between seeds only, not the sampling of the text"
@@ -225,7 +225,7 @@ def _seeds(points: Sequence[Point]) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """The text with no line break inside `V = 512`, `0.1 ± 0.2`, `95 %` and `212 kB`."""
+    """Returns the text without line breaks inside `V = 512`, `0.1 ± 0.2`, `95 %` and `212 kB`."""
     for apart in (" = ", " ± ", " %"):
         text = text.replace(apart, apart.replace(" ", "\u00a0"))
     return re.sub(r"(?<=\d) (?=[kMGTP]?B\b)", "\u00a0", text)
@@ -239,7 +239,7 @@ def _list(items: Sequence[str]) -> str:
 
 
 def run_findings(run: RunResults) -> Findings:
-    """What a single run says."""
+    """Returns the findings of a single run."""
     record, corpus = run.record, run.record.corpus
     seen = run.training[-1].bytes if run.training else None
     text = f" ({text_bytes(seen)} of {corpus.name})" if seen else f" of {corpus.name}"

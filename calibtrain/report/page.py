@@ -1,7 +1,7 @@
-"""The page: one HTML file that holds its figures, its tables, Plotly and the results themselves.
+"""The page: one HTML file with its figures, its tables, Plotly and the results themselves.
 
-What stands on it is put together here, as data; `page_files/` holds how it is written as HTML
-(Jinja2 templates, which escape every text), its style sheet and the script that draws.
+Its content is composed here, as data; `page_files/` holds the Jinja2 templates (which escape every
+text), the style sheet and the script that draws the figures.
 """
 
 import functools
@@ -49,7 +49,7 @@ _DASHES = {
 
 
 def study_page(study: StudyResults) -> str:
-    """The report of a study, as HTML."""
+    """Returns the report of a study, as HTML."""
     comparison = compare(study)
     evaluations = {
         group.label: [e for arm in group.arms for e in arm.scored.values()]
@@ -81,7 +81,7 @@ def study_page(study: StudyResults) -> str:
 
 
 def run_page(run: RunResults) -> str:
-    """The report of a single run, as HTML."""
+    """Returns the report of a single run, as HTML."""
     heads = [] if run.heads is None else tables.heads_blocks(run.heads)
     return _page(
         title=run.record.name,
@@ -161,7 +161,7 @@ def _file(name: str) -> Markup:
 
 
 def _json(text: str) -> Markup:
-    # `<` occurs in JSON inside strings only, where its escape means the same.
+    # In JSON, `<` occurs only in strings, where its escape means the same.
     return Markup(text.replace("<", "\\u003c"))
 
 
@@ -169,14 +169,14 @@ def _json(text: str) -> Markup:
 
 
 def _section(anchor: str, title: str, blocks: Sequence[Block]) -> list[Section]:
-    """A section; none where there is nothing in it."""
+    """Returns a section; nothing if it is empty."""
     return [Section(anchor, title, blocks)] if blocks else []
 
 
 def _numbered(
     figures: Sequence[Figure], beneath: Callable[[Stratum], Sequence[Block]]
 ) -> list[NumberedFigure]:
-    """The figures in their order; those of strata have their table beneath."""
+    """Returns the figures in their order; those of strata have their table below."""
     cuts = {stratum.anchor: stratum for stratum in CUTS}
     return [
         NumberedFigure(number, each, beneath(cuts[each.anchor]) if each.anchor in cuts else ())
@@ -185,7 +185,7 @@ def _numbered(
 
 
 def _lost_lines(runs: Mapping[str, RunResults | None]) -> list[Section]:
-    """The runs, by their names, whose curves of training are not whole."""
+    """Returns a notice on runs whose training curves are incomplete."""
     told = {name: run.lost_lines for name, run in runs.items() if run is not None}
     lines = [f"{name}: {text}" if name else text for name, text in told.items() if text]
     if not lines:
@@ -250,7 +250,7 @@ def _study_results(study: StudyResults, comparison: Comparison) -> list[Section]
 
 
 def _study_events(study: StudyResults, comparison: Comparison) -> list[Block]:
-    """Events that do not depend on the tokenizer, apart from those that do."""
+    """Returns the results of events that do not depend on the tokenizer."""
     blocks: list[Block] = []
     for event, names in study.by_event.items():
         for name in names:
@@ -260,7 +260,7 @@ def _study_events(study: StudyResults, comparison: Comparison) -> list[Block]:
 
 
 def _study_strata(seeds: Mapping[str, Sequence[EvaluationRecord]], stratum: Stratum) -> list[Block]:
-    """The table of a stratum: of one evaluation as in a run, of several their means."""
+    """Returns the table of a stratum: that of a run for one evaluation, means for several."""
     if len(seeds) == 1 and len(found := next(iter(seeds.values()))) == 1:
         return run_strata(found[0], stratum)
     cut = {
@@ -290,7 +290,7 @@ def _study_provenance(study: StudyResults) -> list[Block]:
 
 
 def _by_owner(run: RunResults) -> dict[str, list[EvaluationRecord]]:
-    """The evaluations of a run by name; those on the way, which differ in their step, together."""
+    """Returns the evaluations of a run by name; those during training have one name."""
     found: dict[str, list[EvaluationRecord]] = {}
     for evaluation in run.evaluations:
         last = run.main is None or evaluation.step == run.main.step
@@ -300,7 +300,7 @@ def _by_owner(run: RunResults) -> dict[str, list[EvaluationRecord]]:
 
 
 def _called(evaluation: EvaluationRecord, when: str = "") -> str:
-    """An evaluation among those of its run; `when` takes the place of its step."""
+    """Returns the name of an evaluation in its run; `when` replaces its step."""
     event = "" if evaluation.event == "token" else f"by {evaluation.event}"
     limit = "" if evaluation.limit is None else f"about {text_bytes(evaluation.limit)}"
     step = when or f"step {evaluation.step:,}"
@@ -323,7 +323,7 @@ def _unfinished(run: RunResults) -> list[Section]:
 
 
 def _run_results(run: RunResults) -> list[Block]:
-    """The evaluations of tokens: the one the page is about, the last ones, those on the way."""
+    """Returns the evaluations of tokens: the main one, the last ones, those during training."""
     main = run.main
     if main is None:
         return []
@@ -341,7 +341,7 @@ def _run_results(run: RunResults) -> list[Block]:
 
 
 def _run_events(run: RunResults) -> list[Block]:
-    """Evaluations of other events, each event in a table of its own."""
+    """Returns the evaluations of other events, with one table per event."""
     blocks: list[Block] = []
     for event, found in run.by_event.items():
         blocks += tables.evaluations_table(found, event)
@@ -351,7 +351,7 @@ def _run_events(run: RunResults) -> list[Block]:
 
 
 def _run_suite(run: RunResults) -> list[Block]:
-    """Every metric of the main evaluation; of the others of its step when asked."""
+    """Returns every metric of the main evaluation; others of its step can be unfolded."""
     main = run.main
     if main is None or not (blocks := run_suite(main, _called(main))):
         return []
@@ -362,7 +362,7 @@ def _run_suite(run: RunResults) -> list[Block]:
 
 
 def _imported(run: RunResults) -> list[tuple[str, str]]:
-    """Where an imported model comes from."""
+    """Returns the origin of an imported model."""
     about = run.record.imported
     if about is None:
         return []

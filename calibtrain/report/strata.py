@@ -1,4 +1,4 @@
-"""Tables of the strata: every group with its figures and intervals; none is left out."""
+"""Tables of the strata: every group with its figures and intervals."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,7 +28,7 @@ _COLUMNS = ("ece", "signed_gap", "accuracy", "mean_confidence", "nll", "entropy_
 
 
 def run_strata(evaluation: EvaluationRecord, stratum: Stratum) -> list[Block]:
-    """A row a group of one evaluation, all tokens last, and a line that names the worst."""
+    """Returns one row per group, then all tokens, then a line on the worst group."""
     quantities = [QUANTITIES[key] for key in _COLUMNS]
     groups = evaluation.strata[stratum.name]
     entries = any("vocabulary_entries" in row.numbers for row in groups)
@@ -49,13 +49,13 @@ def run_strata(evaluation: EvaluationRecord, stratum: Stratum) -> list[Block]:
 
 
 def study_strata(seeds: Mapping[str, Sequence[EvaluationRecord]], stratum: Stratum) -> list[Block]:
-    """A row a group; for each combination of settings the mean over its seeds, and its interval.
+    """Returns one row per group, with the mean over seeds of each combination and its interval.
 
-    A combination of one seed has its intervals over documents, as that seed's own report has.
+    A combination with one seed has intervals over documents, as in that seed's own report.
 
     Args:
-        seeds: the evaluations of each combination, by its name.
-        stratum: how the events are cut.
+        seeds: the evaluations of each combination of settings, by its name.
+        stratum: how the events are divided.
     """
     everything = [e for found in seeds.values() for e in found]
     rows = []
@@ -85,7 +85,7 @@ def study_strata(seeds: Mapping[str, Sequence[EvaluationRecord]], stratum: Strat
 def _compared(
     found: Sequence[EvaluationRecord | StratumRow], whys: Mapping[str, str], *, single: bool
 ) -> list[Cell]:
-    """The compared figures of one seed as they are, of several their mean."""
+    """Returns the compared figures: those of a single seed, or means over several."""
     cells = []
     for key in COMPARED:
         quantity = QUANTITIES[key]
@@ -99,5 +99,5 @@ def _compared(
 
 
 def _shown(stratum: Stratum, blocks: list[Block]) -> list[Block]:
-    """Groups of documents stand open, as pooling must not hide one; the others open when asked."""
+    """Returns the blocks folded, except for groups of documents, which pooling must not hide."""
     return blocks if stratum.name == "groups" else folded("The same as a table", blocks)

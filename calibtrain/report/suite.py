@@ -1,4 +1,4 @@
-"""The calibration suite as tables: a metric a row, with its interval and how far it may be off."""
+"""Tables of all calibration metrics: one per row, with its interval and its error bound."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ _OFF = Head("Off by at most", "read from a histogram", numeric=True)
 
 
 def run_suite(evaluation: EvaluationRecord, caption: str) -> list[Block]:
-    """Every metric of one evaluation; nothing where the file holds none but the main figures."""
+    """Returns every metric of one evaluation; nothing if its file has only the main figures."""
     if not _whole([evaluation]):
         return []
     undefined = "not defined: all predictions are right, or all wrong"
@@ -50,7 +50,7 @@ def run_suite(evaluation: EvaluationRecord, caption: str) -> list[Block]:
 
 
 def study_suite(study: StudyResults, comparison: Comparison, evaluation: str) -> list[Block]:
-    """A column a combination of settings: the mean over its seeds ± half width of the interval."""
+    """Returns one column per combination of settings: mean over seeds ± half width of interval."""
     groups = [
         (group, row)
         for group in comparison.groups
@@ -78,19 +78,19 @@ def study_suite(study: StudyResults, comparison: Comparison, evaluation: str) ->
 
 
 def _title(metric: Quantity) -> Cell:
-    """The name of a metric; that of a part of the Brier score, which stands above it, in short."""
+    """Returns the cell with a metric's name, which is short for parts of the Brier score."""
     is_part = metric.key.startswith("brier_")
     name = f"· {metric.name.removeprefix('Brier ')}" if is_part else metric.name
     return titled(name, metric.meaning, "explained")
 
 
 def _whole(evaluations: Sequence[EvaluationRecord]) -> bool:
-    """Whether more is known than the main figures, which have a table of their own."""
+    """Returns whether there are metrics beside the main figures, which have their own table."""
     return any("smooth_calibration_error" in e.numbers for e in evaluations)
 
 
 def _off(metric: Quantity, evaluations: Sequence[EvaluationRecord]) -> Cell:
-    """By how much a figure may be off, the largest of all; `exact` where it has no bound."""
+    """Returns the largest error bound of a figure over evaluations; `exact` where it has none."""
     bounds = [(e.bounds or {}).get(metric.key) for e in evaluations]
     found = [bound for bound in bounds if bound is not None]
     if not found:

@@ -1,4 +1,4 @@
-"""The tables of results: of a study, its arms and controls; of a run, its evaluations and heads."""
+"""Tables of results: of a study, its arms and controls; of a run, its evaluations and heads."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ _FIGURES = tuple(QUANTITIES[key] for key in MAIN)
 def result_table(
     study: StudyResults, comparison: Comparison, evaluation: str, event: str = "token"
 ) -> list[Block]:
-    """A row a combination of settings: the mean over its seeds and the half width beside it."""
+    """Returns one row per combination of settings: the mean over seeds, and its half width."""
     paths = list(comparison.settings)
     by_size = comparison.axis == "vocabulary" and VOCABULARY not in paths
     settings = ([VOCABULARY] if by_size else []) + paths
@@ -78,7 +78,7 @@ def _setting_head(path: str) -> Head:
 
 
 def arms_table(study: StudyResults) -> list[Block]:
-    """A row an arm: its status, its size and its own results in the main evaluation."""
+    """Returns one row per arm: its status, its size and its results in the main evaluation."""
     rows = []
     for arm in study.arms:
         found, scored = arm.evaluations.get(study.main), arm.scored.get(study.main)
@@ -131,7 +131,7 @@ def _size_cells(run: RunResults | None) -> list[Cell]:
 
 
 def controls_table(study: StudyResults) -> Table:
-    """What was held fixed: the rule, and the spread that was achieved."""
+    """Returns the table of what was held fixed: the rule, and the spread over the arms."""
     rows = [
         [
             titled(row.quantity),
@@ -183,7 +183,7 @@ def _spread(row: HeldFixed) -> str:
 
 
 def evaluations_table(evaluations: Sequence[EvaluationRecord], event: str = "token") -> list[Block]:
-    """A row an evaluation of one event: its figures and their intervals over documents."""
+    """Returns one row per evaluation of an event: its figures and intervals over documents."""
     rows = []
     for e in evaluations:
         below = ", ".join(filter(None, (f"step {count(e.step)}", e.tempered)))
@@ -198,13 +198,13 @@ def evaluations_table(evaluations: Sequence[EvaluationRecord], event: str = "tok
 
 
 def _notes(noted: Sequence[tuple[str, str]]) -> list[Block]:
-    """What a reader of figures must know, each with whose they are."""
+    """Returns the notes on figures, each with the evaluations that it is about."""
     lines = dict.fromkeys(f"{owner}: {text}" for owner, text in noted)
     return [block for line in lines for block in note(line)]
 
 
 def size_table(run: RunResults) -> Table:
-    """Parameters by part, budget and memory of a run."""
+    """Returns the table of a run's parameters by part, budget and memory."""
     parts, memory = run.record.parameters, run.record.memory
     rows = [
         [titled(f"Parameters, {part}"), num(getattr(parts, part), count)]
@@ -235,11 +235,11 @@ def _flops(value: float) -> str:
 # --- temperature heads ---------------------------------------------------------------------------
 
 HEAD_DECIMALS = 4
-"""Decimals of every figure of heads, whose differences are small."""
+"""Decimals of the figures of heads, whose differences are small."""
 
 
 def heads_blocks(found: HeadComparisonRecord) -> list[Block]:
-    """Temperature heads side by side, a table a corpus."""
+    """Returns the comparison of temperature heads, with one table per corpus."""
     text = (
         f"Fitted on {found.fitted_on.corpus}-{found.fitted_on.split} to the frozen model of step "
         f"{found.checkpoint.step:,}. Brackets are "
@@ -301,12 +301,12 @@ def signature_blocks(
     absent: str = "The evaluations are of a version of calibtrain that wrote no signatures beside "
     "its figures.",
 ) -> list[Block]:
-    """Every signature, which figures carry it, and whose they are.
+    """Returns every signature, the figures that have it, and their owners.
 
     Args:
-        owners: sets of signatures by what their figures are called together: a combination of
-            settings, an evaluation or a head.
-        absent: what is said where there are none.
+        owners: signatures of figures by their owner: a combination of settings, an evaluation or a
+            head.
+        absent: the text shown where there are no signatures.
     """
     figures: dict[str, dict[str, None]] = {}
     whose: dict[str, dict[str, None]] = {}
@@ -339,7 +339,7 @@ def signature_blocks(
 
 
 def corpus_table(runs: Sequence[RunResults]) -> Table:
-    """Every corpus that was trained on, with its hash and the size of its splits."""
+    """Returns the table of training corpora, with their hashes and the sizes of their splits."""
     corpora = list({run.record.corpus.content_hash: run.record.corpus for run in runs}.values())
     splits = list(dict.fromkeys(name for c in corpora for name in c.splits))
     rows = [
@@ -364,7 +364,7 @@ def _split_cell(split: Any) -> Cell:
 
 
 def tokenizer_table(runs: Sequence[RunResults]) -> Table:
-    """Every vocabulary, with its hash."""
+    """Returns the table of tokenizers, with their hashes."""
     kinds = list({run.record.tokenizer.hash: run.record.tokenizer for run in runs}.values())
     rows = [
         [
@@ -376,4 +376,6 @@ def tokenizer_table(runs: Sequence[RunResults]) -> Table:
         for t in sorted(kinds, key=lambda t: (t.kind, t.vocab_size))
     ]
     heads = [Head("Tokenizer"), Head("Vocabulary", "tokens", numeric=True)]
-    return Table("Vocabularies", [*heads, Head("Bytes a token", numeric=True), Head("Hash")], rows)
+    return Table(
+        "Vocabularies", [*heads, Head("Bytes per token", numeric=True), Head("Hash")], rows
+    )

@@ -1,1 +1,1 @@
-"""Where bytes lie: places (disk or bucket), files written whole or not at all, JSON, checksums."""
+"""Files on a disk or in a bucket, written whole or not at all; locks, JSON and checksums."""

@@ -1,10 +1,11 @@
-"""One writer of a folder in a bucket, which has no locks: an object that its holder keeps fresh.
+"""A lock for the one writer of a folder in a bucket: an object that its holder keeps fresh.
 
-It is made under the precondition that there is none (generation 0), written again every `REFRESH`
-seconds, and removed at the end, each under the precondition that it is still the holder's own. One
-that was not written for `STALE` seconds, by the bucket's clock, was left by a holder that died, and
-is taken over. Who finds one that is fresh watches it until it is written again (its holder lives),
-removed, or stale: a run that was killed and is started at once waits, and is not refused.
+A bucket has no locks. The object is created under the precondition that there is none (generation
+0), rewritten every `REFRESH` seconds, and removed at the end, each under the precondition that it
+is still the holder's own. An object that was not written for `STALE` seconds, by the bucket's
+clock, was left by a holder that died, and is taken over. A process that finds a fresh object
+watches it until it is written again (its holder lives), removed, or stale. So a run that was
+killed and is started again at once waits, and is not refused.
 """
 
 import json
@@ -33,13 +34,13 @@ WATCH = 1.0
 
 
 class BucketLock:
-    """A lock that this process holds; `held` makes it."""
+    """A lock that this process holds; made by `held`."""
 
     def __init__(self, path: Path):
-        """Take the lock whose object is at `path`, waiting for one that may be stale.
+        """Takes the lock whose object is at `path`, waiting where it may be stale.
 
         Raises:
-            UserError: where another process holds it and lives.
+            UserError: where another process that is alive holds it.
         """
         self._path = path
         self._bucket, _, self._name = str(path).removeprefix("gs://").partition("/")
@@ -47,14 +48,14 @@ class BucketLock:
         self._since = datetime.now().astimezone().isoformat(timespec="seconds")
         self._lost = False
         self._over = threading.Event()
-        self._refreshed = 0.0  # when the last write that succeeded was begun
+        self._refreshed = 0.0  # when the last successful write began
         with reached(path.parent):
             self._generation = self._take()
         self._thread = threading.Thread(target=self._keep_fresh, name="lock", daemon=True)
         self._thread.start()
 
     def require(self) -> None:
-        """Raise a UserError where another process may have taken the lock over."""
+        """Raises a UserError where another process may have taken the lock over."""
         if self._lost or time.monotonic() - self._refreshed > STALE - REFRESH:
             raise UserError(
                 f"{self._path.parent}: this process could not keep its lock fresh, and another may "
@@ -62,11 +63,11 @@ class BucketLock:
             )
 
     def release(self) -> None:
-        """Remove the object, if it is still ours."""
+        """Removes the object, if it is still ours."""
         self._over.set()
         self._thread.join()
         if not self._lost:
-            with suppress(Exception), reached(self._path):  # it becomes stale by itself
+            with suppress(Exception), reached(self._path):  # if this fails, it becomes stale
                 if self._look()[0] == self._generation:
                     self._remove(self._generation)
 
@@ -84,7 +85,7 @@ class BucketLock:
                 holder = self._holder()
             except FileNotFoundError:  # released in between
                 continue
-            if holder.get("id") == self._id:  # made by a request whose answer was lost
+            if holder.get("id") == self._id:  # our own request made it and its answer was lost
                 return generation
             if age > STALE:
                 self._remove(generation)
@@ -104,7 +105,7 @@ class BucketLock:
         while not self._over.wait(REFRESH):
             try:
                 self._refresh()
-            except Exception:  # no answer; `require` says so where it lasts
+            except Exception:  # no answer; `require` raises if this lasts
                 continue
 
     def _refresh(self) -> None:
@@ -118,7 +119,7 @@ class BucketLock:
                 self._refreshed = began
             else:
                 self._lost = True
-        except FileExistsError:  # changed in between: looked at next time
+        except FileExistsError:  # changed in the meantime: the next turn looks at it
             return
         except FileNotFoundError:
             self._lost = True
@@ -137,7 +138,7 @@ class BucketLock:
         return found if isinstance(found, dict) else {}
 
     def _look(self) -> tuple[str, float]:
-        """The object's generation, and the seconds since it was written by the bucket's clock."""
+        """Returns the object's generation and its age in seconds, by the bucket's clock."""
         headers, body = bucket_files().call("GET", "b/{}/o/{}", self._bucket, self._name)
         found = parse_json(body)
         written = datetime.fromisoformat(found["updated"])
@@ -167,7 +168,7 @@ class BucketLock:
 
 @contextmanager
 def held(path: Path) -> Iterator[BucketLock]:
-    """Hold the lock whose object is at `path`."""
+    """Holds the lock whose object is at `path`."""
     lock = BucketLock(path)
     try:
         yield lock

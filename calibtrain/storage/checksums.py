@@ -1,4 +1,4 @@
-"""SHA-256 of the files of a folder, by which a copy that was cut short or changed is noticed."""
+"""SHA-256 of the files of a folder, to notice a copy that was cut short or changed."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ def checksum(path: Path) -> str:
 
 
 def checksums(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Returns the hex SHA-256 of files of a folder, by path relative to it.
+    """Returns the hex SHA-256 of each file of a folder, by its path relative to the folder.
 
     Args:
         folder: on a disk or in a bucket.
-        names: of the files; None means every file below the folder.
+        names: names of the files; None means every file below the folder.
     """
     return {name: checksum(folder / name) for name in (files(folder) if names is None else names)}

@@ -1,8 +1,8 @@
-"""Programs that JAX compiled and keeps in the cache: damaged ones are removed before it reads them.
+"""JAX's cache of compiled programs: damaged files are removed before JAX reads them.
 
-JAX adds files and never writes over one, so a damaged one would be met with a warning and compiled
-again at every start. Those that were there at an earlier start are known by their checksums; a new
-one by the checksum inside its compressed data.
+JAX adds files and never overwrites one, so it would warn about a damaged file and compile the
+program again at every start. Files from an earlier start are checked against their checksums, and
+new ones against the checksum inside their compressed data.
 """
 
 import logging
@@ -15,17 +15,17 @@ from calibtrain.errors import UserError
 from calibtrain.storage.disk import locked
 from calibtrain.storage.prepared import SEAL, fingerprints, read_seal, write_seal
 
-_SETTLED = 60.0  # seconds after which nobody is writing a file any more
+_SETTLED = 60.0  # seconds after which a file is no longer being written
 _ZLIB = b"\x78"
-_seen: dict[Path, tuple[int, int]] = {}  # size and time of those that were whole in this process
+_seen: dict[Path, tuple[int, int]] = {}  # size and time of the files that this process found whole
 
 _log = logging.getLogger(__name__)
 
 
 def open_compiled(folder: Path) -> Path:
-    """Returns JAX's folder of compiled programs, without those that were damaged.
+    """Returns JAX's folder of compiled programs, after removing damaged ones.
 
-    A folder that may not be written is left as it is: JAX compiles again what it cannot read.
+    A folder that may not be written is left as it is: JAX compiles a program that it cannot read.
     """
     with suppress(OSError, UserError):
         if folder.is_dir() and any(_seen.get(path) != _stat(path) for path in _programs(folder)):
@@ -70,7 +70,7 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def _inflates(path: Path) -> bool:
-    """Whether a new program is whole, as far as its compression tells: only zlib has a checksum."""
+    """Returns whether a new file is whole, if zlib compressed it (other files have no checksum)."""
     data = path.read_bytes()
     if not data.startswith(_ZLIB):
         return bool(data)

@@ -1,7 +1,7 @@
-"""Writing so that nothing is ever half there: temporary names, renames, locks, clear disk errors.
+"""Writing files whole or not at all: temporary names, renames, locks, clear disk errors.
 
-Neither a killed process, nor two processes at once, nor a full disk leave something behind that is
-later taken for whole. In a bucket, an object is written whole by itself.
+A killed process, two processes at once, or a full disk leave nothing behind that is later taken for
+a whole file. A bucket writes every object whole.
 """
 
 import errno
@@ -17,10 +17,10 @@ from calibtrain.storage.places import in_bucket, place, put, reached
 
 
 def cache_directory() -> Path:
-    """Where prepared data is kept: `$CALIBTRAIN_CACHE`, or `~/.cache/calibtrain`.
+    """Returns the folder for prepared data: `$CALIBTRAIN_CACHE`, or `~/.cache/calibtrain`.
 
     Raises:
-        UserError: for a bucket, and without a home folder.
+        UserError: where it is in a bucket, or there is no home folder.
     """
     folder = place(os.environ.get("CALIBTRAIN_CACHE") or "~/.cache/calibtrain")
     if in_bucket(folder):
@@ -29,22 +29,22 @@ def cache_directory() -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; a bucket needs none.
+    """Makes a folder and its parents; does nothing in a bucket, which needs none.
 
     Raises:
-        UserError: where none can be made.
+        UserError: where it cannot be made.
     """
     if in_bucket(folder):
         return
     with disk_errors(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError as error:  # a file system that takes no folders, as /proc
+        except FileNotFoundError as error:  # a file system without new folders, such as /proc
             raise PermissionError(errno.EACCES, "takes no folders") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name and rename it; an object as it is."""
+    """Writes a file under a temporary name and renames it; writes an object directly."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     if in_bucket(path):
         with disk_errors(path):
@@ -62,7 +62,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file, waiting for it."""
+    """Waits for an exclusive lock on a file and holds it."""
     with path.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -98,7 +98,7 @@ _REASONS = {
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into one line that says what to do."""
+    """Turns the error of a full, read-only or forbidden disk into one line that says what to do."""
     if in_bucket(path):
         with reached(path):
             yield
@@ -113,7 +113,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def disk_error_in(error: Exception) -> Exception:
-    """The OSError inside what Orbax, TensorStore or safetensors raise; else the error itself."""
+    """Returns the OSError inside an error of Orbax, TensorStore or safetensors, or the error."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:
@@ -123,7 +123,7 @@ def disk_error_in(error: Exception) -> Exception:
     if number := re.search(r"\(os error (\d+)\)|\[OS error (\d+)", text):
         code = int(number[1] or number[2])
         return OSError(code, os.strerror(code))
-    # TensorStore says it in the system's words
+    # TensorStore quotes the system's message
     for code in _REASONS:
         if os.strerror(code) in text or errno.errorcode[code] in text:
             return OSError(code, os.strerror(code))
@@ -131,7 +131,7 @@ def disk_error_in(error: Exception) -> Exception:
 
 
 def is_read_only(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that a place may be read and not written."""
+    """Returns whether an error, or its cause, says that a place may be read but not written."""
     while error is not None:
         if isinstance(error, OSError):
             return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)

@@ -1,7 +1,7 @@
-"""One writer of a folder on a disk, or several readers: `flock` on a file that lies in it.
+"""A lock for one writer of a folder on a disk, or several readers: `flock` on a file in it.
 
-What only reads takes the lock as well, so that nothing is written while it does; where it may not
-write the file, it shares the lock of a writer that may.
+A reader takes the lock as well, so that nothing is written while it reads. A reader that may not
+write the file takes a shared lock on it.
 """
 
 import fcntl
@@ -17,10 +17,10 @@ from calibtrain.storage.disk import disk_errors, is_read_only
 
 @contextmanager
 def held_to_write(path: Path) -> Iterator[None]:
-    """Hold the lock whose file is at `path`; it names this process.
+    """Holds the lock whose file is at `path`, and writes this process's number into it.
 
     Raises:
-        UserError: when another process has it, or the file cannot be written.
+        UserError: when another process holds it, or the file cannot be written.
     """
     with disk_errors(path.parent):
         handle = path.open("a+")
@@ -34,17 +34,17 @@ def held_to_write(path: Path) -> Iterator[None]:
 
 @contextmanager
 def held_to_read(path: Path) -> Iterator[None]:
-    """Hold the lock whose file is at `path`, also where nothing may be written.
+    """Holds the lock whose file is at `path`, also where nothing may be written.
 
     Raises:
-        UserError: when another process has it.
+        UserError: when another process holds it.
     """
     if not _may_only_be_read(path):
         with held_to_write(path):
             yield
         return
     with ExitStack() as open_files:
-        with suppress(OSError):  # no lock is there, or it is not ours to read
+        with suppress(OSError):  # there is no lock file, or we may not read it
             handle = open_files.enter_context(path.open("r"))
             _take(path, handle, fcntl.LOCK_SH)
         yield

@@ -1,7 +1,7 @@
-"""JSON documents that say their format: `run.json`, evaluations, studies. One reader, one check.
+"""JSON documents that state their format (`run.json`, evaluations, studies): one reader, one check.
 
-Documents that hold results end in the SHA-256 of all else in them, so that a changed digit is
-noticed; those of earlier versions have none.
+Documents that hold results end in the SHA-256 of the rest of them, so that a changed digit is
+noticed; those of earlier versions have no checksum.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ CHECKSUM = "sha256"
 
 
 def read_document(path: Path, remedy: str) -> dict[str, Any]:
-    """Reads a JSON object with a format that this version knows.
+    """Reads a JSON object of a format that this version knows.
 
     Args:
-        path: of the file, on a disk or in a bucket.
-        remedy: what the user can do about one that is missing, or damaged and removed.
+        path: the file, on a disk or in a bucket.
+        remedy: what the user can do about a file that is missing, or damaged and removed.
 
     Raises:
         UserError: for a file that is missing, damaged or of another format.
@@ -34,7 +34,7 @@ def read_document(path: Path, remedy: str) -> dict[str, Any]:
         raise UserError(f"{path}: is missing; {remedy}") from None
     except OSError as error:
         if in_bucket(path):
-            raise  # for `reached` to say
+            raise  # `reached` makes a message of it
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); remove it, and {remedy}") from None
@@ -60,10 +60,10 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a document without its checksum; one of an earlier version has none.
+    """Returns a document without its checksum, if it has one.
 
     Raises:
-        ValueError: where the checksum is not that of the content.
+        ValueError: where the checksum does not match the content.
     """
     rest = {key: value for key, value in document.items() if key != CHECKSUM}
     if document.get(CHECKSUM) not in (None, _checksum(rest)):

@@ -1,4 +1,4 @@
-"""A text file that lines are added to, on a disk or in a bucket, whose objects cannot grow."""
+"""A text file that lines are appended to, on a disk or in a bucket (where objects cannot grow)."""
 
 import time
 from pathlib import Path
@@ -7,20 +7,20 @@ from calibtrain.storage.disk import disk_errors, write_whole
 from calibtrain.storage.places import in_bucket
 
 SECONDS = 10.0
-"""Between two writes of an object; Cloud Storage takes about one a second of the same name."""
+"""Seconds between two writes of an object; Cloud Storage allows about one per second and name."""
 
 
 class GrowingFile:
-    """On a disk a line is there when `append` returns; in a bucket, at the latest after `flush`."""
+    """A file that grows: on a disk with `append`; in a bucket, at the latest with `flush`."""
 
     def __init__(self, path: Path):
         self._path = path
-        self._text: str | None = None  # of an object, with what is not written yet
+        self._text: str | None = None  # an object's whole text, unwritten lines included
         self._pending = False
         self._written = -SECONDS
 
     def append(self, line: str) -> None:
-        """Add a line.
+        """Appends a line.
 
         Raises:
             UserError: when the disk is full, or the place may not be written.
@@ -38,12 +38,12 @@ class GrowingFile:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is not written yet."""
+        """Writes the lines that are not written yet."""
         if self._pending and self._text is not None:
             write_whole(self._path, self._text)
             self._pending, self._written = False, time.monotonic()
 
     def replace(self, text: str) -> None:
-        """Write another text in place of this one."""
+        """Replaces the whole text."""
         write_whole(self._path, text)
         self._text, self._pending = None, False

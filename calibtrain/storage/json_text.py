@@ -1,4 +1,4 @@
-"""JSON as files hold it: every way in which a text is not JSON ends in one `ValueError`."""
+"""Strict reading of JSON: a text that is not JSON always raises a `ValueError` of one line."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 MOST_DIGITS = 308
-"""Digits of an integer: every one of so many fits into a float, and longer ones need not."""
+"""Digits that an integer may have: with so many, it always fits into a float."""
 
 
 def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
@@ -52,12 +52,12 @@ def read_json(path: Path, *, finite: bool = False) -> Any:
     """Reads a file that holds one JSON document.
 
     Args:
-        path: of the file.
+        path: the file.
         finite: as for `parse_json`.
 
     Raises:
         OSError: when the file cannot be read.
-        ValueError: as `parse_json`.
+        ValueError: when the text is not JSON, as for `parse_json`.
     """
     return parse_json(path.read_bytes(), finite=finite)
 

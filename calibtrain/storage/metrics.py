@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: a JSON object a line, with a step and numbers. One reader, one check."""
+"""Reading of `metrics.jsonl`, which holds one JSON object per line, with a step and numbers."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from calibtrain.storage.json_text import parse_json
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads every whole line; a last line that is still being written, or was cut, is left out.
+    """Reads every whole line; a last line without its line end is left out.
 
     Args:
-        path: of the file, on a disk or in a bucket.
+        path: the file, on a disk or in a bucket.
 
     Raises:
         OSError: when the file cannot be read.
-        UserError: naming a line that is damaged.
+        UserError: when a line is damaged; the message names it.
     """
     lines: list[dict[str, Any]] = []
     for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
@@ -41,7 +41,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
 
 
 def begins_with(path: Path, known: Mapping[str, Any]) -> bool:
-    """Whether the first lines of a file are those of an earlier `fingerprint`, byte for byte."""
+    """Returns whether a file begins with the lines of an earlier `fingerprint`, byte for byte."""
     lines = _whole_lines(path)[: known["lines"]]
     return len(lines) == known["lines"] and _hash(lines) == known["sha256"]
 
@@ -55,12 +55,12 @@ def _hash(lines: list[bytes]) -> str:
 
 
 def is_evaluation(line: Mapping[str, Any]) -> bool:
-    """Whether a line is of an evaluation; the others are of training."""
+    """Returns whether a line is from an evaluation; the others are from training."""
     return any(name.startswith("eval/") for name in line)
 
 
 def _is_metrics(line: Any) -> bool:
-    """Whether a line holds a step and numbers; an evaluation has null for what it cannot tell."""
+    """Returns whether a line holds a step and numbers (null is allowed in an evaluation)."""
     return (
         isinstance(line, dict)
         and type(line.get("step")) is int

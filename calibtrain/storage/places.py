@@ -1,9 +1,9 @@
-"""Places for files: a folder on a disk, or `gs://BUCKET/PATH`, both used through Path's methods.
+"""Places of files: a path on a disk, or `gs://BUCKET/PATH`, both used through `Path`'s methods.
 
 A place on a disk is a `pathlib.Path`; one in a bucket is an `etils.epath.Path` over gcsfs, which
 has the same methods for reading and listing. A bucket has no folders, appends or renames, but
-writes an object whole or not at all; what differs for it is here, in `disk`, in `growing` and
-in `training` (`run`, `bucket_lock`, `checkpoint`).
+writes an object whole or not at all. The code that differs for a bucket is here, in `disk`,
+`growing` and `bucket_lock`, and in `runs` (`folder`, `checkpoint`).
 """
 
 import logging
@@ -20,20 +20,20 @@ _BUCKET = "gs://"
 
 
 def place(path: str | Path) -> Path:
-    """The place that a user names.
+    """Returns the place that a user names.
 
-    A text that begins with ~ is below a home folder, as in a shell; `./~` is a folder of that name.
-    A `Path` is a place already and is returned as it is.
+    A text that begins with ~ is below a home folder, as in a shell; `./~` is a folder called `~`.
+    A `Path` is returned as it is.
 
     Raises:
-        UserError: for an empty text, and for a home folder that is not known; for a bucket without
-            a path in it, or with wildcards; or without the package that reaches it.
+        UserError: for an empty text, an unknown home folder, a bucket without a path in it or with
+            wildcards, or a bucket without the package gcsfs.
     """
     text = str(path)
     if isinstance(path, str) and (not text.strip() or "\0" in text):
         raise UserError(f"{quoted(text)} names no file or folder; give a path")
     if text.startswith("gs:/") and not text.startswith(_BUCKET):
-        text = _BUCKET + text.removeprefix("gs:/")  # pathlib folds two slashes into one
+        text = _BUCKET + text.removeprefix("gs:/")  # pathlib makes one slash of two
     if not text.startswith(_BUCKET):
         return _below_home(path) if isinstance(path, str) else path
     bucket, _, inside = text.removeprefix(_BUCKET).strip("/").partition("/")
@@ -52,7 +52,7 @@ def _below_home(text: str) -> Path:
     path = Path(text)
     if not path.parts[:1] or not path.parts[0].startswith("~"):
         return path
-    if not text.startswith("~"):  # ./~/x, which `Path` writes as ~/x
+    if not text.startswith("~"):  # ./~/x, which `Path` shortens to ~/x
         return Path(os.path.abspath(text))
     try:
         return path.expanduser()
@@ -63,23 +63,23 @@ def _below_home(text: str) -> Path:
 
 
 def in_bucket(path: Path) -> bool:
-    """Whether a place is in a bucket."""
+    """Returns whether a place is in a bucket."""
     return str(path).startswith(_BUCKET)
 
 
 def absolute(path: Path) -> Path:
-    """A place that means the same from every working directory."""
+    """Returns a place as an absolute path."""
     return path if in_bucket(path) else Path(os.path.abspath(path))
 
 
 def bucket_files() -> Any:
-    """gcsfs, as `etils.epath` uses it too.
+    """Returns the file system of gcsfs that `etils.epath` uses too.
 
     Raises:
-        UserError: where it is not installed.
+        UserError: where gcsfs is not installed.
     """
-    # What others wrote must be seen at once; flat and hierarchical buckets alike, over plain HTTP;
-    # the same client whether or not TensorFlow is installed.
+    # No cached listings, so that files of other processes are seen at once. Flat and hierarchical
+    # buckets are used alike, over plain HTTP, by one client, whether TensorFlow is there or not.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     os.environ.setdefault("EPATH_USE_TF", "false")
     import fsspec
@@ -99,16 +99,16 @@ def bucket_files() -> Any:
 
 
 def put(path: Path, data: bytes, *, new: bool = False) -> None:
-    """Write an object of a bucket.
+    """Writes an object of a bucket.
 
     Raises:
-        FileExistsError: where it must be new and is not; of several writers one succeeds.
+        FileExistsError: where `new` is true and it exists; of several writers, one succeeds.
     """
     bucket_files().pipe_file(str(path), data, mode="create" if new else "overwrite")
 
 
 def files(folder: Path) -> list[str]:
-    """Every file below a folder, relative to it, sorted."""
+    """Returns every file below a folder, relative to it, sorted."""
     if in_bucket(folder):
         root = str(folder).removeprefix(_BUCKET) + "/"
         return sorted(name.removeprefix(root) for name in bucket_files().find(root))
@@ -116,7 +116,7 @@ def files(folder: Path) -> list[str]:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder and what is in it, if it is there."""
+    """Removes a folder and everything in it, if it exists."""
     if in_bucket(folder):
         tree: Any = folder
         tree.rmtree(missing_ok=True)
@@ -126,7 +126,7 @@ def remove_tree(folder: Path) -> None:
 
 @contextmanager
 def reached(path: str | Path) -> Iterator[None]:
-    """Turn what a bucket answers, or no answer, into one line; nothing for a disk."""
+    """Turns an error of a bucket into one line; errors of a disk pass unchanged."""
     try:
         yield
     except UserError:

@@ -1,9 +1,9 @@
-"""Prepared data: folders that are made once, sealed with checksums, and made again once damaged.
+"""Prepared data: folders that are made once, sealed with checksums, and made again if damaged.
 
 A folder is filled under a temporary name, `seal.json` (size and SHA-256 of every file) is written
-last, and the folder is renamed. Opening compares the files with the seal, once per process as long
-as they stay as they were. A folder that does not agree with its seal is moved aside, so that a
-process that has mapped its files keeps them, removed, and made again; a warning says so.
+last, and the folder is renamed. Opening compares the files with the seal, once per process unless
+they change. A folder that does not agree with its seal is moved aside (a process that has mapped
+its files keeps them), removed, and made again, with a warning.
 """
 
 import glob
@@ -27,29 +27,29 @@ from calibtrain.storage.places import files
 SEAL = "seal.json"
 FORMAT = 1
 PIECE = 2**26
-"""Bytes under one SHA-256, so that all cores share the work on a large file."""
+"""Bytes per SHA-256, so that all cores share the work on a large file."""
 _THREADS = 8
 _READ = 2**20
 
 _log = logging.getLogger(__name__)
 _whole: dict[
     str, Any
-] = {}  # folders that agreed with their seals in this process, as stat saw them
+] = {}  # by folder, what `stat` said of files that agreed with the seal in this process
 
 
 def prepare_once(
     folder: Path, fill: Callable[[Path], None], *, sound: Callable[[Path], bool] | None = None
 ) -> Path:
-    """Returns `folder`, made by `fill(temporary_folder)` if it is not there yet or was damaged.
+    """Returns `folder`, made by `fill(temporary_folder)` if it does not exist or was damaged.
 
-    Processes that want the same folder at once wait for the first. Files beside those that `fill`
-    wrote change nothing and are left alone.
+    Processes that want the same folder at once wait for the first. Files that `fill` did not write
+    are ignored and left alone.
 
     Args:
-        folder: to be opened.
+        folder: the folder to open.
         fill: writes the files.
-        sound: tells whether a folder without a seal, which an earlier version made, is right; it
-            is then sealed as it is. None means that such a folder is made again.
+        sound: returns whether a folder without a seal, from an earlier version, is right; if so, it
+            is sealed as it is. None means that such a folder is made again.
 
     Raises:
         UserError: when the disk is full or may not be written, or a file may not be read.
@@ -58,7 +58,7 @@ def prepare_once(
         return folder
     make_folder(folder.parent)
     with disk_errors(folder), locked(folder.with_name(f".{folder.name}.lock")):
-        if folder.is_dir():  # another process was faster, or it is damaged
+        if folder.is_dir():  # another process was faster, or the folder is damaged
             trouble = _trouble(folder, sound)
             if trouble is None:
                 return folder
@@ -79,7 +79,7 @@ def prepare_once(
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder of prepared data is there and agrees with its seal."""
+    """Returns whether a folder of prepared data exists and agrees with its seal."""
     return folder.is_dir() and _trouble(folder, None) is None
 
 
@@ -87,14 +87,14 @@ def remove_damaged(folder: Path, of_interest: Callable[[str], bool] = lambda nam
     """Removes a sealed folder that does not agree with its seal, with a warning.
 
     Args:
-        folder: may be there or not.
-        of_interest: tells which files are compared, by name.
+        folder: the folder; it need not exist.
+        of_interest: returns whether the file of a name is compared.
 
     Returns:
         Whether it was removed.
 
     Raises:
-        UserError: when a file may not be read, or the folder not be removed.
+        UserError: when a file may not be read, or the folder may not be removed.
     """
     if not (folder / SEAL).exists():
         return False
@@ -107,7 +107,7 @@ def remove_damaged(folder: Path, of_interest: Callable[[str], bool] = lambda nam
 
 
 def seal_folder(folder: Path) -> None:
-    """Write the fingerprints of every file of a folder into it.
+    """Writes the fingerprints of every file of a folder into its seal.
 
     Raises:
         UserError: when the disk is full or may not be written.
@@ -119,7 +119,7 @@ def fingerprints(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]
     """Returns the size of each file ("bytes") and the hex SHA-256 of each `PIECE` of it ("sha256").
 
     Raises:
-        OSError: for a file that is not there or cannot be read.
+        OSError: for a file that does not exist or cannot be read.
     """
     sizes = {name: (folder / name).stat().st_size for name in names}
     pieces = [(name, at) for name, size in sizes.items() for at in range(0, size or 1, PIECE)]
@@ -144,7 +144,7 @@ def _hash_piece(path: Path, start: int) -> str:
 
 
 def write_seal(folder: Path, found: dict[str, dict[str, Any]]) -> None:
-    """Write the fingerprints of a folder's files.
+    """Writes the fingerprints of a folder's files into its seal.
 
     Raises:
         UserError: when the disk is full or may not be written.
@@ -154,11 +154,11 @@ def write_seal(folder: Path, found: dict[str, dict[str, Any]]) -> None:
 
 
 def read_seal(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the fingerprints that the files of a folder had.
+    """Returns the fingerprints in a folder's seal.
 
     Raises:
         OSError: when the seal cannot be read.
-        ValueError: when it was changed.
+        ValueError: when the seal was changed.
     """
     try:
         seal = read_json(folder / SEAL)
@@ -175,13 +175,13 @@ def _hash_tree(tree: Any) -> str:
 
 
 def _trouble(folder: Path, sound: Callable[[Path], bool] | None) -> str | None:
-    """Why a folder has to be made again; None where it need not."""
+    """Returns why a folder has to be made again, or None."""
     if not (folder / SEAL).exists():
         if sound is None:
             return "has no checksums, as an earlier version made it"
         if not sound(folder):
             return f"was damaged ({SEAL} is missing and the files do not fit together)"
-        with suppress(OSError, UserError):  # a cache that may only be read is used as it is
+        with suppress(OSError, UserError):  # a read-only cache is used as it is
             seal_folder(folder)
         return None
     damage = _damage(folder)
@@ -189,7 +189,7 @@ def _trouble(folder: Path, sound: Callable[[Path], bool] | None) -> str | None:
 
 
 def _damage(folder: Path, of_interest: Callable[[str], bool] = lambda name: True) -> str | None:
-    """The first file that is not as the seal says, and how it differs; None for a whole folder."""
+    """Returns the first file that differs from the seal and how, or None for a whole folder."""
     key = os.path.abspath(folder)
     try:
         wanted = {name: about for name, about in read_seal(folder).items() if of_interest(name)}
@@ -226,8 +226,8 @@ def _temporary(folder: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Move a folder aside, which is done at once, and remove it: mapped files stay with those who
-    mapped them."""
+    """Moves a folder aside, which is one operation, and removes it; files stay mapped where a
+    process has mapped them."""
     aside = _temporary(folder)
     folder.rename(aside / folder.name)
     shutil.rmtree(aside, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""Tokenised text as rows: for training, for evaluation, for reading byte by byte."""
+"""Tokenised text as rows, for training and for evaluation."""

@@ -1,7 +1,8 @@
-"""Examples to fine-tune on: prompts with answers, read from JSON lines, tokenised, batched.
+"""Examples for fine-tuning: prompts with answers, read from JSON lines, tokenised and batched.
 
-A sequence is document start, prompt, answer, document end; only the answer and its end count. Each
-has a row of its own. Prompt and answer are tokenised apart, so that neither depends on the other.
+A sequence is document start, prompt, answer, document end; only the answer and its end are
+predicted. Each sequence has its own row. Prompt and answer are tokenised separately, so that the
+tokens of neither depend on the other.
 """
 
 import dataclasses
@@ -29,17 +30,17 @@ from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 
 FIELDS = {"sft": ("prompt", "response"), "dpo": ("prompt", "chosen", "rejected")}
-"""Of an example, by what is minimised: its prompt and its answers."""
+"""The fields of an example (prompt and answers) by objective."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A prompt and its answers: one response, or the chosen and the rejected.
+    """A prompt and its answers: one response, or the chosen and the rejected answer.
 
     Attributes:
         name: file and line.
-        prompt: what comes before, of weight 0.
-        answers: one or two.
+        prompt: the text before the answer, of weight 0.
+        answers: one or two texts.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Answer:
     Attributes:
         ids: document start, prompt, answer, document end.
         scored_from: the first slot that predicts the answer.
-        bytes: of the answer's text.
+        bytes: bytes of the answer's text.
     """
 
     ids: Int[np.ndarray, " n"]
@@ -63,14 +64,14 @@ class Answer:
 
 
 def read_examples(patterns: Sequence[str], fields: Sequence[str]) -> tuple[list[Example], str]:
-    """Examples of JSON-lines files, in order; and a hash of the files.
+    """Returns the examples of JSON-lines files, in order, and a hash of the files.
 
     Args:
         patterns: paths and globs.
-        fields: prompt, and the answers' names.
+        fields: names of the fields: the prompt's, then the answers'.
 
     Raises:
-        UserError: for a file that cannot be read, or a line that is no such example, naming it.
+        UserError: for a file that cannot be read, or a line that is not an example; it is named.
     """
     paths = find_files(patterns)
     for path in paths:
@@ -108,11 +109,11 @@ def _texts(record: Mapping[str, Any], fields: Sequence[str], place: str) -> list
             raise UserError(f"{place}: field {field!r} is empty; an answer has some text")
         try:
             record[field].encode()
-        except UnicodeEncodeError as error:  # JSON can spell half of a pair of UTF-16
+        except UnicodeEncodeError as error:  # JSON can spell a lone surrogate
             half = f"U+{ord(error.object[error.start]):04X}"
             raise UserError(
                 f"{place}: field {field!r} holds {half} at character {error.start}, half of a "
-                "surrogate pair, which is no text"
+                "surrogate pair, which is not text"
             ) from None
     return [record[field] for field in fields]
 
@@ -120,10 +121,12 @@ def _texts(record: Mapping[str, Any], fields: Sequence[str], place: str) -> list
 def split_examples(
     examples: Sequence[Example], validation_fraction: float
 ) -> tuple[list[Example], list[Example]]:
-    """Those to train on and those held out: by a hash of the prompt, so that none is on both sides.
+    """Returns the examples to train on and those held out; a prompt is on one side only.
+
+    The split goes by a hash of the prompt.
 
     Raises:
-        UserError: where there are too few prompts for that.
+        UserError: where there are too few prompts.
     """
     keys = np.array([text_key(example.prompt) for example in examples], np.uint64)
     sides = assign_splits(keys, {"validation": validation_fraction})
@@ -139,13 +142,13 @@ def split_examples(
 def tokenise(
     examples: Sequence[Example], tokenizer: Tokenizer, context: int | None, longest: int
 ) -> tuple[list[Answer], int, int]:
-    """Every answer with its prompt before it, in order; the context, and how many prompts were cut.
+    """Returns every answer after its prompt, in order; the context; and how many prompts were cut.
 
     Args:
-        examples: with the same number of answers each.
-        tokenizer: of the model.
-        context: slots a sequence may have; none: as many as the longest needs.
-        longest: slots it may have at most.
+        examples: examples with the same number of answers each.
+        tokenizer: the model's tokenizer.
+        context: slots per sequence; None means as many as the longest sequence needs.
+        longest: upper bound of the context, in slots.
 
     Raises:
         UserError: for an answer that does not fit even without its prompt.
@@ -176,7 +179,7 @@ def tokenise(
 
 
 def lay_out(sequences: Sequence[Answer], context: int) -> Batch:
-    """A row each."""
+    """Returns a batch with one row per sequence."""
     shape = (len(sequences), context)
     tokens, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     segments, weights = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
@@ -203,13 +206,13 @@ class ExampleBatches:
         part: slice | None = None,
     ):
         """Args:
-        sequences: the answers of an example stand side by side.
-        rows: of a batch; whole examples.
-        context: slots a row.
-        seed: of the order.
-        answers: of an example.
+        sequences: tokenised answers; those of one example follow each other.
+        rows: rows per batch, a multiple of `answers`.
+        context: slots per row.
+        seed: seed of the order.
+        answers: answers per example.
         reference: log-probability of each answer under the reference, in nats.
-        part: the rows read here; default all.
+        part: the rows read here; None means all.
         """
         self.sequences, self.answers, self.reference = sequences, answers, reference
         self.rows, self.context, self.seed = rows, context, seed
@@ -221,16 +224,16 @@ class ExampleBatches:
 
     @property
     def examples(self) -> int:
-        """How many there are."""
+        """The number of examples."""
         return len(self.sequences) // self.answers
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps that one pass takes."""
+        """The number of steps of one pass."""
         return self.examples * self.answers / self.rows
 
     def of_rows(self, part: slice) -> "ExampleBatches":
-        """The same batches, reduced to some of their rows: what one process reads."""
+        """Returns the batches reduced to some of their rows, as one process reads them."""
         return ExampleBatches(
             self.sequences,
             rows=self.rows,
@@ -242,7 +245,7 @@ class ExampleBatches:
         )
 
     def rows_of(self, step: int) -> list[int]:
-        """Which sequences a step reads, a row each."""
+        """Returns the indices of the sequences that a step reads, one per row."""
         first = int(step) * self.rows // self.answers
         chosen: list[int] = []
         for place in range(first, first + self.rows // self.answers):
@@ -252,7 +255,7 @@ class ExampleBatches:
         return chosen
 
     def progress(self, step: int) -> tuple[int, int]:
-        """Answers' tokens and bytes of text that are trained on after so many steps."""
+        """Returns the tokens and bytes of answers that are trained on after `step` steps."""
         scored, raw = self._seen_before
         epochs, rest = divmod(int(step) * self.rows // self.answers, self.examples)
         order = self._order(epochs)[:rest]
@@ -274,16 +277,16 @@ class ExampleBatches:
         return batch._replace(reference=self.reference[chosen].astype(np.float32))
 
     def iterate(self, start: int) -> Any:
-        """Iterator over the batches from step `start` on; passes follow one another without end."""
+        """Returns an endless iterator over the batches from step `start` on."""
         return map(self.__getitem__, itertools.count(start))
 
 
 class AnswerWindows:
-    """Held-out answers as an evaluation reads them: each once, with its prompt before it.
+    """Held-out answers as an evaluation reads them: each once, after its prompt.
 
     Attributes:
-        documents: all of them, by number.
-        document_bytes: of their texts.
+        documents: the numbers of all answers.
+        document_bytes: bytes of their texts.
         document_ids: their names.
     """
 
@@ -319,7 +322,7 @@ class AnswerWindows:
 
 
 def pad_rows(batch: Batch, rows: int) -> Batch:
-    """The same with rows of weight 0 behind, up to so many."""
+    """Returns a batch with rows of weight 0 appended, `rows` rows in all."""
     missing = rows - len(batch.tokens)
     fill = (0, 0, -1, 0)
     padded = (

@@ -1,1 +1,1 @@
-"""Where text comes from: documents of a corpus, by split."""
+"""Corpora: documents and their splits, and the sources they come from."""

@@ -1,6 +1,6 @@
-"""The TFDS builder that every corpus is written by: documents in order, as `array_record`.
+"""The TFDS builder that writes every corpus: documents in order, as `array_record`.
 
-Importing this file imports TFDS (about half a second), so only `corpus` does, when it opens one.
+Importing this file imports TFDS (about half a second), so only `corpus` does so, when needed.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ _HEADER = struct.Struct("<QQQ")
 
 
 class Spool:
-    """Documents set aside in one file, to be read back in any order.
+    """Documents kept in one temporary file, to be read back in any order.
 
-    A source is read once, and which split a document belongs to is only known after the last one.
+    A source is read once, and the split of a document is only known after the last document.
     """
 
     def __init__(self, file: BinaryIO):
@@ -33,7 +33,7 @@ class Spool:
         self._offsets = array("Q")
 
     def append(self, document: Document) -> None:
-        """Set a document aside."""
+        """Writes a document to the file."""
         parts = [part.encode() for part in (document.id, document.text, document.group)]
         self._offsets.append(self._file.tell())
         self._file.write(_HEADER.pack(*map(len, parts)) + b"".join(parts))
@@ -42,7 +42,7 @@ class Spool:
         return len(self._offsets)
 
     def read(self, numbers: np.ndarray) -> Iterator[Document]:
-        """The documents of these numbers, in this order."""
+        """Yields the documents of these numbers, in this order."""
         for number in numbers:
             self._file.seek(self._offsets[number])
             sizes = _HEADER.unpack(self._file.read(_HEADER.size))
@@ -57,7 +57,7 @@ class DocumentsBuilder(
 
     name = "documents"
     VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # where TFDS would look for checksums of downloads: there are none
+    code_path = None  # where TFDS would look for checksums of downloads, which there are not
 
     def __init__(self, spool: Spool, numbers: Mapping[str, np.ndarray], **options: Any):
         self._spool, self._numbers = spool, numbers
@@ -80,7 +80,7 @@ class DocumentsBuilder(
 
 
 def write_documents(spool: Spool, numbers: Mapping[str, np.ndarray], folder: Path) -> Path:
-    """Write the splits under `folder` and return where the record files are.
+    """Writes the splits under `folder` and returns the folder of the record files.
 
     Raises:
         OSError: when the disk is full or may not be written.
@@ -101,7 +101,7 @@ def write_documents(spool: Spool, numbers: Mapping[str, np.ndarray], folder: Pat
 
 
 def disk_error(error: Exception) -> OSError | None:
-    """The disk's refusal behind an error, if any: the record writer only quotes it in a message."""
+    """Returns the OSError behind an error, or None; the record writer only quotes it as text."""
     refusals = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
     if isinstance(error, OSError) and error.errno in refusals:
         return error
@@ -110,6 +110,6 @@ def disk_error(error: Exception) -> OSError | None:
 
 
 def read_documents(folder: Path) -> dict[str, Any]:
-    """Each split's records as a random access data source; texts are bytes of UTF-8."""
+    """Returns each split's records as a random-access data source; texts are UTF-8 bytes."""
     with contextlib.redirect_stdout(io.StringIO()):
         return dict(tfds.builder_from_directory(str(folder)).as_data_source())

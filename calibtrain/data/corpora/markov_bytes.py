@@ -1,10 +1,10 @@
-"""The perfect model of a Markov source by bytes: the exact law of the next byte or the end.
+"""The perfect byte-level model of a Markov source: the exact distribution of the next byte or end.
 
-What matters of the text so far is its state: the last whole word, and the letters since. A word of
-conditional probability P(v) adds it to each of its letters in the states of its prefixes, and
-P(v)(1 - q) to the space, P(v) q to the end of text, in the state of its whole spelling (which may
-be a prefix of other words). The law of a state is what was added, normalised; how much was added,
-times how often the last word occurs in a document, is how often a document visits the state.
+The state of a text is its last whole word and the letters since. A word v with conditional
+probability P(v) adds P(v) to each of its letters, in the states of its prefixes. In the state of
+its whole spelling (which may be a prefix of other words) it adds P(v)(1 - q) to the space and
+P(v) q to the end of text. The distribution of a state is the normalised sums. Their total, times
+how often the last word occurs in a document, is how often a document visits the state.
 """
 
 import itertools
@@ -18,33 +18,33 @@ from calibtrain.data.corpora.documents import END
 from calibtrain.data.corpora.synthetic import MarkovSource
 
 _SPACE = ord(" ")
-_MOST_TRANSITIONS = 200_000  # some 4 states each, of 2 KB
+_MOST_TRANSITIONS = 200_000  # about 4 states each, of 2 KB
 
 
 @dataclass(frozen=True, eq=False)
 class MarkovBytes:
-    """All states of a source that its documents visit.
+    """All states that the documents of a source visit.
 
     Attributes:
-        laws: in each state, of the 256 bytes and the end of text (`END`).
-        visits: of each state, the expected number in a document.
+        laws: in each state, the probabilities of the 256 bytes and the end of text (`END`).
+        visits: the expected number of visits to each state in a document.
     """
 
     laws: Float[np.ndarray, "states 257"]
     visits: Float[np.ndarray, " states"]
     _index: dict[str, int]
     _pairs: Int[np.ndarray, " pairs"]
-    """Rising: (previous word + 1) * words + word; 0 for the previous one of a first word."""
+    """(previous word + 1) * words + word, ascending; the first term is 0 for a first word."""
     _begin: Int[np.ndarray, " pairs+1"]
-    """Where the states along each pair's second word begin in `_trail`."""
+    """Index in `_trail` at which the states along each pair's second word begin."""
     _trail: Int[np.ndarray, " steps"]
 
     @classmethod
     def of(cls, source: MarkovSource) -> "MarkovBytes":
-        """Enumerate the states of a source of at most 200,000 words x successors.
+        """Enumerates the states of a source of at most 200,000 words x successors.
 
         Raises:
-            ValueError: for a larger one.
+            ValueError: for a larger source.
         """
         if source.successors.size > _MOST_TRANSITIONS:
             raise ValueError(
@@ -86,24 +86,24 @@ class MarkovBytes:
     def read(
         self, texts: Sequence[str]
     ) -> tuple[Int[np.ndarray, " events"], Int[np.ndarray, " events"], Int[np.ndarray, " events"]]:
-        """The events of documents: every byte and every end, in order.
+        """Reads the events of documents: every byte and every end, in order.
 
         Args:
             texts: whole documents.
 
         Returns:
-            Of each event its document, the state before it, and the byte or `END` that came.
+            For each event: its document, the state before it, and the byte or `END` itself.
 
         Raises:
-            ValueError: for a text that the source does not write.
+            ValueError: for a text that the source cannot produce.
         """
         try:
             paths = [[self._index[word] for word in text.split(" ")] for text in texts]
         except KeyError as error:
-            raise ValueError(f"texts: {error.args[0]!r} is no word of the source") from None
+            raise ValueError(f"texts: {error.args[0]!r} is not a word of the source") from None
         counts = np.array([len(path) for path in paths])
         words = np.array(list(itertools.chain.from_iterable(paths)), np.int64)
-        before = np.append(0, words[:-1] + 1)  # one more than the previous word
+        before = np.append(0, words[:-1] + 1)  # previous word + 1; 0 for a first word
         before[np.cumsum(counts)[:-1]] = 0
         pair = before * len(self._index) + words
         place = np.minimum(np.searchsorted(self._pairs, pair), len(self._pairs) - 1)
@@ -119,9 +119,9 @@ class MarkovBytes:
 
 
 def _branches(source: MarkovSource) -> Iterator[tuple[float, list[tuple[int, float]]]]:
-    """How often a word begins in a document, and which with what probability.
+    """Yields how often a word follows a given word in a document, and each such word's probability.
 
-    First the document's start, then after each word.
+    The first item is for the document's start, the others are for each word in turn.
     """
     yield 1.0, [(v, p) for v, p in enumerate(source.stationary.tolist()) if p > 0]
     further = 1.0 / source.end_probability - 1.0

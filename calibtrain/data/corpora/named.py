@@ -1,7 +1,6 @@
-"""A corpus that a command names: its text, and how that is read, as options and not as settings.
+"""A corpus that a command names by options instead of a configuration.
 
-A message about `corpus.field` helps nobody who typed a command without a configuration: there it
-speaks of `--field`.
+In a command without a configuration, a message names the option `--field` and not `corpus.field`.
 """
 
 import dataclasses
@@ -18,11 +17,11 @@ OPTIONS = {"corpus.field": "--field", "corpus.group": "--group, which takes '' f
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which fields of a corpus are read.
+    """The fields of a corpus that are read.
 
     Attributes:
-        field: of the text; None: as the settings say that all else comes from.
-        group: of a document's group; likewise. Empty: there are no groups.
+        field: field of the text; None keeps that of the settings.
+        group: field of a document's group; None keeps that of the settings, "" means no groups.
     """
 
     field: str | None = None
@@ -30,11 +29,11 @@ class Columns:
 
 
 def parse_corpus(spec: str, like: CorpusConfig, columns: Columns | None = None) -> CorpusConfig:
-    """The corpus that a command line names, all other settings as in `like`.
+    """Returns the settings of a corpus that a command line names, the others as in `like`.
 
     Args:
         spec: kjv, pydoc, markov, files:GLOB or tfds:NAME[/CONFIG].
-        like: what is not said otherwise.
+        like: settings for everything that the command does not say.
         columns: the fields that are read.
 
     Raises:
@@ -58,10 +57,10 @@ def parse_corpus(spec: str, like: CorpusConfig, columns: Columns | None = None) 
 
 
 def own_corpus(own: CorpusConfig, columns: Columns | None = None) -> CorpusConfig:
-    """A run's own corpus, perhaps with groups by another field: its text stays the same.
+    """Returns a run's own corpus, optionally with groups by another field.
 
     Raises:
-        UserError: for another field of the text, and for groups of a corpus without fields.
+        UserError: for another text field, and for groups of a corpus without fields.
     """
     columns = columns or Columns()
     if columns.field:
@@ -80,15 +79,16 @@ def own_corpus(own: CorpusConfig, columns: Columns | None = None) -> CorpusConfi
 def columns_of(
     corpora: Sequence[str], fields: Sequence[str] = (), groups: Sequence[str] = ()
 ) -> dict[str | None, Columns]:
-    """What is read of each of several corpora.
+    """Returns the fields that are read of each of several corpora.
 
     Args:
-        corpora: as a command names them; an empty sequence means the run's own.
-        fields: one, for every corpus that has fields; or one each, in order, '' for the default.
-        groups: likewise.
+        corpora: corpora as a command names them; an empty sequence means the run's own.
+        fields: one text field for every corpus that has fields, or one per corpus, in order, with
+            '' for the default.
+        groups: group fields, given in the same way.
 
     Raises:
-        UserError: for another number of them, or one for corpora without fields.
+        UserError: for another number of fields, or a field where no corpus has fields.
     """
     names: list[str | None] = list(corpora) or [None]
     found: dict[str | None, dict[str, str]] = {name: {} for name in names}
@@ -116,7 +116,7 @@ def columns_of(
 
 @contextmanager
 def settings_are_options() -> Iterator[None]:
-    """Messages name the options of a command in place of a configuration's keys."""
+    """Makes messages name the options of a command in place of a configuration's keys."""
     try:
         yield
     except SettingError as error:
@@ -125,7 +125,7 @@ def settings_are_options() -> Iterator[None]:
 
 
 def _given(columns: Columns) -> dict[str, str | None]:
-    """The settings that were given."""
+    """Returns the settings that were given."""
     found: dict[str, str | None] = {}
     if columns.field:
         found["field"] = columns.field

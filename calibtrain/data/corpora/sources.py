@@ -1,5 +1,5 @@
-"""Where documents come from: the embedded King James text, Python's documentation, the user's
-files, a Markov source, or any TFDS data set by name."""
+"""Sources of documents: the embedded King James text, Python's documentation, the user's files, a
+Markov source, or any TFDS data set by name."""
 
 import hashlib
 import importlib.metadata
@@ -20,12 +20,12 @@ from calibtrain.storage.json_text import parse_json
 
 
 def source_of(config: CorpusConfig, folder: Path) -> Source:
-    """The source that a configuration names; nothing is downloaded or prepared yet.
+    """Returns the source that a configuration names; nothing is downloaded or prepared yet.
 
-    What TFDS has to download and prepare for it goes under `folder`.
+    TFDS downloads and prepares its data sets under `folder`.
 
     Raises:
-        UserError: a file that is not there or cannot be read, an unknown TFDS data set.
+        UserError: for a file that does not exist or cannot be read, or an unknown TFDS data set.
     """
     kind, _, rest = config.name.partition(":")
     match kind:
@@ -43,13 +43,13 @@ def source_of(config: CorpusConfig, folder: Path) -> Source:
 
 
 def check_fields(config: CorpusConfig) -> None:
-    """Check that `corpus.field` and `corpus.group` are given only where documents have fields.
+    """Checks that `corpus.field` and `corpus.group` are given only where documents have fields.
 
-    It is for runs that are about to be trained; one that was trained with a setting that nothing
-    reads can still be evaluated.
+    Only runs that are about to be trained are checked, so that an older run with such a setting can
+    still be evaluated.
 
     Raises:
-        UserError: for one that nothing would read, or files that are not there.
+        UserError: for a setting that nothing would read, or files that do not exist.
     """
     defaults = type(config).model_fields
     kind = config.name.partition(":")[0]
@@ -70,7 +70,7 @@ def check_fields(config: CorpusConfig) -> None:
 
 
 def _patterns(config: CorpusConfig) -> list[str]:
-    """The paths and globs of `files`."""
+    """Returns the paths and globs of `files`."""
     listed = config.name.partition(":")[2].split(",")
     return [part for part in config.paths or map(str.strip, listed) if part]
 
@@ -83,7 +83,7 @@ _SECTIONS = (
     ("Gospels and Acts", 5),
     ("Letters and Revelation", 22),
 )
-"""The sections of the Bible, and how many of its 66 books each has, in order."""
+"""The sections of the Bible in order, and how many of its 66 books each has."""
 
 
 def _king_james() -> Source:
@@ -145,7 +145,7 @@ def _files(patterns: list[str], config: CorpusConfig) -> Source:
     def read() -> Iterator[tuple[None, Document]]:
         for document in text_files.read_files(paths, names, config.field, config.group):
             yield None, Document(*document)
-        text_files.check_unchanged(paths, digests)  # what is kept is known by the digest
+        text_files.check_unchanged(paths, digests)  # the cache is named by the digests
 
     return Source(
         description=f"The user's own files: {shown}.",

@@ -1,8 +1,9 @@
-"""Which documents train, which validate, which test: a pure function of their texts.
+"""Splits of documents into train, validation and test: a pure function of their texts.
 
-Documents are ranked by a hash of their text; the first share tests, the next validates, the rest
-trains. Nothing is drawn at random, so the split is the same on every machine; identical texts have
-one rank, so no text is on two sides; and growing a share only moves documents out of train.
+Documents are ranked by a hash of their text; the first share is for test, the next for validation,
+the rest for training. Nothing is drawn at random, so the split is the same on every machine.
+Identical texts have one rank, so no text is in two splits. A larger share only moves documents out
+of train.
 """
 
 import hashlib
@@ -15,18 +16,18 @@ SPLITS = ("train", "validation", "test")
 
 
 def text_key(text: str) -> int:
-    """64 bits of SHA-256 of the UTF-8 text: the rank of a document in the split."""
+    """Returns 64 bits of the SHA-256 of the UTF-8 text, by which documents are ranked."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def assign_splits(
     keys: UInt64[np.ndarray, " documents"], shares: Mapping[str, float]
 ) -> Int[np.ndarray, " documents"] | None:
-    """The split of each document, as an index into `SPLITS`.
+    """Returns the split of each document, as an index into `SPLITS`.
 
-    `shares` gives the share of the distinct texts that each held-out split takes; each gets its
-    share, rounded, and at least one text, and train gets the rest, at least one.
-    None if there are too few distinct texts for that.
+    `shares` gives the share of the distinct texts that each held-out split gets: it is rounded, and
+    at least one text. Train gets the rest, at least one text. Returns None if there are too few
+    distinct texts.
     """
     distinct, rank = np.unique(keys, return_inverse=True)
     held_out = [name for name in ("test", "validation") if name in shares]

@@ -1,21 +1,22 @@
-"""A source of text whose entropy rate is known exactly: a word-level Markov chain in Zipf's manner.
+"""A source of text with a known entropy rate: a word-level Markov chain with Zipfian words.
 
-A document is a stationary stretch of the chain. Its first word has the stationary law; after each
-word it ends with probability q, and otherwise goes on to one of the word's successors. Words are
-distinct strings of letters, joined by one space, so text and words determine each other.
+A document is a stationary stretch of the chain. Its first word has the stationary distribution;
+after each word the document ends with probability q, and otherwise goes on to one of the word's
+successors. Words are distinct strings of letters, joined by one space, so text and words determine
+each other.
 
-The entropy of a document. Let N be its number of words, pi the stationary law and P_w the law of
-the successor of w. N is geometric with mean 1/q and independent of which words come, so
+The entropy of a document: let N be its number of words, pi the stationary distribution and P_w the
+distribution of the successor of w. N is geometric with mean 1/q and independent of the words, so
 
     H(document) = H(N) + H(words | N)
                 = H_b(q)/q + H(pi) + (1/q - 1) sum_w pi_w H(P_w)        bits,
 
-H_b the entropy of a coin. By stationarity every word of the document has law pi, so
+where H_b is the binary entropy. By stationarity every word of the document is distributed by pi, so
 
     E bytes = (1/q) sum_w pi_w bytes(w) + (1/q - 1)                     the spaces between words.
 
-Their ratio is the entropy rate in bits a byte: what a perfect model of whole documents pays, the
-end of each document included. Over many documents, total -log2 P over total bytes tends to it.
+Their ratio is the entropy rate in bits per byte: what a perfect model of whole documents achieves,
+the end of each document included. Over many documents, total -log2 P over total bytes tends to it.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from jaxtyping import Float, Int
 from calibtrain.config import MarkovConfig
 from calibtrain.errors import UserError
 
-_MOST_TRANSITIONS = 10_000_000  # words x successors: some 100 MB
+_MOST_TRANSITIONS = 10_000_000  # words x successors: about 100 MB
 _WORDS_AT_ONCE = 2**18
 _SOLVED_DIRECTLY = 2048  # words; a dense system of 32 MB, a fraction of a second
 
@@ -40,19 +41,19 @@ class MarkovSource:
     """A Markov chain over words that ends a document with a fixed probability after each word."""
 
     words: tuple[str, ...]
-    """How each word is spelled: distinct, not empty, without spaces."""
+    """The spelling of each word: distinct, not empty, without spaces."""
     successors: Int[np.ndarray, "words slots"]
-    """The words that may follow each word: different ones in a row."""
+    """The words that may follow each word; those of one row are distinct."""
     slot_probabilities: Float[np.ndarray, " slots"]
-    """Probability of each slot of `successors`, alike for every word; they add up to 1."""
+    """Probability of each slot of `successors`, the same for every word; they sum to 1."""
     stationary: Float[np.ndarray, " words"]
-    """The stationary law of the chain: also that of a document's first word."""
+    """The stationary distribution of the chain, and of a document's first word."""
     end_probability: float
-    """q: probability that a document ends after a word; its mean length is 1/q words."""
+    """The probability q that a document ends after a word; its mean length is 1/q words."""
 
     @property
     def transition(self) -> Float[np.ndarray, "words words"]:
-        """The transition probabilities as a dense matrix; for small sources."""
+        """The transition probabilities as a dense matrix, for small sources."""
         matrix = np.zeros((len(self.words), len(self.words)))
         rows = np.arange(len(self.words))[:, None]
         np.add.at(matrix, (rows, self.successors), self.slot_probabilities)
@@ -63,7 +64,7 @@ class MarkovSource:
         """Entropy of a document, in bits, its end included."""
         q = self.end_probability
         coin = _entropy(np.array([q, 1.0 - q]))
-        step = _entropy(self.slot_probabilities)  # alike for every word
+        step = _entropy(self.slot_probabilities)  # the same for every word
         return coin / q + _entropy(self.stationary) + (1.0 / q - 1.0) * step
 
     @property
@@ -75,11 +76,11 @@ class MarkovSource:
 
     @property
     def entropy_bits_per_byte(self) -> float:
-        """The entropy rate: bits a document over expected bytes a document."""
+        """The entropy rate: entropy of a document over its expected bytes."""
         return self.entropy_bits_per_document / self.bytes_per_document
 
     def sample_documents(self, count: int, seed: int) -> Iterator[str]:
-        """Draw independent documents, the same ones for the same seed on every machine."""
+        """Draws independent documents, the same ones for the same seed on every machine."""
         uniform = _uniform_stream(seed, 1)
         slot_edges = np.cumsum(self.slot_probabilities)[:-1]
         first_edges = np.cumsum(self.stationary)[:-1]
@@ -101,7 +102,7 @@ class MarkovSource:
                 yield " ".join(spelled)
 
     def log2_probability(self, text: str) -> float:
-        """Exact log2 of the probability of `text` as a whole document; -inf if it cannot occur."""
+        """Returns the exact log2 probability of `text` as a whole document, -inf if impossible."""
         try:
             path = np.array([self._index[word] for word in text.split(" ")])
         except KeyError:
@@ -119,11 +120,11 @@ class MarkovSource:
 
 
 def markov_source(config: MarkovConfig) -> MarkovSource:
-    """Build the source that a configuration describes, the same one for the same seed.
+    """Builds the source that a configuration describes, the same one for the same seed.
 
-    Each word is given `successors` different next words: one along a cycle through all words, so
-    that every word is reached from every other, the rest drawn by Zipf's law, so that few words
-    are common and many are rare. Their order, and so their share, is random.
+    Each word gets `successors` distinct next words. One of them lies on a cycle through all words,
+    so that every word can be reached from every other; the rest are drawn by Zipf's law, so that
+    few words are common and many are rare. Their order, and with it their probability, is random.
 
     Raises:
         UserError: when words x successors is too large to hold in memory.
@@ -149,13 +150,14 @@ def markov_source(config: MarkovConfig) -> MarkovSource:
 def stationary_law(
     successors: Int[np.ndarray, "words slots"], slot_probabilities: Float[np.ndarray, " slots"]
 ) -> Float[np.ndarray, " words"]:
-    """The stationary law pi of an irreducible chain: a linear solve if small, and power steps.
+    """Returns the stationary distribution pi of an irreducible chain.
 
-    Steps until |pi P - pi| (L1) is at most 1e-14. The words of a document have the law pi up to 1/q
-    times what remains of it, so that this, and not the error of pi, bounds that of the entropy.
+    A linear solve (for small chains) is followed by power steps until |pi P - pi| (L1) is at most
+    1e-14. The words of a document are distributed by pi up to 1/q times this residual, so that the
+    residual, and not the error of pi, bounds the error of the entropy.
 
     Raises:
-        UserError: when more than 1e-12 remains after 20,000 steps.
+        UserError: when the residual is above 1e-12 after 20,000 steps.
     """
     count = len(successors)
     law = np.full(count, 1.0 / count)
@@ -172,7 +174,7 @@ def stationary_law(
             break
         law = (
             law + following
-        ) / 2  # the lazy chain: same law, and it converges where P is periodic
+        ) / 2  # the lazy chain has the same pi and converges where P is periodic
         law /= law.sum()
     if residual > 1e-12:
         raise UserError(
@@ -186,13 +188,13 @@ def stationary_law(
 
 
 def _entropy(law: np.ndarray) -> float:
-    """Entropy in bits."""
+    """Returns the entropy of a distribution, in bits."""
     positive = law[law > 0]
     return float(-(positive * np.log2(positive)).sum())
 
 
 def _uniform_stream(seed: int, stream: int) -> _Uniform:
-    """A function n -> n uniforms in [0, 1), from raw bits, which NumPy promises never to change."""
+    """Returns a function n -> n uniforms in [0, 1), from raw bits, which NumPy never changes."""
     generator = np.random.PCG64([seed, stream])
 
     def uniform(count: int) -> Float[np.ndarray, " count"]:
@@ -211,7 +213,7 @@ def _draw_successors(config: MarkovConfig, uniform: _Uniform) -> Int[np.ndarray,
     rows_at_once = max(1, 2**22 // count)
     for start in range(0, count, rows_at_once):
         rows = np.arange(start, min(start + rows_at_once, count))
-        # The smallest of exponential arrival times: drawing by weight without replacement
+        # Taking the smallest of exponential arrival times draws by weight without replacement
         # (Efraimidis and Spirakis, 2006).
         arrival = -np.log1p(-uniform(rows.size * count)).reshape(rows.size, count)
         arrival *= inverse_weights
@@ -223,7 +225,7 @@ def _draw_successors(config: MarkovConfig, uniform: _Uniform) -> Int[np.ndarray,
 
 
 def _spell(config: MarkovConfig, uniform: _Uniform) -> tuple[str, ...]:
-    """Distinct random strings: frequent words are short, as in languages (Zipf's law)."""
+    """Returns distinct random strings; frequent words are short, as in languages (Zipf's law)."""
     words: dict[str, None] = {}
     while len(words) < config.words:
         needed = np.log(len(words) + 2) / np.log(config.letters)

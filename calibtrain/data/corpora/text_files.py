@@ -1,7 +1,7 @@
 """The user's own text files as documents: .txt, .jsonl, .jsonl.gz and .parquet.
 
-Text is taken as it is, byte for byte: no newline is translated, no byte order mark removed. What
-cannot be taken so ends in one line that names the file and the line, row or byte.
+Text is taken as it is, byte for byte: no newline is translated, no byte order mark removed. Text
+that cannot be read exactly is an error of one line that names the file and the line, row or byte.
 """
 
 import glob
@@ -23,13 +23,13 @@ SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
-    """The files that paths and globs name, sorted within a glob, each once.
+    """Returns the files that paths and globs name, sorted within a glob, each once.
 
-    What is there under the very name is taken, whatever characters are in it.
+    A path that exists is taken as it is, even if it looks like a glob.
 
     Raises:
-        UserError: a pattern that matches nothing, a folder, what is not a file (a pipe, a device),
-            or a suffix that is not in `SUFFIXES`.
+        UserError: for a pattern that matches nothing, a folder, a pipe or device, or a suffix that
+            is not in `SUFFIXES`.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -58,7 +58,7 @@ def _expand(pattern: str) -> list[str]:
 
 
 def _nothing(pattern: str, shown: str) -> UserError:
-    """The error for a pattern that names no file."""
+    """Returns the error for a pattern that matches no file."""
     here = f"(from {os.getcwd()})"
     if not glob.has_magic(pattern):
         return UserError(f"{shown}: no such file {here}")
@@ -76,7 +76,7 @@ def _nothing(pattern: str, shown: str) -> UserError:
 
 
 def _check_regular(path: str) -> None:
-    """Refuse what is not a file: reading a pipe would wait for its writer, a device has no end."""
+    """Refuses pipes (reading would wait for a writer) and devices (which may have no end)."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
@@ -98,7 +98,7 @@ def _shorten(text: str) -> str:
 
 
 def file_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each file that does not depend on where their common folder is."""
+    """Returns a name for each file that does not depend on where their common folder is."""
     absolute = [os.path.abspath(path) for path in paths]
     folder = os.path.commonpath([os.path.dirname(path) for path in absolute])
     names = [Path(os.path.relpath(path, folder)).as_posix() for path in absolute]
@@ -106,7 +106,7 @@ def file_names(paths: Sequence[Path]) -> list[str]:
 
 
 def digest_files(paths: Sequence[Path]) -> list[str]:
-    """The hex SHA-256 of each file's bytes.
+    """Returns the hex SHA-256 of each file's bytes.
 
     Raises:
         UserError: for a file that cannot be read.
@@ -119,7 +119,7 @@ def digest_files(paths: Sequence[Path]) -> list[str]:
 
 
 def digest_set(names: Sequence[str], digests: Sequence[str]) -> str:
-    """Hex SHA-256 (16 digits) of the files' names and bytes."""
+    """Returns the first 16 hex digits of the SHA-256 of the files' names and bytes."""
     digest = hashlib.sha256()
     for name, content in zip(names, digests, strict=True):
         digest.update(json.dumps([name, content]).encode())
@@ -127,10 +127,10 @@ def digest_set(names: Sequence[str], digests: Sequence[str]) -> str:
 
 
 def check_unchanged(paths: Sequence[Path], digests: Sequence[str]) -> None:
-    """Check that files which were read still are what they were before.
+    """Checks that files did not change while they were read.
 
     Raises:
-        UserError: naming the first that is not.
+        UserError: for the first file that changed.
     """
     for path, before, now in zip(paths, digests, digest_files(paths), strict=True):
         if before != now:
@@ -142,15 +142,15 @@ def check_unchanged(paths: Sequence[Path], digests: Sequence[str]) -> None:
 def read_files(
     paths: Sequence[Path], names: Sequence[str], field: str, group: str | None = None
 ) -> Iterator[tuple[str, str, str]]:
-    """Identifier, text and group of every document of the files, in order.
+    """Yields the identifier, text and group of every document of the files, in order.
 
-    A .txt file is one document, known by its name. A line of .jsonl(.gz) or a row of .parquet is
-    one, known by its `id` if that is a string or an integer, or else by its number; where there
-    are several files, the file's name stands before it. Its group is what the field `group` holds,
-    a string, a number or a boolean; without such a field there are no groups (""), nor for .txt.
+    A .txt file is one document, identified by its name. Each line of .jsonl(.gz) and each row of
+    .parquet is one, identified by its `id` if that is a string or an integer, or by its number.
+    With several files, the file's name stands before it. Its group is the value of the field
+    `group`: a string, a number or a boolean. Without `group`, and for .txt, the group is "".
 
     Raises:
-        UserError: whatever keeps a document from being read exactly, with its place.
+        UserError: for a document that cannot be read exactly; it names the place.
     """
     for path, name in zip(paths, names, strict=True):
         prefix = f"{name}:" if len(paths) > 1 else ""
@@ -169,7 +169,7 @@ def read_files(
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """What keeps a file from being read, in one line."""
+    """Turns an error of reading a file into one line."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -190,14 +190,14 @@ def _decode(data: bytes, place: str) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Number, place in words, and object of every line of a .jsonl(.gz) that is not empty.
+    """Yields the number, the place in words, and the object of every non-empty line of a file.
 
     Raises:
-        UserError: for a file that cannot be read, or a line that is no JSON object.
+        UserError: for a file that cannot be read, or a line that is not a JSON object.
     """
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     with readable(path), opener(path, "rb") as handle:
-        if opener is gzip.open and not path.stat().st_size:  # which gzip takes for a file of none
+        if opener is gzip.open and not path.stat().st_size:  # gzip would read it as empty text
             raise EOFError("it is empty")
         for number, line in enumerate(handle, start=1):
             place = f"{path}, line {number}"
@@ -205,7 +205,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
                 continue
             source = _decode(line, place)
             if number == 1:
-                source = source.removeprefix("\ufeff")  # the file's mark, in front of the first {
+                source = source.removeprefix("\ufeff")  # the byte order mark, before the first {
             try:
                 record = parse_json(source)
             except ValueError as error:
@@ -227,7 +227,7 @@ def _read_rows(path: Path, field: str, group: str | None) -> Iterator[tuple[str,
                 raise _missing("field", field, columns, str(path))
             kinds = [column.type for column in file.schema_arrow if column.name == "id"]
             wanted = {name for name in columns if name in (field, group)}
-            if kinds and not types.is_temporal(kinds[0]):  # no document is known by a time
+            if kinds and not types.is_temporal(kinds[0]):  # a time does not identify a document
                 wanted.add("id")
             for name in sorted(wanted):
                 if columns.count(name) > 1:

@@ -1,7 +1,7 @@
-"""Any text data set of TFDS, by its name, as a source of documents.
+"""Text data sets of TFDS, by name, as sources of documents.
 
-It is prepared by TFDS as `array_record` and read without TensorFlow, which only some data sets
-need while they are prepared.
+TFDS prepares a data set as `array_record`, which is read without TensorFlow; only some data sets
+need TensorFlow while they are prepared.
 """
 
 import contextlib
@@ -26,21 +26,21 @@ _OWN_SPLITS = {
     "dev": "validation",
     "test": "test",
 }
-# TFDS registers its older data sets topic by topic and stops at the first package that is missing,
-# most often before it comes to text.
+# TFDS registers its older data sets topic by topic and stops at the first missing package, most
+# often before it reaches text.
 _TOPICS = ("question_answering", "summarization", "text", "text_simplification", "translate")
 
 
 def named_data_set(name: str, config: CorpusConfig, cache: Path) -> Source:
-    """The data set `NAME[/CONFIG][:VERSION]` of TFDS; it is prepared when it is first read.
+    """Returns the data set `NAME[/CONFIG][:VERSION]` of TFDS; its first reading prepares it.
 
-    Documents keep the train, validation and test splits their publisher gave them. Splits that are
-    missing are taken out of train; splits of other names are left out. A data set without train is
-    split as a whole.
+    Documents keep the train, validation and test splits of their publisher. A missing split is
+    taken out of train; splits of other names are left out. A data set without train is split as a
+    whole.
 
     Raises:
-        UserError: an unknown name, a feature that is not there or is not text; while reading,
-            whatever keeps TFDS from preparing the data set.
+        UserError: for an unknown name, or a feature that is missing or not text; on reading, where
+            TFDS cannot prepare the data set.
     """
     field = config.field
     with _explained(name):
@@ -64,7 +64,7 @@ def named_data_set(name: str, config: CorpusConfig, cache: Path) -> Source:
                     row = rows[number]
                 try:
                     text, group = row[field].decode("utf-8"), group_of(row)
-                except (AttributeError, TypeError):  # of a record that is not there
+                except (AttributeError, TypeError):  # the record is missing
                     raise UserError(
                         f"tfds:{name}: {split} document {number}: cannot be read; delete "
                         f"{builder.data_dir}, and run this again"
@@ -85,7 +85,7 @@ def named_data_set(name: str, config: CorpusConfig, cache: Path) -> Source:
 
 
 def _find(name: str, cache: Path) -> Any:
-    """TFDS's builder: over its own data folder if the data is ready there, or else over ours."""
+    """Returns TFDS's builder, on its own data folder if the data is ready there, else on ours."""
     import tensorflow_datasets as tfds
 
     def build(**options: Any) -> Any:
@@ -104,7 +104,9 @@ def _find(name: str, cache: Path) -> Any:
             return builder
         own = cache / "tensorflow_datasets"
         for seal in list(own.glob(f"{glob.escape(builder.name)}/**/{SEAL}")):
-            remove_damaged(seal.parent, lambda file: file.endswith(".json"))  # the rest when read
+            remove_damaged(
+                seal.parent, lambda file: file.endswith(".json")
+            )  # the rest is checked when read
         return build(data_dir=str(own))
     except tfds.core.registered.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
@@ -129,7 +131,7 @@ def _check_text(builder: Any, name: str, field: str) -> None:
 
 
 def _grouping(builder: Any, name: str, group: str | None) -> Callable[[Any], str]:
-    """What tells the group of a row: a text, a class by its name, or a number."""
+    """Returns a function that gives the group of a row: a text, a class name, or a number."""
     import tensorflow_datasets as tfds
 
     if group is None:
@@ -152,7 +154,7 @@ def _grouping(builder: Any, name: str, group: str | None) -> Callable[[Any], str
 
 
 def _prepared(name: str, builder: Any, cache: Path) -> dict[str, Any]:
-    """The data of each split; made here, it is sealed, and made again once it was damaged."""
+    """Returns the data of each split; data prepared here is sealed, and made again if damaged."""
     if remove_damaged(Path(builder.data_dir)):
         builder = _find(name, cache)
     if not builder.is_prepared():
@@ -167,7 +169,7 @@ def _prepared(name: str, builder: Any, cache: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Send what TFDS prints to standard error, and turn what it raises into one line."""
+    """Sends what TFDS prints to standard error, and turns what it raises into one line."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -197,7 +199,7 @@ def _explained(name: str) -> Iterator[None]:
 
 
 def _missing_package(error: BaseException | None) -> str | None:
-    """The package whose absence caused an error, TensorFlow before any other."""
+    """Returns the package whose absence caused an error, TensorFlow before any other, or None."""
     missing = []
     while error is not None:
         if isinstance(error, ImportError):

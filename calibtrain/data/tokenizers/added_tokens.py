@@ -1,8 +1,8 @@
-"""Tokens of a `tokenizer.json` beside its merges: marks that are never text, and pieces of text.
+"""Added tokens of a `tokenizer.json`: special tokens, which are never text, and pieces of text.
 
-The tokenizers package cuts both kinds out of a text before anything else happens to it. Here a mark
-("special": true) is never read in a text; a token that is text (a word, a run of spaces) is found
-as that package finds it, and stands for the bytes it is spelled with.
+The tokenizers package cuts both kinds out of a text before anything else. Here a special token (a
+mark: "special": true) is never found in a text. A token that is text (a word, a run of spaces) is
+found as that package finds it, and stands for the bytes of its spelling.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ from typing import Any
 from calibtrain.errors import UserError
 
 ADDED_TEXT = "added_text"
-"""The setting of a manifest that lists ids of added tokens that are text; absent in older ones,
-whose texts are read without them."""
+"""The setting of a manifest that lists the ids of added tokens that are text. Older manifests do
+not have it, and their texts are encoded without such tokens."""
 _FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
 
 
@@ -24,8 +24,8 @@ class AddedToken:
 
     Attributes:
         id: its id.
-        content: how it is spelled.
-        flags: `special` and how it is found in a text, as the file has them.
+        content: its spelling.
+        flags: `special`, and how it is found in a text, as in the file.
     """
 
     id: int
@@ -34,16 +34,16 @@ class AddedToken:
 
     @property
     def is_special(self) -> bool:
-        """Whether it is a mark, and no text. A token that does not say so is a mark."""
+        """Whether it is a mark and not text; a token without the flag is a mark."""
         return self.flags.get("special") is not False
 
     def to_json(self) -> dict[str, Any]:
-        """The token as a `tokenizer.json` has it."""
+        """Returns the token in the form of a `tokenizer.json`."""
         return {"id": self.id, "content": self.content, **self.flags}
 
 
 def read_added_tokens(tree: Mapping[str, Any]) -> list[AddedToken]:
-    """The added tokens of a parsed `tokenizer.json`, in its order.
+    """Returns the added tokens of a parsed `tokenizer.json`, in its order.
 
     Raises:
         KeyError, TypeError, ValueError: where they are not a list of tokens.
@@ -59,10 +59,10 @@ def read_added_tokens(tree: Mapping[str, Any]) -> list[AddedToken]:
 
 
 def require_distinct(vocabulary: Mapping[str, int], added: Sequence[AddedToken]) -> None:
-    """Refuse a file in which an id has two tokens, or a token two ids.
+    """Refuses a file in which an id has two tokens, or a token has two ids.
 
     Raises:
-        UserError: naming the first.
+        UserError: for the first such id or token.
     """
     names: dict[int, str] = {}
     ids = dict(vocabulary)
@@ -83,15 +83,15 @@ def require_distinct(vocabulary: Mapping[str, int], added: Sequence[AddedToken])
 
 
 def text_tokens(added: Sequence[AddedToken], marks: Collection[int]) -> list[int]:
-    """Ids of the added tokens that are text.
+    """Returns the ids of the added tokens that are text.
 
     Args:
-        added: of a file.
-        marks: ids that are never text, whatever the file says.
+        added: the added tokens of a file.
+        marks: ids that are never text, regardless of the file.
 
     Raises:
-        UserError: naming a token that takes the white space around it, which does not come back,
-            or whose flags are missing or not true or false.
+        UserError: for a token that swallows the white space around it, which would be lost, or
+            whose flags are missing or not true or false.
     """
     found = []
     for token in added:

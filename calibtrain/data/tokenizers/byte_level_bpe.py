@@ -1,9 +1,9 @@
 """Byte-level BPE (Radford et al. 2019) from a `tokenizer.json`: text to ids, and each id's bytes.
 
 Pieces are spelled in an alphabet with a letter for each of the 256 bytes, so that their bytes are
-exact and every text can be encoded; where a vocabulary lacks letters of bytes that texts hardly
-have, a text with one is refused. Added tokens that are marks ("<|im_end|>") stand for no bytes,
-and a text that spells one gets the pieces of its letters; those that are text are pieces.
+exact and every text can be encoded. Where a vocabulary lacks rare bytes, a text with such a byte is
+refused. Added tokens that are marks ("<|im_end|>") stand for no bytes, and a text that spells one
+gets the pieces of its letters. Added tokens that are text are pieces.
 """
 
 import json
@@ -21,16 +21,16 @@ BYTE_LEVEL = "byte_level_bpe"
 """The kind of tokenizer, in manifests and configurations."""
 JSON_FILE = "tokenizer.json"
 _NEEDED = {0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF0)}
-"""Bytes without which no text gets far; the others are controls, emoji, and no UTF-8 at all."""
+"""Bytes that common text needs; the others are controls, parts of emoji, or never in UTF-8."""
 _SPLITTERS = ("Split", "Digits", "ByteLevel", "Punctuation")
-"""Pre-tokenizers that cut text and lose none of it, where they do not remove what they find."""
+"""Pre-tokenizers that cut text without loss, unless they are set to remove what they find."""
 
 
 def byte_alphabet() -> list[str]:
-    """The letter that stands for each byte, as GPT-2's encoder has it.
+    """Returns the letter that stands for each byte in GPT-2's encoder.
 
-    Visible characters of Latin-1 stand for themselves, the other bytes for the letters from U+0100
-    on, in order.
+    Visible characters of Latin-1 stand for themselves; the other bytes are represented by the
+    letters from U+0100 on, in order.
     """
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
@@ -44,14 +44,15 @@ class ByteLevelBPE:
         pieces: exact bytes of each id; empty for marks and ids without a piece.
         byte_ids: the id of each single byte; -1 where it has no piece.
         absent: bytes without a piece.
-        tokens: the added tokens, as the file has them.
-        left_out: what the file does to a text before it is cut, and is not done here.
+        tokens: the added tokens, as in the file.
+        left_out: normalisations of the file that are not applied here.
     """
 
     def __init__(self, content: bytes, vocab_size: int | None = None, text: Collection[int] = ()):
         """Args:
-        content: of the file.
-        vocab_size: ids in all; those behind the tokenizer's own have no piece. Default: its own.
+        content: content of the file.
+        vocab_size: number of ids; those after the tokenizer's own have no piece. None means its
+            own number.
         text: ids of the added tokens that are text (`added_tokens.text_tokens`).
 
         Raises:
@@ -82,7 +83,7 @@ class ByteLevelBPE:
         self._processor, self._ids = _build(tree, vocabulary, own)
 
     def encode(self, texts: Sequence[str]) -> list[Int[np.ndarray, " tokens"]]:
-        """Ids of texts, int32.
+        """Returns the ids of texts, int32.
 
         Raises:
             UserError: where a text has a byte without a piece.
@@ -93,7 +94,7 @@ class ByteLevelBPE:
             ids = [self._ids[one] for one in ids]
         for text, own in zip(texts, ids, strict=True) if self.absent else ():
             raw = text.encode()
-            if self._lengths[own].sum() != len(raw):  # what has no piece was dropped
+            if self._lengths[own].sum() != len(raw):  # bytes without a piece were dropped
                 place = next(i for i, value in enumerate(raw) if value in self.absent)
                 raise UserError(
                     f"byte {place} of a text is 0x{raw[place]:02X}, for which the tokenizer has "
@@ -103,7 +104,7 @@ class ByteLevelBPE:
 
 
 def read_entries(content: bytes) -> tuple[Mapping[str, int], tuple[AddedToken, ...]]:
-    """The vocabulary and the added tokens of a `tokenizer.json`.
+    """Returns the vocabulary and the added tokens of a `tokenizer.json`.
 
     Raises:
         UserError: where it is not byte-level BPE, or an id has two entries.
@@ -116,7 +117,7 @@ def read_entries(content: bytes) -> tuple[Mapping[str, int], tuple[AddedToken, .
 
 
 def added_of(content: bytes) -> list[AddedToken]:
-    """The added tokens of a `tokenizer.json` of any kind; UserError where it is not one."""
+    """Returns the added tokens of a `tokenizer.json` of any kind; UserError where it is not one."""
     try:
         return read_added_tokens(parse_json(content))
     except ValueError as error:
@@ -143,7 +144,7 @@ def _parse(content: bytes) -> dict[str, Any]:
 
 
 def _steps(tree: Mapping[str, Any], name: str, inside: str) -> list[Mapping[str, Any]]:
-    """A normalizer or pre-tokenizer as the list of its steps; `inside` holds those of a sequence.
+    """Returns the steps of a normalizer or pre-tokenizer; a sequence has them under `inside`.
 
     Raises:
         UserError: where it is something else.
@@ -167,10 +168,10 @@ def _normalizers(tree: Mapping[str, Any]) -> list[str]:
 
 
 def _require_byte_level(tree: Mapping[str, Any]) -> None:
-    """Refuse what is no byte-level BPE, or changes text.
+    """Refuses a tokenizer that is not byte-level BPE, or that changes text.
 
-    Composing characters (NFC) is the one change that is left out rather than refused: texts that
-    are composed, nearly all, get the ids they would have; the others are encoded as they are.
+    Composing characters (NFC) is the one change that is left out rather than refused. Nearly all
+    texts are composed and get the same ids; the others are encoded as they are.
     """
     model = tree["model"]
     steps = _steps(tree, "pre_tokenizer", "pretokenizers")
@@ -199,7 +200,7 @@ def _require_byte_level(tree: Mapping[str, Any]) -> None:
 def _spell(
     vocabulary: Mapping[str, int], added: Sequence[AddedToken], size: int
 ) -> tuple[tuple[bytes, ...], Int[np.ndarray, " 256"]]:
-    """Bytes of each id, and the ids of single bytes. Added tokens are spelled as in a text."""
+    """Returns the bytes of each id, and the ids of single bytes; added tokens spell themselves."""
     letters = byte_alphabet()
     values = {letter: value for value, letter in enumerate(letters)}
     pieces = [b""] * size
@@ -238,10 +239,11 @@ def _spell(
 def _build(
     tree: Mapping[str, Any], vocabulary: Mapping[str, int], added: Sequence[AddedToken]
 ) -> tuple[Any, Int[np.ndarray, " ids"] | None]:
-    """The encoder, without marks, normalisation, padding, truncation or frame; and its ids as ours.
+    """Returns the bare encoder, and our id for each of its ids (None where they are the same).
 
-    The package numbers added tokens itself, behind the vocabulary. So that they cannot fall on an
-    id of another, it is given a vocabulary without gaps where there are any added tokens.
+    The encoder has no marks, normalisation, padding, truncation or template. The package numbers
+    added tokens itself, after the vocabulary. Where there are added tokens, it therefore gets a
+    vocabulary without gaps, so that no two tokens share an id.
     """
     try:
         from tokenizers import Tokenizer
@@ -271,6 +273,6 @@ def _build(
     }
     try:
         encoder = Tokenizer.from_str(json.dumps(plain))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower class
         raise UserError(f"{JSON_FILE} cannot be used: {str(error)[:200]}") from None
     return encoder, ids

@@ -1,4 +1,4 @@
-"""Documents through a tokenizer on all cores: in order, each checked to come back byte for byte."""
+"""Encoding of documents on all cores, in order; each is checked to come back byte for byte."""
 
 import dataclasses
 import os
@@ -13,13 +13,13 @@ from jaxtyping import Int
 
 from calibtrain.errors import UserError
 
-_CHARACTERS = 2**17  # a batch: some milliseconds of work, small enough to share out evenly
-_DOCUMENTS = 256  # a batch, where they are short or empty
-_AHEAD = 3  # batches a core that are under way or done, so that memory stays bounded
+_CHARACTERS = 2**17  # per batch: a few milliseconds of work, small enough to share out evenly
+_DOCUMENTS = 256  # per batch, where documents are short or empty
+_AHEAD = 3  # batches per core that are encoded ahead, which bounds memory
 
 
 class Document(Protocol):
-    """What is needed of a corpus's document."""
+    """The attributes of a document that are used here."""
 
     @property
     def id(self) -> str: ...
@@ -28,7 +28,7 @@ class Document(Protocol):
 
 
 class LosslessTokenizer(Protocol):
-    """What is needed of a tokenizer (`data.tokenizers.tokenizer.Tokenizer`)."""
+    """The part of `data.tokenizers.tokenizer.Tokenizer` that is used here."""
 
     byte_lengths: Any
 
@@ -43,12 +43,12 @@ class LosslessTokenizer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class EncodedDocuments:
-    """Some documents that follow each other in a corpus.
+    """Consecutive documents of a corpus, encoded.
 
     Attributes:
-        names: of the documents.
+        names: names of the documents.
         ids: all their ids, int32, each document with its start and end.
-        lengths: ids of each document, start and end included.
+        lengths: number of ids of each document, start and end included.
         document_bytes: UTF-8 bytes of each document.
     """
 
@@ -61,17 +61,19 @@ class EncodedDocuments:
 def encode_documents(
     tokenizer: LosslessTokenizer, documents: Iterable[Document], *, cores: int | None = None
 ) -> Iterator[EncodedDocuments]:
-    """Encode documents, a batch at a time, in their order, whatever the number of cores.
+    """Encodes documents in batches, in their order, on any number of cores.
 
-    Threads do: SentencePiece and NumPy work without Python's lock. A document is not divided.
+    Threads suffice, because SentencePiece and NumPy release Python's lock. A document is not
+    divided.
 
     Args:
-        tokenizer: whose ids.
-        documents: read as they are needed, a few batches ahead.
-        cores: threads that encode; none: all cores this process may use.
+        tokenizer: the tokenizer that gives the ids.
+        documents: documents, read a few batches ahead.
+        cores: threads that encode; None means all cores that this process may use.
 
     Raises:
-        UserError: naming the first document that does not come back byte for byte, and the offset.
+        UserError: for the first document that does not come back byte for byte; it names the
+            offset.
     """
     cores = cores or available_cores()
     ahead: deque[Future[EncodedDocuments]] = deque()
@@ -88,7 +90,7 @@ def encode_documents(
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -119,7 +121,7 @@ def _encode(tokenizer: LosslessTokenizer, documents: list[Document]) -> EncodedD
     ids = np.concatenate([part for own in encoded for part in (start, own, end)])
     lengths = np.array([len(own) + 2 for own in encoded])
     raw_lengths = np.array([len(raw) for raw in raws])
-    # One text alike is not enough: a byte could have moved from one document to the next.
+    # Comparing the joined texts is not enough: a byte could have moved to the next document.
     firsts = np.cumsum(lengths) - lengths
     same_lengths = (np.add.reduceat(tokenizer.byte_lengths[ids], firsts) == raw_lengths).all()
     if not same_lengths or tokenizer.decode(ids) != b"".join(raws):

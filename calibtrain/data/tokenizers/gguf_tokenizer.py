@@ -1,8 +1,8 @@
-"""The tokenizer in a GGUF file's metadata as a `tokenizer.json`: its pieces, merges and splitting.
+"""Converts the tokenizer in a GGUF file's metadata to a `tokenizer.json`.
 
-A GGUF file names its pre-tokenizer instead of describing it. Those named here are written out as
-the models' own tokenizer.json has them; one that is not known is refused, because another way of
-splitting gives other tokens without a word.
+A GGUF file names its pre-tokenizer instead of describing it. The pre-tokenizers named here are
+written as in the models' own tokenizer.json. An unknown one is refused, because another way of
+splitting would silently give other tokens.
 """
 
 import json
@@ -16,7 +16,7 @@ from calibtrain.errors import UserError
 _NORMAL, _USER_DEFINED = 1, 4  # tokenizer.ggml.token_type of pieces, and of other tokens of texts
 _KEY = "tokenizer.ggml."
 
-# Regular expressions of Llama 3 and of Qwen 2: they differ in how many digits go together.
+# Regular expressions of Llama 3 and of Qwen 2; they differ in how many digits form a piece.
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
@@ -35,20 +35,20 @@ SPLITTING: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "qwen2": _split(r"\p{N}"),
     "llama-bpe": _split(r"\p{N}{1,3}"),
 }
-"""Pre-tokenizers by their name in GGUF files."""
+"""Pre-tokenizers by their names in GGUF files."""
 _WHOLE_WORDS = ("llama-bpe",)
-"""Of those, the ones with which a word that is a piece is not merged from its letters."""
+"""The pre-tokenizers with which a word that is a piece is not built up by merges."""
 
 
 def tokenizer_json(metadata: Mapping[str, Any], source: str) -> bytes:
-    """The `tokenizer.json` of a GGUF file.
+    """Returns the `tokenizer.json` for the tokenizer of a GGUF file.
 
     Args:
-        metadata: its keys and values.
-        source: what messages call the file.
+        metadata: the keys and values of the file.
+        source: name of the file in messages.
 
     Raises:
-        UserError: where its tokenizer is of another kind, or split in a way that is not known.
+        UserError: where its tokenizer is of another kind, or its way of splitting is not known.
     """
     family, splitting = metadata.get(f"{_KEY}model"), str(metadata.get(f"{_KEY}pre"))
     if family != "gpt2":

@@ -1,4 +1,4 @@
-"""What a SentencePiece model's ids stand for: exact bytes, single bytes, specials."""
+"""The meaning of a SentencePiece model's ids: exact bytes, single bytes, specials."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ SPACE_MARK = "\u2581"  # SentencePiece's own letter for a space
 
 
 def load_model(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    """Read the bytes of a model file; UserError when they are none."""
+    """Reads the bytes of a model file; UserError when they are not a model."""
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)
     except RuntimeError:
-        raise UserError(f"{MODEL_FILE} is no SentencePiece model") from None
+        raise UserError(f"{MODEL_FILE} is not a SentencePiece model") from None
     return processor
 
 
 def read_proto(model: bytes) -> Any:
-    """The bytes of a model file that `load_model` takes as the message that they are."""
+    """Returns the parsed protobuf of a model file that `load_model` accepts."""
     from sentencepiece import sentencepiece_model_pb2
 
     messages: Any = sentencepiece_model_pb2
@@ -35,7 +35,7 @@ def read_proto(model: bytes) -> Any:
 def exact_pieces(
     processor: sentencepiece.SentencePieceProcessor,
 ) -> tuple[tuple[bytes, ...], Int[np.ndarray, " 256"]]:
-    """Exact bytes of every id (empty for specials), and the id of the piece for every byte.
+    """Returns the exact bytes of every id (empty for specials), and the id of every single byte.
 
     Raises:
         UserError: when a byte has no piece, so that some text could not be encoded.
@@ -60,7 +60,7 @@ def exact_pieces(
 
 
 def specials_of(processor: sentencepiece.SentencePieceProcessor) -> dict[str, int]:
-    """Ids of the unknown piece, document start and document end; UserError when one is missing."""
+    """Returns the ids of `unk`, document start and document end; UserError if one is missing."""
     ids = {"unk": processor.unk_id(), "bos": processor.bos_id(), "eos": processor.eos_id()}
     for name, index in ids.items():
         if index < 0:

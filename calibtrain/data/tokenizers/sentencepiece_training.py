@@ -1,7 +1,7 @@
-"""SentencePiece training under settings that make it lossless, deterministic and silent.
+"""SentencePiece training with settings that make it lossless, deterministic and silent.
 
-Text in, the bytes of a `tokenizer.model` out; every refusal of the trainer becomes one line that
-names the key to change and the value that would work.
+The input is text, the output the bytes of a `tokenizer.model`. Every refusal of the trainer becomes
+one line that names the key to change and the value that would work.
 """
 
 import io
@@ -15,14 +15,14 @@ from calibtrain.config import TokenizerConfig
 from calibtrain.data.tokenizers.sentencepiece_model import SPACE_MARK
 from calibtrain.errors import UserError
 
-_UNKNOWN_MARK = "\u2585"  # lines that hold this one are skipped by the trainer without a word
+_UNKNOWN_MARK = "\u2585"  # the trainer silently skips lines with this character
 _LINE_CHARACTERS = 4096
 _LOWEST_COVERAGE = 0.98  # the trainer's own limit, and that of the configuration
 
 # Lossless: no normalisation, no space added or removed, bytes for what has no piece. A newline is
-# a piece by itself. A space always has a piece: one that coverage left out would be spelled with
+# a piece by itself. A space always has a piece: if coverage left it out, it would be spelled with
 # the bytes of its mark, and come back as the mark. The result depends on the number of threads
-# (each sums its share of the expectations), so it is fixed rather than taken from the machine.
+# (each sums its share of the expectations), so that number is fixed.
 _FIXED: dict[str, Any] = {
     "normalization_rule_name": "identity",
     "byte_fallback": True,
@@ -40,17 +40,17 @@ _FIXED: dict[str, Any] = {
 
 
 def training_settings(config: TokenizerConfig) -> dict[str, Any]:
-    """Everything besides kind, size and text that shapes the trained model; plain JSON values."""
+    """Returns the settings besides kind and size that shape the trained model, as JSON values."""
     return {**_FIXED, "character_coverage": config.character_coverage}
 
 
 def trainer_version() -> str:
-    """Name and version of the trainer; another version may train another model."""
+    """Returns the name and version of the trainer; another version may train another model."""
     return f"sentencepiece {sentencepiece.__version__}"
 
 
 def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
-    """Train a `unigram` or `bpe` model of exactly `config.vocab_size` pieces.
+    """Trains a `unigram` or `bpe` model of exactly `config.vocab_size` pieces.
 
     Args:
         config: kind, size and character coverage.
@@ -70,10 +70,10 @@ def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
             model_writer=model,
             model_type=config.kind,
             vocab_size=config.vocab_size,
-            # A BPE that runs out of pairs then ends with fewer pieces, which tells the largest
-            # possible size; with the limit it only says that the size is wrong.
+            # Without the limit, a BPE that runs out of pairs ends with fewer pieces, which gives
+            # the largest possible size; with the limit it only says that the size is wrong.
             hard_vocab_limit=config.kind == "unigram",
-            # Without it the suffix array overflows at 2^31 characters and aborts the process.
+            # Otherwise the suffix array overflows at 2^31 characters and aborts the process.
             train_extremely_large_corpus=sum(map(len, texts)) >= 2**30,
             minloglevel=4,
             **training_settings(config),
@@ -89,7 +89,7 @@ def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
 
 
 def training_lines(texts: Sequence[str]) -> Iterator[str]:
-    """Texts as lines short enough for the trainer; only newlines and reserved marks go."""
+    """Yields texts as lines short enough for the trainer; only newlines and reserved marks go."""
     for text in texts:
         for line in re.split(f"[\n{SPACE_MARK}{_UNKNOWN_MARK}]", text):
             yield from _pieces_of_line(line)
@@ -98,7 +98,7 @@ def training_lines(texts: Sequence[str]) -> Iterator[str]:
 
 
 def _pieces_of_line(line: str) -> Iterator[str]:
-    """Cut a long line before spaces where it has any, so that no word is cut."""
+    """Cuts a long line before spaces, if it has any, so that no word is cut."""
     start = 0
     while len(line) - start > _LINE_CHARACTERS:
         end = start + _LINE_CHARACTERS

@@ -1,7 +1,7 @@
 """Lossless tokenizers: text to ids and back to the exact bytes; trained once, kept in a folder.
 
-A piece is a string of bytes, known exactly, so byte counts and per-byte figures are exact for every
-vocabulary. SentencePiece only segments; decoding is concatenation and never its own.
+The bytes of every piece are known exactly, so byte counts and per-byte figures are exact for every
+vocabulary. SentencePiece only segments; decoding concatenates the pieces' bytes.
 """
 
 import hashlib
@@ -33,9 +33,9 @@ from calibtrain.data.tokenizers.tokenizer_manifest import (
 from calibtrain.errors import UserError
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
 
-_DECODED = 2**14  # tokens decoded at once: what a core's cache holds
+_DECODED = 2**14  # tokens decoded at once, so that they fit a core's cache
 _PROBE = "  \u3000a\u0301\ufb01\uff21\u212b\t\r\n\0\ufeff\U0001f469\u200d\U0001f52c <s><0x41>  "
-"""What is easily lost."""
+"""A text of characters that tokenizers easily lose."""
 
 
 class Tokenizer:
@@ -48,9 +48,9 @@ class Tokenizer:
         piece_bytes: the exact bytes each id stands for; empty for specials.
         byte_lengths: their lengths, int32 [vocab_size].
         byte_ids: the id of the piece for each single byte, int32 [256]; -1 where byte-level BPE
-            has none, and refuses texts that hold it.
-        manifest: where it comes from.
-        hash: 16 hex digits that identify what it does, wherever it was trained.
+            has none, and refuses texts with that byte.
+        manifest: the record of its origin.
+        hash: 16 hex digits that identify its behaviour, wherever it was trained.
     """
 
     vocab_size: int
@@ -63,10 +63,12 @@ class Tokenizer:
     hash: str
 
     def __init__(self, manifest: Manifest, model: bytes | None):
-        """From a manifest and the bytes of `tokenizer.model` or `tokenizer.json` (none for `byte`).
+        """Args:
+        manifest: the record of its origin.
+        model: the bytes of `tokenizer.model` or `tokenizer.json`; None for kind `byte`.
 
         Raises:
-            UserError: when the model is not one that can be lossless, or not the manifest's.
+            UserError: when the model cannot be lossless, or is not the manifest's.
         """
         self.manifest, self._model = manifest, model
         self._processor, self._byte_level = None, None
@@ -77,7 +79,7 @@ class Tokenizer:
         elif manifest.kind == BYTE_LEVEL:
             self._byte_level = ByteLevelBPE(model, manifest.vocab_size, _added_text(manifest))
             self.piece_bytes, self.byte_ids = self._byte_level.pieces, self._byte_level.byte_ids
-            specials = manifest.specials  # which of the added ones they are, its file does not say
+            specials = manifest.specials  # the file does not say which they are
         else:
             self._processor = load_model(model)
             self.piece_bytes, self.byte_ids = exact_pieces(self._processor)
@@ -104,11 +106,11 @@ class Tokenizer:
 
     @property
     def model(self) -> bytes | None:
-        """The bytes of `tokenizer.model` or `tokenizer.json`; none for kind `byte`."""
+        """The bytes of `tokenizer.model` or `tokenizer.json`; None for kind `byte`."""
         return self._model
 
     def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
-        """Ids of a text, int32, without document start and end.
+        """Returns the ids of a text, int32, without document start and end.
 
         Raises:
             UserError: when the text holds a lone surrogate, which has no UTF-8 bytes.
@@ -118,7 +120,7 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str], threads: int | None = None
     ) -> list[Int[np.ndarray, " tokens"]]:
-        """Ids of several texts, on as many threads (none: all cores this process may use).
+        """Returns the ids of several texts, encoded on `threads` threads (None means all cores).
 
         Raises:
             UserError: when a text holds a lone surrogate, which has no UTF-8 bytes, or a byte that
@@ -131,7 +133,7 @@ class Tokenizer:
             return self._byte_level.encode(texts)
         if processor is None:
             return [np.frombuffer(utf8_bytes(text), np.uint8).astype(np.int32) for text in texts]
-        # SentencePiece writes spaces as U+2581 and so cannot tell that letter from a space: the
+        # SentencePiece writes spaces as U+2581 and so cannot tell that letter from a space. The
         # text around it is encoded, and the letter itself becomes its three bytes.
         marked = {index: text for index, text in enumerate(texts) if SPACE_MARK in text}
         plain = ["" if index in marked else text for index, text in enumerate(texts)]
@@ -151,7 +153,7 @@ class Tokenizer:
         return encoded
 
     def decode(self, ids: Sequence[int] | Int[np.ndarray, " tokens"]) -> bytes:
-        """The bytes that ids stand for; specials give nothing. Any sequence of ids is allowed.
+        """Returns the bytes that ids stand for; specials have none. Any sequence is allowed.
 
         Raises:
             IndexError: when an id is not in the vocabulary.
@@ -170,25 +172,26 @@ class Tokenizer:
         return self._spelling[places]
 
     def gives_back(self, text: str = _PROBE) -> bool:
-        """Whether a text comes back byte for byte, but for what has a byte without a piece.
+        """Returns whether a text comes back byte for byte.
 
-        The default has what is easily lost.
+        Characters with a byte that has no piece are left out of it. The default text has characters
+        that are easily lost.
         """
         absent = {value for value, index in enumerate(self.byte_ids) if index < 0}
         text = "".join(letter for letter in text if absent.isdisjoint(letter.encode()))
         return self.decode(self.encode(text)) == text.encode()
 
     def check_lossless(self, documents: Iterable[Document]) -> None:
-        """Encode and decode documents and compare bytes.
+        """Encodes and decodes documents and compares the bytes.
 
         Raises:
-            UserError: naming the first document that does not come back, and the byte offset.
+            UserError: for the first document that does not come back; it names the byte offset.
         """
         for _ in encode_documents(self, documents):
             pass
 
     def save(self, folder: Path) -> None:
-        """Write the model (none for `byte`) and then `manifest.json`, each one whole.
+        """Writes the model (if it has one) and then `manifest.json`, each one whole.
 
         Raises:
             UserError: when the disk is full or may not be written.
@@ -204,11 +207,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read a folder written by `save`.
+        """Reads a folder written by `save`.
 
         Raises:
-            UserError: when a file is missing, truncated or not the one the manifest describes, or
-                when the model is not lossless.
+            UserError: when a file is missing, truncated or not the one in the manifest, or when the
+                model is not lossless.
         """
         manifest = read_manifest(folder)
         model = None
@@ -240,7 +243,7 @@ def _model_file(manifest: Manifest) -> str:
 
 
 def _added_text(manifest: Manifest) -> list[int]:
-    """Ids of the added tokens that are read in a text."""
+    """Returns the ids of the added tokens that are text."""
     ids = manifest.settings.get(ADDED_TEXT, [])
     if not isinstance(ids, list) or not all(type(index) is int for index in ids):
         raise UserError(f"settings.{ADDED_TEXT} is {str(ids)[:80]}; it must be a list of ids")
@@ -248,7 +251,7 @@ def _added_text(manifest: Manifest) -> list[int]:
 
 
 def utf8_bytes(text: str) -> bytes:
-    """The UTF-8 bytes of a text.
+    """Returns the UTF-8 bytes of a text.
 
     Raises:
         UserError: for a text that holds a lone surrogate.

@@ -1,4 +1,4 @@
-"""Which tokenizer a configuration asks for: given, published, kept in the cache, or trained now."""
+"""The tokenizer of a configuration: given, published, kept in the cache, or trained now."""
 
 import dataclasses
 import hashlib
@@ -29,7 +29,7 @@ from calibtrain.errors import UserError, shown
 from calibtrain.storage.places import place
 from calibtrain.storage.prepared import prepare_once
 
-_BATCH = 256  # documents encoded at once where a whole corpus goes by
+_BATCH = 256  # documents encoded at once when a whole corpus is encoded
 
 _Item = TypeVar("_Item")
 
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Provenance(Protocol):
-    """What is needed of a corpus's provenance."""
+    """The attributes of a corpus's provenance that are used here."""
 
     @property
     def name(self) -> str: ...
@@ -46,7 +46,7 @@ class Provenance(Protocol):
 
 
 class Corpus(Protocol):
-    """What is needed of a corpus."""
+    """The part of a corpus that is used here."""
 
     @property
     def provenance(self) -> Provenance: ...
@@ -54,16 +54,17 @@ class Corpus(Protocol):
 
 
 def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> Tokenizer:
-    """The tokenizer that a configuration asks for: given, published, kept in `cache`, or trained.
+    """Returns the tokenizer of a configuration: given, published, kept in `cache`, or trained.
 
-    A folder at `config.path` must hold what the configuration says of it. A published or kept
-    tokenizer is taken when it was trained on the same corpus, with the same settings, by the same
-    version of the trainer. A new one is trained on the training split, checked to be lossless
-    there, and kept; processes that want the same one at the same time wait for the first. One that
-    was damaged is trained again.
+    A folder at `config.path` must agree with the configuration. A published or kept tokenizer is
+    taken if it was trained on the same corpus, with the same settings, by the same version of the
+    trainer. A new one is trained on the training split, checked to be lossless there, and kept;
+    processes that want the same one at the same time wait for the first. A damaged one is trained
+    again.
 
     Raises:
-        UserError: as `Tokenizer.load`, `train_tokenizer` and `Tokenizer.check_lossless` do.
+        UserError: for the reasons of `Tokenizer.load`, `train_tokenizer` and
+            `Tokenizer.check_lossless`.
     """
     if config.path is not None:
         try:
@@ -108,11 +109,11 @@ def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> To
 def train_tokenizer(
     config: TokenizerConfig, texts: Iterable[str], *, corpus_hash: str, corpus_name: str
 ) -> Tokenizer:
-    """Train a tokenizer on the given texts and nothing else.
+    """Trains a tokenizer on the given texts.
 
     Raises:
-        UserError: when the texts hold nothing, or allow no vocabulary of `config.vocab_size`; the
-            message then names the nearest size that works.
+        UserError: when the texts are empty, or do not allow a vocabulary of `config.vocab_size`;
+            the message then names the nearest size that works.
     """
     texts = list(texts)
     training_bytes = sum(len(utf8_bytes(text)) for text in texts)
@@ -142,16 +143,16 @@ def train_tokenizer(
 
 
 def check_described(config: TokenizerConfig, manifest: Manifest | None = None) -> None:
-    """Check that what a configuration says of the tokenizer at its `path` is what lies there.
+    """Checks that the keys of a configuration agree with the tokenizer at its `path`.
 
-    Where every key is written out, as in a resolved configuration, defaults say nothing.
+    A resolved configuration has every key written out, so there a default is not checked.
 
     Args:
-        config: with a path or without.
-        manifest: of the folder; None reads it, and passes over a folder that cannot be read.
+        config: settings, with a path or without.
+        manifest: manifest of the folder; None reads it, and skips a folder that cannot be read.
 
     Raises:
-        UserError: for the first key that says something else.
+        UserError: for the first key that disagrees.
     """
     if config.path is None:
         return
@@ -177,28 +178,28 @@ def check_described(config: TokenizerConfig, manifest: Manifest | None = None) -
 
 
 def published_folders() -> list[Path]:
-    """Folders of the published tokenizers: of a source checkout, or packaged with the library."""
+    """Returns the folders of published tokenizers, in a source checkout or inside the package."""
     package = Path(__file__).resolve().parents[1]
     roots = [package / "tokenizers"]
-    # Beside an installed package lie other packages, and one of them may be called tokenizers.
+    # Only in a checkout: next to an installed package there may be a package called tokenizers.
     if (package.parent / "pyproject.toml").is_file():
         roots.append(package.parent / "tokenizers")
     return [path.parent for root in roots for path in sorted(root.glob(f"*/{MANIFEST_FILE}"))]
 
 
 def find_published(config: TokenizerConfig, corpus_hash: str) -> Tokenizer | None:
-    """The published tokenizer that training would give, if there is one."""
+    """Returns the published tokenizer that training would give, or None."""
     for folder in published_folders():
         try:
             if _is_asked_for(read_manifest(folder), config, corpus_hash):
                 return Tokenizer.load(folder)
-        except UserError as error:  # it can be trained instead
+        except UserError as error:  # a damaged one can be trained instead
             _log.warning("published tokenizer left aside: %s", error)
     return None
 
 
 def _is_asked_for(manifest: Manifest, config: TokenizerConfig, corpus_hash: str) -> bool:
-    """Whether training would give this tokenizer."""
+    """Returns whether training would give this tokenizer."""
     return (
         manifest.kind == config.kind
         and manifest.vocab_size == config.vocab_size

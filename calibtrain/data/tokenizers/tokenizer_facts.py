@@ -1,4 +1,4 @@
-"""What a tokenizer is, in figures: `calibtrain tokenizer inspect`."""
+"""Facts about a tokenizer, for `calibtrain tokenizer inspect`."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from calibtrain.data.tokenizers.tokenizer import Tokenizer
 
 
 def describe(tokenizer: Tokenizer, *, longest: int = 10) -> dict[str, Any]:
-    """What `calibtrain tokenizer inspect` shows: plain JSON values.
+    """Returns the facts that `calibtrain tokenizer inspect` shows, as JSON values.
 
     `character_pieces` stand for one character, `byte_pieces` for one byte of a character that has
     no piece, `merged_pieces` for two characters or more.

@@ -1,4 +1,4 @@
-"""What is written into every `tokenizer.json` alike: its frame, added tokens, bytes as letters."""
+"""The parts that every written `tokenizer.json` shares: its frame, added tokens, byte letters."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ from typing import Any
 def tokenizer_tree(
     model: Mapping[str, Any], added: Sequence[Mapping[str, Any]], **parts: Any
 ) -> dict[str, Any]:
-    """A whole file.
+    """Returns the content of a whole file.
 
     Args:
         model: vocabulary and merges, or scores.
-        added: from `added_token`.
-        parts: normalizer, pre_tokenizer, post_processor and decoder; none where they are not given.
+        added: added tokens, made by `added_token`.
+        parts: normalizer, pre_tokenizer, post_processor and decoder; null where not given.
     """
     return {
         "version": "1.0",
@@ -29,7 +29,7 @@ def tokenizer_tree(
 
 
 def added_token(index: int, content: str, *, special: bool = True) -> dict[str, Any]:
-    """A token beside the model's own, found in a text as it is spelled; special: never text."""
+    """Returns an added token, which is found in a text by its spelling; a special one never is."""
     return {
         "id": index,
         "content": content,
@@ -42,7 +42,7 @@ def added_token(index: int, content: str, *, special: bool = True) -> dict[str, 
 
 
 def byte_level(*, use_regex: bool) -> dict[str, Any]:
-    """Bytes as letters, behind GPT-2's way of cutting a text or (not `use_regex`) none."""
+    """Returns the step that spells bytes as letters, after GPT-2's splitting if `use_regex`."""
     return {
         "type": "ByteLevel",
         "add_prefix_space": False,

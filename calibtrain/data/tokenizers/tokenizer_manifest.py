@@ -1,4 +1,4 @@
-"""The record of a tokenizer's origin, `manifest.json`, and reading it from a folder."""
+"""The record of a tokenizer's origin, `manifest.json`, and how it is read from a folder."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from calibtrain.errors import UserError
 from calibtrain.storage.json_text import parse_json
 
-FORMAT_VERSION = 1  # of the manifest, and of what `Tokenizer.encode` does around SentencePiece
+FORMAT_VERSION = 1  # of the manifest and of `Tokenizer.encode`'s handling around SentencePiece
 MODEL_FILE, MANIFEST_FILE = "tokenizer.model", "manifest.json"
 PADDED_TO = "padded_to"
 IMPORTED = "imported"
@@ -18,23 +18,23 @@ IMPORTED = "imported"
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Where a tokenizer comes from; `manifest.json`.
+    """The origin of a tokenizer, as `manifest.json` holds it.
 
     Attributes:
         kind: `unigram`, `bpe`, `byte` or `byte_level_bpe`.
-        vocab_size: all ids, specials included.
-        settings: everything else that shaped the training; of an imported one, `PADDED_TO` (ids in
-            all, where the model has more than the tokenizer) and what is left out of it.
-        corpus: name of the corpus; of an imported one, that on which its tokens were counted.
-        corpus_hash: its content hash.
-        training_bytes: UTF-8 bytes of the training text; 0 where they are not known.
-        training_documents: documents of the training text; likewise.
-        bytes_per_token: training bytes over their tokens, document starts and ends not counted;
-            of an imported one, those of the corpus.
-        trainer: name and version of the trainer; `IMPORTED`.
-        model_hash: hex SHA-256 of `tokenizer.model` or `tokenizer.json`; none for `byte`.
+        vocab_size: number of ids, specials included.
+        settings: everything else that shaped the training. For an imported tokenizer, `PADDED_TO`
+            (the number of ids, where the model has more than the tokenizer) and what is left out.
+        corpus: name of the corpus; for an imported tokenizer, the one its tokens were counted on.
+        corpus_hash: content hash of the corpus.
+        training_bytes: UTF-8 bytes of the training text; 0 where not known.
+        training_documents: documents of the training text; 0 where not known.
+        bytes_per_token: training bytes per token, without document starts and ends; for an imported
+            tokenizer, bytes per token of the corpus.
+        trainer: name and version of the trainer, or `IMPORTED`.
+        model_hash: hex SHA-256 of `tokenizer.model` or `tokenizer.json`; None for `byte`.
         specials: ids that stand for no bytes, by name; `unk` never appears in a text.
-        format_version: of this record.
+        format_version: version of this record.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
@@ -53,15 +53,15 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Returns the manifest as JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, tree: Any) -> Self:
-        """The inverse of `to_dict`.
+        """Reads what `to_dict` returns.
 
         Raises:
-            UserError: naming the first field that does not fit.
+            UserError: for the first field that does not fit.
         """
         version = tree.get("format_version") if isinstance(tree, dict) else None
         if version != FORMAT_VERSION:
@@ -77,7 +77,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a tokenizer's folder.
+    """Reads the manifest of a tokenizer's folder.
 
     Raises:
         UserError: when it is missing, truncated or of another format.
@@ -93,7 +93,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_file(path: Path) -> bytes:
-    """Bytes of a file in a tokenizer's folder; UserError when it is missing or unreadable."""
+    """Returns the bytes of a file of a tokenizer's folder; UserError if it cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""Models of the Llama family in the formats of others: what their files say, read and written."""
+"""Reads and writes models of the Llama family in Hugging Face's formats, and reads GGUF files."""

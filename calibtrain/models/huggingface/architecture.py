@@ -1,7 +1,7 @@
-"""`config.json` of a Hugging Face folder <-> our model configuration.
+"""Converts `config.json` of a Hugging Face folder to our model configuration, and back.
 
-A model type decides which code transformers runs and which keys that code reads. Keys that ask
-for something that we do not have are refused, and those that are not known are noted (`keys`).
+A model type decides which code transformers runs and which keys that code reads. Keys that ask for
+something that we do not have are refused, and unknown keys are noted (`keys`).
 """
 
 import dataclasses
@@ -20,19 +20,19 @@ FAMILY = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
-"""Model types that are our transformer, up to biases and norms, and their class."""
+"""Model types that match our transformer, up to biases and norms, and their classes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What a model is, without its weights.
+    """The architecture of a model.
 
     Attributes:
-        name: of the class or kind in its own format.
-        model: as our configuration.
+        name: name of the class or kind in its own format.
+        model: our configuration of it.
         vocab_size: rows of its embedding.
-        context: tokens that it was made to see at most.
-        notes: on what its file says and is not used, a sentence each.
+        context: its largest context, in tokens.
+        notes: parts of its file that are not used, one sentence each.
     """
 
     name: str
@@ -43,14 +43,14 @@ class Architecture:
 
 
 def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
-    """What a `config.json` says.
+    """Returns the architecture in a `config.json`.
 
     Args:
-        tree: its contents.
-        source: what messages call it.
+        tree: content of the file.
+        source: name of the file in messages.
 
     Raises:
-        UserError: naming what is unknown, missing, or asked for and not to be had here.
+        UserError: for what is unknown, missing or not supported; it names it.
     """
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILY:
@@ -68,7 +68,7 @@ def read_architecture(tree: Mapping[str, Any], source: str) -> Architecture:
     kv_heads = heads
     if tree.get("num_key_value_heads") is not None:
         kv_heads = _whole(tree, "num_key_value_heads", source)
-    elif kind != "llama":  # elsewhere its default is a number of its own
+    elif kind != "llama":  # other types have another default
         raise UserError(f"{source}: has no num_key_value_heads")
     size = None if tree.get("head_dim") is None else _whole(tree, "head_dim", source)
     if size is None and kind == "qwen3":
@@ -120,7 +120,7 @@ def _whole(tree: Mapping[str, Any], key: str, source: str) -> int:
 
 
 def _names(tree: Mapping[str, Any], key: str, source: str) -> list[str]:
-    """A list of names; empty where there is none."""
+    """Returns a list of names; an empty one where the key is missing."""
     value = tree.get(key)
     if value is None:
         return []
@@ -145,17 +145,17 @@ def _require_full_attention(tree: Mapping[str, Any], depth: int, source: str) ->
 def write_architecture(
     model: ModelConfig, vocab_size: int, context: int, *, bos: int, eos: int
 ) -> dict[str, Any]:
-    """The `config.json` of a model, as transformers reads it; its tables are float32.
+    """Returns the `config.json` of a model, as transformers reads it; its weights are float32.
 
     Args:
         model: the architecture.
         vocab_size: entries of the vocabulary.
-        context: tokens that it is made to see at most.
+        context: its largest context, in tokens.
         bos: id of document start.
         eos: id of document end.
 
     Raises:
-        UserError: naming what the format has no word for.
+        UserError: for a setting that the format cannot express.
     """
     if found := [key for key, asked in _NOT_TO_BE_SAID.items() if asked(model)]:
         raise UserError(
@@ -195,7 +195,7 @@ def write_architecture(
 
 
 def is_tied_outside(model: ModelConfig) -> bool:
-    """Whether others can tie its tables: they do not scale what is embedded."""
+    """Returns whether the exported tables are tied: not where embeddings are scaled."""
     return model.tied and not model.embedding_scale
 
 

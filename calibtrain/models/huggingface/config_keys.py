@@ -1,8 +1,8 @@
-"""The keys of a `config.json`: which of them the code of transformers reads for our model types.
+"""The keys of a `config.json` that transformers reads for our model types.
 
-Its classes for `llama`, `mistral`, `qwen2` and `qwen3` read few keys; the others that are named
-here belong to models akin (Gemma, Granite, Cohere, mixtures of experts) or to other programs. A
-file that sets one of those was not made for the plain architecture.
+Its classes for `llama`, `mistral`, `qwen2` and `qwen3` read few keys. The other keys named here
+belong to related models (Gemma, Granite, Cohere, mixtures of experts) or to other programs. A file
+that sets one of those was not made for the plain architecture.
 """
 
 import math
@@ -15,7 +15,7 @@ from calibtrain.models.huggingface.keys import KeyRules, Neutral, names
 _ACTIVATIONS = ("silu", "swish")
 
 CONFIG_KEYS = KeyRules(
-    # used; then of transformers in general; of training; of sampling; of other programs
+    # keys that are used; then keys of transformers, of training, of sampling, of other programs
     harmless=names(
         """
         model_type architectures vocab_size hidden_size intermediate_size num_hidden_layers
@@ -93,15 +93,15 @@ CONFIG_KEYS = KeyRules(
 
 
 def by_architecture(tree: Mapping[str, Any], kind: str, head_size: int) -> dict[str, Neutral]:
-    """Neutral values that depend on the other keys of a `config.json`."""
+    """Returns the neutral values that depend on other keys of a `config.json`."""
     normed = kind == "qwen3"
     slides: dict[str, Neutral] = {
         "use_sliding_window": (False,),
-        "sliding_window": lambda value: True,  # with use_sliding_window only
+        "sliding_window": lambda value: True,  # only used with use_sliding_window
     }
     if kind == "mistral":
         slides = {"sliding_window": ()}
-    elif kind == "llama":  # transformers never slides; others do
+    elif kind == "llama":  # transformers ignores it; other programs do not
         context = tree.get("max_position_embeddings")
         slides["sliding_window"] = lambda value: (
             type(value) is int and type(context) is int and (value <= 0 or value >= context)

@@ -1,8 +1,9 @@
-"""A GGUF file, as llama.cpp writes it: its architecture, and its weights without quantisation.
+"""Reads a GGUF file of llama.cpp: its architecture, and its weights with quantisation undone.
 
-llama.cpp reorders the rows of queries and keys of arch `llama`, so that a pair of dimensions that
-is turned together lies side by side; here the halves of a head are turned against each other, as
-in transformers. That is undone. Other archs keep the order of transformers.
+For arch `llama`, llama.cpp reorders the rows of queries and keys, so that the two dimensions of a
+rotary pair are adjacent. Here, as in transformers, a pair is a dimension of the first half of a
+head and one of the second half, so the reordering is undone. Other archs keep the order of
+transformers.
 """
 
 from collections.abc import Mapping
@@ -18,31 +19,31 @@ from calibtrain.models.huggingface.gguf_header import check_header
 from calibtrain.models.huggingface.gguf_keys import real, review_metadata, scaling_of, whole
 
 ARCHS = {"llama": "turned in pairs", "qwen2": "turned in halves", "qwen3": "turned in halves"}
-"""Archs that are our transformer, and how their heads lie."""
+"""Archs that match our transformer, and the layout of their rotary pairs."""
 ROPE_FACTORS = "rope_freqs.weight"
-_KNOWN_SCALINGS = [  # of Llama 3.1 and 3.2: a file holds the outcome, not the settings
+_KNOWN_SCALINGS = [  # of Llama 3.1 and 3.2: a file has the resulting factors, not the settings
     RopeScalingConfig(kind="llama3", factor=factor, original_context=8192) for factor in (8.0, 32.0)
 ]
 
 
 class GGUFFile:
-    """Tensors by name.
+    """The metadata and tensors of a GGUF file.
 
     Attributes:
         source: the file.
         metadata: every key with its value.
-        shapes: of all tensors, the slowest axis first.
-        quantisation: how many tensors are of each type.
+        shapes: shapes of all tensors, the slowest axis first.
+        quantisation: number of tensors of each type.
     """
 
     naming: Literal["huggingface", "gguf"] = "gguf"
 
     def __init__(self, path: Path):
         """Args:
-        path: of the file.
+        path: the file.
 
         Raises:
-            UserError: when it is no GGUF file, or is cut short.
+            UserError: when it is not a GGUF file, or is cut short.
         """
         from gguf import GGUFReader
 
@@ -78,15 +79,15 @@ class GGUFFile:
         return str(self.metadata.get("general.architecture"))
 
     def value(self, key: str, default: Any = None) -> Any:
-        """A value of the architecture."""
+        """Returns a value of the architecture."""
         return self.metadata.get(f"{self.arch}.{key}", default)
 
     def whole(self, key: str, default: int | None = None) -> int:
-        """A value of the architecture; UserError where it is not a whole number of at least 1."""
+        """Returns a value of the architecture; UserError if it is not a whole number above 0."""
         return whole(self.metadata, f"{self.arch}.{key}", self.source, default)
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor, float32, its rows in the order of transformers.
+        """Returns a tensor, float32, its rows in the order of transformers.
 
         Raises:
             UserError: for a quantisation that cannot be undone.
@@ -111,7 +112,7 @@ class GGUFFile:
 
 
 def _require_in_order(reader: Any, path: Path) -> None:
-    """Refuse a file whose tensors do not follow each other, as llama.cpp does."""
+    """Refuses a file whose tensors do not follow each other, as llama.cpp does."""
     expected = int(reader.data_offset)
     for tensor in reader.tensors:
         if int(tensor.data_offset) != expected:
@@ -123,16 +124,16 @@ def _require_in_order(reader: Any, path: Path) -> None:
 
 
 def halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of heads whose dimensions are turned in pairs, reordered to be turned in halves."""
+    """Returns rows of heads with adjacent rotary pairs, reordered to pairs across the halves."""
     pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)
 
 
 def read_gguf_architecture(file: GGUFFile) -> Architecture:
-    """What a file's metadata says of its model.
+    """Returns the architecture in a file's metadata.
 
     Raises:
-        UserError: naming what is unknown, missing, or asked for and not to be had here.
+        UserError: for what is unknown, missing or not supported; it names it.
     """
     arch, source = file.arch, file.source
     if arch not in ARCHS:
@@ -178,7 +179,7 @@ def read_gguf_architecture(file: GGUFFile) -> Architecture:
 
 
 def _shortest(value: float) -> float:
-    """The shortest decimal number that is this float32: 1e-5, and not 9.999999747378752e-06."""
+    """Returns the shortest decimal of a float32: 1e-5 instead of 9.999999747378752e-06."""
     return float(str(np.float32(value)))
 
 

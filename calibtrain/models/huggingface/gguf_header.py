@@ -1,7 +1,7 @@
-"""The head of a GGUF file, walked through before it is parsed: every length lies within the file.
+"""Checks the header of a GGUF file before it is parsed: every length lies within the file.
 
-The gguf package trusts counts and lengths: one that is damaged makes it run for hours, or read one
-thing as another.
+The gguf package trusts counts and lengths; a damaged one makes it run for hours, or misread the
+file.
 
 References:
     GGUF: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -14,16 +14,16 @@ from pathlib import Path
 
 _VERSIONS = (2, 3)
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Bytes of a value by its type; the others are strings and arrays."""
+"""Bytes of a value by its type; the other types are strings and arrays."""
 _STRING, _ARRAY = 8, 9
 _MOST_AXES = 4
 
 
 def check_header(path: Path) -> None:
-    """Walk through a file's metadata and list of tensors.
+    """Checks a file's metadata and list of tensors.
 
     Raises:
-        ValueError: with what is wrong, in one line.
+        ValueError: where something is wrong; the message is one line.
         OSError: when the file cannot be read.
     """
     with path.open("rb") as handle:
@@ -35,14 +35,14 @@ def check_header(path: Path) -> None:
 
 
 class _Walk:
-    """A place in the file, that moves on."""
+    """A position in the file that moves forward."""
 
     def __init__(self, content: mmap.mmap):
         self.content, self.at, self.order = content, 4, "<"
 
     def header(self) -> None:
         version = self.number("I")
-        if version & 0xFFFF == 0:  # written on a machine of the other byte order
+        if version & 0xFFFF == 0:  # written with the other byte order
             self.at, self.order = 4, ">"
             version = self.number("I")
         if version not in _VERSIONS:

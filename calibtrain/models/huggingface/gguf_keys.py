@@ -1,6 +1,6 @@
-"""The metadata of a GGUF file: which keys llama.cpp reads for our archs, and what they say.
+"""The metadata of a GGUF file: the keys that llama.cpp reads for our archs, and their meaning.
 
-A key of the architecture that is not known is refused unless it asks for nothing.
+An unknown key of the architecture is refused unless its value is neutral.
 """
 
 import math
@@ -41,16 +41,16 @@ _ONLY_OF_YARN = ("rope.scaling.original_context_length", "rope.scaling.yarn_*")
 def review_metadata(
     metadata: Mapping[str, Any], arch: str, head_size: int, source: str
 ) -> list[str]:
-    """Notes on the metadata that are not known.
+    """Returns notes on unknown metadata.
 
     Args:
-        metadata: of a file.
+        metadata: metadata of a file.
         arch: the kind of its architecture.
         head_size: width of a head.
-        source: what messages call the file.
+        source: name of the file in messages.
 
     Raises:
-        UserError: naming what the file asks for and calibtrain does not have.
+        UserError: where the file needs a feature that calibtrain does not have; it names it.
     """
     context = whole(metadata, f"{arch}.context_length", source)
     own: dict[str, Neutral] = {
@@ -95,7 +95,7 @@ def review_metadata(
 
 
 def whole(metadata: Mapping[str, Any], key: str, source: str, default: int | None = None) -> int:
-    """A value that must be a whole number of at least 1."""
+    """Returns a value that must be a whole number of at least 1."""
     value = metadata.get(key, default)
     if type(value) is not int or value < 1:
         said = f"is {str(value)[:60]}" if value is not None else "is missing"
@@ -104,7 +104,7 @@ def whole(metadata: Mapping[str, Any], key: str, source: str, default: int | Non
 
 
 def real(metadata: Mapping[str, Any], key: str, source: str, default: float | None = None) -> float:
-    """A value that must be a finite number."""
+    """Returns a value that must be a finite number."""
     value = metadata.get(key, default)
     if type(value) not in (int, float) or not math.isfinite(value):
         said = f"is {str(value)[:60]}" if value is not None else "is missing"
@@ -113,10 +113,10 @@ def real(metadata: Mapping[str, Any], key: str, source: str, default: float | No
 
 
 def scaling_of(metadata: Mapping[str, Any], arch: str, source: str) -> tuple[str, float]:
-    """How a file's rotary frequencies are scaled: `none` or `linear`, and by how much.
+    """Returns how a file's rotary frequencies are scaled (`none` or `linear`), and the factor.
 
-    As llama.cpp reads it: a factor without a type is linear, the older key `rope.scale_linear`
-    counts where the newer is missing, and a factor of 0 is 1.
+    The keys are read as llama.cpp reads them: a factor without a type is linear, the older key
+    `rope.scale_linear` counts where the newer one is missing, and a factor of 0 means 1.
 
     Raises:
         UserError: for another type, or a factor that is not a number.

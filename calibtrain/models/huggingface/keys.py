@@ -1,8 +1,8 @@
-"""Which keys of others' files are understood: nothing that they ask for is ignored silently.
+"""Rules for the keys of imported files: nothing that a file asks for is ignored silently.
 
 Each key is used, harmless (it changes neither logits nor tokens), refused unless it has its neutral
-value, or unknown. An unknown key that by its name may change what is computed is refused unless it
-is empty or false; any other is named in a note.
+value, or unknown. An unknown key whose name suggests that it changes the computation is refused
+unless it is empty or false; any other unknown key is named in a note.
 """
 
 import dataclasses
@@ -15,18 +15,18 @@ from calibtrain.errors import UserError
 from calibtrain.models.huggingface.parameters import listed
 
 Neutral = tuple[Any, ...] | Callable[[Any], bool]
-"""Values that ask for nothing, beside null; or whether a value does."""
+"""Neutral values beside null, or a function that returns whether a value is neutral."""
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 
 
 @dataclasses.dataclass(frozen=True)
 class KeyRules:
-    """What the keys of a kind of file mean.
+    """The meaning of the keys of one kind of file.
 
     Attributes:
-        harmless: whole names of keys that are used elsewhere or change nothing, as an expression.
-        neutral: by key, the values with which it asks for nothing.
-        computes: finds in the name of an unknown key that it may change what is computed.
+        harmless: pattern of whole names of keys that are used elsewhere or change nothing.
+        neutral: by key, the values with which it changes nothing.
+        computes: pattern in names of unknown keys that may change the computation.
     """
 
     harmless: re.Pattern[str]
@@ -36,15 +36,15 @@ class KeyRules:
     def review(
         self, tree: Mapping[str, Any], source: str, neutral: Mapping[str, Neutral] | None = None
     ) -> list[str]:
-        """Notes on the keys of a file that are not known.
+        """Returns notes on unknown keys of a file.
 
         Args:
             tree: the keys and values.
-            source: what messages call the file.
-            neutral: as the attribute, for keys whose neutral value depends on the others.
+            source: name of the file in messages.
+            neutral: further neutral values, of keys where they depend on other keys.
 
         Raises:
-            UserError: naming what the file asks for and calibtrain does not have.
+            UserError: where the file needs a feature that calibtrain does not have; it names it.
         """
         rules = {**self.neutral, **(neutral or {})}
         refused, unknown = [], []
@@ -68,7 +68,7 @@ class KeyRules:
 
 
 def names(text: str) -> re.Pattern[str]:
-    """The expression that matches each of some names, which white space parts; `*` is any text."""
+    """Returns a pattern that matches any of the names in `text`; `*` stands for any characters."""
     return re.compile("|".join(re.escape(name).replace(r"\*", ".*") for name in text.split()))
 
 
@@ -77,12 +77,12 @@ def _is_neutral(value: Any, rule: Neutral) -> bool:
 
 
 def _is_any(value: Any, choices: tuple[Any, ...]) -> bool:
-    """Whether a value is one of some; 1 and 1.0 are the same number, true and 1 are not."""
+    """Returns whether a value is one of several; 1 and 1.0 are equal, true and 1 are not."""
     return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in choices)
 
 
 def shown(value: Any) -> str:
-    """A value as JSON, cut off where it is long."""
+    """Returns a value as JSON, cut off if it is long."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:60] + "..."
 

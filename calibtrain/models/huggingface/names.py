@@ -1,4 +1,4 @@
-"""What each of our parameters is called in the files of others, and which way round it lies there.
+"""Names of our parameters in Hugging Face folders and GGUF files, and which are transposed there.
 
 A linear map is [fan_in, fan_out] here and [fan_out, fan_in] there.
 """
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 
 Path = tuple[str | int, ...]
-"""Keys on the way to a parameter."""
+"""Keys that lead to a parameter."""
 
 
 class Names(NamedTuple):
-    """Of one parameter, in a Hugging Face folder and in a GGUF file; `{}` is the layer."""
+    """Names of one parameter in a Hugging Face folder and in a GGUF file; `{}` is the layer."""
 
     huggingface: str
     gguf: str
@@ -45,7 +45,7 @@ EMBEDDING, UNEMBEDDING = _ENDS["vocabulary", "embedding"], _ENDS["vocabulary", "
 
 
 def names_of(path: Path) -> Names:
-    """The names of a parameter of a transformer."""
+    """Returns the names of a parameter of a transformer."""
     if path in _ENDS:
         return _ENDS[path]
     blocks, layer, *inside = path
@@ -55,12 +55,12 @@ def names_of(path: Path) -> Names:
 
 
 def is_turned(path: Path) -> bool:
-    """Whether a parameter is transposed in the files of others."""
+    """Returns whether a parameter is transposed in those files."""
     return path[-1] == "kernel"
 
 
 def parameter_paths(tree: Any) -> list[tuple[Path, Any]]:
-    """Every parameter of a tree, or its shape, with the keys on the way to it."""
+    """Returns every parameter (or shape) of a tree, with the keys that lead to it."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [(tuple(_key(part) for part in path), leaf) for path, leaf in leaves]
 

@@ -1,4 +1,4 @@
-"""Tensors of a file -> our parameters: nothing missing, nothing left over, nothing but numbers."""
+"""Reads our parameters from the tensors of a file: none missing, none left over, all finite."""
 
 from collections.abc import Collection, Mapping
 from typing import Literal, Protocol
@@ -17,9 +17,9 @@ class Tensors(Protocol):
     """Tensors by name.
 
     Attributes:
-        source: what messages call the file or folder.
-        naming: whose names they have.
-        shapes: of all of them, as they lie in the file.
+        source: name of the file or folder in messages.
+        naming: the convention of the names.
+        shapes: shapes of all tensors in the file.
     """
 
     @property
@@ -29,20 +29,20 @@ class Tensors(Protocol):
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
     def read(self, name: str) -> np.ndarray:
-        """One of them, float32."""
+        """Returns a tensor, float32."""
 
 
 def read_parameters(network: Network, tensors: Tensors, spare: Collection[str] = ()) -> Params:
-    """The parameters of a network.
+    """Returns the parameters of a network.
 
     Args:
         network: a transformer.
-        tensors: what a file or folder holds.
-        spare: names of tensors that need not be read, because they say nothing new.
+        tensors: the tensors of a file or folder.
+        spare: names of redundant tensors, which need not be read.
 
     Raises:
-        UserError: naming tensors that are missing or left over, whose shape is another one, or
-            that hold something that is no finite number.
+        UserError: for tensors that are missing, left over, of another shape, or not finite; it
+            names them.
     """
     shapes = jax.eval_shape(network.init, jax.random.key(0))
     wanted = {}
@@ -78,7 +78,7 @@ def read_parameters(network: Network, tensors: Tensors, spare: Collection[str] =
 
 
 def listed(names: Collection[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Returns the first few names, and how many more there are."""
     shown = ", ".join(list(names)[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
@@ -92,7 +92,7 @@ def _finite(tensors: Tensors, name: str) -> np.ndarray:
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
         raise UserError(
-            f"{tensors.source}: {name} holds {bad:,} values that are no finite number, of "
+            f"{tensors.source}: {name} holds {bad:,} values that are not finite numbers, of "
             f"{array.size:,}: the file is damaged, or the model had diverged"
         )
     return array

@@ -1,7 +1,7 @@
-"""What a `config.json` says of rotary positions, read as transformers 5 reads it.
+"""Reads the rotary positions of a `config.json`, as transformers 5 does.
 
-`rope_scaling` counts alone where it is given, else `rope_parameters`; the base is the one inside
-it, else the `rope_theta` beside it, else 10,000 (`convert_rope_params_to_dict`).
+Where `rope_scaling` is given, it is used, else `rope_parameters`. The base is the one inside it,
+else `rope_theta` beside it, else 10,000 (`convert_rope_params_to_dict`).
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
         "original_max_position_embeddings": "original_context",
     },
 }
-"""By rope type, what its keys are called in our configuration."""
+"""By rope type, the names of its keys in our configuration."""
 _OF_OTHERS = {
     *_VALUES["llama3"],
     *("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
     *("short_factor", "long_factor", "finetuned"),
 }
-"""Keys that some rope type reads, and the others do not."""
+"""Keys that only some rope types read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Rope:
     """Rotary positions.
 
     Attributes:
-        base: of the frequencies.
-        scaling: as our `model.rope_scaling`.
-        notes: on what is said and not used, a sentence each.
+        base: base of the frequencies.
+        scaling: our `model.rope_scaling`.
+        notes: settings that are not used, one sentence each.
     """
 
     base: float
@@ -49,10 +49,10 @@ class Rope:
 
 
 def read_rope(tree: Mapping[str, Any], source: str) -> Rope:
-    """The rotary positions of a `config.json`.
+    """Returns the rotary positions of a `config.json`.
 
     Raises:
-        UserError: naming what is unknown, missing, or contradicts itself.
+        UserError: for settings that are unknown, missing or contradictory; it names them.
     """
     notes = []
     parts = {key: _part(tree, key, source) for key in ("rope_scaling", "rope_parameters")}
@@ -107,7 +107,7 @@ def read_rope(tree: Mapping[str, Any], source: str) -> Rope:
 
 
 def number(tree: Mapping[str, Any], key: str, source: str, default: float | None = None) -> Any:
-    """A number of a file; UserError where it is something else."""
+    """Returns a number of a file; UserError where it is something else."""
     value = tree.get(key, default)
     if type(value) not in (int, float):
         raise UserError(f"{source}: {key} is {shown(value)}; it must be a number")

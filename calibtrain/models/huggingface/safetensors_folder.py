@@ -1,6 +1,6 @@
-"""Weights of a Hugging Face folder: one safetensors file, or several with an index.
+"""Reads the weights of a Hugging Face folder: one safetensors file, or several with an index.
 
-Pickled weights (`pytorch_model.bin`, `.pt`) run code when they are read, and so never are.
+Pickled weights (`pytorch_model.bin`, `.pt`) are never read, because reading them can run code.
 """
 
 from collections.abc import Mapping
@@ -16,27 +16,28 @@ from calibtrain.storage.json_text import parse_json, read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES: Mapping[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-_LENGTH = 8  # bytes before the header, which say how long it is
+_LENGTH = 8  # bytes before the header, which hold its length
 
 
 class SafetensorsFolder:
-    """Tensors by name; the files are mapped into memory and read as they are asked for.
+    """The tensors of a folder by name; files are memory-mapped and read on demand.
 
     Attributes:
         source: the folder.
-        shapes: of all tensors.
-        files: that hold them.
+        shapes: shapes of all tensors.
+        files: the files that hold them.
     """
 
     naming: Literal["huggingface", "gguf"] = "huggingface"
 
     def __init__(self, folder: Path):
         """Args:
-        folder: with `model.safetensors`, or `model.safetensors.index.json` and what it names.
+        folder: a folder with `model.safetensors`, or with `model.safetensors.index.json` and the
+            files that it names.
 
         Raises:
             UserError: where there are no such files, one is cut short or damaged, or the index
-                names what is not there.
+                names a file or tensor that does not exist.
         """
         self.source = str(folder)
         index = None if (folder / WEIGHTS).is_file() else _read_index(folder)
@@ -65,7 +66,7 @@ class SafetensorsFolder:
         self.shapes = {name: tuple(place["shape"]) for name, (_, place) in self._places.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor, float32."""
+        """Returns a tensor, float32."""
         file, place = self._places[name]
         return np.memmap(
             file,
@@ -77,7 +78,7 @@ class SafetensorsFolder:
 
 
 def _read_index(folder: Path) -> dict[str, str]:
-    """The file that holds each tensor."""
+    """Returns the file that holds each tensor."""
     path = folder / INDEX
     if not path.is_file():
         pickled = sorted(
@@ -109,7 +110,7 @@ def _read_index(folder: Path) -> dict[str, str]:
             )
         try:
             there = (folder / file).is_file()
-        except (OSError, ValueError):  # a name that no file can have
+        except (OSError, ValueError):  # not a possible file name
             there = False
         if not there:
             raise UserError(f"{path}: names {file[:80]!r}, which is not there")
@@ -117,11 +118,11 @@ def _read_index(folder: Path) -> dict[str, str]:
 
 
 def _header(file: Path) -> dict[str, dict[str, Any]]:
-    """Type, shape and first byte of each tensor of a file that is whole."""
+    """Returns the type, shape and first byte of each tensor of a file, and checks the file."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="numpy"):  # checks lengths, places and overlaps
+        with safe_open(file, framework="numpy"):  # checks lengths, offsets and overlaps
             pass
         with file.open("rb") as handle:
             length = int.from_bytes(handle.read(_LENGTH), "little")
