@@ -26,22 +26,23 @@ __all__ = [
 ]
 
 Observer = Callable[[Mapping[str, Any]], None]
-"""Is told {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} of a store made."""
+"""Gets {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} for every new store."""
 
-_DOCUMENTS = 4096  # whose ids are looked at together
+_DOCUMENTS = 4096  # documents whose ids are checked together
 
 
 def ignore(event: Mapping[str, Any]) -> None:
-    """The observer of those who do not want to know."""
+    """Does nothing with an event."""
 
 
 def open_store(
     corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Path, observer: Observer = ignore
 ) -> TokenStore:
-    """The token store of a split, made once under `cache`, and made again once it was damaged.
+    """Returns the token store of a split; it is made once under `cache`, and again if damaged.
 
     Raises:
-        UserError: naming the first document that the tokenizer does not give back byte for byte.
+        UserError: where the tokenizer does not give a document back byte for byte; it names the
+            first one.
     """
     key = f"{corpus.provenance.content_hash}-{tokenizer.hash}-{split}"
 
@@ -62,19 +63,20 @@ def write_store(
     *,
     cores: int | None = None,
 ) -> int:
-    """Tokenise documents into a folder, checking each one to be lossless.
+    """Tokenises documents into a folder, and checks that each one comes back byte for byte.
 
     Args:
-        folder: is there, and empty.
-        documents: in the order of the store.
-        tokenizer: whose ids.
-        cores: threads that encode, of which the result does not depend; none: all there are.
+        folder: an empty folder.
+        documents: the documents, in the order of the store.
+        tokenizer: the tokenizer that gives the ids.
+        cores: threads that encode; the result does not depend on them. None means all cores.
 
     Returns:
         Bytes of text.
 
     Raises:
-        UserError: naming the first document that the tokenizer does not give back byte for byte.
+        UserError: where the tokenizer does not give a document back byte for byte; it names the
+            first one.
     """
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
     names: list[str] = []
@@ -87,7 +89,7 @@ def write_store(
             lengths.append(batch.lengths)
             document_bytes.append(batch.document_bytes)
             names.extend(batch.names)
-    counts[tokenizer.bos_id] -= len(names)  # the start of a document is no target
+    counts[tokenizer.bos_id] -= len(names)  # the start of a document is never a target
     sizes = np.concatenate(document_bytes)
     np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
     np.save(folder / "document_bytes.npy", sizes)
@@ -98,10 +100,10 @@ def write_store(
 
 
 def fits_together(folder: Path, tokenizer: Tokenizer) -> bool:
-    """Whether the files of a store agree with one another and with the tokenizer.
+    """Returns whether the files of a store agree with each other and with the tokenizer.
 
-    They hold the text twice over: document starts and ends, how often each entry is a target and
-    the bytes of each document all follow from the ids.
+    Document starts and ends, how often each entry is a target, and the bytes of each document all
+    follow from the ids.
     """
     try:
         store = read_store(folder)

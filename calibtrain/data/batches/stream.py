@@ -165,7 +165,7 @@ class TrainingBatches:
 
     def iterate(self, start: int) -> Any:
         """Returns an iterator over the batches from a step on, which a few threads read ahead."""
-        import grain  # imported here: the steps and benchmarks need batches, not their reading
+        import grain  # imported here: steps and benchmarks use Batch without it
 
         dataset = grain.MapDataset.source(self)[start:]
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)

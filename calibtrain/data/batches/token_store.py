@@ -38,7 +38,7 @@ class TokenStore:
 
     @property
     def vocab_size(self) -> int:
-        """Vocabulary entries."""
+        """Number of vocabulary entries."""
         return len(self.byte_lengths)
 
     @property
@@ -57,7 +57,7 @@ class TokenStore:
         return self.bytes / int(self.slots.sum())
 
     def document(self, index: int) -> Int[np.ndarray, " n+2"]:
-        """Ids of one document, start and end included."""
+        """Returns the ids of one document, start and end included."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
 

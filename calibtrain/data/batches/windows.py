@@ -37,7 +37,7 @@ class WindowBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Slots start..end of a document, of which those from `scored_from` on count."""
+    """Slots start..end of a document; those from `scored_from` on are scored."""
 
     document: int
     start: int
@@ -84,7 +84,7 @@ class EvaluationWindows:
 
     @property
     def bytes(self) -> int:
-        """Bytes of text scored in all."""
+        """Bytes of text that are scored."""
         return int(self.store.document_bytes[self.documents].sum())
 
     def _pack(self) -> list[list[Window]]:
@@ -119,7 +119,7 @@ class EvaluationWindows:
                 labels[row, place:to] = ids[window.start + 1 : window.end + 1]
                 segments[row, place:to] = segment
                 documents[row, place:to] = window.document
-                lengths = self.store.byte_lengths[ids[: window.end]]  # of what is read so far
+                lengths = self.store.byte_lengths[ids[: window.end]]  # of the ids read so far
                 before[row, place:to] = np.cumsum(lengths)[window.start :]
                 weights[row, to - (window.end - window.scored_from) : to] = 1.0
                 place = to

@@ -1,7 +1,7 @@
 """Opens a corpus, preparing it once through TFDS.
 
-Every source of text (`sources`) ends up in the same form under the cache: `array_record` files and
-a `provenance.json` that says what text this is, to the byte.
+Every source of text (`sources`) is stored in the same form under the cache: `array_record` files
+and a `provenance.json` that identifies the text to the byte.
 """
 
 import hashlib
@@ -42,29 +42,29 @@ __all__ = [
     "parse_corpus",
 ]
 
-_FORM = 2  # of the prepared folder and of the rule that splits; a new one prepares anew
-_LARGEST = 2**30  # bytes a document; a TFDS record must stay below 2 GiB
+_FORM = 2  # version of the prepared folder and of the split rule; a new one prepares again
+_LARGEST = 2**30  # bytes per document; a TFDS record must stay below 2 GiB
 
 
 class TooFewDocuments(UserError):
-    """A corpus that cannot be split: each split needs a document of its own."""
+    """A corpus has too few documents to be split: each split needs at least one."""
 
 
 def open_corpus(config: CorpusConfig, cache: Path, *, split: bool = True) -> Corpus:
-    """Open a corpus, preparing it once under `cache`, and again once it was damaged there.
+    """Opens a corpus; it is prepared once under `cache`, and again if it was damaged.
 
-    Splits are by document and depend on the texts and the shares alone (see `splits`); a TFDS data
-    set that has splits of its own keeps them as published.
+    Splits are by document and depend only on the texts and the shares (see `splits`); a TFDS data
+    set with its own splits keeps them as published.
 
     Args:
-        config: which text.
-        cache: where it is prepared.
-        split: whether a document is in one split alone; else all of them are in each, to be
-            measured on and not trained on.
+        config: the text.
+        cache: the folder in which it is prepared.
+        split: whether each document is in one split only; otherwise every split has all of them,
+            for text that is measured on and never trained on.
 
     Raises:
-        TooFewDocuments: fewer distinct documents than there are splits.
-        UserError: text that is not there or cannot be read exactly; a split without a byte of text;
+        TooFewDocuments: for fewer distinct documents than splits.
+        UserError: for text that does not exist or cannot be read exactly, a split without text, or
             a cache that is full or read-only.
     """
     cache = cache.absolute()
@@ -126,7 +126,7 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path, split: bool) ->
 
 
 def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str, np.ndarray]:
-    """The numbers of each split's documents: as published, the rest by rule."""
+    """Returns the numbers of each split's documents: as published, and the others by the rule."""
     if not keys.size:
         raise UserError(f"corpus {config.name}: holds no documents")
     shares = {"validation": config.validation_fraction, "test": config.test_fraction}
@@ -145,7 +145,7 @@ def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str,
 
 
 def _describe(config: CorpusConfig, source: Source, records: Mapping[str, Any]) -> Provenance:
-    """Provenance from the records as they were stored, every one read back."""
+    """Returns the provenance, from reading back every stored record."""
     content_hash, splits = _measure(records)
     return Provenance(
         name=config.name,
@@ -158,7 +158,7 @@ def _describe(config: CorpusConfig, source: Source, records: Mapping[str, Any]) 
 
 
 def _measure(records: Mapping[str, Any]) -> tuple[str, dict[str, SplitSize]]:
-    """The content hash, and how much text each split holds."""
+    """Returns the content hash and the size of each split."""
     digest = hashlib.sha256()
     splits = {}
     for name in SPLITS:
@@ -174,13 +174,13 @@ def _measure(records: Mapping[str, Any]) -> tuple[str, dict[str, SplitSize]]:
 
 
 def _is_sound(folder: Path) -> bool:
-    """Whether a prepared folder holds the text that its provenance tells of, to the byte."""
+    """Returns whether a prepared folder holds the text of its provenance, to the byte."""
     from calibtrain.data.corpora.builder import read_documents
 
     corpus = _read(folder, "")
     try:
         found = _measure(read_documents(folder / "records"))
-    except Exception:  # whatever the readers of damaged records raise
+    except Exception:  # readers of damaged records raise anything
         return False
     return corpus is not None and found == (
         corpus.provenance.content_hash,
@@ -189,7 +189,7 @@ def _is_sound(folder: Path) -> bool:
 
 
 def _read(folder: Path, name: str) -> Corpus | None:
-    """The corpus in a prepared folder; None if it cannot be read."""
+    """Returns the corpus in a prepared folder, or None if it cannot be read."""
     from calibtrain.data.corpora.builder import read_documents
 
     try:

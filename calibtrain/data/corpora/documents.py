@@ -8,7 +8,7 @@ from typing import Any, overload
 from calibtrain.errors import UserError
 
 END = 256
-"""The symbol of the end of a document, after the 256 bytes."""
+"""The symbol for the end of a document; 0 to 255 are the bytes."""
 SYMBOLS = 257
 """The 256 bytes and the end of a document."""
 
@@ -25,23 +25,23 @@ class Document:
 
 @dataclass(frozen=True)
 class Source:
-    """Documents in a fixed order, and what is known of them before they are read."""
+    """Documents in a fixed order, and facts about them that are known before reading."""
 
     description: str
-    """A sentence: where the text comes from."""
+    """A sentence that says where the text comes from."""
     version: str
-    """What tells this text from later editions of it."""
+    """The version, which distinguishes this text from later editions of it."""
     fingerprint: str
-    """Changes whenever the documents may have changed."""
+    """A text that changes whenever the documents may have changed."""
     read: Callable[[], Iterator[tuple[str | None, Document]]]
-    """The documents, each with the split its publisher gave it, if any."""
+    """Yields the documents, each with the split that its publisher gave it, if any."""
     entropy_bits_per_byte: Callable[[], float | None] = lambda: None
-    """The exact entropy rate, where it is known."""
+    """Returns the exact entropy rate, or None where it is not known."""
 
 
 @dataclass(frozen=True)
 class SplitSize:
-    """How much text a split holds."""
+    """The size of a split."""
 
     documents: int
     bytes: int
@@ -50,33 +50,33 @@ class SplitSize:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Which text this is, exactly."""
+    """The exact identity of a text."""
 
     name: str
     """The corpus as it was asked for: "kjv", "files:...", "tfds:lm1b"."""
     source: str
-    """A sentence: where the text comes from."""
+    """A sentence that says where the text comes from."""
     version: str
-    """The edition: of a package, of a TFDS data set, of Python."""
+    """The version of the package, of the TFDS data set or of Python."""
     content_hash: str
     """16 hex digits of SHA-256 over every document's split, id and text."""
     splits: dict[str, SplitSize]
     entropy_bits_per_byte: float | None = None
-    """The exact entropy rate, where the source is known (markov)."""
+    """The exact entropy rate, where it is known (markov)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """Returns plain data for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> "Provenance":
-        """The inverse of `to_dict`."""
+        """Reads what `to_dict` returns."""
         splits = {name: SplitSize(**size) for name, size in tree["splits"].items()}
         return cls(**{**tree, "splits": splits})
 
 
 class Documents(Sequence[Document]):
-    """The documents of a split, in the order of their source, read from disk when asked for."""
+    """The documents of a split, in the order of their source, read from disk on access."""
 
     def __init__(self, records: Any):
         self._records = records
@@ -100,14 +100,14 @@ class Documents(Sequence[Document]):
 
 
 class Corpus:
-    """Documents in the splits train, validation and test, and where they come from."""
+    """Documents in the splits train, validation and test, and their provenance."""
 
     def __init__(self, provenance: Provenance, records: Mapping[str, Any]):
         self.provenance = provenance
         self._records = records
 
     def documents(self, split: str) -> Sequence[Document]:
-        """The documents of a split, by random access.
+        """Returns the documents of a split, by random access.
 
         Raises:
             UserError: for an unknown split.
@@ -122,5 +122,5 @@ class Corpus:
         return Corpus(dataclasses.replace(self.provenance, name=name), self._records)
 
     def groups(self, split: str) -> tuple[str, ...]:
-        """The group of each document of a split; "" where there is none."""
+        """Returns the group of each document of a split; "" where there is none."""
         return tuple(document.group for document in self.documents(split))
