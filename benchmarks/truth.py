@@ -29,8 +29,7 @@ from calibtrain.data.corpora.markov_bytes import MarkovBytes
 from calibtrain.data.corpora.synthetic import MarkovSource, markov_source
 from calibtrain.evaluation.bytes import symbol_columns
 from calibtrain.evaluation.event_figures import compute_results
-from calibtrain.evaluation.event_sums import EventSums
-from calibtrain.evaluation.events import COLUMNS, ScoredEvents
+from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
 from calibtrain.evaluation.figure_intervals import plain_figures
 from calibtrain.evaluation.strata import ENTROPY, entropy_band
 from calibtrain.metrics.arguments import Predictions

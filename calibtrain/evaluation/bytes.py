@@ -17,7 +17,7 @@ from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.evaluation.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
 from calibtrain.evaluation.event_space import EventSpace, Measurement
-from calibtrain.evaluation.events import ScoredEvents, joined
+from calibtrain.evaluation.event_sums import ScoredEvents, joined
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.strata import ENTROPY, POSITION
 from calibtrain.generation.byte_beam import STOP

@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 import calibtrain
 from calibtrain.errors import NonFiniteError, require_finite
 from calibtrain.evaluation.event_figures import compute_results
-from calibtrain.evaluation.event_sums import EventSums
-from calibtrain.evaluation.events import COLUMNS, ScoredEvents
+from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.signatures import signatures, temperature_label
 from calibtrain.evaluation.strata import Stratum, document_groups

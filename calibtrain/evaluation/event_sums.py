@@ -1,19 +1,28 @@
-"""Sums over scored events: by document, by stratum, by confidence. All results are read from them.
+"""Scored events and their sums: by document, by stratum, by confidence.
+
+An event is one prediction, whatever was predicted (a token, a byte, a word). All results are read
+from the sums.
 
 The host adds events up in float64, so that neither the batches nor the devices that scored them
 change a result.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from calibtrain.evaluation.events import COLUMNS, ScoredEvents
-from calibtrain.evaluation.strata import Stratum
 from calibtrain.metrics.calibration import bin_edges
 from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram, cell_middles
+
+COLUMNS = ("nll", "entropy", "confidence", "correct", "multiclass_brier")
+"""The scores of an event: nats, nats, probability, 1 or 0, 1 - 2 p_y + sum of p^2.
+
+Events of some kinds have no entropy and no multiclass Brier score. These columns are then NaN for
+all events, and so is every sum over them.
+"""
 
 COARSE = 480
 """Cells of confidence that are kept for each block: a tenth of those of the whole."""
@@ -23,6 +32,54 @@ MAX_BLOCKS = 300
 
 N, NLL, ENTROPY, CONFIDENCE, CORRECT, BRIER, BYTES = range(7)
 """Columns of `EventSums.blocks`: the number of events, the sums of `COLUMNS`, and bytes of text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredEvents:
+    """Events in any order, with their scores and what the strata cut them by.
+
+    Attributes:
+        document: index of the document that each event belongs to.
+        values: `COLUMNS` of each event.
+        before: bytes of the document before each event; None where no stratum reads it.
+        decile: frequency decile 0..9 of the token that is predicted; None for other events.
+    """
+
+    document: Int[np.ndarray, " events"]
+    values: Float[np.ndarray, "events columns"]
+    before: Int[np.ndarray, " events"] | None = None
+    decile: Int[np.ndarray, " events"] | None = None
+
+    def column(self, name: str) -> Float[np.ndarray, " events"]:
+        """One of `COLUMNS`, of each event."""
+        return self.values[:, COLUMNS.index(name)]
+
+
+def joined(parts: Sequence[ScoredEvents]) -> ScoredEvents:
+    """The events of all parts, one part after another."""
+    before = [part.before for part in parts if part.before is not None]
+    decile = [part.decile for part in parts if part.decile is not None]
+    return ScoredEvents(
+        document=np.concatenate([part.document for part in parts]),
+        values=np.concatenate([part.values for part in parts]),
+        before=np.concatenate(before) if before else None,
+        decile=np.concatenate(decile) if decile else None,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stratum:
+    """One way to cut the events.
+
+    Attributes:
+        name: name of its table in the results.
+        labels: labels of its groups, in order.
+        group_of: returns the index of the group that each event belongs to.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    group_of: Callable[[ScoredEvents], Int[np.ndarray, " events"]]
 
 
 class StratumSums(NamedTuple):

@@ -4,15 +4,14 @@ Events are cut by how frequent the predicted token is, by how far into the docum
 how uncertain the model is, and by the group of their document.
 """
 
-import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from calibtrain.errors import SettingError
-from calibtrain.evaluation.events import ScoredEvents
+from calibtrain.evaluation.event_sums import ScoredEvents, Stratum
 
 DECILES = 10
 MOST_GROUPS = 200
@@ -21,21 +20,6 @@ POSITION_EDGES = (64, 256, 1024, 4096)
 """Bytes of the document before the event, so that the bands are the same for every vocabulary."""
 ENTROPY_EDGES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 """Bits of entropy of the model's own predictive distribution."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Stratum:
-    """One way to cut the events.
-
-    Attributes:
-        name: name of its table in the results.
-        labels: labels of its groups, in order.
-        group_of: returns the index of the group that each event belongs to.
-    """
-
-    name: str
-    labels: tuple[str, ...]
-    group_of: Callable[[ScoredEvents], Int[np.ndarray, " events"]]
 
 
 def band_labels(edges: Sequence[float], unit: str) -> tuple[str, ...]:

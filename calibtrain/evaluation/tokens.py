@@ -12,8 +12,7 @@ from calibtrain.data.batches.examples import AnswerWindows
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.batches.windows import EvaluationWindows, WindowBatch
 from calibtrain.evaluation.event_space import EventSpace, Measurement, require_finite_figures
-from calibtrain.evaluation.event_sums import EventSums
-from calibtrain.evaluation.events import COLUMNS, ScoredEvents
+from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.strata import DECILES, ENTROPY, FREQUENCY, POSITION
 from calibtrain.losses import Brier

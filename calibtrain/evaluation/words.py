@@ -16,7 +16,7 @@ from calibtrain.data.corpora.documents import SYMBOLS
 from calibtrain.evaluation.byte_windows import ByteWindow, plan_word_windows
 from calibtrain.evaluation.bytes import TextEvents
 from calibtrain.evaluation.event_space import EventSpace
-from calibtrain.evaluation.events import COLUMNS, ScoredEvents
+from calibtrain.evaluation.event_sums import COLUMNS, ScoredEvents
 from calibtrain.evaluation.strata import POSITION
 from calibtrain.evaluation.word_spelling import LONGEST, PartialWords, Words
 from calibtrain.generation.byte_beam import STAY, STOP

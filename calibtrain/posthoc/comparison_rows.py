@@ -9,8 +9,7 @@ from jaxtyping import Int
 import calibtrain
 from calibtrain.errors import require_finite
 from calibtrain.evaluation.event_figures import compute_results
-from calibtrain.evaluation.event_sums import EventSums
-from calibtrain.evaluation.events import ScoredEvents
+from calibtrain.evaluation.event_sums import EventSums, ScoredEvents
 from calibtrain.evaluation.figure_intervals import (
     FEWER_RESAMPLES,
     RESAMPLES,

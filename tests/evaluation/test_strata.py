@@ -8,8 +8,7 @@ import pytest
 
 from calibtrain.config import validate
 from calibtrain.evaluation.event_figures import compute_results
-from calibtrain.evaluation.event_sums import MAX_BLOCKS, EventSums
-from calibtrain.evaluation.events import ScoredEvents
+from calibtrain.evaluation.event_sums import MAX_BLOCKS, EventSums, ScoredEvents
 from calibtrain.evaluation.signatures import signatures
 from calibtrain.evaluation.strata import (
     ENTROPY,
