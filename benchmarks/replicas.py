@@ -21,7 +21,6 @@ from calibtrain.models.size import training_flops
 from calibtrain.readout.chunks import default_chunk
 from calibtrain.training.objective import Objective
 from calibtrain.training.optimizer import make_optimizer
-from calibtrain.training.program import for_replicas
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import TokenGradient, make_train_step
 
@@ -35,7 +34,7 @@ def stacked(
     # as the training engine does: the logits held at once are shared among the replicas
     chunk = max(1, default_chunk(vocab, jax.default_backend()) // len(batches))
     gradient = TokenGradient(network, Objective(), chunk=chunk)
-    step = for_replicas(make_train_step(network, optimizer, gradient=gradient))
+    step = jax.vmap(make_train_step(network, optimizer, gradient=gradient))
     seeds = jnp.arange(len(batches))
     states = jax.jit(jax.vmap(lambda seed: initial_state(network, optimizer, seed)))(seeds)
     batch = jax.tree.map(lambda *parts: jnp.stack(parts), *batches)

@@ -48,7 +48,7 @@ def make_store(folder: Path, tokenizer: Any) -> TokenStore:
     return read_store(folder)
 
 
-@pytest.mark.parametrize("kind", ["transformer", "lstm"])
+@pytest.mark.parametrize("kind", ["transformer", pytest.param("lstm", marks=pytest.mark.long)])
 def test_of_a_byte_vocabulary_byte_figures_are_token_figures(kind: Any, tmp_path: Path) -> None:
     """On the same windows; the document start, which is no event, masked out of the latter."""
     tokenizer = byte_tokenizer()

@@ -404,6 +404,7 @@ def test_adapters_of_nothing_are_not_trained(folder: Path, lstm: Path, cache: Pa
     assert not run.exists()
 
 
+@pytest.mark.long
 def test_a_setting_without_effect_of_a_run_that_was_begun_with_it_may_be_removed(
     folder: Path, cache: Path
 ) -> None:
