@@ -206,7 +206,7 @@ def test_a_balanced_temperature_is_the_lowest_of_the_balanced_nll(run: Path) -> 
     head = make_head(head_config("global"), tiny().model, 290)
     with opened(run) as saved:
         text = read_hidden_text(saved, None, "validation", 2_000)
-        share = share_right(text)
+        share = share_right(text.output_layer, text.states)
         assert 0.0 < share < 0.5  # so that right tokens weigh more, and T falls
         score = text.output_layer.scorer(head, ("nll", "correct"))
 
