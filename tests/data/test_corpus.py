@@ -575,7 +575,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from calibtrain.config import CorpusConfig
-from calibtrain.data import builder
+from calibtrain.data.corpora import builder
 from calibtrain.data.corpora.corpus import open_corpus
 write = builder.write_documents
 def killed(*arguments):

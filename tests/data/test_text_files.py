@@ -276,7 +276,7 @@ def test_examples_that_change_while_they_are_read_are_refused(
     path.write_bytes(LINE * 3)
     found, digest = read_examples([str(path)], ("prompt", "response"))
     assert len(found) == 3
-    from calibtrain.data.batches.stream import examples
+    from calibtrain.data.batches import examples
 
     def changes(path: Path) -> Iterator[Any]:
         yield from text_files.json_lines(path)

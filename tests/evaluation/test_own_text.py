@@ -261,6 +261,6 @@ def test_a_study_goes_on_with_the_text_it_was_begun_with(tmp_path: Path, cache: 
     assert [is_done(arm, folder) for arm in spelled] == [True, False]
     texts(text, 61)
     before = set(folder.rglob("*"))
-    with pytest.raises(UserError, match=r"seed=0: was trained on another text .* begin the study"):
+    with pytest.raises(UserError, match=r"seed=0: was trained on another text .* start the study"):
         run_study(study(text), folder, cache=cache)
     assert set(folder.rglob("*")) == before

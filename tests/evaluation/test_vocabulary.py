@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from calibtrain.training.networks import network_of
 from conftest import tiny
 
 from calibtrain.cli.evaluating import Events, evaluate
@@ -16,6 +15,7 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation.vocabulary import vocabulary_table
 from calibtrain.metrics import classwise_calibration_error, full_calibration_error
 from calibtrain.parallel.mesh import make_layout
+from calibtrain.temperature import network_of
 
 VOCAB, CONTEXT, ROWS = 60, 16, 2
 

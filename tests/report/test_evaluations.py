@@ -408,12 +408,12 @@ def test_an_arm_is_read_from_the_file_its_study_means(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"intervals": {"ece": {"lower": "no"}}}, "'lower' is a text"),
-        ({"intervals": []}, "'intervals' is a list"),
-        ({"signatures": {"ece": 1}}, "'ece' is a number"),
-        ({"positions": [{"tokens": 1.0}]}, "'decile' is missing"),
-        ({"risk_coverage": [{"coverage": 1}]}, "'risk' is missing"),
-        ({"temperature": []}, "'temperature' is a list"),
+        ({"intervals": {"ece": {"lower": "no"}}}, 'intervals.ece.lower is "no", not a number'),
+        ({"intervals": []}, r"intervals is \[\], not an object"),
+        ({"signatures": {"ece": 1}}, "signatures.ece is 1, not a text"),
+        ({"positions": [{"tokens": 1.0}]}, "positions.0.decile is missing"),
+        ({"risk_coverage": [{"coverage": 1}]}, "risk_coverage.0.risk is missing"),
+        ({"temperature": []}, r"temperature is \[\], not a number"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, values: dict[str, Any], said: str) -> None:

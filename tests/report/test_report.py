@@ -326,7 +326,7 @@ def test_neither_run_nor_study(tmp_path: Path) -> None:
         ("ablation.json", "{", "ablation.json: is damaged"),
         ("ablation.json", "[]", "it is not a JSON object"),
         ("ablation.json", '{"format": 2}', "this version reads format 1"),
-        ("ablation.json", '{"format": 1}', "key 'title' is missing"),
+        ("ablation.json", '{"format": 1}', "is damaged .title is missing.; remove it"),
         ("vocab_size=512,seed=0/run.json", None, "run.json: is missing"),
         ("vocab_size=512,seed=0/metrics.jsonl", None, "metrics.jsonl is missing"),
         ("vocab_size=512,seed=0/metrics.jsonl", "{}\n", r"metrics\.jsonl: line 1 is not a JSON"),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibtrain.errors import NonFiniteError
 from calibtrain.fitting import fit_temperature
 
 
@@ -60,5 +61,5 @@ def test_where_no_temperature_is_best_the_end_of_the_range_is_given() -> None:
 
 
 def test_what_is_not_finite_is_told() -> None:
-    with pytest.raises(ValueError, match=r"likelihood: .* is not finite"):
+    with pytest.raises(NonFiniteError, match=r"likelihood: .* is not finite"):
         fit_temperature(lambda temperature: (math.nan, 1.0))

@@ -20,8 +20,8 @@ from orbax.checkpoint import v1 as ocp
 
 from calibtrain.ablation.replicas import train_replicas
 from calibtrain.config import load_config
-from calibtrain.data.batches.stream import stream as batches
-from calibtrain.data.batches.stream import windows
+from calibtrain.data.batches import stream as batches
+from calibtrain.data.batches import windows
 from calibtrain.evaluation import result, train_run
 from calibtrain.runs import checkpoint
 

@@ -18,11 +18,11 @@ from calibtrain.config import Config, validate
 from calibtrain.data.batches.stream import Batch
 from calibtrain.models import build
 from calibtrain.training.engine import make_engine
-from calibtrain.training.objective import make_objective
 from calibtrain.training.optimizer import make_optimizer, optimizer_of
 from calibtrain.training.plan import make_plan
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import make_train_step
+from calibtrain.training.terms import make_objective
 
 ROOT = Path(calibtrain.__file__).parent
 LOSSES: list[dict[str, Any]] = [
