@@ -51,6 +51,7 @@ settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if "not long" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", UNOPTIMISED)
 

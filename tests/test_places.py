@@ -56,6 +56,7 @@ def test_the_cache_is_a_folder_of_a_disk(home: Path, monkeypatch: pytest.MonkeyP
     assert cache_directory() == home / ".cache" / "calibtrain"
 
 
+@pytest.mark.long
 def test_every_command_takes_a_tilde(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

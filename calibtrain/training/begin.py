@@ -1,6 +1,7 @@
 """How training begins: run folders are held for this process, checked or made, and planned."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -132,7 +133,8 @@ def _hold(run: RunFolder, held: ExitStack) -> None:
 def _use_compiled_programs(cache: Path) -> None:
     """Has JAX look for compiled programs in the cache, and keep them there."""
     jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _require_tokenizer(plan: Plan, run: RunFolder) -> None:

@@ -88,6 +88,7 @@ def test_summary_is_mean_and_interval_over_seeds(finished: Any) -> None:
     assert student_half_width([1.0]) is None
 
 
+@pytest.mark.long
 def test_done_arms_are_not_run_again_and_a_failed_one_does_not_stop_the_rest(
     finished: Any, tmp_path: Path
 ) -> None:
@@ -111,6 +112,7 @@ def test_done_arms_are_not_run_again_and_a_failed_one_does_not_stop_the_rest(
     assert "vocab_size=310,seed=2" in (folder / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_totals_are_matched_by_solving_for_width(cache: Path) -> None:
     """With published tokenizers, the smaller vocabulary gets the wider model."""
     model = {"width": 64, "depth": 2, "heads": 2}

@@ -122,6 +122,7 @@ def test_other_text_is_measured_without_a_note(trained: Path) -> None:
 # --- fields --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_commands_name_fields_by_options(trained: Path) -> None:
     """What to do is told in the words of the command, and then works."""
     run, body = trained / "run", texts(trained / "body.jsonl", field="body")

@@ -63,6 +63,7 @@ def test_corpora_that_differ_are_different_files(run: Path, tmp_path: Path) -> N
     assert evaluation_name({"corpus": "files:猫", "split": "test", "step": 1}) == "files_猫-test-1"
 
 
+@pytest.mark.long
 def test_a_result_of_another_measurement_is_not_taken_for_the_final_one(tmp_path: Path) -> None:
     config = tiny(budget={"steps": 2}, evaluation={"final_splits": ["test"]})
     outcome = train_run(config, tmp_path / "run")

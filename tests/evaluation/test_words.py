@@ -293,6 +293,7 @@ def test_every_word_is_scored_once_and_read_to_its_end(context: int, tmp_path: P
         assert mine[-1][1] == len(text.encode()) + 1
 
 
+@pytest.mark.long
 def test_word_results_have_a_file_of_their_own(
     tmp_path_factory: pytest.TempPathFactory, cache: Path
 ) -> None:

@@ -179,6 +179,7 @@ def test_micro_batches_change_no_preference(folder: Path, cache: Path) -> None:
     np.testing.assert_allclose(*figures, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_adapters_change_nothing_else_and_nothing_at_first(folder: Path, cache: Path) -> None:
     run = folder / "lora"
     config = resolve(settings(folder, "sft", finetune={"lora": {"rank": 2}}))
@@ -356,6 +357,7 @@ def lstm(folder: Path, finished_lstm: Path) -> Path:
     return Path(shutil.copytree(finished_lstm, folder / "lstm"))
 
 
+@pytest.mark.long
 def test_an_lstm_has_maps_of_its_own(folder: Path, lstm: Path, cache: Path) -> None:
     """By default all of them are adapted, and what is trained is told."""
     asked = {"run": str(lstm), "lora": {"rank": 2}}

@@ -81,6 +81,7 @@ def test_an_untied_model_that_scales_what_it_embeds_keeps_its_logits(tmp_path: P
     np.testing.assert_allclose(logits(mine, got, tokens), want, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_run_that_was_trained_here_comes_back(tmp_path: Path) -> None:
     """Parameters, tokens and logits to the bit."""
     config = tiny(

@@ -28,7 +28,7 @@ def loss_of(config: ModelConfig, time: int = 12) -> tuple[Any, Any]:
     return loss, network.init(jax.random.key(0))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["transformer", pytest.param("lstm", marks=pytest.mark.long)])
 def test_states_and_gradients_are_the_same_in_every_way(kind: Any) -> None:
     config = ModelConfig(kind=kind, width=16, depth=2, heads=2, kv_heads=1)
     wanted: Any = None
@@ -47,6 +47,7 @@ def test_states_and_gradients_are_the_same_in_every_way(kind: Any) -> None:
         )
 
 
+@pytest.mark.long
 def test_a_scan_in_bfloat16_reads_what_the_layers_would() -> None:
     """Matrices are cast before they are stacked instead of by the layer that reads them."""
     config = ModelConfig(width=32, depth=3, heads=2, compute="bfloat16")
@@ -73,6 +74,7 @@ def test_a_scan_multiplies_as_often_in_its_program_whatever_the_depth(remat: str
     assert products(8, "unrolled") > 3 * products(2, "unrolled")
 
 
+@pytest.mark.long
 def test_what_is_recomputed_is_not_kept() -> None:
     """Of 8 layers, `full` keeps the inputs and `dots` the inputs and the linear maps' products."""
     sizes = {

@@ -19,6 +19,9 @@ from calibtrain.fitting.output_layer import OutputLayer, mean_over
 from calibtrain.losses import CrossEntropy, SelectiveSmoothing
 from calibtrain.temperature import make_head
 
+SLOW = ("adaptive", "thermometer")
+SOME_LONG = [pytest.param(k, marks=pytest.mark.long) if k in SLOW else k for k in KINDS]
+
 
 def constant(value: float) -> Any:
     return lambda hidden: np.full(hidden.shape[:2], value)
@@ -100,7 +103,7 @@ def test_a_head_can_begin_at_any_temperature(kind: str) -> None:
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(nearest))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "global"])
+@pytest.mark.parametrize("kind", [kind for kind in SOME_LONG if kind != "global"])
 def test_no_head_ends_above_the_global_one(kind: str) -> None:
     """On the text that both are fitted on, after a few steps and one document held out."""
     seed = 1
@@ -135,7 +138,7 @@ def test_nor_by_a_loss_that_is_not_the_nll(kind: str) -> None:
     assert ends[kind] <= ends["global"] + 1e-6
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOME_LONG)
 def test_gradients_equal_those_of_whole_logits_in_float64(kind: str) -> None:
     """Of a step of plain descent, for a text of which only some tokens count."""
 
@@ -170,6 +173,7 @@ def test_gradients_equal_those_of_whole_logits_in_float64(kind: str) -> None:
         np.testing.assert_allclose(mine, exact, rtol=2e-3, atol=2e-6)
 
 
+@pytest.mark.long
 def test_an_adaptive_head_finds_what_the_token_before_says() -> None:
     """At least 80 % of the excess nll goes, on text that it was not fitted on; of a global one,
     less than half."""

@@ -35,7 +35,11 @@ def test_a_head_changes_nothing_before_it_is_trained(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "model"), [*((kind, "transformer") for kind in KINDS), ("adaptive", "lstm")]
+    ("kind", "model"),
+    [
+        *((kind, "transformer") for kind in KINDS),
+        pytest.param("adaptive", "lstm", marks=pytest.mark.long),
+    ],
 )
 def test_decoding_equals_the_forward_pass(kind: str, model: str) -> None:
     """Row by row of packed documents; and from a prefix that is read at once."""

@@ -74,6 +74,7 @@ def test_a_run_with_a_head_resumes_to_the_bit(whole: Path, tmp_path: Path) -> No
     assert_same(whole, tmp_path / "cut")
 
 
+@pytest.mark.long
 def test_bytes_are_read_through_the_head(whole: Path, tmp_path: Path) -> None:
     """Of one byte a token, bytes are tokens: the same nll in both event spaces, to what the beam's
     windows see."""

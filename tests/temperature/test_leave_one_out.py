@@ -51,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return folder / "run"
 
 
+@pytest.mark.long
 def test_the_group_itself_is_left_out_and_all_the_text_is_measured(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,7 @@ def test_a_term_that_never_counts_is_noted(cache: Path, caplog: pytest.LogCaptur
     assert "loss.1.from_step: 100 is past the end of a run of 24 steps: brier never" in caplog.text
 
 
+@pytest.mark.long
 def test_terms_are_logged_by_name_and_add_up(tmp_path: Path, cache: Path) -> None:
     loss = [
         {"kind": "cross_entropy"},
@@ -359,6 +360,7 @@ def test_devices_add_nothing_to_what_a_term_is_computed_over(
     assert set(seen) == {(4 if tokens else 16, 16)}
 
 
+@pytest.mark.long
 def test_replicas_are_as_if_alone() -> None:
     """With losses that couple tokens, mapped over seeds."""
     network = build(tiny().model, 40)

@@ -226,6 +226,7 @@ def test_an_export_onto_a_full_disk_is_one_line_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.long
 def test_runs_and_exports_may_be_called_anything(tmp_path: Path, cache: Path) -> None:
     run = tmp_path / "out" / "v[1] {a}#%20?é*"
     assert train_run(tiny(budget={"steps": 2}), run).status == "done"

@@ -123,6 +123,7 @@ def test_the_first_piece_holds_all_that_batch_terms_look_at(
         assert own.sum(axis=1).max() <= rows // pieces
 
 
+@pytest.mark.long
 def test_pieces_of_a_batch_need_less_memory() -> None:
     """Each is read, and its gradient taken, before the next."""
     config = tiny()
