@@ -33,8 +33,8 @@ from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
 from calibtrain.storage.places import in_bucket, place
 
 StudyObserver = Callable[[str, Mapping[str, Any]], None]
-"""Called with (arm, event). Events are those of `training.record.Observer`, "preparing", "arms",
-and "finished" (with the arm's status and error)."""
+"""Called with (arm, event). Events are those of `run_writer.Observer`, "preparing", "arms", and
+"finished" (with the arm's status and error)."""
 
 
 def run_study(

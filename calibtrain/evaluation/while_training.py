@@ -17,7 +17,7 @@ from calibtrain.storage.disk import cache_directory
 from calibtrain.training.begin import BegunRun, Member, begun
 from calibtrain.training.loop import Outcome, train
 from calibtrain.training.plan import Plan
-from calibtrain.training.record import Observer
+from calibtrain.training.run_writer import Observer
 from calibtrain.training.stopping import Stopped
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calibtrain.metrics.quantities import NOTHING, QUANTITIES, number
-from calibtrain.runs.records import Interval
+from calibtrain.runs.records import IntervalRecord
 
 
 def shown(key: str, value: float | None) -> str:
@@ -23,7 +23,7 @@ def shown_with_half(key: str, value: float | None, half: float | None) -> str:
     return shown(key, value) + ("" if half is None else f" ± {shown_half(key, half)}")
 
 
-def shown_ends(key: str, interval: Interval | None) -> str:
+def shown_ends(key: str, interval: IntervalRecord | None) -> str:
     """Returns the ends of an interval, such as ` [0.0100, 0.0200]`; "" without an interval."""
     if interval is None:
         return ""

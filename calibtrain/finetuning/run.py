@@ -15,7 +15,7 @@ from calibtrain.storage.disk import cache_directory
 from calibtrain.storage.places import place
 from calibtrain.training.begin import Member, begun
 from calibtrain.training.loop import Outcome, train
-from calibtrain.training.record import Observer
+from calibtrain.training.run_writer import Observer
 
 
 def finetune(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from calibtrain.figures.panels import Figure
 from calibtrain.metrics.quantities import NOTHING, Quantity
-from calibtrain.runs.records import EvaluationRecord, Interval, StratumRow
+from calibtrain.runs.records import EvaluationRecord, IntervalRecord, StratumRow
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def mean(quantity: Quantity, value: float | None, half: float | None, seeds: int
 
 
 def estimate(
-    value: float | None, show: Callable[[float], str], interval: Interval | None, why: str
+    value: float | None, show: Callable[[float], str], interval: IntervalRecord | None, why: str
 ) -> Cell:
     """Returns a cell of a figure with its 95 % interval over documents, or why it has none."""
     if value is None or interval is None:

@@ -1,7 +1,7 @@
 """The JSON files of runs and studies: one class each, through which they are written and read.
 
 A field without a default is in every file; one with a default is absent from files of an earlier
-version, or where there is nothing to say. Keys that stand here nowhere are kept (`Document`).
+version, or where there is nothing to say. Keys that stand here nowhere are kept (`Record`).
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
-from calibtrain.runs.document import (
-    Document,
-    FileDocument,
+from calibtrain.runs.record import (
+    FileRecord,
     Flag,
     Number,
     NumberOrName,
+    Record,
     Text,
     Whole,
     require_number,
@@ -36,14 +36,14 @@ FIGURE_DETAILS = ("intervals", "bounds", "signatures")
 # --- run.json ------------------------------------------------------------------------------------
 
 
-class SplitRecord(Document):
+class SplitRecord(Record):
     """Size of one split of a corpus."""
 
     documents: Whole
     bytes: Whole
 
 
-class CorpusRecord(Document):
+class CorpusRecord(Record):
     """Where the text came from. `entropy_bits_per_byte` is exact, for synthetic sources only."""
 
     name: Text
@@ -54,7 +54,7 @@ class CorpusRecord(Document):
     entropy_bits_per_byte: Number | None = None
 
 
-class TokenizerRecord(Document):
+class TokenizerRecord(Record):
     """Which vocabulary a run uses."""
 
     kind: Text
@@ -63,7 +63,7 @@ class TokenizerRecord(Document):
     bytes_per_token: Number | None = None
 
 
-class ParametersRecord(Document):
+class ParametersRecord(Record):
     """Number of parameters, by part."""
 
     embedding: Whole
@@ -72,7 +72,7 @@ class ParametersRecord(Document):
     total: Whole
 
 
-class MemoryRecord(Document):
+class MemoryRecord(Record):
     """Bytes of one training step as compiled, and what tokens x vocabulary logits would need."""
 
     parameters: Number | None = None
@@ -81,7 +81,7 @@ class MemoryRecord(Document):
     logits: Number | None = None
 
 
-class BudgetRecord(Document):
+class BudgetRecord(Record):
     """How much training there is: optimizer steps, tokens, bytes of text, FLOPs."""
 
     steps: Whole | None = None
@@ -90,7 +90,7 @@ class BudgetRecord(Document):
     flops: Number | None = None
 
 
-class RunRecord(FileDocument):
+class RunRecord(FileRecord):
     """run.json: how far a run is, what it trains on, its size, its software.
 
     Attributes:
@@ -132,7 +132,7 @@ class RunRecord(FileDocument):
 # --- evaluations/*.json --------------------------------------------------------------------------
 
 
-class Interval(Document):
+class IntervalRecord(Record):
     """A 95 % interval over documents, and how it was made."""
 
     lower: Number
@@ -140,7 +140,7 @@ class Interval(Document):
     method: Text
 
 
-class ReliabilityBin(Document):
+class ReliabilityBin(Record):
     """A row of a reliability table; confidence and accuracy are null where it holds no event."""
 
     lower: Number
@@ -150,7 +150,7 @@ class ReliabilityBin(Document):
     accuracy: Number | None = None
 
 
-class SmoothPoint(Document):
+class SmoothPoint(Record):
     """A point of the kernel-smoothed reliability curve; accuracy is null where nothing is near."""
 
     confidence: Number
@@ -158,20 +158,20 @@ class SmoothPoint(Document):
     density: Number
 
 
-class RiskPoint(Document):
+class RiskPoint(Record):
     """The error rate (risk) of the share of events (coverage) of which the model is surest."""
 
     coverage: Number
     risk: Number
 
 
-class StratumRow(Document):
+class StratumRow(Record):
     """One group of a stratum: its figures, and the intervals of those that have one."""
 
     label: Text | None = None
     decile: Whole | None = None
     tokens: Number
-    intervals: dict[str, Interval | None] | None = None
+    intervals: dict[str, IntervalRecord | None] | None = None
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -184,12 +184,12 @@ class StratumRow(Document):
         """The label of the group; before there were labels, the number of its decile."""
         return self.label or str(self.decile)
 
-    def interval(self, key: str) -> Interval | None:
+    def interval(self, key: str) -> IntervalRecord | None:
         """The interval of one of its figures, where there is one."""
         return (self.intervals or {}).get(key)
 
 
-class ArmEvaluation(Document):
+class ArmEvaluation(Record):
     """Single figures of an evaluation, flat, as ablation.json holds them for each arm."""
 
     corpus: Text | None = None
@@ -198,7 +198,7 @@ class ArmEvaluation(Document):
     """What is predicted: token, byte, word."""
 
 
-class EvaluationRecord(FileDocument):
+class EvaluationRecord(FileRecord):
     """evaluations/*.json: a run scored on a split; figures are flat beside their tables.
 
     Attributes:
@@ -230,7 +230,7 @@ class EvaluationRecord(FileDocument):
     bytes: Number
     ece: Number
     signed_gap: Number
-    intervals: dict[str, Interval | None] | None = None
+    intervals: dict[str, IntervalRecord | None] | None = None
     bounds: dict[str, Number | None] | None = None
     signatures: dict[str, Text] | None = None
     reliability: list[ReliabilityBin]
@@ -258,7 +258,7 @@ class EvaluationRecord(FileDocument):
         temperature = self.temperature or 1
         return "" if temperature == 1 else f"T = {temperature}"
 
-    def interval(self, key: str) -> Interval | None:
+    def interval(self, key: str) -> IntervalRecord | None:
         """The interval of a figure, where there is one."""
         return (self.intervals or {}).get(key)
 
@@ -270,7 +270,7 @@ class EvaluationRecord(FileDocument):
 # --- ablation.json -------------------------------------------------------------------------------
 
 
-class ArmRecord(Document):
+class ArmRecord(Record):
     """One arm of a study, and the single figures of its final evaluations by CORPUS-SPLIT."""
 
     name: Text
@@ -282,7 +282,7 @@ class ArmRecord(Document):
     evaluations: dict[str, ArmEvaluation]
 
 
-class SummaryRecord(Document):
+class SummaryRecord(Record):
     """Mean and half width of the 95 % interval over the seeds of one combination of settings.
 
     With one seed the half widths are null. `signatures` are those of each figure: one, unless
@@ -298,7 +298,7 @@ class SummaryRecord(Document):
     signatures: dict[str, list[Text]] | None = None
 
 
-class HeldFixed(Document):
+class HeldFixed(Record):
     """One control: the rule, and the range that was found over the arms."""
 
     quantity: Text
@@ -309,7 +309,7 @@ class HeldFixed(Document):
     held: Flag
 
 
-class StudyRecord(FileDocument):
+class StudyRecord(FileRecord):
     """ablation.json: the grid and its controls, every arm, and means over seeds."""
 
     FINITE: ClassVar[bool] = False
@@ -329,20 +329,20 @@ class StudyRecord(FileDocument):
 # --- temperature/comparison.json -----------------------------------------------------------------
 
 
-class FittedOn(Document):
+class FittedOn(Record):
     """Which text heads were fitted on."""
 
     corpus: Text
     split: Text
 
 
-class CheckpointRecord(Document):
+class CheckpointRecord(Record):
     """Which checkpoint heads were fitted to."""
 
     step: Whole
 
 
-class Difference(Document):
+class Difference(Record):
     """A figure less that of no head, with its 95 % interval over documents."""
 
     difference: Number
@@ -350,7 +350,7 @@ class Difference(Document):
     upper: Number
 
 
-class HeadRow(Document):
+class HeadRow(Record):
     """A head on a corpus; `none` is the model as it is, which differs from nothing."""
 
     head: Text
@@ -365,7 +365,7 @@ class HeadRow(Document):
     differences: dict[str, Difference] | None = None
 
 
-class HeadTable(Document):
+class HeadTable(Record):
     """All heads on one corpus."""
 
     corpus: Text
@@ -384,7 +384,7 @@ class HeadTable(Document):
         return f"{self.corpus}-{self.split}"
 
 
-class HeadComparisonRecord(FileDocument):
+class HeadComparisonRecord(FileRecord):
     """temperature/comparison.json: temperature heads side by side, on each corpus."""
 
     SEALED: ClassVar[bool] = True

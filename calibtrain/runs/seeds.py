@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from calibtrain.metrics.student import student_half_width
-from calibtrain.runs.document import Document
+from calibtrain.runs.record import Record
 from calibtrain.runs.records import SummaryRecord
 
 SEED = "seed"
@@ -19,7 +19,7 @@ class Scored(Protocol):
     @property
     def vocab_size(self) -> int | None: ...
     @property
-    def evaluations(self) -> Mapping[str, Document]: ...
+    def evaluations(self) -> Mapping[str, Record]: ...
 
 
 def without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def summarise(arms: Iterable[Scored], names: Sequence[str] | None = None) -> lis
     return rows
 
 
-def _signatures(found: Sequence[Document]) -> dict[str, list[str]]:
+def _signatures(found: Sequence[Record]) -> dict[str, list[str]]:
     """Returns how each figure was made: one signature, unless unlike figures were mixed."""
     texts: dict[str, dict[str, None]] = {}
     for each in found:

@@ -20,7 +20,7 @@ from calibtrain.storage.disk import disk_errors
 from calibtrain.storage.places import place
 from calibtrain.training.as_begun import as_begun, as_begun_plan
 from calibtrain.training.plan import Plan, make_plans
-from calibtrain.training.record import Observer
+from calibtrain.training.run_writer import Observer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Runs that are trained together: each has a record, and one that diverges is given up.
+"""Runs that are trained together: each has a writer, and one that diverges is given up.
 
 Runs that differ in their seed alone go through the loop together; a single run is a group of one.
 Hosts that train a run together stop at the same step: they agree on it in the steps.
@@ -13,12 +13,12 @@ from calibtrain.errors import NonFiniteError, TransientError, require_finite
 from calibtrain.parallel import hosts
 from calibtrain.training.engine import Engine
 from calibtrain.training.plan import Plan
-from calibtrain.training.record import Record
 from calibtrain.training.resumption import resumable_steps
+from calibtrain.training.run_writer import RunWriter
 from calibtrain.training.stopping import Stop, Stopped
 
 
-def groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
+def groups(writers: Sequence[RunWriter]) -> list[tuple[list[RunWriter], int]]:
     """Returns which runs go through the loop together, and from which step each group does.
 
     A budget in bytes may end a step earlier for one seed than for another, which is another
@@ -26,47 +26,47 @@ def groups(records: Sequence[Record]) -> list[tuple[list[Record], int]]:
     that has diverged, far behind, must not take the others back.
     """
     saved = {
-        id(record): resumable_steps(record.plan, record.run, record.observer) for record in records
+        id(writer): resumable_steps(writer.plan, writer.run, writer.observer) for writer in writers
     }
-    alike: dict[tuple[int, bool, bool], list[Record]] = {}
-    for record in records:
-        steps = record.plan.budget.steps
-        summary = record.run.read_summary()
+    alike: dict[tuple[int, bool, bool], list[RunWriter]] = {}
+    for writer in writers:
+        steps = writer.plan.budget.steps
+        summary = writer.run.read_summary()
         failed = bool(hosts.agreed(summary is not None and summary.status == "failed"))
-        alike.setdefault((steps, steps in saved[id(record)], failed), []).append(record)
+        alike.setdefault((steps, steps in saved[id(writer)], failed), []).append(writer)
     groups = []
     for group in alike.values():
-        common = set.intersection(*(set(saved[id(record)]) for record in group))
-        by_start: dict[int, list[Record]] = {}
-        for record in group:
-            start = max(common) if common else max(saved[id(record)], default=0)
-            by_start.setdefault(hosts.agreed(start), []).append(record)
+        common = set.intersection(*(set(saved[id(writer)]) for writer in group))
+        by_start: dict[int, list[RunWriter]] = {}
+        for writer in group:
+            start = max(common) if common else max(saved[id(writer)], default=0)
+            by_start.setdefault(hosts.agreed(start), []).append(writer)
         groups += [(some, start) for start, some in by_start.items()]
     # those that are done first: a signal while others train must not make them look stopped
     return sorted(groups, key=lambda group: -group[1])
 
 
 class Group:
-    """The records of runs of the same length, and where they are.
+    """The writers of runs of the same length, and where they are.
 
     Attributes:
         step: steps trained in all.
     """
 
-    def __init__(self, records: Sequence[Record], engine: Engine, stop: Stop, start: int):
+    def __init__(self, writers: Sequence[RunWriter], engine: Engine, stop: Stop, start: int):
         self.step = start
-        self._records, self._engine, self._stop = records, engine, stop
-        self._steps = records[0].plan.budget.steps
-        self._meter = _Meter(records[0].plan, records)
+        self._writers, self._engine, self._stop = writers, engine, stop
+        self._steps = writers[0].plan.budget.steps
+        self._meter = _Meter(writers[0].plan, writers)
         self._lagging: Any = None
         self._stopping = False
 
     def begin(self) -> Any:
         """The states that training goes on from."""
-        folders = [record.run.checkpoints for record in self._records]
+        folders = [writer.run.checkpoints for writer in self._writers]
         states = self._engine.restore(folders, self.step) if self.step else self._engine.begin()
-        for record in self._records:
-            record.begin(self.step, self._engine.memory)
+        for writer in self._writers:
+            writer.begin(self.step, self._engine.memory)
         return states
 
     def batches(self) -> Iterator[Any]:
@@ -108,21 +108,21 @@ class Group:
         """Writes a line of training metrics of each run."""
         running, figures = self._engine.running(states), self._engine.figures(metrics)
         self._for_each(
-            lambda i, record: record.log(self.step, running[i], figures[i]["gradient_norm"])
+            lambda i, writer: writer.log(self.step, running[i], figures[i]["gradient_norm"])
         )
 
     def evaluate(self, states: Any) -> None:
         """Evaluates each run."""
         self._stop.pause()
-        self._for_each(lambda i, record: self._evaluate(states, i, record))
+        self._for_each(lambda i, writer: self._evaluate(states, i, writer))
         self._meter.restart()
 
     def evaluate_owed(self, states: Any) -> None:
         """Evaluates the runs that were killed or stopped in their evaluation of this step."""
 
-        def evaluate(index: int, record: Record) -> None:
-            if record.owes_evaluation(self.step):
-                self._evaluate(states, index, record)
+        def evaluate(index: int, writer: RunWriter) -> None:
+            if writer.owes_evaluation(self.step):
+                self._evaluate(states, index, writer)
 
         self._stop.pause()
         self._for_each(evaluate)
@@ -131,15 +131,15 @@ class Group:
     def save(self, states: Any) -> None:
         """Makes a checkpoint of each run."""
         self._stop.pause()
-        self._for_each(lambda i, record: record.save(self.step, self._engine.replica(states, i)))
+        self._for_each(lambda i, writer: writer.save(self.step, self._engine.replica(states, i)))
         # only now, so that there is always a step of which all have a checkpoint
-        self._for_each(lambda i, record: record.prune())
+        self._for_each(lambda i, writer: writer.prune())
         self._meter.restart()
 
     def finish(self, states: Any) -> None:
         """Runs the final evaluations of each run."""
         self._for_each(
-            lambda i, record: record.finish(
+            lambda i, writer: writer.finish(
                 self.step, self._engine.replica(states, i), self._stops_now
             )
         )
@@ -153,42 +153,42 @@ class Group:
         except TransientError:
             raise
         except Exception as error:
-            for _, record in self._alive():
-                record.fail(self.step, error)
+            for _, writer in self._alive():
+                writer.fail(self.step, error)
             raise
 
-    def _evaluate(self, states: Any, index: int, record: Record) -> None:
-        record.evaluate(self.step, self._engine.replica(states, index), self._stops_now)
+    def _evaluate(self, states: Any, index: int, writer: RunWriter) -> None:
+        writer.evaluate(self.step, self._engine.replica(states, index), self._stops_now)
 
     def _stops_now(self) -> bool:
         """Whether this process stops by itself; several hosts agree in the steps instead."""
         return not hosts.are_many() and self._stop.is_set()
 
-    def _alive(self) -> list[tuple[int, Record]]:
-        return [(i, record) for i, record in enumerate(self._records) if record.error is None]
+    def _alive(self) -> list[tuple[int, RunWriter]]:
+        return [(i, writer) for i, writer in enumerate(self._writers) if writer.error is None]
 
-    def _for_each(self, action: Callable[[int, Record], None]) -> None:
+    def _for_each(self, action: Callable[[int, RunWriter], None]) -> None:
         """Does something with every run; one that has diverged is given up."""
-        for index, record in self._alive():
+        for index, writer in self._alive():
             try:
-                action(index, record)
+                action(index, writer)
             except NonFiniteError as error:
-                record.give_up(self.step, error)
+                writer.give_up(self.step, error)
 
     def _check(self, metrics: Any, at: int) -> bool:
         """Gives up runs whose metrics are not finite; returns whether a host was asked to stop."""
         figures = self._engine.figures(metrics)
         stopping = [each.pop("stop", 0.0) > 0 for each in figures]
-        self._for_each(lambda index, record: require_finite(figures[index], at))
+        self._for_each(lambda index, writer: require_finite(figures[index], at))
         return any(stopping)
 
 
 class _Meter:
     """Tells the observers about progress, at most twice a second."""
 
-    def __init__(self, plan: Plan, records: Sequence[Record]):
+    def __init__(self, plan: Plan, writers: Sequence[RunWriter]):
         self.plan = plan
-        self.records = records
+        self.writers = writers
         self.restart()
 
     def restart(self) -> None:
@@ -213,6 +213,6 @@ class _Meter:
             "tokens_per_second": rate * self.plan.batches.slots_per_step,
             "seconds_left": (self.plan.budget.steps - step) / max(1e-9, rate),
         }
-        for record in self.records:
-            if record.error is None:
-                record.observer(event)
+        for writer in self.writers:
+            if writer.error is None:
+                writer.observer(event)

@@ -16,7 +16,7 @@ from calibtrain.training.begin import BegunRun
 from calibtrain.training.engine import make_engine
 from calibtrain.training.group import Group, groups
 from calibtrain.training.optimizer import optimizer_of
-from calibtrain.training.record import Evaluator, Record
+from calibtrain.training.run_writer import Evaluator, RunWriter
 from calibtrain.training.stopping import Stop, Stopped, stop_signals
 
 
@@ -53,24 +53,24 @@ def train(runs: Sequence[BegunRun], evaluators: Sequence[Evaluator]) -> list[Out
         UserError: for anything that the user can mend, except that a run diverges: its outcome
             tells that.
     """
-    records = [
-        Record(run.plan, run.folder, evaluator, run.observer)
+    writers = [
+        RunWriter(run.plan, run.folder, evaluator, run.observer)
         for run, evaluator in zip(runs, evaluators, strict=True)
     ]
     outcomes: dict[Path, Outcome] = {}
     with stop_signals() as stop:
-        for together, start in groups(records):
+        for together, start in groups(writers):
             ended = _advance(together, start, stop)
             outcomes.update((r.run.path, each) for r, each in zip(together, ended, strict=True))
     return [outcomes[run.folder.path] for run in runs]
 
 
-def _advance(records: Sequence[Record], start: int, stop: Stop) -> list[Outcome]:
+def _advance(writers: Sequence[RunWriter], start: int, stop: Stop) -> list[Outcome]:
     """Trains runs of the same length from a step on."""
-    plan, status = records[0].plan, "done"
+    plan, status = writers[0].plan, "done"
     stop.begin()
-    engine = make_engine([r.plan for r in records], optimizer_of(plan.config, plan.budget.steps))
-    group = Group(records, engine, stop, start)
+    engine = make_engine([r.plan for r in writers], optimizer_of(plan.config, plan.budget.steps))
+    group = Group(writers, engine, stop, start)
     states = group.begin()
     with group.failure_told():
         try:
@@ -99,16 +99,16 @@ def _advance(records: Sequence[Record], start: int, stop: Stop) -> list[Outcome]
             status = "stopped"
             if group.step:
                 group.save(states)
-    return [_outcome(record, status, group.step) for record in records]
+    return [_outcome(writer, status, group.step) for writer in writers]
 
 
-def _outcome(record: Record, status: str, step: int) -> Outcome:
-    if record.error is not None:
-        written = record.run.read_summary()
+def _outcome(writer: RunWriter, status: str, step: int) -> Outcome:
+    if writer.error is not None:
+        written = writer.run.read_summary()
         told = {} if written is None else written.document()
-        return Outcome("failed", step, told, {}, record.error)
-    summary = record.summarise(status, step)
+        return Outcome("failed", step, told, {}, writer.error)
+    summary = writer.summarise(status, step)
     if status == "stopped":
         return Outcome(status, step, summary, {})
-    record.observer({"event": "final", "results": record.results})
-    return Outcome(status, step, summary, record.results)
+    writer.observer({"event": "final", "results": writer.results})
+    return Outcome(status, step, summary, writer.results)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from calibtrain.errors import UserError
-from calibtrain.runs.document import FileDocument
+from calibtrain.runs.record import FileRecord
 from calibtrain.runs.records import (
     STRATA,
     EvaluationRecord,
@@ -22,7 +22,7 @@ from calibtrain.runs.seeds import summarise
 from calibtrain.storage.documents import CHECKSUM
 
 GOLDEN = Path(__file__).parent / "golden"
-FILES: dict[str, type[FileDocument]] = {
+FILES: dict[str, type[FileRecord]] = {
     "run.json": RunRecord,
     "run-imported.json": RunRecord,
     "run-finetuned.json": RunRecord,

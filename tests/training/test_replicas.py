@@ -257,13 +257,13 @@ def test_going_back_to_a_common_step_forgets_what_came_after(tmp_path: Path, cac
     """Else one that is trained alone later would go on past metrics that were dropped."""
     from calibtrain.runs.checkpoint import steps_saved
     from calibtrain.runs.folder import RunFolder
-    from calibtrain.training.record import Record
+    from calibtrain.training.run_writer import RunWriter
 
     config = replicas(1, seed=0)
     train_run(config, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     plan = make_plans([config], cache)[0]
     evaluator: Any = None
-    Record(plan, run, evaluator, lambda event: None).begin(12, {})
+    RunWriter(plan, run, evaluator, lambda event: None).begin(12, {})
     assert steps_saved(run.checkpoints) == [6, 12]
     assert max(line["step"] for line in run.read_metrics()) <= 12

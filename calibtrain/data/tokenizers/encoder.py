@@ -18,7 +18,7 @@ _DOCUMENTS = 256  # per batch, where documents are short or empty
 _AHEAD = 3  # batches per core that are encoded ahead, which bounds memory
 
 
-class Document(Protocol):
+class HasText(Protocol):
     """The attributes of a document that are used here."""
 
     @property
@@ -59,7 +59,7 @@ class EncodedDocuments:
 
 
 def encode_documents(
-    tokenizer: LosslessTokenizer, documents: Iterable[Document], *, cores: int | None = None
+    tokenizer: LosslessTokenizer, documents: Iterable[HasText], *, cores: int | None = None
 ) -> Iterator[EncodedDocuments]:
     """Encodes documents in batches, in their order, on any number of cores.
 
@@ -96,8 +96,8 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
+def _batches(documents: Iterable[HasText]) -> Iterator[list[HasText]]:
+    batch: list[HasText] = []
     characters = 0
     for document in documents:
         batch.append(document)
@@ -109,7 +109,7 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _encode(tokenizer: LosslessTokenizer, documents: list[Document]) -> EncodedDocuments:
+def _encode(tokenizer: LosslessTokenizer, documents: list[HasText]) -> EncodedDocuments:
     try:
         raws = [document.text.encode() for document in documents]
         encoded = tokenizer.encode_batch([document.text for document in documents], threads=1)
@@ -132,7 +132,7 @@ def _encode(tokenizer: LosslessTokenizer, documents: list[Document]) -> EncodedD
     return EncodedDocuments(names, ids, lengths, raw_lengths)
 
 
-def _require_lossless(tokenizer: LosslessTokenizer, document: Document) -> None:
+def _require_lossless(tokenizer: LosslessTokenizer, document: HasText) -> None:
     try:
         raw = document.text.encode()
     except UnicodeEncodeError as error:

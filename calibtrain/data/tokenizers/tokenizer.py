@@ -14,7 +14,7 @@ from jaxtyping import Int, UInt8
 
 from calibtrain.data.tokenizers.added_tokens import ADDED_TEXT
 from calibtrain.data.tokenizers.byte_level_bpe import BYTE_LEVEL, JSON_FILE, ByteLevelBPE
-from calibtrain.data.tokenizers.encoder import Document, available_cores, encode_documents
+from calibtrain.data.tokenizers.encoder import HasText, available_cores, encode_documents
 from calibtrain.data.tokenizers.sentencepiece_model import (
     SPACE_MARK,
     exact_pieces,
@@ -181,7 +181,7 @@ class Tokenizer:
         text = "".join(letter for letter in text if absent.isdisjoint(letter.encode()))
         return self.decode(self.encode(text)) == text.encode()
 
-    def check_lossless(self, documents: Iterable[Document]) -> None:
+    def check_lossless(self, documents: Iterable[HasText]) -> None:
         """Encodes and decodes documents and compares the bytes.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from calibtrain.config import TokenizerConfig
 from calibtrain.data.tokenizers.byte_level_bpe import BYTE_LEVEL
-from calibtrain.data.tokenizers.encoder import Document
+from calibtrain.data.tokenizers.encoder import HasText
 from calibtrain.data.tokenizers.sentencepiece_model import load_model, specials_of
 from calibtrain.data.tokenizers.sentencepiece_training import (
     train_sentencepiece,
@@ -36,7 +36,7 @@ _Item = TypeVar("_Item")
 _log = logging.getLogger(__name__)
 
 
-class Provenance(Protocol):
+class HasContentHash(Protocol):
     """The attributes of a corpus's provenance that are used here."""
 
     @property
@@ -45,15 +45,15 @@ class Provenance(Protocol):
     def content_hash(self) -> str: ...
 
 
-class Corpus(Protocol):
+class HasTrainingText(Protocol):
     """The part of a corpus that is used here."""
 
     @property
-    def provenance(self) -> Provenance: ...
-    def documents(self, split: Literal["train"], /) -> Sequence[Document]: ...
+    def provenance(self) -> HasContentHash: ...
+    def documents(self, split: Literal["train"], /) -> Sequence[HasText]: ...
 
 
-def obtain_tokenizer(config: TokenizerConfig, corpus: Corpus, cache: Path) -> Tokenizer:
+def obtain_tokenizer(config: TokenizerConfig, corpus: HasTrainingText, cache: Path) -> Tokenizer:
     """Returns the tokenizer of a configuration: given, published, kept in `cache`, or trained.
 
     A folder at `config.path` must agree with the configuration. A published or kept tokenizer is

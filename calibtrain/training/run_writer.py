@@ -1,6 +1,6 @@
 """What is written of one run while it trains: metrics, evaluations, checkpoints, run.json.
 
-Runs that are trained together have a record each, and their folders are the same as if each had
+Runs that are trained together have a writer each, and their folders are the same as if each had
 been trained by itself. One that diverges is given up; the others go on.
 """
 
@@ -39,7 +39,7 @@ class Evaluator(Protocol):
         """Evaluates at the end, skipping what is done; returns results by corpus and split."""
 
 
-class Record:
+class RunWriter:
     """The files of one run, as its training writes them.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""`Document`: one JSON object of a file, written and read through the same class.
+"""`Record`: one JSON object of a file, written and read through the same class.
 
 Known keys are typed, unknown ones are kept, and the order of the keys is that of the file: what is
 read and written again is the same JSON. What does not fit ends in one line that names file and key.
@@ -46,7 +46,7 @@ Flag = Annotated[bool, _kind((bool,), "true or false")]
 NumberOrName = Annotated[float | str, _kind((int, float, str), "a number")]
 
 
-class Document(BaseModel):
+class Record(BaseModel):
     """A JSON object; `in` and `get` ask for keys that are really there, known or not."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -108,7 +108,7 @@ class Document(BaseModel):
             raise UserError(f"{source}: is damaged ({_misfit(error)})") from None
 
 
-class FileDocument(Document):
+class FileRecord(Record):
     """A document that is the whole of a file."""
 
     INDENT: ClassVar[int] = 1
@@ -155,7 +155,7 @@ class FileDocument(Document):
         write_whole(path, self.text())
 
 
-def require_number(document: Document, key: str) -> None:
+def require_number(document: Record, key: str) -> None:
     """Raise a pydantic error where a document lacks a number that others of its kind may lack."""
     if key not in document:
         raise PydanticCustomError("absent", "absent", {"key": key})
