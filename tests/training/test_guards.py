@@ -20,6 +20,7 @@ from calibtrain.models import build
 from calibtrain.training.engine import make_engine
 from calibtrain.training.optimizer import make_optimizer, optimizer_of
 from calibtrain.training.plan import make_plan
+from calibtrain.training.shared_gradient import make_gradient
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import make_train_step
 from calibtrain.training.terms import make_objective
@@ -64,7 +65,8 @@ def test_arrays_of_different_rank_meet_in_the_model_and_its_losses_alone() -> No
     network = build(tiny().model, 40)
     objective = make_objective(validate(Config, {"loss": LOSSES}).loss, vocab_size=40)
     optimizer = make_optimizer(tiny().optimizer, 10)
-    step = make_train_step(network, optimizer, objective=objective, accumulate=2, chunk=32)
+    gradient = make_gradient(network, objective, accumulate=2, chunk=32)
+    step = make_train_step(network, optimizer, objective=objective, gradient=gradient)
     whole = jax.ShapeDtypeStruct((8, 16), jnp.int32)
     batch = Batch(whole, whole, whole, jax.ShapeDtypeStruct((8, 16), jnp.float32))
     with promotions() as found:
