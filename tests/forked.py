@@ -8,6 +8,7 @@ after its imports. What needs JAX to prepare or to read a case is done in a chil
 import atexit
 import ctypes
 import importlib
+import logging
 import os
 import pkgutil
 import resource
@@ -54,6 +55,7 @@ def preload() -> None:
             importlib.import_module(name)
         except ImportError:
             continue
+    logging.getLogger().handlers.clear()  # which an import that no command makes has left
     from jax._src import xla_bridge
 
     if xla_bridge._backends or threading.active_count() > 1:

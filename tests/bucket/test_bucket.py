@@ -218,7 +218,7 @@ def test_what_is_no_run_is_left_alone(local: tuple[Path, Path], bucket: str) -> 
     other = place(f"{bucket}/mine/notes.txt")
     put(other, b"mine")
     done = call("train", local[0], "--run", f"{bucket}/mine")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "is there already and is no run folder" in done.stderr
     assert bucket_files().find(f"{bucket}/mine") == [str(other).removeprefix("gs://")]
 
@@ -244,7 +244,7 @@ def test_a_damaged_checkpoint_is_told(local: tuple[Path, Path], bucket: str) -> 
 @pytest.mark.parametrize("command", ["evaluate", "report"])
 def test_a_bucket_that_is_not_there_is_one_line(storage: Any, command: str) -> None:
     done = call(command, "gs://no-such-bucket/run")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith("calibtrain: gs://no-such-bucket/run")
 
 
@@ -252,7 +252,7 @@ def test_training_into_a_bucket_that_is_not_there_is_one_line(
     storage: Any, local: tuple[Path, Path]
 ) -> None:
     done = call("train", local[0], "--run", "gs://no-such-bucket/run")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "gs://no-such-bucket/run: the bucket cannot be used (not found" in done.stderr
 
 
@@ -260,7 +260,7 @@ def test_an_ablation_in_a_bucket_is_refused(tmp_path: Path, bucket: str) -> None
     study = tmp_path / "study.yaml"
     study.write_text(json.dumps({"base": TINY, "grid": {"seed": [0, 1]}}))
     done = call("ablate", study, "--run", f"{bucket}/study")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "calibtrain launch gke" in done.stderr
 
 
