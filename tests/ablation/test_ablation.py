@@ -193,6 +193,7 @@ def test_a_corpus_that_is_not_there_fails_the_study(cache: Path) -> None:
         apply_controls(study(base=base), cache)
 
 
+@pytest.mark.long
 def test_a_damaged_file_fails_its_arm_and_a_missing_evaluation_is_made_again(
     finished: Any, tmp_path: Path
 ) -> None:

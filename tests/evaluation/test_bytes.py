@@ -48,7 +48,8 @@ def make_store(folder: Path, tokenizer: Any) -> TokenStore:
     return read_store(folder)
 
 
-@pytest.mark.parametrize("kind", ["transformer", pytest.param("lstm", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["transformer", "lstm"])
 def test_of_a_byte_vocabulary_byte_figures_are_token_figures(kind: Any, tmp_path: Path) -> None:
     """On the same windows; the document start, which is no event, masked out of the latter."""
     tokenizer = byte_tokenizer()
@@ -102,6 +103,7 @@ def test_all_tokenisations_together_are_no_less_probable_than_one(run: Path) -> 
     assert by_bytes["wider"]["beam"] == 10
 
 
+@pytest.mark.long
 def test_byte_results_have_a_file_of_their_own(run: Path) -> None:
     own = run / "evaluations" / "markov-test-120.json"
     before = own.read_bytes()

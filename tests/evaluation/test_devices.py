@@ -34,6 +34,7 @@ def assert_close(one: Any, other: Any, name: str = "") -> None:
         assert one == other, name
 
 
+@pytest.mark.long
 def test_a_saved_run_is_evaluated_alike_on_one_and_on_eight_devices(tmp_path: Path) -> None:
     config = tiny(budget={"steps": 6}, evaluation={"rows": 3}, mesh={"fsdp": 1})
     (tmp_path / "c.yaml").write_text(to_yaml(config))

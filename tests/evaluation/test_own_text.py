@@ -192,6 +192,7 @@ def test_too_many_groups_are_told_by_the_option(trained: Path) -> None:
 # --- one document --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("evaluate", [evaluate_run, evaluate_run_on_text])
 def test_one_document_has_figures_and_no_intervals(trained: Path, evaluate: Any) -> None:
     one = trained / "one.txt"
@@ -210,6 +211,7 @@ def test_one_document_has_figures_and_no_intervals(trained: Path, evaluate: Any)
     assert limited.notes == [ONE_DOCUMENT]
 
 
+@pytest.mark.long
 def test_a_head_is_measured_on_one_document(trained: Path) -> None:
     one = trained / "single.txt"
     one.write_text("number 7 and its square 49")
@@ -225,6 +227,7 @@ def test_a_head_is_measured_on_one_document(trained: Path) -> None:
 # --- paths ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_text_of_a_run_is_known_by_its_hash_and_not_by_its_path(
     trained: Path, tmp_path: Path, cache: Path
 ) -> None:
@@ -246,6 +249,7 @@ def test_the_text_of_a_run_is_known_by_its_hash_and_not_by_its_path(
         train_run(config(other), run, cache=cache)
 
 
+@pytest.mark.long
 def test_a_study_goes_on_with_the_text_it_was_begun_with(tmp_path: Path, cache: Path) -> None:
     """Its arms that are done are known by that text, however it is spelled, and by no other."""
     text, folder = texts(tmp_path / "my.jsonl"), tmp_path / "study"

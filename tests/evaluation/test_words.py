@@ -245,6 +245,7 @@ def test_words_are_events_that_exclude_each_other(known: bool, seed: int) -> Non
 DOCUMENTS = [" In the beginning  ", "", "was the Word, and " * 7, "日本語のテキスト。" * 6, "a"]
 
 
+@pytest.mark.long
 def test_the_nlls_of_words_add_up_to_those_of_bytes(tmp_path: Path) -> None:
     """The chain rule, of whole documents; and the greedy word is found by asking bytes alone."""
     tokenizer = train_tokenizer(

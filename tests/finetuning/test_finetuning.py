@@ -100,6 +100,7 @@ def test_only_answers_are_learned(folder: Path, cache: Path) -> None:
     assert lines(run)[0]["train/loss"] == pytest.approx(nll / count, rel=1e-5)
 
 
+@pytest.mark.long
 def test_answers_become_likely_and_calibration_is_measured_along_the_way(
     folder: Path, cache: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_answers_become_likely_and_calibration_is_measured_along_the_way(
     assert evaluate_run(run, limit=1_000, cache=cache).results["nll"] > base["nll"]
 
 
+@pytest.mark.long
 def test_preference_starts_at_log_2_and_is_learned(folder: Path, cache: Path) -> None:
     run = folder / "dpo"
     path = settings(folder, "dpo", log_every=1)
@@ -461,7 +463,8 @@ def cut_back(run: Path, kept: int) -> None:
     (run / "run.json").write_text(json.dumps({**summary, "status": "stopped"}))
 
 
-@pytest.mark.parametrize("told", [pytest.param(True, marks=pytest.mark.long), False])
+@pytest.mark.long
+@pytest.mark.parametrize("told", [True, False])
 def test_hashes_are_what_a_fine_tuning_is_known_by_and_not_paths(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
 ) -> None:

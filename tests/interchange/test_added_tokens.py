@@ -102,6 +102,7 @@ def test_the_longest_at_the_leftmost_place() -> None:
     assert {FIRST, FIRST + 3} <= {*spelled.tolist()}  # they are events of the next byte
 
 
+@pytest.mark.long
 def test_a_run_reads_them_from_import_to_export(tmp_path: Path) -> None:
     """Fewer tokens, the same bytes; and the file that goes out is the one that came in."""
     content = plain(["heaven and", "without form"])

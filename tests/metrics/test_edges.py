@@ -200,6 +200,7 @@ def test_order_does_not_matter_and_a_weight_of_two_is_coming_twice(
         assert float(repeated) == pytest.approx(float(value), abs=1e-9), name
 
 
+@pytest.mark.long
 @settings(max_examples=20, deadline=None)
 @given(tied_predictions())
 def test_inside_jit_is_the_same_to_float32(found: tuple[Any, Any, Any]) -> None:

@@ -132,6 +132,7 @@ def test_the_norm_and_its_gradients_equal_a_direct_float64_computation() -> None
         np.testing.assert_allclose(mine, exact, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_lstm_layer_equals_that_of_flax() -> None:
     config = ModelConfig(kind="lstm", width=8, depth=1)
     ours = LSTMLayer(config, rngs=nnx.Rngs(0))
@@ -178,6 +179,7 @@ def test_parameters_are_counted_by_role(config: ModelConfig) -> None:
     assert tied.total == sum(leaf.size for leaf in leaves)
 
 
+@pytest.mark.long
 def test_parameters_stay_float32_whatever_layers_compute_in() -> None:
     config = ModelConfig(width=32, depth=1, heads=2, compute="bfloat16")
     network = build(config, 50)

@@ -28,7 +28,8 @@ def loss_of(config: ModelConfig, time: int = 12) -> tuple[Any, Any]:
     return loss, network.init(jax.random.key(0))
 
 
-@pytest.mark.parametrize("kind", ["transformer", pytest.param("lstm", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["transformer", "lstm"])
 def test_states_and_gradients_are_the_same_in_every_way(kind: Any) -> None:
     config = ModelConfig(kind=kind, width=16, depth=2, heads=2, kv_heads=1)
     wanted: Any = None

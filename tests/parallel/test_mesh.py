@@ -61,6 +61,7 @@ def alone(config: Path) -> tuple[Path, dict[str, Any]]:
     return run, on_devices(1, config, run)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("devices", "overrides"),
     [

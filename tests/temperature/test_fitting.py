@@ -121,6 +121,7 @@ def test_no_head_ends_above_the_global_one(kind: str) -> None:
         assert measured == pytest.approx(fitted.nll_after, rel=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["linear", "vector"])
 def test_nor_by_a_loss_that_is_not_the_nll(kind: str) -> None:
     """The global one of so many steps is where the richer one starts; what counts is the loss."""
@@ -192,6 +193,7 @@ def test_an_adaptive_head_finds_what_the_token_before_says() -> None:
     assert removed["global"] < 0.5, removed
 
 
+@pytest.mark.long
 def test_vector_scaling_is_the_optimum_that_scipy_finds() -> None:
     """Of a convex problem: the model's logits diag(w) z + b, whole text, no decay."""
     states, output_layer, _ = make(16, 32, constant(1.0), seed=5)

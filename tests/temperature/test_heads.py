@@ -71,6 +71,7 @@ def test_decoding_equals_the_forward_pass(kind: str, model: str) -> None:
     np.testing.assert_allclose(state[1] @ columns / divisor, wanted[1], atol=3e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", BY_TOKEN)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())

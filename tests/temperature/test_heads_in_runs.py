@@ -60,6 +60,7 @@ def test_eight_devices_train_a_head_as_one_does(whole: Path, tmp_path: Path) -> 
     assert max(float(abs(leaf).max()) for leaf in mine) > 0
 
 
+@pytest.mark.long
 def test_a_run_with_a_head_resumes_to_the_bit(whole: Path, tmp_path: Path) -> None:
     class Killed(Exception):
         pass

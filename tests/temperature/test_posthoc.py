@@ -71,6 +71,7 @@ def test_what_a_fit_says_is_what_an_evaluation_finds(run: Path) -> None:
     assert names == ["markov-validation-12_whole_T-linear.json"]
 
 
+@pytest.mark.long
 def test_states_that_are_not_kept_give_the_same_temperature(run: Path, cache: Path) -> None:
     said: list[str] = []
     anew = fit_temperature_head(run, "global", name="anew", limit=900, keep=False, say=said.append)
@@ -100,6 +101,7 @@ def test_a_damaged_head_is_refused(run: Path, tmp_path: Path) -> None:
         evaluate_run(copy, limit=300, temperature="whole")
 
 
+@pytest.mark.long
 def test_a_list_marks_what_cannot_be_used(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_name_is_not_taken_twice(run: Path) -> None:
     assert again.about["value"] == first.about["value"]
 
 
+@pytest.mark.long
 def test_a_balanced_temperature_is_the_lowest_of_the_balanced_nll(run: Path) -> None:
     """Not that of the nll; and of temperatures about it none is better."""
     recipe = Recipe(steps=150, tokens=1024, learning_rate=0.03, held_out=0.0)
@@ -295,6 +298,7 @@ def test_selective_smoothing_raises_the_nll_of_a_model_that_is_calibrated() -> N
     assert fitted.nll_after > fitted.nll_before + 0.01
 
 
+@pytest.mark.long
 def test_a_thermometer_reads_a_task_without_labels() -> None:
     """Tasks differ by what their logits are multiplied by, which shows in their states."""
     factors = np.array([0.5, 0.7, 1.0, 1.9, 2.6, 1.4])  # the last one is left out

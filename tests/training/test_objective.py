@@ -87,6 +87,7 @@ def one_step(loss: Any, accumulate: int, vocab: int = 40) -> tuple[Any, Any, Bat
     return (state, *step(state, batch)), network, batch
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("loss", "accumulate"),
     [
@@ -134,9 +135,10 @@ def test_the_gradient_is_that_of_the_whole_sum_on_whole_logits(accumulate: int) 
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "accumulate",
-    [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(4, marks=pytest.mark.long)],
+    [1, 2, 4],
 )
 def test_a_batch_loss_is_that_of_the_rows_that_have_their_turn(accumulate: int) -> None:
     """Every other row of eight, those of an even number first."""
@@ -223,6 +225,7 @@ def test_terms_are_logged_by_name_and_add_up(tmp_path: Path, cache: Path) -> Non
     assert evaluate_run(run, limit=2_000, cache=cache).results["nll"] > 0
 
 
+@pytest.mark.long
 def test_cross_entropy_is_what_runs_without_a_loss_are_trained_on(
     tmp_path: Path, cache: Path
 ) -> None:
@@ -259,6 +262,7 @@ def test_killed_it_ends_the_same_with_a_loss_that_remembers(tmp_path: Path, cach
     assert_same(run, tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_a_posterior_is_followed_once_it_is_known() -> None:
     """A step after the refresh, the penalty is that of the formula with the counted accuracies."""
     network = build(tiny().model, 40)

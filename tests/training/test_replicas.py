@@ -90,6 +90,7 @@ def test_one_begun_alone_goes_on_in_company(alone: list[Path], tmp_path: Path) -
         assert_same(run / f"seed={seed}", whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("devices", "mesh", "changes"),
     [

@@ -81,6 +81,7 @@ def test_sigterm_saves_and_exits_cleanly(uninterrupted: tuple[Path, Path], tmp_p
     assert_same(run, reference)
 
 
+@pytest.mark.long
 def test_a_stop_before_the_first_step_saves_nothing_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,7 @@ def test_metrics_hold_no_times(uninterrupted: tuple[Path, Path]) -> None:
         assert not [key for key in line if "second" in key or "time" in key]
 
 
+@pytest.mark.long
 def test_a_setting_without_effect_of_a_run_that_was_begun_with_it_may_be_removed(
     tmp_path: Path, cache: Path
 ) -> None:

@@ -78,6 +78,7 @@ def one_step(accumulate: int, weights: np.ndarray) -> tuple[Any, Any]:
     return step(state, batch)
 
 
+@pytest.mark.long
 def test_gradient_accumulation_changes_nothing() -> None:
     """Also when the micro-batches hold unequal weights: never a mean of means."""
     weights = np.ones((8, 16), np.float32)
@@ -250,6 +251,7 @@ def test_what_is_no_number_is_neither_written_nor_saved(
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.long
 def test_results_that_are_no_numbers_are_not_written(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +286,7 @@ def test_the_longest_run_and_the_rarest_log_that_are_allowed_do_train(tmp_path: 
     assert steps_saved(tmp_path / "run" / "checkpoints") == [2]
 
 
+@pytest.mark.long
 def test_another_configuration_is_refused_by_key(finished: Path, tmp_path: Path) -> None:
     line = refused("train", config_file(tmp_path, seed=7), "--run", finished)
     assert "seed (0 there, 7 asked)" in line
@@ -301,6 +304,7 @@ def test_another_tokenizer_is_refused(finished: Path, tmp_path: Path, cache: Pat
     assert "another tokenizer" in refused("evaluate", run)
 
 
+@pytest.mark.long
 def test_a_truncated_checkpoint_is_named_and_the_one_before_can_be_used(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -489,6 +493,7 @@ def test_a_run_is_evaluated_without_its_run_json(finished: Path, tmp_path: Path)
     )
 
 
+@pytest.mark.long
 def test_a_context_in_bytes_is_the_same_when_a_run_is_evaluated_again(tmp_path: Path) -> None:
     config = tiny(context={"bytes": 90}, budget={"steps": 1})
     outcome = train_run(config, tmp_path / "run")
