@@ -1,6 +1,5 @@
 """The commands `evaluate` and `report`."""
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from calibtrain.cli.options import AsJson, Fields, Groups, RunOrBucket
 from calibtrain.errors import UserError
-from calibtrain.process.output import print_json, say
+from calibtrain.process.output import print_json, say, say_notes
 from calibtrain.storage.places import place
 
 
@@ -116,7 +115,7 @@ def evaluate(
             groups=group or (),
             say=say,
         )
-        _say_notes(*found["evaluations"])
+        say_notes(note for each in found["evaluations"] for note in each.get("notes", ()))
         if as_json:
             print_json(found)
         else:
@@ -138,7 +137,7 @@ def evaluate(
             evaluation = evaluate_run_on_text(
                 place(run), **asked, events=events.value, width=beam, ratio=ratio, progress=progress
             )
-    _say_notes(evaluation.to_dict())
+    say_notes(evaluation.to_dict().get("notes", ()))
     if as_json:
         print_json(evaluation.to_dict())
     else:
@@ -146,12 +145,6 @@ def evaluate(
         shown = (*RESULT_COLUMNS, *(VOCABULARY_COLUMNS if full else ()))
         row = (name, evaluation.results)
         print_table(results_table([row], "evaluation", events.value, shown))
-
-
-def _say_notes(*evaluations: Mapping[str, Any]) -> None:
-    """Prints the notes of evaluations, each note once."""
-    for note in dict.fromkeys(note for found in evaluations for note in found.get("notes", ())):
-        say(f"note: {note}")
 
 
 def report(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from calibtrain.cli.options import AsJson, Field, Group, RunOrBucket
-from calibtrain.process.output import print_json, say
+from calibtrain.process.output import print_json, say, say_notes
 from calibtrain.storage.places import place
 
 
@@ -57,8 +57,7 @@ def import_(
         say=say,
     )
     about = summary["imported"]
-    for note in about["notes"]:
-        say(f"note: {note}")
+    say_notes(about["notes"])
     if as_json:
         print_json(summary)
         return
@@ -82,8 +81,7 @@ def export(
 
     folder = place(path)
     found = export_run(place(run), folder)
-    for note in found["notes"]:
-        say(f"note: {note}")
+    say_notes(found["notes"])
     if as_json:
         print_json(found)
         return

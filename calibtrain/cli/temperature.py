@@ -6,7 +6,7 @@ import typer
 
 from calibtrain.cli.options import AsJson, Field, Fields, RunOrBucket
 from calibtrain.errors import UserError
-from calibtrain.process.output import print_json, say
+from calibtrain.process.output import print_json, say, say_notes
 from calibtrain.storage.places import place
 
 temperature_app = typer.Typer(
@@ -86,7 +86,7 @@ def fit(
             say=say,
             progress=progress,
         )
-    _say_notes(fitted.about["fitted_on"])
+    say_notes(fitted.about["fitted_on"].get("notes", ()))
     if as_json:
         print_json(fitted.about)
         return
@@ -188,7 +188,7 @@ def compare(
             )
         tables = [(f"{each['corpus']}-{each['split']}", each["rows"]) for each in found["corpora"]]
         noted = found["corpora"]
-    _say_notes(*noted)
+    say_notes(note for each in noted for note in each.get("notes", ()))
     if as_json:
         print_json(found)
         return
@@ -220,12 +220,6 @@ def _print_comparison(title: str, rows: list[dict[str, Any]]) -> None:
         shown = {"temperature": ".4f", "parameters": ",", "seconds": ".1f"}
         table.add_row(row["head"], *cells, *(format(row[key], shown[key]) for key in facts))
     print_table(table)
-
-
-def _say_notes(*texts: dict[str, Any]) -> None:
-    """Prints the notes on texts that heads were fitted to or measured on."""
-    for note in dict.fromkeys(note for text in texts for note in text.get("notes", ())):
-        say(f"note: {note}")
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ into bins: more work than the whole evaluation beside it. So it is made only whe
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from calibtrain.metrics.vocabulary import VocabularyTable
 from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import ROWS, Layout
 from calibtrain.readout import accumulate
+from calibtrain.scoring.scorer import combined, network_output, one_behind
 
 
 def vocabulary_table(
@@ -47,20 +48,19 @@ def vocabulary_table(
     """
     shared = layout if layout and layout.devices > 1 else None
     reduction = functools.partial(VocabularyTable.of, bins=bins, vocab_size=network.vocab_size)
+    output = network_output(network)
 
     def table_of(
         params: Params, batch: WindowBatch, temperature: Float[Array, ""] | None
     ) -> VocabularyTable:
-        hidden, unembedding, own = network.apply(params, batch.tokens, batch.segments)
-        if own is not None:
-            temperature = own if temperature is None else own * temperature
+        hidden, unembedding, own = output(params, batch)
         table, _ = accumulate(
             hidden,
             unembedding,
             batch.labels,
             batch.weights,
             reduction,
-            temperature=temperature,
+            temperature=combined(own, temperature),
             **network.reading,
             chunk=chunk,
         )
@@ -70,11 +70,17 @@ def vocabulary_table(
         table_of = shared.on_each_device(table_of, (P(), P(ROWS), P()), P())
     program = jax.jit(table_of)
     divisor = None if temperature == 1.0 else np.float32(temperature)
+
+    def batches() -> Iterator[WindowBatch]:
+        for index in range(len(windows)):
+            check()
+            yield windows[index]
+
+    def sums(batch: WindowBatch) -> VocabularyTable:
+        return program(params, shared.share_out(batch) if shared else batch, divisor)
+
     total = VocabularyTable(np.zeros((network.vocab_size, bins, 3)))
-    for index in range(len(windows)):
-        check()
-        batch = windows[index]
-        part = program(params, shared.share_out(batch) if shared else batch, divisor)
+    for _, part in one_behind(sums, batches()):
         total = total.merge(part.exact())
     return total
 

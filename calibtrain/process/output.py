@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -44,6 +44,12 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except OSError:
         return  # closed or full: the exit status still says how it went
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """Prints each note once, on standard error."""
+    for note in dict.fromkeys(notes):
+        say(f"note: {note}")
 
 
 class _Told(logging.Handler):

@@ -55,13 +55,11 @@ class Scorer:
 
         def score(params: Any, batch: Any, temperature: Float[Array, ""] | None) -> Any:
             hidden, unembedding, own = output(params, batch)
-            if own is not None:
-                temperature = own if temperature is None else own * temperature
             stats = readout(
                 hidden,
                 unembedding,
                 batch.labels,
-                temperature=temperature,
+                temperature=combined(own, temperature),
                 vocab_size=vocab_size,
                 soft_cap=soft_cap,
                 fields=fields,
@@ -106,6 +104,16 @@ class Scorer:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), batch
         )
         return self._program.lower(params, shapes, None)
+
+
+def combined(own: Any, asked: Any) -> Any:
+    """Returns the product of the temperatures of a model's own head and of the caller.
+
+    None means no temperature, on either side and in the result.
+    """
+    if own is None or asked is None:
+        return asked if own is None else own
+    return own * asked
 
 
 def network_output(network: Network) -> Callable[[Any, Any], ModelOutput]:

@@ -185,15 +185,6 @@ def unfinished_names(folder: Path) -> list[str]:
     return sorted(found - set(head_names(folder)))
 
 
-def list_heads(folder: Path) -> list[SavedHead]:
-    """The whole heads of a run, by name.
-
-    Raises:
-        UserError: for one that is damaged.
-    """
-    return [read_head(folder, name) for name in head_names(folder)]
-
-
 def _flat(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}

@@ -36,7 +36,7 @@ from calibtrain.runs.loading import opened
 from calibtrain.storage.documents import sealed, unsealed
 from calibtrain.temperature import make_head
 from calibtrain.temperature.bounded import raw_of
-from calibtrain.temperature.saved_head import PARAMETERS, list_heads
+from calibtrain.temperature.saved_head import PARAMETERS, head_names, read_head
 from calibtrain.temperature.thermometer import Thermometer
 
 QUICK = Recipe(steps=40, tokens=256, evaluations=4)
@@ -80,7 +80,8 @@ def test_states_that_are_not_kept_give_the_same_temperature(run: Path, cache: Pa
     assert "kept in the cache" in said[1]
     assert kept.about["value"] == pytest.approx(anew.about["value"], rel=1e-4)
     assert list((cache / "hidden").iterdir())
-    assert {head.name for head in list_heads(run / "temperature")} >= {"anew", "global"}
+    heads = run / "temperature"
+    assert {read_head(heads, name).name for name in head_names(heads)} >= {"anew", "global"}
 
 
 def test_another_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
