@@ -123,9 +123,9 @@ def call(
 def everything(path: Path) -> tuple[bytes, dict[str, np.ndarray], dict[str, bytes]]:
     """Metrics to the byte, final state by path, evaluations to the byte."""
     import jax
+    from saved_state import load_state
 
     from calibtrain.runs.folder import RunFolder
-    from calibtrain.training.saved_state import load_state
 
     _, state = load_state(RunFolder(path))
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]

@@ -28,7 +28,6 @@ from calibtrain.runs.array_store import (
     require_readable,
     write_arrays,
 )
-from calibtrain.storage.checksums import checksums
 from calibtrain.storage.disk import disk_error_in, disk_errors, make_folder, write_whole
 from calibtrain.storage.json_text import parse_json
 from calibtrain.storage.places import absolute, files, in_bucket, reached, remove_tree
@@ -247,7 +246,13 @@ def _one_device() -> jax.sharding.Sharding:
 
 def _checksums(path: Path) -> dict[str, str]:
     """Returns the SHA-256 of every file of a checkpoint, by its relative path."""
-    return checksums(path, (name for name in files(path) if CHECKSUMS not in name))
+    names = (name for name in files(path) if CHECKSUMS not in name)
+    return {name: _sha256(path / name) for name in names}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _verify(path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Files on a disk or in a bucket, written whole or not at all; locks, JSON and checksums."""
+"""Files on a disk or in a bucket, written whole or not at all; locks and JSON."""

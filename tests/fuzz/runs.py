@@ -238,9 +238,9 @@ def _end_state(run: Path) -> dict[str, str]:
     """Hashes of the parameters and metrics at the end of a run. Needs JAX."""
     import jax
     import numpy as np
+    from saved_state import load_state
 
     from calibtrain.runs.folder import RunFolder
-    from calibtrain.training.saved_state import load_state
 
     _, state = load_state(RunFolder(run))
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]

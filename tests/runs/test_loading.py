@@ -5,12 +5,12 @@ from pathlib import Path
 import jax
 import numpy as np
 from conftest import tiny
+from saved_state import load_state
 
 from calibtrain.evaluation import train_run
 from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.latest_checkpoint import load_params
 from calibtrain.runs.loading import opened
-from calibtrain.training.saved_state import load_state
 
 
 def test_parameters_are_those_of_the_whole_state(tmp_path: Path, cache: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import assert_same, call, tiny
 from heads import KINDS, with_head
+from saved_state import load_state
 
 from calibtrain.config import BatchConfig, Config, ModelConfig, config_hash, to_yaml, validate
 from calibtrain.errors import UserError
@@ -18,7 +19,6 @@ from calibtrain.models import TEMPERATURE, build
 from calibtrain.runs.folder import RunFolder
 from calibtrain.training.begin import Member
 from calibtrain.training.optimizer import decay_mask
-from calibtrain.training.saved_state import load_state
 
 CONFIG = tiny(
     corpus={"markov": {"words": 24, "successors": 4, "bytes": 60_000, "mean_document_words": 30.0}},
