@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 from heads import KINDS, head_config, stirred
+from known_states import MODEL, VOCAB, make, nll
 from scipy.optimize import minimize
-from synthetic import MODEL, VOCAB, make, nll
 
 from calibtrain.config import ModelConfig
 from calibtrain.fitting.global_temperature import fit_global_temperature

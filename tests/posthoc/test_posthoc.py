@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import tiny
 from heads import head_config
-from synthetic import MODEL, make
+from known_states import MODEL, make
 
 from calibtrain.cli import main as cli
 from calibtrain.errors import UserError
