@@ -18,7 +18,13 @@ from calibtrain.metrics.student import student_half_width
 from calibtrain.models.size import count_parameters
 from calibtrain.report import write_report
 
-BASE = {**TINY, "budget": {"bytes": 3_000}, "context": {"bytes": 96}}
+BASE = {
+    **TINY,
+    "budget": {"bytes": 3_000},
+    "context": {"bytes": 96},
+    "evaluation": {"every": 24, "bytes": 2_000, "final_bytes": 3_000, "rows": 4},
+    "checkpoints": {"every": 24},
+}
 GRID = {"tokenizer.vocab_size": [285, 310], "seed": [0, 1]}
 
 
@@ -167,6 +173,7 @@ def test_a_base_tokenizer_that_no_arm_uses_need_not_be_possible(cache: Path) -> 
         apply_controls(study(base=base, grid=grid, controls={"budget": "tokens"}), cache)
 
 
+@pytest.mark.long
 def test_an_arm_that_cannot_be_run_fails_alone(cache: Path, tmp_path: Path) -> None:
     config = tmp_path / "study.yaml"
     config.write_text(json.dumps({"base": BASE, "grid": {"tokenizer.vocab_size": [5000, 290]}}))

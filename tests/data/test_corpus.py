@@ -255,7 +255,7 @@ def test_every_kind_of_file_gives_the_same_text(cache, tmp_path):
     assert {document.id: document.text for document in everything(corpus)} == expected
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=12)
 @given(texts=st.lists(st.text(min_size=1), min_size=4, max_size=12, unique=True))
 def test_any_text_comes_back_exactly(tmp_path_factory, texts):
     folder = tmp_path_factory.mktemp("any")

@@ -96,6 +96,7 @@ def test_a_run_whose_own_text_changed_is_not_measured_on_it(
     assert {path for path in changed.rglob("*") if path.name != ".lock"} == before
 
 
+@pytest.mark.long
 def test_by_name_it_is_measured_with_a_note(changed: Path) -> None:
     """However it is named; in the file and in the report, too."""
     trained_on = json.loads((changed / "run.json").read_text())["corpus"]["content_hash"]

@@ -83,6 +83,13 @@ def test_only_answers_are_learned(folder: Path, cache: Path) -> None:
     _, params = load_merged_params(base)
     network = network_of(base.read_config(), tokenizer.vocab_size)
     order = plan.batches.rows_of(0)
+    longest = max(len(sequence.ids) for sequence in plan.batches.sequences)
+
+    @jax.jit
+    def log_probabilities(ids: Any) -> Any:
+        hidden, unembedding, _ = network.apply(params, ids[None], jnp.zeros_like(ids)[None])
+        return jax.nn.log_softmax(hidden[0] @ unembedding)
+
     nll, count = 0.0, 0
     for index in order:
         ids = plan.batches.sequences[index].ids
@@ -90,10 +97,7 @@ def test_only_answers_are_learned(folder: Path, cache: Path) -> None:
         prompt, answer = text[: text.index("ab")], text[text.index("ab") :]
         assert answer == ANSWER
         first = 1 + len(tokenizer.encode(prompt))
-        hidden, unembedding, _ = network.apply(
-            params, jnp.asarray(ids[None, :-1]), jnp.zeros((1, len(ids) - 1), jnp.int32)
-        )
-        log_p = np.asarray(jax.nn.log_softmax(hidden[0] @ unembedding))
+        log_p = log_probabilities(np.pad(ids[:-1], (0, longest - len(ids))))
         for place in range(first, len(ids)):
             nll -= float(log_p[place - 1, ids[place]])
             count += 1

@@ -103,7 +103,17 @@ def test_a_head_can_begin_at_any_temperature(kind: str) -> None:
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(nearest))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SOME_LONG if kind != "global"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "vector",
+        *(
+            pytest.param(kind, marks=pytest.mark.long)
+            for kind in KINDS
+            if kind not in ("global", "vector")
+        ),
+    ],
+)
 def test_no_head_ends_above_the_global_one(kind: str) -> None:
     """On the text that both are fitted on, after a few steps and one document held out."""
     seed = 1

@@ -51,7 +51,10 @@ def assert_equal(one: Params, other: Params) -> None:
         np.testing.assert_array_equal(a, b, err_msg=str(path))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [k if k in ("tied", "qwen3") else pytest.param(k, marks=pytest.mark.long) for k in KINDS],
+)
 def test_import_export_import_is_exact(kind: str, tmp_path: Path) -> None:
     network, params = random_model(**KINDS[kind])
     folder = write_folder(tmp_path / "folder", network, params)
@@ -145,6 +148,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
+@pytest.mark.long
 def test_every_command_takes_an_imported_run_and_train_refuses_it(
     said: Say, tmp_path: Path
 ) -> None:

@@ -100,16 +100,22 @@ def ours(name: str, z: Any, y: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(result), np.asarray(gradient)
 
 
-def directly(name: str, z: Any, y: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
+@functools.cache
+def direct_value_and_gradient(name: str) -> Callable[..., Any]:
     function = EVERY[name][1]
 
-    def value(z: Any) -> Any:
+    def value(z: Any, y: Any, w: Any) -> Any:
         if name in BATCH_LOSSES:
-            return function(z, jnp.asarray(y), jnp.asarray(w, jnp.float64))
-        return (function(z, jnp.asarray(y)) * w).sum() / w.sum()
+            return function(z, y, w)
+        return (function(z, y) * w).sum() / w.sum()
 
+    return jax.jit(jax.value_and_grad(value))
+
+
+def directly(name: str, z: Any, y: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
     with jax.enable_x64(True):
-        result, gradient = jax.value_and_grad(value)(jnp.asarray(z, jnp.float64))
+        exactly = jnp.asarray(z, jnp.float64), jnp.asarray(y), jnp.asarray(w, jnp.float64)
+        result, gradient = direct_value_and_gradient(name)(*exactly)
         return np.asarray(result), np.asarray(gradient)
 
 

@@ -65,7 +65,7 @@ BOUNDED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("cells", [60, 4800])
+@pytest.mark.parametrize("cells", [60, pytest.param(4800, marks=pytest.mark.long)])
 def test_a_histogram_gives_every_metric_exactly_or_within_its_bound(cells: int) -> None:
     """60 cells, so that the bounds are put to use; float32 sums leave 1e-7."""
     for kind, *arrays in predictions(48, SIZE):

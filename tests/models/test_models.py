@@ -1,5 +1,9 @@
 """Models: who sees whom, equivalences, counts; against independent implementations."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,10 +25,15 @@ KINDS = [
 NAMES = ["grouped-swiglu", "gelu", "lstm"]
 
 
-def hidden(config: ModelConfig, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+@functools.cache
+def compiled(config: ModelConfig) -> Callable[..., Any]:
     network = build(config, 50)
-    params = network.init(jax.random.key(0))
-    return np.asarray(network.apply(params, jnp.asarray(tokens), jnp.asarray(segments))[0])
+    params = jax.jit(network.init)(jax.random.key(0))
+    return jax.jit(lambda tokens, segments: network.apply(params, tokens, segments)[0])
+
+
+def hidden(config: ModelConfig, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    return np.asarray(compiled(config)(tokens, segments))
 
 
 @pytest.mark.parametrize("config", KINDS, ids=NAMES)
@@ -74,15 +83,19 @@ def test_attention_and_its_gradients_equal_those_of_jax(time: int, implementatio
     )
     segments = jnp.asarray(np.sort(rng.integers(0, 3, (2, time)), axis=1))
     mask = causal_mask(segments)[:, None]
-    want, back = jax.vjp(
-        lambda *x: jax.nn.dot_product_attention(*x, mask=mask, implementation="xla"),
-        query,
-        key,
-        value,
+
+    def with_gradients(attention: Callable[..., Any]) -> tuple[Any, Any]:
+        value_of, back = jax.vjp(attention, query, key, value)
+        return value_of, back(out)
+
+    want, theirs_of = jax.jit(with_gradients, static_argnums=0)(
+        lambda *x: jax.nn.dot_product_attention(*x, mask=mask, implementation="xla")
     )
-    got, ours = jax.vjp(lambda *x: attend(*x, segments, implementation), query, key, value)
+    got, ours_of = jax.jit(with_gradients, static_argnums=0)(
+        lambda *x: attend(*x, segments, implementation)
+    )
     np.testing.assert_allclose(got, want, atol=2e-5)
-    for mine, theirs in zip(ours(out), back(out), strict=True):
+    for mine, theirs in zip(ours_of, theirs_of, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=5e-5)
 
 

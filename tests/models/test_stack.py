@@ -66,7 +66,7 @@ def program(depth: int, time: int = 12, **ways: Any) -> Any:
     return jax.jit(jax.grad(loss, has_aux=True)).lower(params)
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("remat", ["none", pytest.param("full", marks=pytest.mark.long)])
 def test_a_scan_multiplies_as_often_in_its_program_whatever_the_depth(remat: str) -> None:
     def products(depth: int, layers: str) -> int:
         return program(depth, layers=layers, remat=remat).as_text().count("stablehlo.dot_general")

@@ -90,6 +90,7 @@ def test_the_group_itself_is_left_out_and_all_the_text_is_measured(
     assert nll == pytest.approx(whole["nll"], rel=1e-6)
 
 
+@pytest.mark.long
 def test_two_groups_are_too_few(run: Path) -> None:
     """Of a few bytes of text, which hold no two documents of each."""
     with pytest.raises(UserError, match="at least 3 are needed"):

@@ -128,7 +128,7 @@ def test_the_gradient_is_that_of_the_whole_sum_on_whole_logits(accumulate: int) 
         gap = weights @ (p - jax.nn.one_hot(labels, 40)) / weights.sum()
         return 0.7 * focal + 3 * mmce + 0.5 * jnp.abs(gap).sum()
 
-    value, gradient = jax.value_and_grad(whole)(state.params)
+    value, gradient = jax.jit(jax.value_and_grad(whole))(state.params)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     moved = jax.tree.map(lambda a, b: a - b, state.params, after.params)
     for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(gradient), strict=True):
@@ -385,6 +385,7 @@ def test_replicas_are_as_if_alone() -> None:
             np.testing.assert_allclose(a[number], b, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_tokens_without_weight_are_no_loss_and_no_accident() -> None:
     """A batch loss of nothing is 0, with finite gradients: fine-tunings have such rows."""
     vocab, config = 40, tiny()

@@ -40,6 +40,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> list[Path]:
     return [folder / "0", folder / "1"]
 
 
+@pytest.mark.long
 def test_on_a_cpu_they_are_the_same_to_the_bit(alone: list[Path], tmp_path: Path) -> None:
     result = train_replicas(replicas(2), tmp_path / "run")
     assert [arm["status"] for arm in result["arms"]] == ["done", "done"]

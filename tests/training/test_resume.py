@@ -133,17 +133,24 @@ def lost(lines: list[str], *indices: int) -> list[str]:
 @pytest.mark.parametrize(
     ("harm", "start", "words"),
     [
-        (
+        pytest.param(
             lambda lines: lines[:3],
             12,
             "line 4 should be that of the training of step 15, and is not",
+            marks=pytest.mark.long,
         ),
-        (lambda lines: lost(lines, 6), 18, "line 7 should be that of the training of step 24, and"),
+        pytest.param(
+            lambda lines: lost(lines, 6),
+            18,
+            "line 7 should be that of the training of step 24, and",
+            marks=pytest.mark.long,
+        ),
         (lambda lines: lost(lines, 4), 12, "of the evaluation of step 16, and is that of the tra"),
-        (
+        pytest.param(
             lambda lines: [*lines[:5], lines[0], *lines[5:]],
             18,
             "is that of the training of step 5;",
+            marks=pytest.mark.long,
         ),
         (
             lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]],

@@ -217,7 +217,11 @@ def test_a_diverging_run_stops_with_the_step_and_keeps_its_checkpoint(
     ("what", "words"),
     [
         ("gradient_norm", "the gradient norm is nan at step 5"),
-        ("params", "a parameter, or its optimizer state, is not finite at step 6"),
+        pytest.param(
+            "params",
+            "a parameter, or its optimizer state, is not finite at step 6",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_what_is_no_number_is_neither_written_nor_saved(
