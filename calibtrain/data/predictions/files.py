@@ -113,7 +113,7 @@ def _read(path: Path, columns: ColumnNames) -> PredictionTable:
     else:
         table = np.array(found)
         scores = Judged(table[:, 0].astype(rows.precision.get(keys, np.float64)), table[:, 1])
-    return PredictionTable(path.name, path.name, scores, documents, groups)
+    return PredictionTable(path.name, path.name, scores, documents, groups, _unread(rows, columns))
 
 
 def _samples(rows: Rows, columns: ColumnNames) -> PredictionTable:
@@ -193,6 +193,17 @@ def _by_choices(rows: Rows, columns: ColumnNames) -> bool:
         return bool(chosen)
     has_confidence = set(CONFIDENCE) & set(rows.names)
     return not has_confidence and bool(set(LOG_PROBABILITIES) & set(rows.names))
+
+
+def _unread(rows: Rows, columns: ColumnNames) -> list[str]:
+    """Returns a note on log-probabilities that stand beside the confidences that are read."""
+    found = [name for name in LOG_PROBABILITIES if name in rows.names]
+    if not found or columns.logprobs or columns.label or _by_choices(rows, columns):
+        return []
+    return [
+        f"{rows.path.name}: confidences are read, {found[0]} is not; name it with --logprobs to "
+        "measure the choices"
+    ]
 
 
 def _column(rows: Rows, named: str | None, usual: Sequence[str], option: str) -> str:

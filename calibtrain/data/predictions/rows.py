@@ -172,8 +172,8 @@ def _csv_rows(path: Path) -> Rows:
             place = f"{path}, line {reader.line_num}"
             if len(fields) != len(names):
                 raise UserError(
-                    f"{place}: has {len(fields)} fields; {len(names)} are needed, as in the first "
-                    "line (a text with commas needs quotes)"
+                    f"{place}: has {len(fields)} of {len(names)} fields that the first line names; "
+                    "give each line as many (a text with commas needs quotes)"
                 )
             yield Row(place, dict(zip(names, fields, strict=True)))
 
