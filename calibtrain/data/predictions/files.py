@@ -29,7 +29,7 @@ from calibtrain.errors import UserError, shown
 CONFIDENCE, CORRECT = ("confidence",), ("correct",)
 LOG_PROBABILITIES, LABEL = ("logprobs", "choices"), ("label", "target")
 """Names of columns, the first that a file has is read."""
-_RIGHT = {"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0}
+_RIGHT = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "true": 1.0, "false": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -219,9 +219,9 @@ def _parquet_rows(path: Path) -> Rows:
 
 def _number(value: Any) -> float:
     """Returns a number, or what a text says as one; NaN for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if isinstance(value, bool):
         return math.nan
     try:
         return float(value)
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
