@@ -245,7 +245,9 @@ def test_the_command_prints_what_the_function_returns(tmp_path: Path) -> None:
 
 def test_examples_of_the_page_print_what_it_says() -> None:
     page = Path(__file__).parents[2] / "docs" / "measure.md"
-    examples = re.findall(r"```python\n(.*?)```\n\n((?:    .+\n)+)", page.read_text(), re.DOTALL)
+    examples = re.findall(
+        r"```python\n(.*?)```\n\n((?:    [^\n]+\n)+)", page.read_text(), re.DOTALL
+    )
     assert len(examples) == 2
     names: dict[str, Any] = {}
     for code, printed in examples:
