@@ -29,11 +29,17 @@ _PARTS = (
 )
 
 
+_CALLS = {"measure": "evaluation.predictions"}
+"""Functions that are reached from here, and where they are."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _CALLS:
+        return getattr(importlib.import_module(f"calibtrain.{_CALLS[name]}"), name)
     if name in _PARTS:
         return importlib.import_module(f"calibtrain.{name}")
     raise AttributeError(f"module 'calibtrain' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PARTS])
+    return sorted([*globals(), *_PARTS, *_CALLS])

@@ -18,6 +18,7 @@ from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.evaluating import evaluate, report
 from calibtrain.cli.launching import launch_app
+from calibtrain.cli.measuring import measure
 from calibtrain.cli.models import export, import_
 from calibtrain.cli.options import as_typed
 from calibtrain.cli.temperature import temperature_app
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ablate": ablate,
     "finetune": finetune,
     "evaluate": evaluate,
+    "measure": measure,
     "report": report,
     "compile": compile_,
     "import": import_,

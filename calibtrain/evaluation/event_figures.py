@@ -4,7 +4,7 @@ Intervals come from `figure_intervals`; documents are resampled in blocks of nei
 are many.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from calibtrain.metrics.smooth import smooth_curve
 
 CURVE_POINTS = 101
 OPTIONAL = (
+    "nll",
     "bits_per_byte",
     "multiclass_brier",
     "entropy_rate",
@@ -47,6 +48,7 @@ def compute_results(
     *,
     vocabulary_entries: Int[np.ndarray, " deciles"] | None = None,
     thorough: bool = True,
+    exact: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns results by their public names.
 
@@ -55,6 +57,8 @@ def compute_results(
         vocabulary_entries: how many entries of the vocabulary each frequency decile holds.
         thorough: whether strata and all errors have intervals too; otherwise only the main figures
             have, from fewer resamples, for evaluations in the midst of training.
+        exact: figures that the caller computed from the events themselves; they replace those that
+            are read from the histogram, and have no bound.
 
     Returns:
         Figures: tokens (events), bytes, nll (nats an event), bits_per_byte, accuracy,
@@ -75,7 +79,7 @@ def compute_results(
     figures |= {
         name: float(of(blocks.sum(0)[None])[0]) for name, of in plain_figures(blocks).items()
     }
-    errors = histogram_metrics(sums.histogram, bins=bins)
+    errors = {**histogram_metrics(sums.histogram, bins=bins), **(exact or {})}
     parts = {f"brier_{part}": errors.pop(part) for part in BRIER_PARTS}
     sigma = errors.pop("smooth_sigma")
     for name in ("weight", "accuracy", "mean_confidence", "signed_gap"):  # read from the blocks
@@ -91,7 +95,11 @@ def compute_results(
         **errors,
         **parts,
         "intervals": {name: interval_fields(interval) for name, interval in intervals.items()},
-        "bounds": histogram_bounds(sums.histogram, bins=bins),
+        "bounds": {
+            name: bound
+            for name, bound in histogram_bounds(sums.histogram, bins=bins).items()
+            if name not in (exact or {})
+        },
         "reliability": _reliability(sums.tables.sum(0)),
         "smooth_reliability": _smooth_reliability(fine, sigma),
         "risk_coverage": _risk_coverage(fine),
@@ -172,10 +180,12 @@ def _group(
     }
     if not len(likelihood):
         return {"tokens": 0.0, **dict.fromkeys((*statistics, "ece", "intervals"))}
-    absent: dict[str, None] = {}
-    if np.isnan(likelihood[:, 2]).all():
-        del statistics["entropy_rate"]
-        absent = {"entropy_rate": None}
+    absent = {
+        name: None
+        for name, column in (("nll", 1), ("entropy_rate", 2))
+        if np.isnan(likelihood[:, column]).all()
+    }
+    statistics = {name: of for name, of in statistics.items() if name not in absent}
     sums = np.column_stack([likelihood, tables[:, :, 1:].sum(1)])
     whole = sums.sum(0)[None]
     intervals: dict[str, Interval] | None = None

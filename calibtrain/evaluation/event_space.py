@@ -1,7 +1,7 @@
 """The one path from scored events to an `Evaluation`, whatever is predicted.
 
-An `EventSpace` says what its events are: tokens, next bytes, words; candidate answers will be one
-more. A `Measurement` takes the events of some documents, as their scorer yields them, through sums
+An `EventSpace` says what its events are: tokens, next bytes, words, predictions of any model. A
+`Measurement` takes the events of some documents, as their scorer yields them, through sums
 (`event_sums`) and figures (`event_figures`) to an `Evaluation` with signatures and documents.
 """
 
@@ -19,7 +19,7 @@ from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.signatures import signatures, temperature_label
 from calibtrain.evaluation.strata import Stratum, document_groups
-from calibtrain.metrics.signature import Signature
+from calibtrain.metrics.signature import NO_HASH, Signature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,7 @@ class EventSpace:
         strata: the ways in which events are cut, beside the groups of their documents.
         columns: which of `COLUMNS` the events have.
         confidence: which probability the confidence is, as signatures say it.
+        precision: type in which confidences were computed.
         about: what else results say of the events.
     """
 
@@ -38,6 +39,7 @@ class EventSpace:
     strata: tuple[Stratum, ...]
     columns: tuple[str, ...] = COLUMNS
     confidence: str = "max"
+    precision: Any = np.float32
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -81,7 +83,9 @@ class Measurement:
         """
         own = document_groups(self.groups)
         strata = [*self.space.strata, *([] if own is None else [own])]
-        sums = EventSums(self.documents.document_bytes, self.chosen, strata, self.bins)
+        sums = EventSums(
+            self.documents.document_bytes, self.chosen, strata, self.bins, self.space.precision
+        )
         for events in batches:
             sums.add(events)
         return sums
@@ -92,13 +96,16 @@ class Measurement:
         *,
         vocabulary_entries: Int[np.ndarray, " deciles"] | None = None,
         thorough: bool = True,
+        exact: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Figures and tables, from `compute_results`.
+        """Figures and tables; arguments are those of `compute_results`.
 
         Raises:
             NonFiniteError: where a figure is infinite or NaN.
         """
-        found = compute_results(sums, vocabulary_entries=vocabulary_entries, thorough=thorough)
+        found = compute_results(
+            sums, vocabulary_entries=vocabulary_entries, thorough=thorough, exact=exact
+        )
         require_finite_figures(found, self.about)
         return found
 
@@ -107,8 +114,8 @@ class Measurement:
         sums: EventSums,
         results: Mapping[str, Any],
         *,
-        limit: int | None,
-        context: int,
+        limit: int | None = None,
+        context: int | None = None,
         temperature: float = 1.0,
         head: str | None = None,
         fitted: str | None = None,
@@ -120,7 +127,7 @@ class Measurement:
             sums: of all events.
             results: read from them, and whatever tables stand beside.
             limit: bytes of text, about, that were asked for; None means all.
-            context: tokens that the model sees back.
+            context: tokens that the model sees back; None where that is not known.
             temperature: number that divided the logits.
             head: name of the network's head, if it has one.
             fitted: name under which the head was fitted afterwards, if it was.
@@ -128,7 +135,7 @@ class Measurement:
         """
         signature = Signature(
             corpus=self.about["corpus_hash"],
-            tokenizer=self.about["tokenizer_hash"],
+            tokenizer=self.about["tokenizer_hash"] or NO_HASH,
             version=calibtrain.__version__,
             event=self.space.name,
             confidence=self.space.confidence,

@@ -9,7 +9,7 @@ change a result.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,8 +20,9 @@ from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram, cell_middle
 COLUMNS = ("nll", "entropy", "confidence", "correct", "multiclass_brier")
 """The scores of an event: nats, nats, probability, 1 or 0, 1 - 2 p_y + sum of p^2.
 
-Events of some kinds have no entropy and no multiclass Brier score. These columns are then NaN for
-all events, and so is every sum over them.
+Events of some kinds have no entropy and no multiclass Brier score, and predictions of which only
+the confidence is known have no nll either. These columns are then NaN for all events, and so is
+every sum over them.
 """
 
 COARSE = 480
@@ -112,12 +113,14 @@ class EventSums:
         chosen: Int[np.ndarray, " chosen"],
         strata: Sequence[Stratum],
         bins: int,
+        precision: Any = np.float32,
     ):
         """Args:
         document_bytes: bytes of text of each document.
         chosen: the documents that are scored.
         strata: the ways in which events are cut.
         bins: equal-width bins of the reliability tables; they divide the cells.
+        precision: type in which confidences were computed, so that an edge is an edge.
         """
         documents, count = len(document_bytes), min(MAX_BLOCKS, len(chosen))
         self._block = np.full(documents, -1)
@@ -136,7 +139,8 @@ class EventSums:
             for stratum in strata
         }
         self._middles = cell_middles(CELLS).astype(np.float64)
-        self._edges = bin_edges(CELLS, np.dtype(np.float32))[1:-1]
+        self._precision = np.dtype(precision)
+        self._edges = bin_edges(CELLS, self._precision)[1:-1]
 
     def add(self, events: ScoredEvents) -> None:
         """Adds events."""
@@ -145,8 +149,8 @@ class EventSums:
         _add(self.documents, events.document, np.column_stack([ones, values]))
         block = self._block[events.document]
         nll, entropy, c, y = values.T[:4]
-        # in float32, as the device computed it, so that an edge is an edge
-        cell = np.searchsorted(self._edges, c.astype(np.float32), side="left")
+        given = c.astype(self._precision).astype(self._edges.dtype)
+        cell = np.searchsorted(self._edges, given, side="left")
         moments = np.column_stack([ones, c, y, c * c, c * y])
         d = c - self._middles[cell]
         _add(self._fine, cell, np.column_stack([ones, d, y, d * d, d * y]))

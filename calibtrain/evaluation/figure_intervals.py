@@ -44,14 +44,14 @@ def plain_figures(blocks: Float[np.ndarray, "blocks 7"]) -> dict[str, Callable[[
     def mean(column: int, factor: float = 1.0) -> Callable[[Any], Any]:
         return lambda s: factor * s[:, column] / s[:, N]
 
-    found = {
-        "nll": mean(NLL),
+    found = {} if np.isnan(blocks[:, NLL]).all() else {"nll": mean(NLL)}
+    found |= {
         "accuracy": mean(CORRECT),
         "mean_confidence": mean(CONFIDENCE),
         "signed_gap": lambda s: (s[:, CONFIDENCE] - s[:, CORRECT]) / s[:, N],
     }
     in_bytes = blocks[:, BYTES].sum() > 0
-    if in_bytes:
+    if in_bytes and "nll" in found:
         found["bits_per_byte"] = lambda s: s[:, NLL] / _LOG2 / s[:, BYTES]
     if not np.isnan(blocks[:, BRIER]).all():
         found["multiclass_brier"] = mean(BRIER)

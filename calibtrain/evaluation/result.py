@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import calibtrain
-from calibtrain.generation.next_byte import Beam
 from calibtrain.runs.records import FIGURE_DETAILS, TABLES, EvaluationRecord
 from calibtrain.storage.disk import make_folder, write_whole
 from calibtrain.storage.documents import FORMAT
@@ -71,6 +70,8 @@ class Evaluation:
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
+
+        from calibtrain.generation.next_byte import Beam
 
         make_folder(folder)
         name = evaluation_name(self.about)

@@ -22,11 +22,15 @@ ENTROPY_EDGES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 """Bits of entropy of the model's own predictive distribution."""
 
 
-def band_labels(edges: Sequence[float], unit: str) -> tuple[str, ...]:
+CONFIDENCE_EDGES = (0.25, 0.5, 0.75, 0.9, 0.99)
+"""Confidences; the high ones apart, where a gap costs most."""
+
+
+def band_labels(edges: Sequence[float], unit: str = "") -> tuple[str, ...]:
     """Labels of the bands between edges, the first open below and the last open above."""
-    shown = [f"{edge:g}" for edge in edges]
-    between = [f"{low}–{high} {unit}" for low, high in itertools.pairwise(shown)]
-    return (f"below {shown[0]} {unit}", *between, f"{shown[-1]} {unit} and more")
+    shown, unit = [f"{edge:g}" for edge in edges], unit and f" {unit}"
+    between = [f"{low}–{high}{unit}" for low, high in itertools.pairwise(shown)]
+    return (f"below {shown[0]}{unit}", *between, f"{shown[-1]}{unit} and more")
 
 
 def position_band(before: Int[np.ndarray, "*events"]) -> Int[np.ndarray, "*events"]:
@@ -53,9 +57,14 @@ def _entropy(events: ScoredEvents) -> Int[np.ndarray, " events"]:
     return entropy_band(events.column("entropy"))
 
 
+def _confidence(events: ScoredEvents) -> Int[np.ndarray, " events"]:
+    return np.searchsorted(CONFIDENCE_EDGES, events.column("confidence"), side="right")
+
+
 _DECILES = tuple(str(decile) for decile in range(1, DECILES + 1))
 FREQUENCY = Stratum("frequency_deciles", _DECILES, _decile)
 POSITION = Stratum("positions", band_labels(POSITION_EDGES, "bytes"), _position)
+CONFIDENCE = Stratum("confidence_bands", band_labels(CONFIDENCE_EDGES), _confidence)
 ENTROPY = Stratum("entropy_bands", band_labels(ENTROPY_EDGES, "bits"), _entropy)
 
 

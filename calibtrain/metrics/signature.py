@@ -7,13 +7,15 @@ keys they differ. Every signature has these keys, in this order:
 
 | key | says |
 |---|---|
-| event | what is predicted: `token`, `byte`, `candidate`, `word` |
+| event | what is predicted: `token`, `byte`, `word`; `candidate` (an answer), `prediction` (any) |
 | conf | which probability is the confidence: `max`, `top5` (of the five largest), `all`, `greedy` |
+|      | (a product of greedy choices), or one that was `given` |
 | bins | number of bins; `none` for a figure without bins |
 | scheme | `width`, `mass`, `sweep`; `kernel` (SmoothECE); `none` |
 | edges | `left-open` (a bin is open on the left, closed on the right), `exact-mass`, `none` |
 | T | temperature that divided the logits; or the name of the head that supplied it |
-| corpus, tok | first 8 digits of the hash of the evaluated text, and of the tokenizer |
+| corpus, tok | first 8 digits of the hash of the evaluated text (or predictions), and of the |
+|             | tokenizer; `none` without one |
 | v | version of calibtrain |
 
 References:
@@ -25,6 +27,9 @@ import dataclasses
 import re
 
 from calibtrain.metrics.arguments import require_kind, require_number, require_whole
+
+NO_HASH = "none"
+"""Stands for the tokenizer of predictions that were made without one that is known."""
 
 _KEYS = {
     "event": "event",
@@ -47,7 +52,7 @@ class Signature:
 
     Attributes:
         corpus: hash of the evaluated text, in hexadecimal; 8 digits are kept.
-        tokenizer: hash of the tokenizer, likewise.
+        tokenizer: hash of the tokenizer, likewise; or `NO_HASH`.
         version: of calibtrain.
         event: what is predicted.
         confidence: which probability is the confidence.
@@ -80,6 +85,8 @@ class Signature:
                 require_kind(name, getattr(self, name), str)
         for name in ("corpus", "tokenizer"):
             digits = getattr(self, name)[:8]
+            if digits == NO_HASH and name == "tokenizer":
+                continue
             if not re.fullmatch("[0-9a-f]{8}", digits):
                 raise ValueError(
                     f"{name}: {getattr(self, name)!r} does not begin with 8 hex digits"

@@ -16,7 +16,7 @@ from calibtrain.figures.display import (
 )
 from calibtrain.figures.grouping import Comparison, Group, Series
 from calibtrain.metrics.quantities import number
-from calibtrain.runs.records import SummaryRecord
+from calibtrain.runs.records import EvaluationRecord, SummaryRecord
 from calibtrain.runs.results import RunResults, StudyResults
 
 Point = tuple[Group, SummaryRecord]
@@ -236,6 +236,29 @@ def _list(items: Sequence[str]) -> str:
 
 
 # --- a run ---------------------------------------------------------------------------------------
+
+
+def evaluation_findings(evaluation: EvaluationRecord) -> Findings:
+    """Returns the findings of predictions: what the interval of their signed gap allows."""
+    values, gap = evaluation.numbers, evaluation.interval("signed_gap")
+    if gap is None:
+        verdict = "There is no interval, so that no claim is made about over- or under-confidence."
+    elif gap.lower > 0:
+        verdict = "They are over-confident."
+    elif gap.upper < 0:
+        verdict = "They are under-confident."
+    else:
+        verdict = "Neither over- nor under-confidence on average was detected."
+    size = f"{count(values['tokens'])} predictions of {evaluation.corpus}"
+    found = (
+        f"{verdict} For {size}, mean confidence is "
+        f"{shown('mean_confidence', values.get('mean_confidence'))} and accuracy "
+        f"{shown('accuracy', values.get('accuracy'))}: the signed gap is "
+        f"{shown('signed_gap', evaluation.signed_gap)}{shown_ends('signed_gap', gap)}; the ECE is "
+        f"{shown('ece', evaluation.ece)}{shown_ends('ece', evaluation.interval('ece'))}."
+    )
+    limits = f"Brackets are 95 % intervals over {plural(evaluation.documents, 'document')}."
+    return Findings(_unbroken(found), _unbroken(limits) if gap else "")
 
 
 def run_findings(run: RunResults) -> Findings:

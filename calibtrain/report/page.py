@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from calibtrain.figures.display import text_bytes
 from calibtrain.figures.grouping import Comparison, compare
-from calibtrain.figures.of_run import run_figures
+from calibtrain.figures.of_run import evaluation_figures, run_figures
 from calibtrain.figures.of_study import lines_of, study_figures
 from calibtrain.figures.panels import Figure
 from calibtrain.figures.strata import CUTS, Stratum
@@ -30,7 +30,12 @@ from calibtrain.report.blocks import (
     joined,
     note,
 )
-from calibtrain.report.findings import Findings, run_findings, study_findings
+from calibtrain.report.findings import (
+    Findings,
+    evaluation_findings,
+    run_findings,
+    study_findings,
+)
 from calibtrain.report.strata import run_strata, study_strata
 from calibtrain.report.suite import run_suite, study_suite
 from calibtrain.runs.records import EvaluationRecord
@@ -375,3 +380,40 @@ def _run_provenance(run: RunResults) -> list[Block]:
     config = ("Configuration hash", run.record.config_hash[:16])
     software = _software([run], run.record.version, config, *_imported(run))
     return [software, tables.corpus_table([run]), tables.tokenizer_table([run])]
+
+
+# --- an evaluation alone -------------------------------------------------------------------------
+
+
+def evaluation_page(evaluation: EvaluationRecord) -> str:
+    """Returns the report of a single evaluation, such as the predictions of any model, as HTML."""
+    notes: list[Block] = [Text(text, "p") for text in evaluation.notes or ()]
+    noted = [Section("notes", "What to know", notes, kind="notice")] if notes else []
+    return _page(
+        title=evaluation.corpus,
+        kind="predictions",
+        findings=evaluation_findings(evaluation),
+        parts=[
+            *noted,
+            Section("results", "Results", [tables.predictions_table(evaluation)]),
+            *_section("suite", _SUITE, run_suite(evaluation, evaluation.corpus)),
+            *_numbered(
+                evaluation_figures(evaluation), lambda stratum: run_strata(evaluation, stratum)
+            ),
+            *_signatures({evaluation.corpus: [evaluation]}),
+            Section("provenance", "Provenance", [_origin(evaluation)]),
+        ],
+        version=evaluation.version or "",
+        results=json.dumps(evaluation.document(), ensure_ascii=False),
+        shades=0,
+    )
+
+
+def _origin(evaluation: EvaluationRecord) -> Pairs:
+    return Pairs(
+        [
+            ("calibtrain", evaluation.version or ""),
+            ("Predictions", evaluation.corpus),
+            ("Hash of their content", evaluation.corpus_hash or ""),
+        ]
+    )

@@ -25,7 +25,7 @@ RUN_FILE = "run.json"
 STUDY_FILE = "ablation.json"
 HEADS_FILE = "comparison.json"
 
-STRATA = ("frequency_deciles", "positions", "entropy_bands", "groups")
+STRATA = ("frequency_deciles", "positions", "entropy_bands", "confidence_bands", "groups")
 """The tables that cut the events of an evaluation into groups."""
 TABLES = ("reliability", "smooth_reliability", "risk_coverage", *STRATA, "wider", "difference")
 """Results of an evaluation that are tables; the others are single figures, or say more of them."""
@@ -195,11 +195,14 @@ class ArmEvaluation(Record):
     corpus: Text | None = None
     split: Text | None = None
     event: Text = "token"
-    """What is predicted: token, byte, word."""
+    """What is predicted: token, byte, word; candidate, prediction."""
 
 
 class EvaluationRecord(FileRecord):
     """evaluations/*.json: a run scored on a split; figures are flat beside their tables.
+
+    Predictions of any model are such an evaluation too: `corpus` is then the name of their file,
+    and `corpus_hash` that of their content; `split` is "all", `step` 0, `bytes` 0.
 
     Attributes:
         temperature: divided the logits; or the name of the head that supplied it.
@@ -239,6 +242,7 @@ class EvaluationRecord(FileRecord):
     frequency_deciles: list[StratumRow] | None = None
     positions: list[StratumRow] | None = None
     entropy_bands: list[StratumRow] | None = None
+    confidence_bands: list[StratumRow] | None = None
     groups: list[StratumRow] | None = None
 
     @model_validator(mode="after")

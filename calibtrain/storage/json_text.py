@@ -33,13 +33,7 @@ def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        return json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_finite if finite else None,
-            parse_constant=_finite if finite else None,
-        )
+        return (_FINITE if finite else _ANY).decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg}, line {error.lineno}, column {error.colno}") from None
     except RecursionError:
@@ -82,3 +76,9 @@ def _integer(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
         raise ValueError(f"a number of {len(digits):,} digits")
     return int(digits)
+
+
+_ANY = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+_FINITE = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_finite, parse_constant=_finite
+)

@@ -171,9 +171,9 @@ def make_socket(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (os.mkfifo, "is a pipe; a corpus is read from files; write its text into one"),
-        (make_socket, "is a socket; a corpus is read from files; write its text into one"),
-        (lambda p: p.symlink_to("/dev/zero"), "is a device; a corpus is read from files; write"),
+        (os.mkfifo, "is a pipe; only files are read; write its content into one"),
+        (make_socket, "is a socket; only files are read; write its content into one"),
+        (lambda p: p.symlink_to("/dev/zero"), "is a device; only files are read; write"),
         (lambda p: p.symlink_to("gone.jsonl"), "No such file or directory (it is a link to gone."),
         (lambda p: p.symlink_to(p.name), "cannot be read"),
         (lambda p: p.mkdir(), "is a folder; name its files, for example"),

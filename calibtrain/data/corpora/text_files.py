@@ -22,20 +22,22 @@ from calibtrain.storage.json_text import parse_json
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
 
 
-def find_files(patterns: Sequence[str]) -> list[Path]:
+def find_files(patterns: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """Returns the files that paths and globs name, sorted within a glob, each once.
 
     A path that exists is taken as it is, even if it looks like a glob.
 
     Raises:
         UserError: for a pattern that matches nothing, a folder, a pipe or device, or a suffix that
-            is not in `SUFFIXES`.
+            is not among `suffixes`.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
         expanded, shown = os.path.expanduser(pattern), _shorten(pattern)
         if os.path.isdir(expanded):
-            raise UserError(f"{shown}: is a folder; name its files, for example {shown}/*.txt")
+            raise UserError(
+                f"{shown}: is a folder; name its files, for example {shown}/*{suffixes[0]}"
+            )
         if "\0" not in expanded and os.path.lexists(expanded):
             matches = [expanded]
         else:
@@ -43,9 +45,9 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
             if not matches:
                 raise _nothing(expanded, shown)
         for match in matches:
-            if not match.lower().endswith(SUFFIXES):
+            if not match.lower().endswith(suffixes):
                 raise UserError(
-                    f"{_shorten(match)}: suffix not supported; allowed: {', '.join(SUFFIXES)}"
+                    f"{_shorten(match)}: suffix not supported; allowed: {', '.join(suffixes)}"
                 )
             _check_regular(match)
             found[Path(match)] = None
@@ -90,7 +92,7 @@ def _check_regular(path: str) -> None:
             (stat.S_ISBLK, "a device"),
         )
         kind = next((name for fits, name in kinds if fits(mode)), "not a file")
-        raise UserError(f"{path}: is {kind}; a corpus is read from files; write its text into one")
+        raise UserError(f"{path}: is {kind}; only files are read; write its content into one")
 
 
 def _shorten(text: str) -> str:

@@ -1,0 +1,1 @@
+"""Predictions of any model, as users' files hold them."""
