@@ -88,20 +88,15 @@ class _Tracking:
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Tells the run's own observer, and then the trackers."""
         self._run.observer(event)
-        match event["event"]:
-            case "start":
-                self._begin()
-            case "metrics":
-                self._tell({"line": event["line"]})
-            case "measured":
-                self._tell({"measured": _evaluation(event["result"])})
-            case "final":
-                results = event["results"]
-                self._tell({"final": {name: _evaluation(results[name]) for name in results}})
-
-    def _tell(self, message: Mapping[str, Any]) -> None:
+        if event["event"] == "start":
+            self._begin()
+            return
         for process in self._processes:
-            process.tell(message)
+            try:
+                if (message := _message(event)) is not None:
+                    process.tell(message)
+            except Exception as error:  # whatever it is, the run goes on
+                process.give_up(f"could not be told of it ({type(error).__name__}: {error})")
 
     def _begin(self) -> None:
         folder, config = self._run.folder, self._run.plan.config
@@ -127,6 +122,19 @@ class _Tracking:
 
     def _note(self, text: str) -> None:
         self._run.observer({"event": "note", "text": f"{self._run.folder.path}: {text}"})
+
+
+def _message(event: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns what trackers are told of an event; None where it does not concern them."""
+    match event["event"]:
+        case "metrics":
+            return {"line": event["line"]}
+        case "measured":
+            return {"measured": _evaluation(event["result"])}
+        case "final":
+            results = event["results"]
+            return {"final": {name: _evaluation(results[name]) for name in results}}
+    return None
 
 
 def _evaluation(result: Mapping[str, Any]) -> dict[str, Any]:

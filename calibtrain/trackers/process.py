@@ -30,7 +30,7 @@ class TrackerProcess:
         note: is told why the tracker is off, once.
         """
         self._kind, self._note = kind, note
-        self._waiting = bytearray()
+        self._waiting, self._is_off = bytearray(), False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process: subprocess.Popen[bytes] | None = None
         try:
@@ -44,7 +44,7 @@ class TrackerProcess:
             )
             os.set_blocking(self._pipe, False)
         except OSError as error:
-            self._off(f"could not be started ({error})")
+            self.give_up(f"could not be started ({error})")
 
     @property
     def _pipe(self) -> int:
@@ -59,7 +59,7 @@ class TrackerProcess:
         self._waiting += json.dumps(message).encode() + b"\n"
         self._send()
         if len(self._waiting) > MOST_KEPT:
-            self._off("does not keep up")
+            self.give_up("does not keep up")
 
     def close(self) -> None:
         """Sends what waits and ends the process, in `CLOSING_SECONDS` at most."""
@@ -67,7 +67,7 @@ class TrackerProcess:
         while self._process is not None and self._waiting:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([], [self._pipe], [], left)[1]:
-                return self._off(f"did not end within {CLOSING_SECONDS:g} s")
+                return self.give_up(f"did not end within {CLOSING_SECONDS:g} s")
             self._send()
         if self._process is None:
             return None
@@ -75,9 +75,9 @@ class TrackerProcess:
         try:
             status = self._process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            return self._off(f"did not end within {CLOSING_SECONDS:g} s")
+            return self.give_up(f"did not end within {CLOSING_SECONDS:g} s")
         if status:
-            return self._off(self._reason())
+            return self.give_up(self._reason())
         self._process = None
         self._errors.close()
         return None
@@ -91,7 +91,7 @@ class TrackerProcess:
         except OSError:  # it has ended
             assert self._process is not None
             self._process.wait()
-            self._off(self._reason())
+            self.give_up(self._reason())
 
     def _reason(self) -> str:
         """Returns the last line that the process printed before it ended."""
@@ -100,7 +100,11 @@ class TrackerProcess:
         said = [line.strip() for line in lines if line.strip()]
         return f"failed: {said[-1][:300]}" if said else "ended"
 
-    def _off(self, why: str) -> None:
+    def give_up(self, why: str) -> None:
+        """Ends the process, and says why in a note."""
+        if self._is_off:
+            return
+        self._is_off = True
         if self._process is not None:
             self._process.kill()
             self._close_pipe()
