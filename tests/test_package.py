@@ -1,7 +1,8 @@
-"""The wheel, installed by itself outside of the repository, is the program with all its files."""
+"""The package: its wheel is the program with all its files, and its papers name what is there."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import venv
 from pathlib import Path
 
 import pytest
+import yaml
+
+import calibtrain
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = ("calibtrain", "configs", "tokenizers")
@@ -29,6 +33,22 @@ def run(*command: str | Path, folder: Path, **variables: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def test_the_papers_agree_on_the_version() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == calibtrain.__version__
+    changes = (REPOSITORY / "CHANGELOG.md").read_text()
+    date = citation["date-released"]
+    assert f"## [{calibtrain.__version__}] - {date}" in changes
+
+
+def test_every_file_that_contributing_names_is_there() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:calibtrain|tests|docs|configs)/[\w/.]+)`", text)
+    assert len(named) > 15
+    assert [name for name in named if "NAME" not in name and not (REPOSITORY / name).exists()] == []
 
 
 @pytest.mark.long
