@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 from pathlib import Path
 
@@ -71,7 +70,8 @@ def test_the_wheel_trains_outside_of_the_repository(tmp_path: Path) -> None:
     python = home / "bin" / "python"
     own = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=home)
     run(*pip, "--python", python, "install", *offline, wheel, folder=home)
-    (Path(own.strip()) / "of-tests.pth").write_text(sysconfig.get_path("purelib"))
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    (Path(own.strip()) / "of-tests.pth").write_text("\n".join(packages))
     work.mkdir()
     command = home / "bin" / "calibtrain"
     where = "import calibtrain; print(calibtrain.__file__)"
