@@ -32,7 +32,8 @@ def test_it_holds_every_evaluation_with_intervals_and_signatures(finished_run: P
         section = text.split(f"### markov, {result['split']} split, by token")[1].split("\n## ")[0]
         section = section.split("\n### ")[0]
         ece = QUANTITIES["ece"]
-        (row,) = [line for line in section.splitlines() if line.startswith("| ECE (")]
+        heading = f"| {ece.name} ({ece.unit_of()}) |"
+        (row,) = [line for line in section.splitlines() if line.startswith(heading)]
         _, _, value, interval, signature, _ = (c.strip() for c in re.split(r"(?<!\\)\|", row))
         ends = result["intervals"]["ece"]
         assert value == ece.show(result["ece"])
