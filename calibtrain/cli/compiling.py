@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from calibtrain.cli.options import AsJson, ConfigPath, Overrides
+from calibtrain.config import ready_made
 from calibtrain.process.output import print_json, say
 
 
@@ -27,7 +28,7 @@ def compile_(
     from calibtrain.config import load_config
 
     target = find_target(topology, slices)
-    settings = load_config(config, overrides or ())
+    settings = load_config(ready_made.found(config), overrides or ())
     prepare(target)
     from calibtrain.cli.result_tables import compilation_table, print_table
     from calibtrain.compilation.programs import compile_ahead

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from calibtrain.cli.options import AsJson, Overrides, run_folder
+from calibtrain.config.ready_made import found
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say
-from calibtrain.storage.places import in_bucket, place
+from calibtrain.storage.places import in_bucket
 
 launch_app = typer.Typer(
     no_args_is_help=True, help="Run on an engine: a Slurm cluster, or Cloud TPUs under GKE."
@@ -70,7 +71,7 @@ def slurm(
         parallel=parallel,
         extra=tuple(_pair(item) for item in sbatch or ()),
     )
-    given = run_folder(run, place(config))
+    given = run_folder(run, found(config))
     if in_bucket(given):
         raise UserError(f"--run: {given}: a Slurm job's folder is on a disk that its nodes share")
     asked = options(resources)  # report a mistake in them before any data is prepared
@@ -187,7 +188,7 @@ def _assign(config: str, overrides: Sequence[str] | None, folder: str) -> Any:
     from calibtrain.launch.assignment import resolve
 
     assignment = resolve(
-        place(config), overrides or (), folder, observer=lambda arm: say(f"preparing {arm}")
+        found(config), overrides or (), folder, observer=lambda arm: say(f"preparing {arm}")
     )
     for name, error in assignment.impossible:
         say(f"left out: arm {name}: {error}")

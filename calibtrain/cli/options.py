@@ -21,7 +21,9 @@ class ProgressKind(StrEnum):
     none = "none"
 
 
-ConfigPath = Annotated[str, typer.Argument(help="YAML file; configs/ has some to start from.")]
+ConfigPath = Annotated[
+    str, typer.Argument(help="YAML file, or a ready-made name (calibtrain config list).")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings that replace the file's: model.width=256 budget.steps=100"),

@@ -73,7 +73,7 @@ class JsonView(SilentView):
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
         """Writes the event."""
-        if event["event"] != "final":  # the results are in the files
+        if event["event"] not in ("metrics", "measured", "final"):  # those are in the files
             named = {**event, "arm": arm} if arm else {**event}
             say(json.dumps(named))
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from calibtrain.cli.options import AsJson, ConfigPath, Overrides
+from calibtrain.config.ready_made import found
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say
 from calibtrain.storage.places import place
@@ -33,7 +34,7 @@ def tokenizer_train(
     from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
     from calibtrain.storage.disk import cache_directory
 
-    settings = load_config(place(config), overrides or ())
+    settings = load_config(found(config), overrides or ())
     check_fields(settings.corpus)
     if settings.tokenizer.path is not None:
         raise UserError(

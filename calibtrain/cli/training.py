@@ -15,9 +15,9 @@ from calibtrain.cli.options import (
     as_typed,
     run_folder,
 )
+from calibtrain.config.ready_made import found
 from calibtrain.process.interruption import leaving
 from calibtrain.process.output import print_json, say
-from calibtrain.storage.places import place
 
 
 def train(
@@ -42,7 +42,7 @@ def train(
 
     Example: calibtrain train configs/tiny.yaml tokenizer.vocab_size=1024 --run runs/v1024
     """
-    source = place(config)
+    source = found(config)
     path = run_folder(run, source)
     from calibtrain.parallel import hosts
 
@@ -125,7 +125,7 @@ def ablate(
 
     Example: calibtrain ablate configs/kjv-ablation.yaml base.budget.bytes=2e6 --jobs 2
     """
-    source = place(config)
+    source = found(config)
     path = run_folder(run, source)
     with leaving(path):
         from calibtrain.config import load_study
@@ -169,7 +169,7 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
 
 
 def finetune(
-    config: Annotated[str, typer.Argument(help="YAML file; configs/finetune/ has some.")],
+    config: Annotated[str, typer.Argument(help="YAML file, or a ready-made name: finetune/sft.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Settings that replace the file's: finetune.run=runs/tiny"),
@@ -187,7 +187,7 @@ def finetune(
 
     Example: calibtrain finetune configs/finetune/sft.yaml finetune.run=runs/tiny --run runs/sft
     """
-    source = place(config)
+    source = found(config)
     path = run_folder(run, source)
     from calibtrain.parallel import hosts
 

@@ -36,6 +36,7 @@ WAYS_TO_COMPUTE: Any = {
     "batch": {"accumulate"},
     "model": {"attention", "layers", "remat"},
     "corpus": {"group"},  # affects only how results are grouped
+    "trackers": True,
 }
 """Settings of how a run is computed, not of what it is: they may change when a run goes on."""
 

@@ -10,6 +10,7 @@ from calibtrain.config.finetuning import FinetuningConfig
 from calibtrain.config.losses import CROSS_ENTROPY, AnyTerm, BatchTerm
 from calibtrain.config.section import Cadence, Count, Fraction, Section, exactly_one
 from calibtrain.config.temperature import NoTemperature, TemperatureConfig, check_fits
+from calibtrain.config.trackers import Trackers
 
 
 class TokenizerConfig(Section):
@@ -323,6 +324,16 @@ class Config(Section):
     """Train an existing model on examples (calibtrain finetune); null means train from scratch."""
     log_every: Cadence = 10
     """Steps between two lines of training metrics."""
+    trackers: Trackers = ()
+    """Programs that also get the run's curves: tensorboard, wandb, or sections with their keys."""
+
+    @field_validator("trackers")
+    @classmethod
+    def _each_once(cls, trackers: Trackers) -> Trackers:
+        kinds = [each.kind for each in trackers]
+        if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+            raise ValueError(f"{', '.join(twice)} is named twice; name each tracker once")
+        return trackers
 
     @field_validator("loss")
     @classmethod

@@ -14,6 +14,7 @@ from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import make_layout
 from calibtrain.storage.disk import cache_directory
+from calibtrain.trackers import require_trackers, tracked
 from calibtrain.training.begin import BegunRun, Member, begun
 from calibtrain.training.loop import Outcome, train
 from calibtrain.training.plan import Plan
@@ -48,15 +49,16 @@ def train_run(
 def train_together(members: Sequence[Member], *, cache: Path | None = None) -> list[Outcome]:
     """Trains runs that differ in their seed alone; each is what `train_run` would make of it.
 
-    This is where a training is put together: the folders are held, what measures them is made, and
-    both are handed to the loop.
+    This is where a training is put together: the folders are held, trackers listen, what measures
+    the runs is made, and all of it is handed to the loop.
 
     Raises:
         UserError: for anything that the user can mend, except that a run diverges: its outcome
             tells that.
     """
     folder = cache or cache_directory()
-    with begun(members, cache=folder) as runs:
+    require_trackers([(member.config, member.path) for member in members])
+    with begun(members, cache=folder) as begun_runs, tracked(begun_runs) as runs:
         scorer = token_evaluator(runs[0].plan)  # compiled once: all but the seed is alike
         return train(runs, [EvaluationWhileTraining(each, folder, scorer) for each in runs])
 
@@ -95,6 +97,7 @@ class EvaluationWhileTraining:
         evaluator: of its network, which runs that differ in their seed alone share.
         """
         self.plan, self.folder, self.evaluator = run.plan, run.folder, evaluator
+        self._observer = run.observer
         self.settings = self.plan.config.evaluation
         corpus, tokenizer = self.plan.corpus, self.plan.tokenizer
         self.stores: dict[str, TokenStore] = {
@@ -108,6 +111,8 @@ class EvaluationWhileTraining:
         evaluation = self._evaluate(params, "validation", step, self.settings.bytes, stop, False)
         if step < self.plan.budget.steps:  # at the end, the final evaluation is enough
             self._write(evaluation)
+        if self.folder.writes:
+            self._observer({"event": "measured", "step": step, "result": evaluation.to_dict()})
         return evaluation.figures
 
     def final(

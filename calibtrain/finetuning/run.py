@@ -13,6 +13,7 @@ from calibtrain.finetuning.plan import (
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.disk import cache_directory
 from calibtrain.storage.places import place
+from calibtrain.trackers import require_trackers, tracked
 from calibtrain.training.begin import Member, begun
 from calibtrain.training.loop import Outcome, train
 from calibtrain.training.run_writer import Observer
@@ -39,7 +40,11 @@ def finetune(
     folder = cache or cache_directory()
     _require_same_base(config, RunFolder(place(path)))
     member = Member(config, path, observer)
-    with begun([member], cache=folder, planner=make_finetuning_plans) as runs:
+    require_trackers([(config, path)])
+    with (
+        begun([member], cache=folder, planner=make_finetuning_plans) as begun_runs,
+        tracked(begun_runs) as runs,
+    ):
         (outcome,) = train(runs, [FinetuningEvaluation(each, folder) for each in runs])
     if outcome.error is not None:
         raise outcome.error

@@ -1,4 +1,4 @@
-"""Exports a run as a folder that transformers loads: config.json, weights and tokenizer."""
+"""Exports a run as a folder that transformers loads: weights, tokenizer, and a model card."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ import numpy as np
 
 from calibtrain.config import ModelConfig
 from calibtrain.errors import UserError
+from calibtrain.interchange.model_card import MODEL_CARD, model_card
 from calibtrain.interchange.pretrained import CONFIG, require_packages, require_utf8, scaled
 from calibtrain.interchange.tokenizer_files import tokenizer_files
 from calibtrain.models import Params
@@ -73,7 +74,9 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
             "AutoTokenizer splits the text of every model of type qwen2 as Qwen 2 does, whatever "
             "its tokenizer.json says: load the tokenizer with PreTrainedTokenizerFast"
         )
-    contents = {CONFIG: _json(tree), **files}
+    architecture = tree["architectures"][0]
+    card = model_card(folder, step, architecture, context, notes)
+    contents = {CONFIG: _json(tree), MODEL_CARD: card.encode(), **files}
     tensors = exported_tensors(config.model, params)
 
     def fill(inside: Path) -> None:
@@ -92,7 +95,7 @@ def export_run(run: Path, path: Path) -> dict[str, Any]:
     return {
         "path": str(path),
         "step": step,
-        "architecture": tree["architectures"][0],
+        "architecture": architecture,
         "parameters": sum(array.size for array in tensors.values()),
         "files": sorted([*contents, WEIGHTS]),
         "notes": notes,

@@ -23,8 +23,9 @@ from calibtrain.training.state import TrainState, all_finite
 from calibtrain.training.summary import describe_run
 
 Observer = Callable[[Mapping[str, Any]], None]
-"""Is told what happens: {"event": "tokenised" | "start" | "progress" | "evaluation" | "saved" |
-"final" | "note", ...}; a note has a `text` that the user must see."""
+"""Is told what happens: {"event": "tokenised" | "start" | "progress" | "metrics" | "measured" |
+"evaluation" | "saved" | "final" | "note", ...}; metrics have the `line` that was written, what is
+measured has the whole `result` of an evaluation, a note has a `text` that the user must see."""
 
 
 class Evaluator(Protocol):
@@ -100,7 +101,7 @@ class RunWriter:
         }
         require_finite(figures, step)
         line = {f"train/{name}": value for name, value in figures.items()}
-        self.run.append_metrics({"step": step, **line, **self._seen(step)})
+        self._write({"step": step, **line, **self._seen(step)})
 
     def owes_evaluation(self, step: int) -> bool:
         """Whether a run that goes on from a step was killed in, or before, its evaluation there."""
@@ -112,7 +113,7 @@ class RunWriter:
         _require_sound(state, step)
         results = self._evaluator.during(state.params, step, stop)
         line = {f"eval/{name}": value for name, value in results.items()}
-        self.run.append_metrics({"step": step, **self._seen(step), **line})
+        self._write({"step": step, **self._seen(step), **line})
         self.observer({"event": "evaluation", "step": step, **results})
 
     def save(self, step: int, state: TrainState) -> None:
@@ -149,6 +150,10 @@ class RunWriter:
         """Writes into run.json why a run failed; a full disk is not a second error."""
         with suppress(UserError):
             self.summarise("failed", step, error=str(error) or type(error).__name__)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self.run.append_metrics(line)
+        self.observer({"event": "metrics", "line": line})
 
     def _seen(self, step: int) -> dict[str, int]:
         tokens, raw = self.plan.progress_at(step)

@@ -642,6 +642,7 @@ def test_a_published_tokenizer_is_taken_only_when_training_would_give_it(
 
 
 def test_every_published_tokenizer_is_whole_and_small():
+    assert published_folders()
     for folder in published_folders():
         loaded = Tokenizer.load(folder)
         manifest = loaded.manifest

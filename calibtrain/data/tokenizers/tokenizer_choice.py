@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from calibtrain.config import TokenizerConfig
+from calibtrain.config.ready_made import shipped
 from calibtrain.data.tokenizers.byte_level_bpe import BYTE_LEVEL
 from calibtrain.data.tokenizers.encoder import HasText
 from calibtrain.data.tokenizers.sentencepiece_model import load_model, specials_of
@@ -178,13 +179,8 @@ def check_described(config: TokenizerConfig, manifest: Manifest | None = None) -
 
 
 def published_folders() -> list[Path]:
-    """Returns the folders of published tokenizers, in a source checkout or inside the package."""
-    package = Path(__file__).resolve().parents[1]
-    roots = [package / "tokenizers"]
-    # Only in a checkout: next to an installed package there may be a package called tokenizers.
-    if (package.parent / "pyproject.toml").is_file():
-        roots.append(package.parent / "tokenizers")
-    return [path.parent for root in roots for path in sorted(root.glob(f"*/{MANIFEST_FILE}"))]
+    """Returns the folders of published tokenizers, of the checkout or of the installed package."""
+    return [path.parent for path in sorted(shipped("tokenizers").glob(f"*/{MANIFEST_FILE}"))]
 
 
 def find_published(config: TokenizerConfig, corpus_hash: str) -> Tokenizer | None:
