@@ -79,7 +79,7 @@ def evaluate(
         VOCABULARY_COLUMNS,
         domains_table,
         print_table,
-        results_table,
+        results_tables,
     )
     from calibtrain.cli.terminal import show_counting
     from calibtrain.data.corpora.named import columns_of
@@ -106,15 +106,18 @@ def evaluate(
             raise UserError(
                 f"--corpus: {len(corpus)} are named; --events {events.value} takes one at a time"
             )
-        found = evaluate_domains(
-            place(run),
-            corpus,
-            split=split,
-            limit=limit,
-            fields=field or (),
-            groups=group or (),
-            say=say,
-        )
+        with show_counting("batches scored") as progress:
+            found = evaluate_domains(
+                place(run),
+                corpus,
+                split=split,
+                limit=limit,
+                fields=field or (),
+                groups=group or (),
+                progress=progress,
+                stage=progress.stage,
+                say=say,
+            )
         say_notes(note for each in found["evaluations"] for note in each.get("notes", ()))
         if as_json:
             print_json(found)
@@ -131,7 +134,8 @@ def evaluate(
         "say": say,
     }
     if by_tokens:
-        evaluation = evaluate_run(place(run), **asked, full=full)
+        with show_counting("batches scored") as progress:
+            evaluation = evaluate_run(place(run), **asked, full=full, progress=progress)
     else:
         with show_counting("bytes read") as progress:
             evaluation = evaluate_run_on_text(
@@ -143,8 +147,10 @@ def evaluate(
     else:
         name = f"{evaluation.about['corpus']}-{split}"
         shown = (*RESULT_COLUMNS, *(VOCABULARY_COLUMNS if full else ()))
-        row = (name, evaluation.results)
-        print_table(results_table([row], "evaluation", events.value, shown))
+        file = evaluation.path and str(evaluation.path)
+        row = (name, {**evaluation.about, **evaluation.results, "file": file})
+        for table in results_tables([row], shown):
+            print_table(table)
 
 
 def report(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from calibtrain.cli.completion import complete_config, complete_folder
 from calibtrain.storage.places import place
 
 
@@ -21,7 +22,12 @@ class ProgressKind(StrEnum):
     none = "none"
 
 
-ConfigPath = Annotated[str, typer.Argument(help="YAML file; configs/ has some to start from.")]
+ConfigPath = Annotated[
+    str,
+    typer.Argument(
+        help="YAML file; configs/ has some to start from.", autocompletion=complete_config
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings that replace the file's: model.width=256 budget.steps=100"),
@@ -51,7 +57,10 @@ Groups = Annotated[
         "no groups. Give it as often as --field.",
     ),
 ]
-RunOrBucket = Annotated[str, typer.Argument(help="A run folder, or gs://BUCKET/PATH.")]
+RunOrBucket = Annotated[
+    str,
+    typer.Argument(help="A run folder, or gs://BUCKET/PATH.", autocompletion=complete_folder),
+]
 
 
 def run_folder(run: str | None, config: Path) -> Path:

@@ -167,6 +167,7 @@ def compare(
                 keep=keep,
                 say=say,
                 progress=progress,
+                stage=progress.stage,
             )
         tables = [(each["group"], each["rows"]) for each in found["groups"]]
         noted = [found["fitted_on"]]
@@ -185,6 +186,7 @@ def compare(
                 keep=keep,
                 say=say,
                 progress=progress,
+                stage=progress.stage,
             )
         tables = [(f"{each['corpus']}-{each['split']}", each["rows"]) for each in found["corpora"]]
         noted = found["corpora"]

@@ -68,7 +68,7 @@ def train(
 
 def show_run(outcome: Any, path: Path, as_json: bool, *, quiet: bool = False) -> None:
     """Prints how the training of a run ended, and its results unless `quiet`."""
-    from calibtrain.cli.result_tables import print_table, results_table
+    from calibtrain.cli.result_tables import print_table, results_tables
     from calibtrain.cli.terminal import describe_stop
 
     if outcome.status == "stopped":
@@ -76,7 +76,8 @@ def show_run(outcome: Any, path: Path, as_json: bool, *, quiet: bool = False) ->
     if as_json:
         print_json({**outcome.summary, "evaluations": outcome.results})
     elif outcome.status == "done" and not quiet:
-        print_table(results_table(list(outcome.results.items()), "evaluation"))
+        for table in results_tables(list(outcome.results.items())):
+            print_table(table)
         say(f"run: {path}    report: calibtrain report {shlex.quote(str(path))}")
 
 
