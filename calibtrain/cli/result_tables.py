@@ -159,7 +159,9 @@ def print_table(table: Table) -> None:
         console = Console(width=Console(width=10_000).measure(table).maximum)
         console.print(table)
         return
-    for part in fitted(table, console.width):
+    for number, part in enumerate(fitted(table, console.width)):
+        if number:
+            console.print()
         console.print(part)
 
 

@@ -172,8 +172,9 @@ def _last_step(metrics: Path) -> int:
 def _final_evaluation(folder: Path, record: RunRecord, events: str) -> EvaluationRecord | None:
     """Returns a run's latest evaluation of events: of the test split if there is one.
 
-    Its own corpus comes before others, no temperature before one, and more text before less. Which
-    files are read is decided by their names, as a run has many.
+    Its own corpus comes before others, no temperature before one, and the text that the run itself
+    evaluates before others, whose names are longer. Which files are read is decided by their names,
+    as a run has many.
     """
     if not folder.is_dir():
         return None
@@ -185,8 +186,14 @@ def _final_evaluation(folder: Path, record: RunRecord, events: str) -> Evaluatio
             ranked.setdefault(rank, []).append(path)
     if not ranked:
         return None
-    found = [EvaluationRecord.read(path) for path in sorted(ranked[min(ranked)])]
-    return min(found, key=lambda e: (e.corpus != record.corpus.name, e.tempered != "", -e.bytes))
+    found = [(path, EvaluationRecord.read(path)) for path in sorted(ranked[min(ranked)])]
+
+    def order(each: tuple[Path, EvaluationRecord]) -> tuple[Any, ...]:
+        path, evaluation = each
+        other = evaluation.corpus != record.corpus.name
+        return other, evaluation.tempered != "", len(path.stem), -evaluation.bytes
+
+    return min(found, key=order)[1]
 
 
 def _changed(path: Path) -> datetime:

@@ -50,10 +50,9 @@ def open_store(
 
     def fill(folder: Path) -> None:
         began = time.monotonic()
+        documents = corpus.documents(split)
         total = corpus.provenance.splits[split].bytes
-        size = write_store(
-            folder, _told(corpus.documents(split), split, total, observer), tokenizer
-        )
+        size = write_store(folder, _told(documents, split, total, observer), tokenizer)
         seconds = time.monotonic() - began
         observer({"event": "tokenised", "split": split, "bytes": size, "seconds": seconds})
 
