@@ -83,6 +83,20 @@ def arms_of(folder: Path) -> list[str]:
         return []
 
 
+def finished_runs(folder: Path) -> set[str]:
+    """Returns the names of the runs right in a folder that are done; "." for the folder itself."""
+    found = {".": folder, **{name: folder / name for name in arms_of(folder)}}
+    return {name for name, path in found.items() if _is_done(path)}
+
+
+def _is_done(folder: Path) -> bool:
+    try:
+        with reached(folder):
+            return RunRecord.read(folder / RUN_FILE).status == "done"
+    except UserError:
+        return False
+
+
 def _below(folder: Path, events: str) -> Iterator[RunEntry]:
     if (folder / CONFIG_FILE).is_file() or (folder / RUN_FILE).is_file():
         yield _entry(folder, events)
