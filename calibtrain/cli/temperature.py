@@ -205,7 +205,7 @@ def _print_comparison(title: str, rows: list[dict[str, Any]]) -> None:
     from calibtrain.cli.result_tables import add_columns, print_table
     from calibtrain.metrics.quantities import COMPARED, QUANTITIES
 
-    table = Table(show_edge=False, title=title, title_justify="left")
+    table = Table(show_edge=False, title=f"{title}, by token", title_justify="left")
     table.add_column("head")
     add_columns(table, COMPARED)
     facts = [key for key in ("temperature", "parameters", "seconds") if key in rows[0]]
@@ -242,7 +242,7 @@ def _print_heads(heads: list[dict[str, Any]] | list[Any]) -> None:
     table = Table(show_edge=False)
     table.add_column("head")
     table.add_column("fitted on")
-    for title in ("step", "parameters", "nll before", "nll after", "seconds"):
+    for title in ("step", "parameters", "nll before", "after, nats/token", "seconds"):
         table.add_column(title, justify="right")
     for head in heads:
         if "fitted_on" not in head:

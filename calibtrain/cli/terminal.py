@@ -106,9 +106,9 @@ class LiveView(SilentView):
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            *([BarColumn(bar_width=20)] if self.console.width >= 110 else []),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
+            *([TextColumn("{task.fields[speed]}")] if self.console.width >= 90 else []),
             TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[quality]}"),
             console=self.console,

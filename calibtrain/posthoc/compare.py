@@ -122,6 +122,7 @@ def compare_heads(
         with saved.writing():
             make_folder(saved.run.heads)
             record.write(saved.run.heads / HEADS_FILE)
+            say(f"written: {saved.run.heads / HEADS_FILE}")
         return record.document()
 
 
