@@ -102,8 +102,10 @@ def list_(run: RunOrBucket, as_json: AsJson = False) -> None:
     heads = describe_heads(place(run))
     if as_json:
         print_json({"heads": heads})
-    else:
+    elif heads:
         _print_heads(heads)
+    else:
+        say(f"{run}: no head was fitted yet; to fit one: calibtrain temperature fit --help")
     for head in heads:
         if not head["usable"]:
             say(f"{head['name']}: cannot be used: {head['problem']}")

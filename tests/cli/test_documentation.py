@@ -113,7 +113,11 @@ def test_there_are_commands_in_the_documents() -> None:
     ]
 
 
-@pytest.mark.parametrize(("name", "words"), ALL, ids=lambda value: " ".join(value)[:60])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    ALL,
+    ids=lambda value: value if isinstance(value, str) else " ".join(value)[11:60],
+)
 def test_every_command_is_one_and_its_configuration_is_right(
     name: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
