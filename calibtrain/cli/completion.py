@@ -31,8 +31,9 @@ def complete_config(incomplete: str) -> list[str]:
 
 def complete_fitted_head(context: typer.Context, incomplete: str) -> list[str]:
     """Returns the heads that were fitted to the run that is named before."""
-    folder = os.path.join(context.params.get("run") or "", "temperature")
-    names = [entry.name for entry in _scan(folder) if entry.is_dir()]
+    named = [context.params.get("run"), *context.args]  # the latter while an option lacks its value
+    folders = [os.path.join(str(run), "temperature") for run in named if run]
+    names = {entry.name for folder in folders for entry in _scan(folder) if entry.is_dir()}
     return sorted(name for name in names if name.startswith(incomplete))
 
 

@@ -5,10 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
+from calibtrain.cli.completion import complete_fitted_head, complete_folder, complete_one_of
 from calibtrain.cli.options import AsJson, Fields, Groups, RunOrBucket
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say, say_notes
 from calibtrain.storage.places import place
+
+SPLITS = ("train", "validation", "test")
 
 
 class Events(StrEnum):
@@ -30,7 +33,10 @@ def evaluate(
     ] = None,
     field: Fields = None,
     group: Groups = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: Annotated[
+        str,
+        typer.Option(help="train, validation or test.", autocompletion=complete_one_of(SPLITS)),
+    ] = "test",
     limit: Annotated[
         int | None,
         typer.Option("--bytes", min=1, help="Bytes of text to score, about; default all."),
@@ -55,7 +61,10 @@ def evaluate(
     ] = None,
     temperature: Annotated[
         str | None,
-        typer.Option(help="Name of a head fitted to the run by temperature fit."),
+        typer.Option(
+            help="Name of a head fitted to the run by temperature fit.",
+            autocompletion=complete_fitted_head,
+        ),
     ] = None,
     full: Annotated[
         bool,
@@ -154,7 +163,12 @@ def evaluate(
 
 
 def report(
-    folder: Annotated[str, typer.Argument(help="A run or study folder, or gs://BUCKET/PATH.")],
+    folder: Annotated[
+        str,
+        typer.Argument(
+            help="A run or study folder, or gs://BUCKET/PATH.", autocompletion=complete_folder
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Write report.html, one self-contained page, from the files of a run or a study."""

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calibtrain.cli.completion import complete_one_of
 from calibtrain.cli.options import AsJson, Field, Fields, RunOrBucket
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say, say_notes
@@ -14,6 +15,8 @@ temperature_app = typer.Typer(
     help="Fit temperature heads to a finished run; the run's own parameters stay as they are.",
 )
 
+KINDS = ("global", "vector", "position", "linear", "mlp", "adaptive", "thermometer")
+"""Kinds of heads, as a shell completes them; `config.HEADS` says what is allowed."""
 Limit = Annotated[
     int | None,
     typer.Option("--bytes", min=1, help="Bytes of each text, about; default all."),
@@ -31,7 +34,10 @@ def fit(
     run: RunOrBucket,
     head: Annotated[
         str,
-        typer.Option(help="global, vector, position, linear, mlp, adaptive or thermometer."),
+        typer.Option(
+            help="global, vector, position, linear, mlp, adaptive or thermometer.",
+            autocompletion=complete_one_of(KINDS),
+        ),
     ],
     settings: Annotated[
         list[str] | None, typer.Argument(help="Settings of the head: limit=20 hidden=64")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calibtrain.cli.completion import complete_config
 from calibtrain.cli.options import (
     AsJson,
     ConfigPath,
@@ -201,7 +202,12 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool, before: set[st
 
 
 def finetune(
-    config: Annotated[str, typer.Argument(help="YAML file; configs/finetune/ has some.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="YAML file; configs/finetune/ has some.", autocompletion=complete_config
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Settings that replace the file's: finetune.run=runs/tiny"),
