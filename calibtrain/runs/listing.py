@@ -98,7 +98,12 @@ def _is_done(folder: Path) -> bool:
 
 
 def _below(folder: Path, events: str) -> Iterator[RunEntry]:
-    if (folder / CONFIG_FILE).is_file() or (folder / RUN_FILE).is_file():
+    try:
+        holds_run = (folder / CONFIG_FILE).is_file() or (folder / RUN_FILE).is_file()
+    except PermissionError as error:
+        yield RunEntry(folder, "damaged", note=f"may not be read: {error.strerror}")
+        return
+    if holds_run:
         yield _entry(folder, events)
         return
     inside = _subfolders(folder)
