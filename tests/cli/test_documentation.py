@@ -33,7 +33,7 @@ ELSEWHERE = {
 }
 """What of a command says that it is only parsed here, and why."""
 SMALL = (
-    *("model.width=16", "model.depth=1", "model.heads=2", "batch.rows=4", "context={tokens: 32}"),
+    *("model.width=16", "model.depth=1", "batch.rows=4", "context={tokens: 96}"),
     *("evaluation.times=1", "evaluation.bytes=1000", "evaluation.final_bytes=1000"),
     *("budget={steps: 3}", "tokenizer.vocab_size=290"),
     "corpus={name: markov, markov: {words: 24, successors: 4, bytes: 60000}}",
