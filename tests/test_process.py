@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from calibtrain.cli.result_tables import print_table, results_table
+from calibtrain.cli.result_tables import print_table, results_tables
 from calibtrain.config import load_config
 from calibtrain.errors import TransientError, UserError
 from calibtrain.launch.worker import STOPPED, watch
@@ -86,7 +86,7 @@ def test_json_is_ascii_and_tables_degrade(encoding: str, monkeypatch: pytest.Mon
     assert json.loads(written.getvalue().decode("ascii")) == {"name": "吾輩 ± – \udce9"}
     written.truncate(0)
     written.seek(0)
-    print_table(results_table([("吾輩 é", {"bits_per_byte": 1.5})], "evaluation ±"))
+    print_table(results_tables([("吾輩 é ±", {"bits_per_byte": 1.5})])[0])
     print("file \udce9")
     sys.stdout.flush()
     text = written.getvalue()

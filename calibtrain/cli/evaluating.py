@@ -5,10 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
+from calibtrain.cli.completion import complete_fitted_head, complete_folder, complete_one_of
 from calibtrain.cli.options import AsJson, Fields, Groups, RunOrBucket
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say, say_notes
 from calibtrain.storage.places import place
+
+SPLITS = ("train", "validation", "test")
 
 
 class Events(StrEnum):
@@ -30,7 +33,10 @@ def evaluate(
     ] = None,
     field: Fields = None,
     group: Groups = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: Annotated[
+        str,
+        typer.Option(help="train, validation or test.", autocompletion=complete_one_of(SPLITS)),
+    ] = "test",
     limit: Annotated[
         int | None,
         typer.Option("--bytes", min=1, help="Bytes of text to score, about; default all."),
@@ -55,7 +61,10 @@ def evaluate(
     ] = None,
     temperature: Annotated[
         str | None,
-        typer.Option(help="Name of a head fitted to the run by temperature fit."),
+        typer.Option(
+            help="Name of a head fitted to the run by temperature fit.",
+            autocompletion=complete_fitted_head,
+        ),
     ] = None,
     full: Annotated[
         bool,
@@ -79,7 +88,7 @@ def evaluate(
         VOCABULARY_COLUMNS,
         domains_table,
         print_table,
-        results_table,
+        results_tables,
     )
     from calibtrain.cli.terminal import show_counting
     from calibtrain.data.corpora.named import columns_of
@@ -106,15 +115,18 @@ def evaluate(
             raise UserError(
                 f"--corpus: {len(corpus)} are named; --events {events.value} takes one at a time"
             )
-        found = evaluate_domains(
-            place(run),
-            corpus,
-            split=split,
-            limit=limit,
-            fields=field or (),
-            groups=group or (),
-            say=say,
-        )
+        with show_counting("batches scored") as progress:
+            found = evaluate_domains(
+                place(run),
+                corpus,
+                split=split,
+                limit=limit,
+                fields=field or (),
+                groups=group or (),
+                progress=progress,
+                stage=progress.stage,
+                say=say,
+            )
         say_notes(note for each in found["evaluations"] for note in each.get("notes", ()))
         if as_json:
             print_json(found)
@@ -131,7 +143,8 @@ def evaluate(
         "say": say,
     }
     if by_tokens:
-        evaluation = evaluate_run(place(run), **asked, full=full)
+        with show_counting("batches scored") as progress:
+            evaluation = evaluate_run(place(run), **asked, full=full, progress=progress)
     else:
         with show_counting("bytes read") as progress:
             evaluation = evaluate_run_on_text(
@@ -143,12 +156,19 @@ def evaluate(
     else:
         name = f"{evaluation.about['corpus']}-{split}"
         shown = (*RESULT_COLUMNS, *(VOCABULARY_COLUMNS if full else ()))
-        row = (name, evaluation.results)
-        print_table(results_table([row], "evaluation", events.value, shown))
+        file = evaluation.path and str(evaluation.path)
+        row = (name, {**evaluation.about, **evaluation.results, "file": file})
+        for table in results_tables([row], shown):
+            print_table(table)
 
 
 def report(
-    folder: Annotated[str, typer.Argument(help="A run or study folder, or gs://BUCKET/PATH.")],
+    folder: Annotated[
+        str,
+        typer.Argument(
+            help="A run or study folder, or gs://BUCKET/PATH.", autocompletion=complete_folder
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Write report.html, one self-contained page, from the files of a run or a study."""

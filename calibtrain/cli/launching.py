@@ -185,11 +185,16 @@ def _flags(asked: dict[str, Any]) -> list[str]:
 
 def _assign(config: str, overrides: Sequence[str] | None, folder: str) -> Any:
     """Returns the runs of a configuration; prints what is prepared, and what is left out."""
+    from calibtrain.cli.terminal import show_counting
     from calibtrain.launch.assignment import resolve
 
-    assignment = resolve(
-        found(config), overrides or (), folder, observer=lambda arm: say(f"preparing {arm}")
-    )
+    with show_counting("arms prepared") as progress:
+
+        def observe(arm: str, number: int, total: int) -> None:
+            say(f"preparing arm {number + 1} of {total}: {arm}")
+            progress(number, total)
+
+        assignment = resolve(found(config), overrides or (), folder, observer=observe)
     for name, error in assignment.impossible:
         say(f"left out: arm {name}: {error}")
     return assignment

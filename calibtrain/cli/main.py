@@ -10,14 +10,16 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import calibtrain
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.evaluating import evaluate, report
 from calibtrain.cli.launching import launch_app
+from calibtrain.cli.listing import runs
 from calibtrain.cli.measuring import measure
 from calibtrain.cli.models import export, import_
 from calibtrain.cli.options import as_typed
@@ -31,7 +33,6 @@ from calibtrain.process.output import OutputError, drop_output, end, prepare_str
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Does vocabulary size change how well a language model knows what it knows?\n\n"
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "measure": measure,
     "report": report,
+    "runs": runs,
     "compile": compile_,
     "import": import_,
     "export": export,
@@ -57,12 +59,24 @@ app.add_typer(launch_app, name="launch")
 LESS_MEMORY = (
     "lower batch.rows, context or model.width, set batch.accumulate, or raise the limit (ulimit -v)"
 )
-LIGHT = ("report", "config")
+LIGHT = ("report", "runs", "config")
 """Commands that only read and write files."""
 
 
+def show_version(asked: bool) -> None:
+    """Prints the version and ends the command, if it is asked for."""
+    if asked:
+        print(f"calibtrain {calibtrain.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def before(context: typer.Context) -> None:
+def before(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
     """Checks threads and memory before a command loads JAX."""
     if context.invoked_subcommand not in LIGHT:
         require_room()

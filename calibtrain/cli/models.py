@@ -42,20 +42,24 @@ def import_(
 
     Example: calibtrain import SmolLM2-135M --run runs/smollm2
     """
+    from calibtrain.cli.terminal import show_counting
     from calibtrain.data.corpora.named import Columns
     from calibtrain.interchange import import_model
 
     folder = place(run)
-    summary = import_model(
-        place(path),
-        folder,
-        corpus=corpus,
-        columns=Columns(field, group),
-        context=context,
-        start=start,
-        end=end,
-        say=say,
-    )
+    with show_counting("importing") as progress:
+        summary = import_model(
+            place(path),
+            folder,
+            corpus=corpus,
+            columns=Columns(field, group),
+            context=context,
+            start=start,
+            end=end,
+            say=say,
+            progress=progress,
+            stage=progress.stage,
+        )
     about = summary["imported"]
     say_notes(about["notes"])
     if as_json:

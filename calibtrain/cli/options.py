@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from calibtrain.cli.completion import complete_config, complete_folder
 from calibtrain.storage.places import place
 
 
@@ -22,7 +23,11 @@ class ProgressKind(StrEnum):
 
 
 ConfigPath = Annotated[
-    str, typer.Argument(help="YAML file, or a ready-made name (calibtrain config list).")
+    str,
+    typer.Argument(
+        help="YAML file, or a ready-made name (calibtrain config list).",
+        autocompletion=complete_config,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -53,7 +58,10 @@ Groups = Annotated[
         "no groups. Give it as often as --field.",
     ),
 ]
-RunOrBucket = Annotated[str, typer.Argument(help="A run folder, or gs://BUCKET/PATH.")]
+RunOrBucket = Annotated[
+    str,
+    typer.Argument(help="A run folder, or gs://BUCKET/PATH.", autocompletion=complete_folder),
+]
 
 
 def run_folder(run: str | None, config: Path) -> Path:

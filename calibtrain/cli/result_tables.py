@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from calibtrain.metrics.quantities import QUANTITIES
 
@@ -40,20 +40,59 @@ def add_columns(table: Table, keys: Sequence[str], event: str = "token") -> None
         table.add_column(heading, justify="right", overflow="fold")
 
 
-def results_table(
-    rows: Sequence[tuple[str, Mapping[str, Any]]],
-    first: str,
-    event: str = "token",
-    columns: Sequence[str] = RESULT_COLUMNS,
+def results_tables(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str] = RESULT_COLUMNS
+) -> list[Table]:
+    """Returns a table for each event space, as units differ; one evaluation per row.
+
+    Args:
+        rows: name of each evaluation, and its figures; `event`, `temperature` and `file` are shown
+            where they are there.
+        columns: keys of the figures.
+    """
+    by_event: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for name, figures in rows:
+        by_event.setdefault(event_of(name, figures), []).append((name, figures))
+    return [_one_event(event, found, columns) for event, found in by_event.items()]
+
+
+def event_of(name: str, figures: Mapping[str, Any]) -> str:
+    """Returns what was predicted, by an evaluation's figures or the end of its name."""
+    last = name.rpartition("-")[2]
+    return str(figures.get("event") or (last if last in ("byte", "word") else "token"))
+
+
+def _one_event(
+    event: str, rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str]
 ) -> Table:
-    """Returns the table of results of one event space, one result per row."""
     table = Table(show_edge=False)
-    table.add_column(first)
+    table.add_column("evaluation")
+    table.add_column("events")
+    tempered = any(_temperature(figures) != "1" for _, figures in rows)
+    if tempered:
+        table.add_column("T", justify="right")
     add_columns(table, columns, event)
+    written = any(figures.get("file") for _, figures in rows)
+    if written:
+        table.add_column("file", overflow="fold")
     for name, figures in rows:
         cells = [QUANTITIES[key].plain(figures.get(key)) for key in columns]
-        table.add_row(escape(name), *cells)
+        table.add_row(
+            escape(name.removesuffix(f"-{event}")),
+            event,
+            *([escape(_temperature(figures))] if tempered else []),
+            *cells,
+            *([escape(str(figures.get("file") or "not kept"))] if written else []),
+        )
     return table
+
+
+def _temperature(figures: Mapping[str, Any]) -> str:
+    """Returns the temperature of an evaluation: its value, or the name of the head that gave it."""
+    temperature = figures.get("temperature")
+    if isinstance(temperature, str):
+        return temperature
+    return "1" if temperature in (None, 1) else f"{temperature:.4f}"
 
 
 def domains_table(found: Mapping[str, Any]) -> Table:
@@ -68,17 +107,20 @@ def domains_table(found: Mapping[str, Any]) -> Table:
         f"{QUANTITIES['nll'].unit_in_words()}"
     )
     table = Table(show_edge=False, title=title, title_justify="left")
-    table.add_column("corpus")
+    table.add_column("evaluation")
+    table.add_column("events")
     table.add_column("T", justify="right")
     add_columns(table, DOMAIN_COLUMNS)
-    for row in found["evaluations"]:
+    table.add_column("file", overflow="fold")
+    for row, file in zip(found["evaluations"], found["files"], strict=True):
         cells = []
         for key in DOMAIN_COLUMNS:
             plain, interval = QUANTITIES[key].plain, row["intervals"].get(key)
             ends = f" [{plain(interval['lower'])}, {plain(interval['upper'])}]" if interval else ""
             cells.append(plain(row[key]) + ends)
         name = f"{row['corpus']}-{row['split']}"
-        table.add_row(escape(name), f"{row['temperature']:.4f}", *cells)
+        temperature = _temperature(row)
+        table.add_row(escape(name), row["event"], temperature, *cells, escape(file or "not kept"))
     return table
 
 
@@ -106,11 +148,70 @@ def study_table(result: Mapping[str, Any]) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Prints a result on standard output; lines are folded only on a terminal."""
+    """Prints a result on standard output.
+
+    On a terminal that is too narrow for it, its columns are printed in several tables below each
+    other, so that no figure is cut; a single row is printed downwards. Elsewhere lines have any
+    length.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=Console(width=10_000).measure(table).maximum)
-    console.print(table)
+        console.print(table)
+        return
+    for number, part in enumerate(fitted(table, console.width)):
+        if number:
+            console.print()
+        console.print(part)
+
+
+def fitted(table: Table, width: int) -> list[Table]:
+    """Returns tables of a table's columns that are at most so wide, each with the first column.
+
+    Args:
+        table: cells are texts.
+        width: in cells of the terminal, of which a character may take two.
+    """
+    if _width(table) <= width:
+        return [table]
+    if table.row_count == 1:
+        return [_downwards(table)]
+    first, *others = table.columns
+    parts: list[list[Column]] = [[]]
+    for column in others:
+        if parts[-1] and _width(_part(table, [first, *parts[-1], column])) > width:
+            parts.append([])
+        parts[-1].append(column)
+    found = [_part(table, [first, *columns]) for columns in parts]
+    found[0].title, found[-1].caption = table.title, table.caption
+    return found
+
+
+def _width(table: Table) -> int:
+    return Console(width=10_000).measure(table).maximum
+
+
+def _part(table: Table, columns: Sequence[Column]) -> Table:
+    """Returns a table of some columns."""
+    part = Table(show_edge=False, title_justify="left", caption_justify="left")
+    for column in columns:
+        part.add_column(column.header, justify=column.justify, overflow="fold")
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        part.add_row(*cells)
+    return part
+
+
+def _downwards(table: Table) -> Table:
+    """Returns a table of one row as two columns: headings and cells."""
+    turned = Table(
+        show_edge=False, show_header=False, title=table.title, title_justify="left", box=None
+    )
+    turned.add_column()
+    turned.add_column(overflow="fold")
+    for column in table.columns:
+        turned.add_row(column.header, *column.cells)
+    turned.caption = table.caption
+    return turned
 
 
 def compilation_table(found: Mapping[str, Any]) -> Table:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calibtrain.cli.completion import complete_one_of
 from calibtrain.cli.options import AsJson, Field, Fields, RunOrBucket
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say, say_notes
@@ -14,6 +15,8 @@ temperature_app = typer.Typer(
     help="Fit temperature heads to a finished run; the run's own parameters stay as they are.",
 )
 
+KINDS = ("global", "vector", "position", "linear", "mlp", "adaptive", "thermometer")
+"""Kinds of heads, as a shell completes them; `config.HEADS` says what is allowed."""
 Limit = Annotated[
     int | None,
     typer.Option("--bytes", min=1, help="Bytes of each text, about; default all."),
@@ -31,7 +34,10 @@ def fit(
     run: RunOrBucket,
     head: Annotated[
         str,
-        typer.Option(help="global, vector, position, linear, mlp, adaptive or thermometer."),
+        typer.Option(
+            help="global, vector, position, linear, mlp, adaptive or thermometer.",
+            autocompletion=complete_one_of(KINDS),
+        ),
     ],
     settings: Annotated[
         list[str] | None, typer.Argument(help="Settings of the head: limit=20 hidden=64")
@@ -102,8 +108,10 @@ def list_(run: RunOrBucket, as_json: AsJson = False) -> None:
     heads = describe_heads(place(run))
     if as_json:
         print_json({"heads": heads})
-    else:
+    elif heads:
         _print_heads(heads)
+    else:
+        say(f"{run}: no head was fitted yet; to fit one: calibtrain temperature fit --help")
     for head in heads:
         if not head["usable"]:
             say(f"{head['name']}: cannot be used: {head['problem']}")
@@ -167,6 +175,7 @@ def compare(
                 keep=keep,
                 say=say,
                 progress=progress,
+                stage=progress.stage,
             )
         tables = [(each["group"], each["rows"]) for each in found["groups"]]
         noted = [found["fitted_on"]]
@@ -185,6 +194,7 @@ def compare(
                 keep=keep,
                 say=say,
                 progress=progress,
+                stage=progress.stage,
             )
         tables = [(f"{each['corpus']}-{each['split']}", each["rows"]) for each in found["corpora"]]
         noted = found["corpora"]
@@ -203,7 +213,7 @@ def _print_comparison(title: str, rows: list[dict[str, Any]]) -> None:
     from calibtrain.cli.result_tables import add_columns, print_table
     from calibtrain.metrics.quantities import COMPARED, QUANTITIES
 
-    table = Table(show_edge=False, title=title, title_justify="left")
+    table = Table(show_edge=False, title=f"{title}, by token", title_justify="left")
     table.add_column("head")
     add_columns(table, COMPARED)
     facts = [key for key in ("temperature", "parameters", "seconds") if key in rows[0]]
@@ -240,7 +250,7 @@ def _print_heads(heads: list[dict[str, Any]] | list[Any]) -> None:
     table = Table(show_edge=False)
     table.add_column("head")
     table.add_column("fitted on")
-    for title in ("step", "parameters", "nll before", "nll after", "seconds"):
+    for title in ("step", "parameters", "nll before", "after, nats/token", "seconds"):
         table.add_column(title, justify="right")
     for head in heads:
         if "fitted_on" not in head:

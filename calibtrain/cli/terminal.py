@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from rich.progress import (
     SpinnerColumn,
     TaskID,
     TextColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
 
@@ -87,7 +88,7 @@ class PlainView(SilentView):
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
         """Writes a line for an event, if it is time."""
-        if event["event"] == "progress":
+        if event["event"] in ("progress", "tokenising"):
             if time.monotonic() - self._told.get(arm, 0.0) < 10:
                 return
             self._told[arm] = time.monotonic()
@@ -105,9 +106,9 @@ class LiveView(SilentView):
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            *([BarColumn(bar_width=20)] if self.console.width >= 110 else []),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
+            *([TextColumn("{task.fields[speed]}")] if self.console.width >= 90 else []),
             TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[quality]}"),
             console=self.console,
@@ -140,6 +141,9 @@ class LiveView(SilentView):
                 self._progress.remove_task(self._tasks.pop("preparing"))
             for name in event["names"]:
                 self._task(name)
+        elif kind == "tokenising":
+            part = event["done"] / max(1, event["bytes"])
+            self._progress.update(self._task(arm), left=f"tokenising {event['split']}: {part:.0%}")
         elif kind in ("tokenised", "note"):
             self._progress.console.print(escape(f"{arm}: " if arm else "") + describe(event))
         elif kind == "start":
@@ -168,23 +172,75 @@ class LiveView(SilentView):
                     self._progress.console.print(f"[red]{escape(arm)}: {escape(event['error'])}")
 
 
+class Counting(Protocol):
+    """Shows how much of something is done, and how long the rest may take."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Shows that so much of all is done."""
+
+    def stage(self, text: str) -> None:
+        """Shows what is begun, such as "head 3 of 7: linear"; counting begins anew."""
+
+
 @contextmanager
-def show_counting(what: str) -> Iterator[Callable[[int, int], None]]:
+def show_counting(what: str) -> Iterator[Counting]:
     """Shows how much of something is done: a bar, or in a log file a line every ten seconds."""
-    if sys.stderr.isatty():
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+    if not sys.stderr.isatty():
+        yield _CountingLines(what)
         return
-    told = time.monotonic()
+    narrow = Console(stderr=True).width < 70
+    columns = (
+        TextColumn("{task.description}"),
+        *(() if narrow else (BarColumn(bar_width=20),)),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield _CountingBar(bar, what)
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= 10:
-            told = time.monotonic()
-            say(f"{what}: {done:,} of {total:,}")
 
-    yield tell
+class _CountingBar:
+    """A bar with the time left."""
+
+    def __init__(self, bar: Progress, what: str):
+        self._bar, self._text = bar, what
+        self._task: TaskID | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task(escape(self._text), total=total)
+        self._bar.update(self._task, completed=done, total=total)
+
+    def stage(self, text: str) -> None:
+        """Takes the bar's place by that of another stage."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._text = text
+        self._task = self._bar.add_task(escape(text), total=None)
+
+
+class _CountingLines:
+    """A line every ten seconds."""
+
+    def __init__(self, what: str):
+        self._text = what
+        self._told = self._began = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._first is None or done < self._first:
+            self._first, self._began = done, now
+        if now - self._told < 10:
+            return
+        self._told = now
+        counted = done - self._first
+        left = f", {(now - self._began) / counted * (total - done):.0f} s left" if counted else ""
+        say(f"{self._text}: {done:,} of {total:,}{left}")
+
+    def stage(self, text: str) -> None:
+        """Begins to count anew."""
+        self._text, self._first = text, None
 
 
 def describe(event: Mapping[str, Any]) -> str:
@@ -204,6 +260,11 @@ def describe(event: Mapping[str, Any]) -> str:
         )
     if kind == "note":
         return str(event["text"])
+    if kind == "tokenising":
+        return (
+            f"tokenising: {event['done'] / 1e6:,.1f} of {event['bytes'] / 1e6:,.1f} MB, "
+            f"{event['split']} split"
+        )
     if kind == "tokenised":
         size, seconds = event["bytes"] / 1e6, event["seconds"]
         return (

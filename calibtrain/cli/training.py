@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calibtrain.cli.completion import complete_config
 from calibtrain.cli.options import (
     AsJson,
     ConfigPath,
@@ -60,23 +61,44 @@ def train(
         from calibtrain.cli.terminal import make_view
         from calibtrain.evaluation import train_run
 
+        before = finished(path)
         with make_view(progress.value) as view:
             outcome = train_run(settings, path, observer=lambda event: view("", event))
     if hosts.is_primary():  # only one host prints
-        show_run(outcome, path, as_json, quiet=quiet_result)
+        show_run(outcome, path, as_json, before, quiet=quiet_result)
 
 
-def show_run(outcome: Any, path: Path, as_json: bool, *, quiet: bool = False) -> None:
-    """Prints how the training of a run ended, and its results unless `quiet`."""
-    from calibtrain.cli.result_tables import print_table, results_table
+def finished(path: Path) -> set[str]:
+    """Returns which runs in a folder are finished: arms, or the folder itself as "."."""
+    from calibtrain.runs.listing import finished_runs
+
+    return finished_runs(path)
+
+
+def show_run(
+    outcome: Any, path: Path, as_json: bool, before: set[str], *, quiet: bool = False
+) -> None:
+    """Prints how the training of a run ended, and its results unless `quiet`.
+
+    Args:
+        outcome: of the training.
+        path: the run folder.
+        as_json: whether the result is printed as JSON.
+        before: what was finished before, from `finished`.
+        quiet: whether results are not printed.
+    """
+    from calibtrain.cli.result_tables import print_table, results_tables
     from calibtrain.cli.terminal import describe_stop
 
     if outcome.status == "stopped":
         say(describe_stop(outcome.step))
+    elif before and not quiet:
+        say(f"already finished: {path}, step {outcome.step:,}; nothing was left to train")
     if as_json:
         print_json({**outcome.summary, "evaluations": outcome.results})
     elif outcome.status == "done" and not quiet:
-        print_table(results_table(list(outcome.results.items()), "evaluation"))
+        for table in results_tables(list(outcome.results.items())):
+            print_table(table)
         say(f"run: {path}    report: calibtrain report {shlex.quote(str(path))}")
 
 
@@ -86,10 +108,11 @@ def train_seeds(settings: Any, path: Path, progress: ProgressKind, as_json: bool
     from calibtrain.cli.terminal import make_view
     from calibtrain.parallel import hosts
 
+    before = finished(path)
     with make_view(progress.value) as view:
         result = train_replicas(settings, path, command=as_typed(), observer=view)
     if hosts.is_primary():  # only one host prints
-        show_study(result, path, as_json)
+        show_study(result, path, as_json, before)
 
 
 def train_beside(config: Path, path: Path, names: list[str], progress: ProgressKind) -> None:
@@ -134,13 +157,21 @@ def ablate(
         from calibtrain.ablation import run_study
         from calibtrain.cli.terminal import make_view
 
+        before = finished(path)
         with make_view(progress.value) as view:
             result = run_study(study, path, jobs=jobs, command=as_typed(), observer=view)
-    show_study(result, path, as_json)
+    show_study(result, path, as_json, before)
 
 
-def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
-    """Writes a study's report; prints its results, and the errors of its arms."""
+def show_study(result: dict[str, Any], path: Path, as_json: bool, before: set[str]) -> None:
+    """Writes a study's report; prints its results and the errors of its arms.
+
+    Args:
+        result: of the study.
+        path: its folder.
+        as_json: whether the result is printed as JSON.
+        before: the arms that were finished before, from `finished`.
+    """
     from calibtrain.ablation.controls import NOT_MATCHED
     from calibtrain.cli.result_tables import print_table, study_table
     from calibtrain.report import write_report
@@ -160,6 +191,8 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
     for arm in result["arms"]:
         if arm["status"] == "failed":
             say(f"arm {arm['name']} failed: {arm['error']}")
+    if before and before >= {arm["name"] for arm in result["arms"]}:
+        say(f"already finished: all {len(statuses)} arms of {path}; nothing was left to train")
     if "stopped" in statuses:
         say("stopped and saved; the same command goes on from there")
     if report_path:
@@ -169,7 +202,12 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool) -> None:
 
 
 def finetune(
-    config: Annotated[str, typer.Argument(help="YAML file, or a ready-made name: finetune/sft.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="YAML file, or a ready-made name: finetune/sft.", autocompletion=complete_config
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Settings that replace the file's: finetune.run=runs/tiny"),
@@ -198,7 +236,8 @@ def finetune(
 
         hosts.start()
         settings = resolve(source, overrides or (), path)
+        before = finished(path)
         with make_view(progress.value) as view:
             outcome = start(settings, path, observer=lambda event: view("", event))
     if hosts.is_primary():
-        show_run(outcome, path, as_json)
+        show_run(outcome, path, as_json, before)

@@ -28,11 +28,13 @@ class Evaluation:
         documents: columns of the table with a row per document: document, bytes, tokens, and the
             sums of nll and entropy (nats), confidence, correct and the multiclass Brier score;
             columns that the events lack are left out.
+        path: the JSON file that holds it; None where it is not kept.
     """
 
     about: Mapping[str, Any]
     results: Mapping[str, Any]
     documents: Mapping[str, Any]
+    path: Path | None = None
 
     @property
     def figures(self) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Evaluates a run on any corpus, when it is done or while it rests: `calibtrain evaluate`."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 
 from calibtrain.config import MeshConfig, config_hash
-from calibtrain.data.batches.store import frequency_deciles
+from calibtrain.data.batches.store import TokenStore, frequency_deciles
 from calibtrain.data.batches.windows import EvaluationWindows
 from calibtrain.data.corpora.named import Columns, settings_are_options
 from calibtrain.evaluation.bytes import NEXT_BYTE, Progress, TextEvaluator, TextEvents
@@ -38,6 +39,7 @@ def evaluate_run(
     full: bool = False,
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
+    progress: Progress = lambda done, total: None,
     say: Say = lambda text: None,
 ) -> Evaluation:
     """Evaluates a run's latest checkpoint, and writes the result into its `evaluations/`.
@@ -54,6 +56,7 @@ def evaluate_run(
         full: whether Full-ECE and classwise ECE are measured too, which takes another pass.
         cache: where prepared data is kept.
         check: called between batches; may raise to give up.
+        progress: is told the number of batches that are given to the model, and of all.
         say: is told in words of a result that cannot be written beside the run.
 
     Raises:
@@ -64,7 +67,8 @@ def evaluate_run(
     """
     read = {corpus: columns or Columns()}
     with opened(path, cache, temperature, columns=read, say=say) as saved:
-        return SavedRunEvaluator(saved, check).evaluate(corpus, split, limit, full=full)
+        evaluator = SavedRunEvaluator(saved, check, progress)
+        return evaluator.evaluate(corpus, split, limit, full=full)
 
 
 def evaluate_run_on_text(
@@ -111,12 +115,18 @@ def evaluate_run_on_text(
 class SavedRunEvaluator:
     """Evaluates a saved run by tokens, on all devices here; its parameters are loaded once."""
 
-    def __init__(self, saved: SavedRun, check: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        saved: SavedRun,
+        check: Callable[[], None] = lambda: None,
+        progress: Progress = lambda done, total: None,
+    ):
         """Args:
         saved: the run.
         check: is called between batches; may raise to give up.
+        progress: is told the number of batches that are given to the model, and of all.
         """
-        self._saved, self._check = saved, check
+        self._saved, self._check, self._progress = saved, check, progress
 
     def evaluate(
         self,
@@ -134,6 +144,7 @@ class SavedRunEvaluator:
         saved = self._saved
         store = saved.store(corpus, split)  # what cannot be had is told before the model is loaded
         params, evaluator = self._loaded
+        counted = self._counted(store, limit, passes=2 if full else 1)
         with settings_are_options():
             evaluation = evaluator.evaluate(
                 params,
@@ -142,7 +153,7 @@ class SavedRunEvaluator:
                 limit=limit,
                 groups=saved.corpus(corpus).groups(split),
                 temperature=temperature,
-                check=self._check,
+                check=counted,
             )
         if full:
             table = vocabulary_table(
@@ -154,7 +165,7 @@ class SavedRunEvaluator:
                 bins=evaluator.bins,
                 temperature=temperature,
                 layout=_all_devices(saved.config.evaluation.rows),
-                check=self._check,
+                check=counted,
             )
             evaluation = with_vocabulary_errors(evaluation, table)
         return _written(saved, evaluation)
@@ -166,9 +177,24 @@ class SavedRunEvaluator:
         about = _about(self._saved, None, split)
         return fit_temperature(
             lambda temperature: evaluator.likelihood(
-                params, store, about, temperature, limit=limit, check=self._check
+                params, store, about, temperature, limit=limit, check=self._counted(store, limit)
             )
         )
+
+    def _counted(self, store: TokenStore, limit: int | None, passes: int = 1) -> Callable[[], None]:
+        """Returns what is to be called before each batch of a text: it counts them."""
+        _, evaluator = self._loaded
+        rows, context = evaluator.rows, evaluator.context
+        total = passes * len(EvaluationWindows(store, rows=rows, context=context, limit=limit))
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            self._check()
+            done += 1
+            self._progress(done, total)
+
+        return count
 
     @cached_property
     def _loaded(self) -> tuple[Params, TokenEvaluator]:
@@ -235,11 +261,15 @@ def _about(saved: SavedRun, corpus: str | None, split: str) -> dict[str, Any]:
 
 
 def _written(saved: SavedRun, evaluation: Evaluation) -> Evaluation:
-    """Writes an evaluation into its run, where that may be written, and returns it."""
-    own = checkpoint.read_identity(saved.run.checkpoints, saved.step)
+    """Writes an evaluation into its run, where that may be written; returns it with its path."""
+    own, final = (
+        checkpoint.read_identity(saved.run.checkpoints, saved.step),
+        saved.config.evaluation,
+    )
+    path = None
     with saved.writing():
-        evaluation.write(saved.run.evaluations, own.corpus, saved.config.evaluation.final_bytes)
-    return evaluation
+        path = evaluation.write(saved.run.evaluations, own.corpus, final.final_bytes)
+    return dataclasses.replace(evaluation, path=path)
 
 
 def _all_devices(rows: int) -> Layout:

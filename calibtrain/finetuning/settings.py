@@ -6,6 +6,7 @@ the configuration of a run like any other, which also says by hash what it start
 
 import logging
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from calibtrain.models import build
 from calibtrain.models.adapter import linear_maps
 from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.latest_checkpoint import latest_step
-from calibtrain.storage.places import place
+from calibtrain.storage.places import in_bucket, place
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def resolve(path: Path, overrides: Iterable[str] = (), run: Path | None = None) 
         raise UserError(
             f"{path}: has no section finetune; to train from scratch: calibtrain train {path}"
         )
+    if not any(item.startswith("finetune.paths") for item in overrides):
+        given = tree["finetune"] = {**given, **_paths_of_file(given, path.parent)}
     for name in ("started_from", "examples"):
         if name in given:
             raise UserError(f"{path}: finetune.{name}: is filled in, not given; remove it")
@@ -115,6 +118,25 @@ def resolve(path: Path, overrides: Iterable[str] = (), run: Path | None = None) 
         maps = _adapted_maps(f"{path}: finetune.lora.maps", asked_for, own, _begun(run))
         tree["finetune"]["lora"] = {**given["lora"], "maps": maps}
     return validate(Config, tree, str(path), overrides)
+
+
+def _paths_of_file(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The examples that a file names: those that are not here but beside the file are read there.
+
+    Args:
+        given: the file's section `finetune`.
+        folder: where the file is.
+    """
+    paths = given.get("paths")
+    if not isinstance(paths, list) or in_bucket(folder):
+        return {}
+
+    def found(path: Any) -> Any:
+        beside = folder / str(path)
+        absent = isinstance(path, str) and "://" not in path and not os.path.exists(path)
+        return str(beside) if absent and beside.is_file() else path
+
+    return {"paths": [found(path) for path in paths]}
 
 
 def _adapted_maps(key: str, asked: Any, base: Config, begun: FinetuningConfig | None) -> list[str]:

@@ -5,14 +5,14 @@ to evaluate on: results by token frequency count tokens in that corpus's trainin
 model may never have seen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
 from calibtrain.config import Config, config_hash, validate
-from calibtrain.data.batches.store import TokenStore, open_store
+from calibtrain.data.batches.store import Observer, TokenStore, open_store
 from calibtrain.data.corpora.corpus import Corpus, open_corpus
 from calibtrain.data.corpora.named import Columns, own_corpus, parse_corpus, settings_are_options
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
@@ -44,6 +44,8 @@ def import_model(
     columns: Columns | None = None,
     cache: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    stage: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Makes a run of a Hugging Face folder or a GGUF file, whole or not at all.
 
@@ -58,6 +60,8 @@ def import_model(
         columns: the fields of the corpus that are read; None means its text, without groups.
         cache: folder of prepared data.
         say: called with messages on what happens.
+        progress: is told how much is done, and of all of a stage: bytes of text, then tensors.
+        stage: is told in words what is begun.
 
     Returns:
         The content of run.json.
@@ -79,14 +83,16 @@ def import_model(
     with settings_are_options():
         text = open_corpus(config.corpus, cache)
     say(f"{model.architecture.name}: tokenising {text.provenance.name}")
-    store = open_store(text, "train", model.tokenizer.tokenizer, cache)
+    stage("bytes tokenised")
+    store = open_store(text, "train", model.tokenizer.tokenizer, cache, _bytes_tokenised(progress))
     provenance = text.provenance
     tokens = int(store.slots.sum()) - len(store)  # without the ends of documents
     tokenizer = model.tokenizer.counted(
         provenance.name, provenance.content_hash, store.bytes / max(1, tokens)
     )
     say(f"reading {model.format}")
-    params = model.parameters(build(config.model, tokenizer.vocab_size))
+    stage("tensors read")
+    params = model.parameters(build(config.model, tokenizer.vocab_size), progress)
     name = absolute(folder.path).name
     summary = _describe(model, config, text, tokenizer, store, name)
 
@@ -99,8 +105,17 @@ def import_model(
         made.write_summary(summary)
 
     say(f"writing {folder.path}")
+    stage("writing")
     folder.create(config, fill)
     return summary.document()
+
+
+def _bytes_tokenised(progress: Callable[[int, int], None]) -> Observer:
+    def observe(event: Mapping[str, Any]) -> None:
+        if event["event"] == "tokenising":
+            progress(event["done"], event["bytes"])
+
+    return observe
 
 
 def untrained(params: Params) -> TrainState:

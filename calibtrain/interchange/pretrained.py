@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,9 +66,11 @@ class Pretrained:
     about: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
-    def parameters(self, network: Network) -> Params:
+    def parameters(
+        self, network: Network, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Params:
         """Returns its parameters, read by `models.huggingface.parameters.read_parameters`."""
-        return read_parameters(network, self.tensors, spare_tensors(self.tensors))
+        return read_parameters(network, self.tensors, spare_tensors(self.tensors), progress)
 
     def checksums(self) -> dict[str, str]:
         """Returns the hex SHA-256 of its files."""

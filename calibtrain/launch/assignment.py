@@ -58,7 +58,7 @@ def resolve(
     folder: str,
     *,
     cache: Path | None = None,
-    observer: Callable[[str], None] = lambda arm: None,
+    observer: Callable[[str, int, int], None] = lambda arm, number, total: None,
 ) -> Assignment:
     """Resolves a configuration into its runs.
 
@@ -70,7 +70,8 @@ def resolve(
         overrides: overrides as `key.path=value`.
         folder: folder of the run or the study.
         cache: folder of prepared data.
-        observer: called with the name of each arm before its data is prepared.
+        observer: called with the name of each arm before its data is prepared, its number from 0,
+            and how many there are.
 
     Raises:
         UserError: where `train` or `ablate` would raise one, and where no arm can be run.
@@ -82,14 +83,20 @@ def resolve(
     study = load_study(config, overrides)
     import jax
 
-    from calibtrain.ablation.study import with_seeds
+    from calibtrain.ablation.study import expand, with_seeds
 
     study = with_seeds(study)
     jax.config.update("jax_platforms", "cpu")  # this process only plans
     from calibtrain.ablation import apply_controls
     from calibtrain.storage.disk import cache_directory
 
-    arms, failed = apply_controls(study, cache or cache_directory(), observer)
+    names = [arm.name for arm in expand(study)]
+
+    def observe(name: str) -> None:
+        if name in names:  # and not the base, which a control may need
+            observer(name, names.index(name), len(names))
+
+    arms, failed = apply_controls(study, cache or cache_directory(), observe)
     if not arms:
         raise UserError(f"{config}: no arm can be run; {failed[0].name}: {failed[0].error}")
     runs = tuple(LaunchedRun(arm.name, arm.config, f"{folder}/{arm.name}") for arm in arms)

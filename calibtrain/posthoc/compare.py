@@ -5,7 +5,7 @@ the difference. A head may lower the ECE and raise the nll, so both are always s
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,18 @@ from calibtrain.data.corpora.named import columns_of
 from calibtrain.errors import UserError
 from calibtrain.evaluation.result import ONE_DOCUMENT
 from calibtrain.fitting.head import FittedHead, Recipe
-from calibtrain.losses import CrossEntropy
 from calibtrain.posthoc.comparison_rows import comparison_row, score_text, signature_of
 from calibtrain.posthoc.fit import (
     check_fits_model,
     checkpoint_of,
     describe_text,
-    fit_on,
     fitted_on,
     head_settings,
     require_headless,
 )
 from calibtrain.posthoc.hidden_text import Progress, read_hidden_text
+from calibtrain.posthoc.kept_heads import fit_once
+from calibtrain.process.interruption import leaving
 from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.runs.records import (
     HEADS_FILE,
@@ -56,10 +56,12 @@ def compare_heads(
     cache: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     progress: Progress = lambda done, total: None,
+    stage: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Fit heads on the validation split of a run's corpus and measure them on test splits.
 
-    Writes RUN/temperature/comparison.json, which the run's report shows.
+    Writes RUN/temperature/comparison.json, which the run's report shows. Heads that were fitted to
+    the same text before, by a comparison that was stopped too, are not fitted again.
 
     Args:
         path: the run folder.
@@ -71,7 +73,8 @@ def compare_heads(
         keep: whether hidden states are kept in the cache.
         cache: the folder of prepared data.
         say: is told in words what is done.
-        progress: is told the number of batches or steps done, and of all.
+        progress: is told the number of batches or steps done, and of all of a stage.
+        stage: is told in words what is begun, such as "head 3 of 7: linear".
 
     Returns:
         `fitted_on`, `checkpoint`, and for each of `corpora` its `rows`: one for no head, then one
@@ -91,28 +94,42 @@ def compare_heads(
         names: list[str | None] = list(corpora) or [None]
         for name in names:
             saved.store(name, "test")  # so that a text that cannot be had is refused first
+        stage("hidden states of the validation text")
         text = read_hidden_text(saved, None, "validation", limit, keep=keep, progress=progress)
         say(describe_text(text))
         fitted: dict[str, FittedHead] = {}
-        for kind in chosen:
-            config = head_settings(kind, {})
-            fitted[kind] = fit_on(text, config, saved, CrossEntropy(), recipe, True, progress)
-            say(
-                f"{kind}: nll {fitted[kind].nll_before:.5f} -> {fitted[kind].nll_after:.5f} in "
-                f"{fitted[kind].seconds:.1f} s"
-            )
+        with leaving(lambda: _what_is_kept(fitted, len(chosen))):
+            for kind in chosen:
+                stage(f"head {len(fitted) + 1} of {len(chosen)}: {kind}")
+                settings = head_settings(kind, {})
+                fitted[kind], before = fit_once(text, settings, saved, recipe, progress)
+                say(
+                    f"{kind}: {'already fitted, ' if before else ''}nll "
+                    f"{fitted[kind].nll_before:.5f} -> {fitted[kind].nll_after:.5f} nats/token in "
+                    f"{fitted[kind].seconds:.1f} s"
+                )
+            tables = [
+                _on_corpus(saved, name, limit, fitted, keep, progress, stage, say) for name in names
+            ]
         record = HeadComparisonRecord(
             format=FORMAT,
             version=calibtrain.__version__,
             device=jax.devices()[0].device_kind,
             fitted_on=FittedOn(**fitted_on(saved, None, "validation", limit, text)),
             checkpoint=CheckpointRecord(**checkpoint_of(saved)),
-            corpora=[_on_corpus(saved, name, limit, fitted, keep, progress, say) for name in names],
+            corpora=tables,
         )
         with saved.writing():
             make_folder(saved.run.heads)
             record.write(saved.run.heads / HEADS_FILE)
+            say(f"written: {saved.run.heads / HEADS_FILE}")
         return record.document()
+
+
+def _what_is_kept(fitted: Mapping[str, FittedHead], wanted: int) -> str:
+    if not fitted:
+        return "; no head was fitted yet"
+    return f"; {len(fitted)} of {wanted} heads are fitted and kept: the same command goes on"
 
 
 def _kinds(saved: SavedRun, heads: Sequence[str] | None) -> list[str]:
@@ -137,8 +154,11 @@ def _on_corpus(
     fitted: dict[str, FittedHead],
     keep: bool,
     progress: Progress,
+    stage: Callable[[str], None],
     say: Callable[[str], None],
 ) -> HeadTable:
+    name = f"{saved.corpus(corpus).provenance.name}-test"
+    stage(f"hidden states of {name}")
     text = read_hidden_text(saved, corpus, "test", limit, keep=keep, progress=progress)
     bins = saved.config.evaluation.bins
     plain = score_text(text, None, None, bins)
@@ -147,7 +167,8 @@ def _on_corpus(
             "none", plain, None, signature_of(saved, corpus, bins), parameters=0, seconds=0.0
         )
     ]
-    for kind, head in fitted.items():
+    for number, (kind, head) in enumerate(fitted.items()):
+        stage(f"measuring head {number + 1} of {len(fitted)} on {name}: {kind}")
         began = time.monotonic()
         model, vocab = saved.config.model, saved.tokenizer.vocab_size
         scored = score_text(
@@ -158,7 +179,7 @@ def _on_corpus(
         rows.append(
             comparison_row(kind, scored, plain, about, parameters=count, seconds=head.seconds)
         )
-        say(f"{kind}: measured in {time.monotonic() - began:.1f} s")
+        say(f"{kind}: measured on {name} in {time.monotonic() - began:.1f} s")
     provenance = saved.corpus(corpus).provenance
     notes = saved.notes(corpus) + ([ONE_DOCUMENT] if len(text.documents) == 1 else [])
     noted: dict[str, Any] = {"notes": notes} if notes else {}

@@ -42,6 +42,7 @@ class HiddenText:
         documents: indices of the documents that are read.
         size: bytes that the hidden states take.
         kept: whether they are in the cache; else they are computed each time they are read.
+        key: changes with anything that changes them.
     """
 
     output_layer: OutputLayer
@@ -50,6 +51,7 @@ class HiddenText:
     documents: Int[np.ndarray, " chosen"]
     size: int
     kept: bool
+    key: str
 
 
 class Computed:
@@ -116,14 +118,15 @@ def read_hidden_text(
                 progress(index + 1, len(windows))
         (folder / "hidden.json").write_text(json.dumps({"shape": shape, "dtype": dtype.name}))
 
-    folder = saved.cache / "hidden" / _key(saved, corpus, split, limit, shape, dtype.name)
+    key = _key(saved, corpus, split, limit, shape, dtype.name)
+    folder = saved.cache / "hidden" / key
     kept = (keep and size < SHARE * _free(folder)) or is_whole(folder)
     hidden: Any = computed
     if kept:
         prepare_once(folder, fill)
         hidden = np.memmap(folder / "hidden.bin", dtype=dtype, mode="r", shape=shape)
     states = HiddenStates(hidden, labels, segments, weights > 0, documents)
-    return HiddenText(output_layer, states, store, windows.documents, size, kept)
+    return HiddenText(output_layer, states, store, windows.documents, size, kept, key)
 
 
 def _key(

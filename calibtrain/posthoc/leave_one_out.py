@@ -47,6 +47,7 @@ def leave_one_group_out(
     cache: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     progress: Progress = lambda done, total: None,
+    stage: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Measures what a Thermometer gains on each group of a corpus without its labels.
 
@@ -59,7 +60,8 @@ def leave_one_group_out(
         keep: whether hidden states are kept in the cache.
         cache: the folder of prepared data.
         say: is told in words what is done.
-        progress: is told the number of batches done, and of all.
+        progress: is told the number of batches done, and of all of a stage.
+        stage: is told in words what is begun, such as "group 3 of 7: Law".
 
     Returns:
         `steps` of the Thermometers, and `groups`: for each its `rows` for `none`, `thermometer`,
@@ -73,6 +75,7 @@ def leave_one_group_out(
     recipe = recipe or ThermometerRecipe()
     with opened(path, cache, columns={corpus: columns or Columns()}) as saved:
         require_headless(saved)
+        stage("hidden states")
         labelled = read_hidden_text(
             saved, corpus, "validation", limit, keep=keep, progress=progress
         )
@@ -87,8 +90,9 @@ def leave_one_group_out(
                 f"groups with {LEAST_DOCUMENTS} documents in validation and test; at least 3 are "
                 "needed (--group names the field of a document's group)"
             )
-        groups = []
+        groups: list[dict[str, Any]] = []
         for name in names:
+            stage(f"group {len(groups) + 1} of {len(names)}: {name}")
             others = [known[other] for other in names if other != name]
             groups.append(
                 _group(

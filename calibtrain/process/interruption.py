@@ -7,6 +7,7 @@ and ends the process when it has waited long enough.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import select
 import signal
@@ -44,7 +45,7 @@ class _Watch:
         pipe: the pipe that Python writes the number of a signal to as soon as it comes.
         lock: held while the pipe is read.
         left: a message on what the unwinding command leaves behind.
-        folders: the folders that the running command makes.
+        leaving: return messages on what the running command leaves behind, the innermost last.
     """
 
     asked: tuple[float, int] | None = None
@@ -53,7 +54,7 @@ class _Watch:
     left: str = "; nothing was left"
     pipe: int = -1
     lock: threading.RLock = dataclasses.field(default_factory=threading.RLock)
-    folders: list[Path] = dataclasses.field(default_factory=list)
+    leaving: list[Callable[[], str]] = dataclasses.field(default_factory=list)
 
 
 _watch = _Watch()
@@ -69,15 +70,19 @@ def unwinding() -> tuple[int, str] | None:
 
 
 @contextmanager
-def leaving(folder: Path) -> Iterator[None]:
-    """Makes the message about an interruption say what is left in the folder."""
-    _watch.folders.append(folder)
+def leaving(what: Path | Callable[[], str]) -> Iterator[None]:
+    """Makes the message about an interruption say what is left: in a folder, or as told by `what`.
+
+    A message begins as the rest of a sentence: "; two heads are kept".
+    """
+    left = what if callable(what) else functools.partial(_left, what)
+    _watch.leaving.append(left)
     try:
         yield
     finally:
-        _watch.folders.pop()
-        if _watch.raised:
-            _watch.left = _left(folder)
+        _watch.leaving.pop()
+        if _watch.raised and _watch.left == _Watch.left:  # the innermost knows best
+            _watch.left = left()
 
 
 def _left(folder: Path) -> str:
@@ -121,10 +126,10 @@ def end_now(number: int, left: str | None = None) -> NoReturn:
 
     Args:
         number: the signal.
-        left: a message on what the command leaves behind; None looks at its folders.
+        left: a message on what the command leaves behind; None asks those that know.
     """
     if left is None:
-        left = _left(_watch.folders[-1]) if _watch.folders else _Watch.left
+        left = _watch.leaving[-1]() if _watch.leaving else _Watch.left
     end(f"calibtrain: stopped by {signal.Signals(number).name}{left}", 128 + number)
 
 

@@ -23,6 +23,7 @@ from jaxtyping import Int
 from calibtrain.config import WAYS_TO_COMPUTE, Config, config_hash, read_tree, to_yaml, validate
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
+from calibtrain.runs.listing import LOCK_FILE, arms_of
 from calibtrain.runs.records import RUN_FILE, RunRecord
 from calibtrain.storage.bucket_lock import BucketLock, held
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
@@ -31,9 +32,10 @@ from calibtrain.storage.growing import GrowingFile
 from calibtrain.storage.metrics import read_metrics
 from calibtrain.storage.places import in_bucket, reached, remove_tree
 
-LOCK = ".lock"
 IMPORTED = "imported"
 """Status of a run whose parameters came from elsewhere."""
+_MOST_ARMS = 12
+"""How many arms of a study a message names."""
 
 
 @dataclasses.dataclass
@@ -101,9 +103,20 @@ class RunFolder:
             UserError: where there is no run, or its configuration is not valid.
         """
         if not self.exists:
-            raise UserError(f"{self.path}: is no run folder (it has no config.yaml)")
+            raise UserError(self._no_run())
         path = self.path / "config.yaml"
         return validate(Config, read_tree(path), str(path))
+
+    def _no_run(self) -> str:
+        """Returns why the folder is no run, and where it is a study, the names of its arms."""
+        if not (arms := arms_of(self.path)):
+            return f"{self.path}: is no run folder (it has no config.yaml)"
+        more = f" and {len(arms) - _MOST_ARMS:,} more" if len(arms) > _MOST_ARMS else ""
+        names = ", ".join(shlex.quote(name) for name in arms[:_MOST_ARMS])
+        return (
+            f"{self.path}: is no run folder but holds {len(arms)}; name one, as "
+            f"{shlex.quote(str(self.path / arms[0]))}; they are {names}{more}"
+        )
 
     def read_tokenizer(self) -> Tokenizer:
         """Returns the run's own tokenizer."""
@@ -175,7 +188,7 @@ class RunFolder:
     def _create_in_bucket(self, config: Config, fill: Callable[[Path], None]) -> None:
         with self.locked(), reached(self.path):
             there = {path.name for path in self.path.iterdir()}  # at least the lock
-            if there - {LOCK, self.tokenizer.name}:  # which a creator that died leaves, too
+            if there - {LOCK_FILE, self.tokenizer.name}:  # which a creator that died leaves, too
                 raise UserError(
                     f"{self.path}: is there already and is no run folder; choose another --run"
                 )
@@ -194,7 +207,7 @@ class RunFolder:
             with suppress(UserError), reached(self.path):
                 (self.path / "config.yaml").unlink(missing_ok=True)
                 for path in self.path.iterdir():
-                    if path.name != LOCK:
+                    if path.name != LOCK_FILE:
                         remove_tree(path)
         else:
             remove_tree(self.path)
@@ -251,7 +264,7 @@ class RunFolder:
             yield
             return
         if in_bucket(self.path):
-            with held(self.path / LOCK) as lock:
+            with held(self.path / LOCK_FILE) as lock:
                 self._writing.lock = lock
                 try:
                     yield
@@ -259,17 +272,19 @@ class RunFolder:
                 finally:
                     self._writing.lock = None
             return
-        with held_to_write(self.path / LOCK):
+        with held_to_write(self.path / LOCK_FILE):
             yield
 
     @contextmanager
     def locked_to_read(self) -> Iterator[None]:
-        """Holds the run for reading, as `locked` does, even where it may not be written.
+        """Holds the run for reading, even where it may not be written.
+
+        On a disk several processes may read it at once; in a bucket one, as with `locked`.
 
         Raises:
             UserError: when another process is writing it.
         """
-        with self.locked() if in_bucket(self.path) else held_to_read(self.path / LOCK):
+        with self.locked() if in_bucket(self.path) else held_to_read(self.path / LOCK_FILE):
             yield
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:

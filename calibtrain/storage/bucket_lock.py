@@ -138,12 +138,8 @@ class BucketLock:
         return found if isinstance(found, dict) else {}
 
     def _look(self) -> tuple[str, float]:
-        """Returns the object's generation and its age in seconds, by the bucket's clock."""
-        headers, body = bucket_files().call("GET", "b/{}/o/{}", self._bucket, self._name)
-        found = parse_json(body)
-        written = datetime.fromisoformat(found["updated"])
-        age = parsedate_to_datetime(headers["Date"]) - written
-        return found["generation"], age.total_seconds()
+        """Returns the object's generation and its age in seconds."""
+        return look(self._bucket, self._name)
 
     def _rewrite(self) -> str:
         files = bucket_files()
@@ -164,6 +160,24 @@ class BucketLock:
             bucket_files().call(
                 "DELETE", "b/{}/o/{}", self._bucket, self._name, ifGenerationMatch=generation
             )
+
+
+def is_fresh(path: Path) -> bool:
+    """Returns whether a process that is alive seems to hold the lock whose object is at `path`."""
+    bucket, _, name = str(path).removeprefix("gs://").partition("/")
+    try:
+        return look(bucket, name)[1] <= STALE
+    except FileNotFoundError:
+        return False
+
+
+def look(bucket: str, name: str) -> tuple[str, float]:
+    """Returns an object's generation and its age in seconds, by the bucket's clock."""
+    headers, body = bucket_files().call("GET", "b/{}/o/{}", bucket, name)
+    found = parse_json(body)
+    written = datetime.fromisoformat(found["updated"])
+    age = parsedate_to_datetime(headers["Date"]) - written
+    return found["generation"], age.total_seconds()
 
 
 @contextmanager

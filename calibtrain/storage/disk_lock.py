@@ -1,7 +1,6 @@
 """A lock for one writer of a folder on a disk, or several readers: `flock` on a file in it.
 
-A reader takes the lock as well, so that nothing is written while it reads. A reader that may not
-write the file takes a shared lock on it.
+Readers share the lock, so that several read at once, and nothing is written while they do.
 """
 
 import fcntl
@@ -34,36 +33,52 @@ def held_to_write(path: Path) -> Iterator[None]:
 
 @contextmanager
 def held_to_read(path: Path) -> Iterator[None]:
-    """Holds the lock whose file is at `path`, also where nothing may be written.
+    """Shares the lock whose file is at `path` with other readers, also where it is read-only.
 
     Raises:
-        UserError: when another process holds it.
+        UserError: when another process holds it to write.
     """
-    if not _may_only_be_read(path):
-        with held_to_write(path):
-            yield
-        return
     with ExitStack() as open_files:
-        with suppress(OSError):  # there is no lock file, or we may not read it
-            handle = open_files.enter_context(path.open("r"))
+        with suppress(OSError):  # the file is not there and cannot be made, or we may not read it
+            handle = open_files.enter_context(_opened(path))
             _take(path, handle, fcntl.LOCK_SH)
         yield
 
 
-def _may_only_be_read(path: Path) -> bool:
+def is_held_to_write(path: Path) -> bool:
+    """Returns whether a process on this machine holds the lock whose file is at `path` to write."""
     try:
-        with path.open("a"):
-            return False
+        with path.open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return path.open("a+")
     except OSError as error:
-        return is_read_only(error)
+        if not is_read_only(error):
+            raise
+        return path.open("r")
 
 
 def _take(path: Path, handle: IO[str], kind: int) -> None:
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        return
     except BlockingIOError:
-        handle.seek(0)
+        pass
+    if kind == fcntl.LOCK_EX and not is_held_to_write(path):
         raise UserError(
-            f"{path.parent}: is being written by another process (pid {handle.read().strip()}); "
-            "wait for it, stop it, or choose another --run"
-        ) from None
+            f"{path.parent}: is being read by another process (such as calibtrain evaluate); wait "
+            "for it, stop it, or choose another --run"
+        )
+    handle.seek(0)
+    raise UserError(
+        f"{path.parent}: is being written by another process (pid {handle.read().strip()}); "
+        "wait for it, stop it, or choose another --run"
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calibtrain.cli.result_tables import print_table, results_table
+from calibtrain.cli.result_tables import print_table, results_tables
 from calibtrain.metrics import quantities
 from calibtrain.metrics.quantities import QUANTITIES, quantity_name
 
@@ -49,7 +49,8 @@ def test_the_terminal_prints_the_unit_of_the_event(
     event: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = {"entropy_rate": 1.23456, "signed_gap": -0.1, "bytes": 12345, "ece": None}
-    print_table(results_table([("kjv-test", figures)], "evaluation", event))
+    for table in results_tables([("kjv-test", {**figures, "event": event})]):
+        print_table(table)
     shown = capsys.readouterr().out
     assert f"entropy, nats/{event}" in shown
     assert all(text in shown for text in ("1.2346", "-0.1000", "12,345", "–"))

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ __all__ = [
 ]
 
 Observer = Callable[[Mapping[str, Any]], None]
-"""Gets {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} for every new store."""
+"""Gets {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} for every new store, and
+while it is made, now and then, {"event": "tokenising", "split": ..., "done": ..., "bytes": ...}."""
 
 _DOCUMENTS = 4096  # documents whose ids are checked together
+_TELL = 1.0  # seconds between two words on how far it is
 
 
 def ignore(event: Mapping[str, Any]) -> None:
@@ -48,12 +50,27 @@ def open_store(
 
     def fill(folder: Path) -> None:
         began = time.monotonic()
-        size = write_store(folder, corpus.documents(split), tokenizer)
+        documents = corpus.documents(split)
+        total = corpus.provenance.splits[split].bytes
+        size = write_store(folder, _told(documents, split, total, observer), tokenizer)
         seconds = time.monotonic() - began
         observer({"event": "tokenised", "split": split, "bytes": size, "seconds": seconds})
 
     folder = cache / "stores" / key
     return read_store(prepare_once(folder, fill, sound=lambda made: fits_together(made, tokenizer)))
+
+
+def _told(
+    documents: Iterable[Document], split: str, total: int, observer: Observer
+) -> Iterator[Document]:
+    """Yields documents and tells an observer how much of the split they are, every second."""
+    done, told = 0, time.monotonic()
+    for document in documents:
+        yield document
+        done += len(document.text.encode(errors="replace"))
+        if time.monotonic() - told >= _TELL:
+            told = time.monotonic()
+            observer({"event": "tokenising", "split": split, "done": done, "bytes": total})
 
 
 def write_store(

@@ -1,6 +1,6 @@
 """Reads our parameters from the tensors of a file: none missing, none left over, all finite."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, Protocol
 
 import jax
@@ -32,13 +32,19 @@ class Tensors(Protocol):
         """Returns a tensor, float32."""
 
 
-def read_parameters(network: Network, tensors: Tensors, spare: Collection[str] = ()) -> Params:
+def read_parameters(
+    network: Network,
+    tensors: Tensors,
+    spare: Collection[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Params:
     """Returns the parameters of a network.
 
     Args:
         network: a transformer.
         tensors: the tensors of a file or folder.
         spare: names of redundant tensors, which need not be read.
+        progress: is told the number of tensors read, and of all.
 
     Raises:
         UserError: for tensors that are missing, left over, of another shape, or not finite; it
@@ -69,6 +75,7 @@ def read_parameters(network: Network, tensors: Tensors, spare: Collection[str] =
     for name, (path, _) in wanted.items():
         array = _finite(tensors, name)
         leaves.append(np.ascontiguousarray(array.T) if is_turned(path) else array)
+        progress(len(leaves), len(wanted))
     if tied_twice and not np.array_equal(leaves[_embedding_at(wanted)], tensors.read(unembedding)):
         raise UserError(
             f"{tensors.source}: {unembedding} is another table than the embedding, yet its "
