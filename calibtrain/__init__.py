@@ -1,8 +1,12 @@
 """calibtrain: does vocabulary size change how well a language model knows what it knows?
 
 Trains small Flax language models at several SentencePiece vocabulary sizes and measures
-calibration and entropy rate while they train. Importing the package is light: its parts are
-imported when they are first used (`calibtrain.metrics`, `calibtrain.readout`, ...).
+calibration and entropy rate while they train. Importing the package is light: its parts and the
+functions of `calibtrain.library` are imported when they are first used.
+
+    import calibtrain as ct
+    run = ct.train(ct.load_config("tiny"), "runs/demo")
+    run.evaluate(events="byte", bytes=8_000).figures["ece"]
 """
 
 import importlib
@@ -14,8 +18,10 @@ _PARTS = (
     "ablation",
     "config",
     "data",
+    "errors",
     "evaluation",
     "figures",
+    "library",
     "losses",
     "metrics",
     "models",
@@ -27,13 +33,25 @@ _PARTS = (
     "temperature",
     "training",
 )
+_FUNCTIONS = (
+    "ablate",
+    "finetune",
+    "load_config",
+    "load_study",
+    "open_run",
+    "open_study",
+    "train",
+)
+"""Those of `calibtrain.library`."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _PARTS:
         return importlib.import_module(f"calibtrain.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module("calibtrain.library"), name)
     raise AttributeError(f"module 'calibtrain' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PARTS])
+    return sorted([*globals(), *_PARTS, *_FUNCTIONS])
