@@ -144,8 +144,8 @@ def in_notebook() -> bool:
 
 
 def _print_evaluation(told: Progress) -> None:
-    """Prints evaluations and ends, for a log file."""
-    if told.figures and told.event in ("evaluation", "done", "stopped", "failed"):
+    """Prints evaluations, and why there are no more, for a log file."""
+    if told.event in ("evaluation", "stopped", "failed"):
         print(told, file=sys.stderr, flush=True)
 
 
