@@ -11,7 +11,7 @@ Example:
     'confidence (probability)'
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import plotly.graph_objects as go
@@ -31,11 +31,11 @@ _COLOUR = "var(--cat-0)"
 
 
 class HasRecord(Protocol):
-    """What holds the record of an evaluation, as `Run.evaluate` returns."""
+    """What holds the record of an evaluation, or makes it: as `Run.evaluate` returns."""
 
     @property
-    def record(self) -> EvaluationRecord:
-        """The record."""
+    def record(self) -> EvaluationRecord | Callable[[], EvaluationRecord]:
+        """The record, or what returns it."""
 
 
 class HasResults(Protocol):
@@ -121,4 +121,6 @@ def _line(given: Evaluations, *runs: RunResults) -> Line:
 
 
 def _records(given: Evaluations) -> list[EvaluationRecord]:
-    return [each if isinstance(each, EvaluationRecord) else each.record for each in given]
+    """Returns the records of evaluations, in whichever form they are given."""
+    held = [each if isinstance(each, EvaluationRecord) else each.record for each in given]
+    return [each if isinstance(each, EvaluationRecord) else each() for each in held]

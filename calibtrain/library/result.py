@@ -183,10 +183,10 @@ class EvaluationResult:
     def _title(self) -> str:
         record = self.record
         tempered = f", {record.tempered}" if record.tempered else ""
-        return (
-            f"{record.corpus}-{record.split} by {self.event} at step {record.step:,}{tempered}: "
-            f"{record.bytes:,.0f} bytes, {record.documents:,} documents"
-        )
+        many = {"bytes": record.get("bytes"), "documents": record.documents}
+        size = ", ".join(f"{count:,.0f} {name}" for name, count in many.items() if count)
+        where = f"{record.corpus}-{record.split} by {self.event} at step {record.step:,}"
+        return f"{where}{tempered}: {size}"
 
     def _headline(self) -> Iterator[tuple[str, str, str]]:
         for key in (key for key in HEADLINE if key in self.figures):

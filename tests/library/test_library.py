@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,8 @@ def test_figures_draw_results_and_records_alike(
 ) -> None:
     drawn = ct.figures.reliability([result]).to_json()
     assert drawn == ct.figures.reliability([result.record]).to_json()
+    made = SimpleNamespace(record=lambda: result.record)  # as `evaluation.Evaluation` has it
+    assert drawn == ct.figures.reliability([made]).to_json()
     assert ct.figures.risk_coverage([result]).to_json()
     assert ct.figures.by_stratum([result], "positions").to_json()
     along = ct.figures.along_training(run).to_json()
