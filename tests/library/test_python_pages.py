@@ -29,17 +29,20 @@ def run_blocks(examples: list[str]) -> dict[str, Any]:
 
 
 def test_the_first_script_is_short_and_runs_on_any_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    finished_run: Path,
 ) -> None:
     """A file that is called tiny comes before the ready-made configuration of this name."""
     monkeypatch.chdir(tmp_path)
     Path("tiny").write_text(to_yaml(tiny()))
     script = blocks()[0]
     assert len(script.splitlines()) <= 20
-    small = script.replace("200_000", "4_000").replace("bytes=600", "bytes=100")
-    assert small != script
-    found = run_blocks([small])
-    assert found["run"].record.corpus.name == "markov"
+    small = script.replace('"budget.bytes": 200_000', '"budget.steps": 24')
+    found = run_blocks([small.replace('events="byte", ', "")])  # by tokens, in a few seconds
+    lines = [folder / "metrics.jsonl" for folder in (found["run"].folder, finished_run)]
+    assert lines[0].read_bytes() == lines[1].read_bytes()
     assert repr(found["result"]) in capsys.readouterr().out
     assert "accuracy" in Path("reliability.html").read_text("utf-8")
 
