@@ -33,25 +33,25 @@ _PARTS = (
     "temperature",
     "training",
 )
-_FUNCTIONS = (
-    "ablate",
-    "finetune",
-    "load_config",
-    "load_study",
-    "open_run",
-    "open_study",
-    "train",
-)
-"""Those of `calibtrain.library`."""
+_CALLS = {
+    "ablate": "library",
+    "finetune": "library",
+    "load_config": "library",
+    "load_study": "library",
+    "open_run": "library",
+    "open_study": "library",
+    "train": "library",
+}
+"""Functions that are reached from here, and where they are. `__init__.pyi` names them too."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _PARTS:
         return importlib.import_module(f"calibtrain.{name}")
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module("calibtrain.library"), name)
+    if name in _CALLS:
+        return getattr(importlib.import_module(f"calibtrain.{_CALLS[name]}"), name)
     raise AttributeError(f"module 'calibtrain' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PARTS, *_FUNCTIONS])
+    return sorted([*globals(), *_PARTS, *_CALLS])

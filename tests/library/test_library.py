@@ -43,7 +43,7 @@ def test_editors_are_told_the_names_that_there_are(module: Any) -> None:
     stub = Path(module.__file__ or "").with_suffix(".pyi")
     nodes = ast.parse(stub.read_text()).body
     told = {a.asname: n.module for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
-    lazy = module.__all__ if module is ct.library else (*module._PARTS, *module._FUNCTIONS)
+    lazy = module.__all__ if module is ct.library else (*module._PARTS, *module._CALLS)
     assert set(told) == set(lazy)
     for each, home in told.items():
         assert each
