@@ -1,8 +1,12 @@
 """calibtrain: does vocabulary size change how well a language model knows what it knows?
 
 Trains small Flax language models at several SentencePiece vocabulary sizes and measures
-calibration and entropy rate while they train. Importing the package is light: its parts are
-imported when they are first used (`calibtrain.metrics`, `calibtrain.readout`, ...).
+calibration and entropy rate while they train. Importing the package is light: its parts and the
+functions of `calibtrain.library` are imported when they are first used.
+
+    import calibtrain as ct
+    run = ct.train(ct.load_config("tiny"), "runs/demo")
+    run.evaluate(events="byte", bytes=8_000).figures["ece"]
 """
 
 import importlib
@@ -14,8 +18,10 @@ _PARTS = (
     "ablation",
     "config",
     "data",
+    "errors",
     "evaluation",
     "figures",
+    "library",
     "losses",
     "metrics",
     "models",
@@ -27,10 +33,17 @@ _PARTS = (
     "temperature",
     "training",
 )
-
-
-_CALLS = {"measure": "evaluation.predictions"}
-"""Functions that are reached from here, and where they are."""
+_CALLS = {
+    "ablate": "library",
+    "finetune": "library",
+    "load_config": "library",
+    "load_study": "library",
+    "measure": "library",
+    "open_run": "library",
+    "open_study": "library",
+    "train": "library",
+}
+"""Functions that are reached from here, and where they are. `__init__.pyi` names them too."""
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,8 @@ Example:
     'confidence (probability)'
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import plotly.graph_objects as go
 
@@ -29,28 +30,47 @@ __all__ = ["along_training", "by_stratum", "reliability", "risk_coverage", "smoo
 _COLOUR = "var(--cat-0)"
 
 
-def reliability(records: Sequence[EvaluationRecord], scheme: Scheme = "light") -> go.Figure:
+class HasRecord(Protocol):
+    """What holds the record of an evaluation, or makes it: as `Run.evaluate` returns."""
+
+    @property
+    def record(self) -> EvaluationRecord | Callable[[], EvaluationRecord]:
+        """The record, or what returns it."""
+
+
+class HasResults(Protocol):
+    """What holds the results of a run, as `calibtrain.library.Run`."""
+
+    @property
+    def results(self) -> RunResults:
+        """The results."""
+
+
+Evaluations = Sequence[EvaluationRecord | HasRecord]
+
+
+def reliability(records: Evaluations, scheme: Scheme = "light") -> go.Figure:
     """Returns a plot of accuracy against confidence in bins, over the share of events in each.
 
     Args:
         records: evaluations to pool, such as the seeds of one combination of settings.
         scheme: light or dark.
     """
-    return painted(reliability_panel("", records, _COLOUR, "").plot, scheme)
+    return painted(reliability_panel("", _records(records), _COLOUR, "").plot, scheme)
 
 
-def risk_coverage(records: Sequence[EvaluationRecord], scheme: Scheme = "light") -> go.Figure:
+def risk_coverage(records: Evaluations, scheme: Scheme = "light") -> go.Figure:
     """Returns a plot of the mean error rate of the most confident events, against their share."""
     return _curve(records, "Risk", scheme)
 
 
-def smooth_reliability(records: Sequence[EvaluationRecord], scheme: Scheme = "light") -> go.Figure:
+def smooth_reliability(records: Evaluations, scheme: Scheme = "light") -> go.Figure:
     """Returns a plot of the mean kernel-smoothed reliability curve, over the density of events."""
     return _curve(records, "Smooth", scheme)
 
 
 def by_stratum(
-    records: Sequence[EvaluationRecord],
+    records: Evaluations,
     name: str = "positions",
     key: str = "ece",
     scheme: Scheme = "light",
@@ -68,21 +88,24 @@ def by_stratum(
     return painted(figure.panels[COMPARED.index(key)].plot, scheme)
 
 
-def along_training(run: RunResults, key: str = "ece", scheme: Scheme = "light") -> go.Figure:
+def along_training(
+    run: RunResults | HasResults, key: str = "ece", scheme: Scheme = "light"
+) -> go.Figure:
     """Returns a plot of a figure on held-out text against the training text read so far.
 
     Args:
-        run: results from `runs.results.read_run`.
+        run: a run, or results from `runs.results.read_run`.
         key: name of a figure that is measured during training.
         scheme: light or dark.
     """
+    run = run if isinstance(run, RunResults) else run.results
     exact = run.record.corpus.entropy_bits_per_byte
     per_byte = QUANTITIES[key].unit == "bits/byte"
     panel = training_panel("", key, [_line((), run)], exact=exact if per_byte else None)
     return painted(panel.plot, scheme)
 
 
-def _curve(records: Sequence[EvaluationRecord], title: str, scheme: Scheme) -> go.Figure:
+def _curve(records: Evaluations, title: str, scheme: Scheme) -> go.Figure:
     figure = curves([_line(records)])
     panels = figure.panels if figure else ()
     found = [panel.plot for panel in panels if panel.title.startswith(title)]
@@ -91,6 +114,13 @@ def _curve(records: Sequence[EvaluationRecord], title: str, scheme: Scheme) -> g
     return painted(found[0], scheme)
 
 
-def _line(records: Sequence[EvaluationRecord], *runs: RunResults) -> Line:
+def _line(given: Evaluations, *runs: RunResults) -> Line:
+    records = _records(given)
     names = [f"{e.corpus}, {e.split}" for e in records] or [run.record.name for run in runs]
     return Line(names[0], _COLOUR, "solid", tuple(records), runs)
+
+
+def _records(given: Evaluations) -> list[EvaluationRecord]:
+    """Returns the records of evaluations, in whichever form they are given."""
+    held = [each if isinstance(each, EvaluationRecord) else each.record for each in given]
+    return [each if isinstance(each, EvaluationRecord) else each() for each in held]

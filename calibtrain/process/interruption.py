@@ -41,6 +41,7 @@ class _Watch:
     Attributes:
         asked: time and number of the first signal that nothing has answered yet.
         patience: returns how many seconds a signal may stay unanswered; None means no limit.
+        answered: the latest signal after which a handler went on, or 0.
         raised: the signal for which Interrupted was raised, or 0.
         pipe: the pipe that Python writes the number of a signal to as soon as it comes.
         lock: held while the pipe is read.
@@ -50,6 +51,7 @@ class _Watch:
 
     asked: tuple[float, int] | None = None
     patience: Callable[[], float | None] = lambda: PATIENCE
+    answered: int = 0
     raised: int = 0
     left: str = "; nothing was left"
     pipe: int = -1
@@ -157,6 +159,7 @@ def handled(
             with _watch.lock:  # the signals too that the watcher has not read yet
                 _read_signals()
                 _watch.asked = None
+            _watch.answered = number
         handler(number, frame)
 
     before = _watch.patience
@@ -168,6 +171,24 @@ def handled(
         _watch.patience = before
         for number, former in old.items():
             signal.signal(number, former)
+
+
+@contextmanager
+def passed_on() -> Iterator[None]:
+    """Gives a signal that code inside answered by saving to whoever handled it before.
+
+    So Ctrl-C still raises KeyboardInterrupt in the program that called, and SIGTERM still ends it.
+    """
+    _watch.answered = 0
+    yield
+    number, _watch.answered = _watch.answered, 0
+    if number:
+        signal.raise_signal(number)
+
+
+def is_command() -> bool:
+    """Returns whether this process is a command, which may end itself, and not a caller's."""
+    return _watch.pipe >= 0
 
 
 @contextmanager
@@ -200,6 +221,7 @@ def _watching() -> Iterator[None]:
         thread.join()
         os.close(_watch.pipe)
         os.close(writing)
+        _watch.pipe = -1
 
 
 def _read_signals() -> bytes:

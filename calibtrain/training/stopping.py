@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from calibtrain.parallel import hosts
-from calibtrain.process.interruption import PATIENCE, end_now, handled
+from calibtrain.process.interruption import PATIENCE, end_now, handled, is_command
 
 _ANYTHING = 600.0
 """Seconds that a call other than a step, such as a compilation in mid-run, may take."""
@@ -60,11 +60,16 @@ class Stop(threading.Event):
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """What SIGTERM and SIGINT ask of the loop; a second SIGINT ends the process at once."""
+    """What SIGTERM and SIGINT ask of the loop.
+
+    A second SIGINT ends a command at once, and interrupts the loop of a caller's process.
+    """
     stop = Stop()
 
     def handle(number: int, frame: Any) -> None:
         if stop.is_set() and number == signal.SIGINT:
+            if not is_command():
+                raise KeyboardInterrupt
             end_now(number)
         stop.set()
 

@@ -15,7 +15,7 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 import calibtrain as ct
 from calibtrain.errors import UserError
-from calibtrain.evaluation import Evaluation, read_evaluation
+from calibtrain.evaluation import Evaluation, measure, read_evaluation
 from calibtrain.metrics.signature import parse_signature
 
 BINS = 15
@@ -68,7 +68,7 @@ def definitions(c: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 def test_figures_are_those_of_their_definitions() -> None:
     confidence, correct = made(BINS * 200)
-    found = ct.measure(confidence, correct, bins=BINS).results
+    found = measure(confidence, correct, bins=BINS).results
     for name, value in definitions(confidence, correct).items():
         assert found[name] == pytest.approx(value, rel=0, abs=1e-12), name
     sweep = ct.metrics.sweep_calibration_error(confidence, correct)
@@ -83,7 +83,7 @@ def test_choices_are_scored_by_their_softmax() -> None:
     rng = np.random.default_rng(1)
     logits, label = rng.normal(size=(400, 5)) * 2, rng.integers(0, 5, 400)
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    found = ct.measure(log_probabilities=logits, label=label).results
+    found = measure(log_probabilities=logits, label=label).results
     one_hot = np.eye(5)[label]
     expected = {
         "nll": log_loss(label, p, labels=range(5)),
@@ -94,13 +94,13 @@ def test_choices_are_scored_by_their_softmax() -> None:
     }
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-12), name
-    judged = ct.measure(p.max(-1), p.argmax(-1) == label).results
+    judged = measure(p.max(-1), p.argmax(-1) == label).results
     assert judged["ece"] == pytest.approx(found["ece"], abs=1e-12)
     assert judged["nll"] is None
     assert judged["bits_per_byte"] is None
     # a constant per row changes nothing, and neither does a choice that cannot be
     moved = np.column_stack([logits + rng.normal(size=(400, 1)), np.full(400, -np.inf)])
-    same = ct.measure(log_probabilities=moved, label=label).results
+    same = measure(log_probabilities=moved, label=label).results
     for name in (*expected, "ece", "area_under_roc"):
         assert same[name] == pytest.approx(found[name], rel=1e-9), name
     assert sum(row["tokens"] for row in found["entropy_bands"]) == 400
@@ -108,9 +108,9 @@ def test_choices_are_scored_by_their_softmax() -> None:
 
 def test_edges_of_bins_are_those_of_the_given_precision() -> None:
     confidence = np.full(40, 0.2, np.float32)  # above 3/15 in float64, on that edge in float32
-    given = ct.measure(confidence, np.zeros(40))
+    given = measure(confidence, np.zeros(40))
     assert given.results["reliability"][2]["tokens"] == 40
-    wider = ct.measure(confidence.astype(np.float64), np.zeros(40))
+    wider = measure(confidence.astype(np.float64), np.zeros(40))
     assert wider.results["reliability"][3]["tokens"] == 40
 
 
@@ -123,7 +123,7 @@ def test_intervals_of_independent_predictions_are_binomial() -> None:
     """Also by group, where the file is sorted by it: no group is left with a few blocks."""
     confidence, correct = made(6_000)
     groups = np.repeat(np.arange(12), 500)
-    found = ct.measure(confidence, correct, groups=groups).results
+    found = measure(confidence, correct, groups=groups).results
     accuracy = found["accuracy"]
     assert half(found, "accuracy") == pytest.approx(
         1.96 * np.sqrt(accuracy * (1 - accuracy) / 6_000), rel=0.15
@@ -142,20 +142,20 @@ def test_intervals_of_independent_predictions_are_binomial() -> None:
 
 def test_repeated_predictions_of_a_document_are_no_new_evidence() -> None:
     confidence, correct = made(200)
-    once = ct.measure(confidence, correct).results
+    once = measure(confidence, correct).results
     many = [np.repeat(each, 4) for each in (confidence, correct, np.arange(200))]
-    repeated = ct.measure(many[0], many[1], documents=many[2])
+    repeated = measure(many[0], many[1], documents=many[2])
     assert repeated.about["documents"] == 200
     for name in ("accuracy", "signed_gap", "ece"):
         assert repeated.results[name] == pytest.approx(once[name], abs=1e-12)
         assert half(repeated.results, name) == pytest.approx(half(once, name), rel=1e-6)
-    assert half(ct.measure(many[0], many[1]).results, "accuracy") < 0.6 * half(once, "accuracy")
+    assert half(measure(many[0], many[1]).results, "accuracy") < 0.6 * half(once, "accuracy")
 
 
 def test_documents_of_any_number_keep_their_order_and_sums() -> None:
     confidence, correct = made(900)
     names = [f"d{number // 2}" for number in range(900)]
-    found = ct.measure(confidence, correct, documents=names)
+    found = measure(confidence, correct, documents=names)
     assert found.documents["document"].tolist() == list(dict.fromkeys(names))
     sums = np.asarray(confidence).reshape(-1, 2).sum(-1)
     np.testing.assert_allclose(found.documents["confidence"], sums, rtol=1e-12)
@@ -165,19 +165,19 @@ def test_documents_of_any_number_keep_their_order_and_sums() -> None:
 
 def test_few_documents_are_noted() -> None:
     confidence, correct = made(40)
-    assert ct.measure(confidence, correct).notes == []
-    few = ct.measure(confidence, correct, documents=np.arange(40) // 10)
+    assert measure(confidence, correct).notes == []
+    few = measure(confidence, correct, documents=np.arange(40) // 10)
     assert any("4 documents" in note for note in few.notes)
-    one = ct.measure(confidence, correct, documents=np.zeros(40))
+    one = measure(confidence, correct, documents=np.zeros(40))
     assert len(one.notes) == 1
     assert not one.results["intervals"]
-    all_right = ct.measure(confidence, np.ones(40)).results
+    all_right = measure(confidence, np.ones(40)).results
     assert all_right["area_under_roc"] is None
     assert all_right["accuracy"] == 1
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    found = ct.measure(*made(50), groups=["x", "y"] * 25, name="mine")
+    found = measure(*made(50), groups=["x", "y"] * 25, name="mine")
     path = tmp_path / "mine.json"
     found.record().write(path)
     read = read_evaluation(path)
@@ -185,7 +185,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (read.corpus, read.event, read.bytes, read.limit) == ("mine", "prediction", 0, None)
     signature = parse_signature(read.signatures["ece"])  # type: ignore[index]
     assert (signature.tokenizer, signature.confidence) == ("none", "given")
-    other = ct.measure(*made(50, seed=1), name="mine")
+    other = measure(*made(50, seed=1), name="mine")
     assert other.about["corpus_hash"] != found.about["corpus_hash"]
 
 
@@ -211,14 +211,14 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 )
 def test_what_is_not_allowed_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ct.measure(**arguments)
+        measure(**arguments)
 
 
 def test_settings_that_are_not_allowed_are_named() -> None:
     with pytest.raises(UserError, match="bins: 7 does not divide 480"):
-        ct.measure([0.5], [1], bins=7)
+        measure([0.5], [1], bins=7)
     with pytest.raises(UserError, match=r"groups: makes 201 groups of 201 documents; at most 200"):
-        ct.measure(np.full(201, 0.5), np.ones(201), groups=np.arange(201))
+        measure(np.full(201, 0.5), np.ones(201), groups=np.arange(201))
 
 
 def test_the_command_prints_what_the_function_returns(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_the_command_prints_what_the_function_returns(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert read_evaluation(output).document() == printed
-    found: Evaluation = ct.measure(confidence, correct)
+    found: Evaluation = measure(confidence, correct)
     assert {key: printed[key] for key in found.figures} == found.figures
     assert printed["intervals"] == found.results["intervals"]
     assert printed["corpus"] == "mine.csv"

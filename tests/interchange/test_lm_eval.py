@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import call
 
-import calibtrain as ct
+from calibtrain.evaluation import measure
 from calibtrain.interchange import export_run
 
 pytestmark = [pytest.mark.peers]
@@ -73,7 +73,7 @@ def test_arrays_of_other_libraries_give_the_same_figures() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.random(300).astype(np.float32)
     correct, documents = rng.random(300) < confidence, np.arange(300) // 3
-    expected = ct.measure(confidence, correct, documents=documents)
+    expected = measure(confidence, correct, documents=documents)
     grads = torch.tensor(confidence, requires_grad=True)
     inputs: list[tuple[Any, Any, Any]] = [
         (grads, torch.tensor(correct), torch.tensor(documents)),
@@ -82,12 +82,12 @@ def test_arrays_of_other_libraries_give_the_same_figures() -> None:
         tuple(map(polars.Series, (confidence, correct, documents))),
     ]
     for given in inputs:
-        assert ct.measure(*given[:2], documents=given[2]).to_dict() == expected.to_dict()
+        assert measure(*given[:2], documents=given[2]).to_dict() == expected.to_dict()
     half = grads.bfloat16()
-    rounded = ct.measure(half, torch.tensor(correct)).results
+    rounded = measure(half, torch.tensor(correct)).results
     exact = half.detach().float().numpy()
     assert rounded["mean_confidence"] == pytest.approx(exact.mean(dtype=np.float64), abs=1e-12)
     logits, label = torch.randn(50, 4, requires_grad=True), torch.randint(0, 4, (50,))
     loss = torch.nn.functional.cross_entropy(logits.double(), label).item()
-    found = ct.measure(log_probabilities=logits, label=label).results
+    found = measure(log_probabilities=logits, label=label).results
     assert found["nll"] == pytest.approx(loss, rel=1e-12)

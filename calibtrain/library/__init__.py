@@ -1,0 +1,38 @@
+"""calibtrain in a program or a notebook: the functions behind `import calibtrain as ct`.
+
+They call what the commands of their names call. Importing a name imports its file.
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Overrides": "configurations",
+    "load_config": "configurations",
+    "load_study": "configurations",
+    "Head": "heads",
+    "HeadComparison": "heads",
+    "Progress": "progress",
+    "EvaluationResult": "result",
+    "Figure": "result",
+    "Run": "run",
+    "Study": "study",
+    "Table": "table",
+    "ablate": "training",
+    "finetune": "training",
+    "measure": "result",
+    "open_run": "training",
+    "open_study": "training",
+    "train": "training",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"calibtrain.library.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'calibtrain.library' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
