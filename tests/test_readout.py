@@ -42,6 +42,7 @@ def reference(
         "mean_log_prob": log_p.mean(-1),
         "rank": (log_p > target[:, None]).sum(-1),
         "runner_up": below.max(-1),
+        "predicted": jnp.argmax(log_p, -1),
     }
 
 
