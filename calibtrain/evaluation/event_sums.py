@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from calibtrain.metrics.calibration import bin_edges
 from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram, cell_middles
@@ -44,6 +44,7 @@ class ScoredEvents:
         before: bytes of the document before each event; None where no stratum reads it.
         decile: frequency decile 0..9 of the token that came; None for other events.
         predicted: frequency decile of the likeliest token; None where no stratum reads it.
+        word: bytes of the likeliest word, after the white space before it; None for other events.
         further: more numbers that are added up by block of documents; None where there are none.
     """
 
@@ -52,6 +53,7 @@ class ScoredEvents:
     before: Int[np.ndarray, " events"] | None = None
     decile: Int[np.ndarray, " events"] | None = None
     predicted: Int[np.ndarray, " events"] | None = None
+    word: Shaped[np.ndarray, " events"] | None = None
     further: Float[np.ndarray, "events further"] | None = None
 
     def column(self, name: str) -> Float[np.ndarray, " events"]:
