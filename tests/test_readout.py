@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from calibtrain.config import ModelConfig, OptimizerConfig
 from calibtrain.data.batches.stream import Batch
+from calibtrain.metrics.mass import group_mass
 from calibtrain.models import build
 from calibtrain.readout import FIELDS, TokenStats, additive_loss, readout
 from calibtrain.training.optimizer import make_optimizer
@@ -43,6 +44,7 @@ def reference(
         "mean_log_prob": log_p.mean(-1),
         "rank": (log_p > target[:, None]).sum(-1),
         "runner_up": below.max(-1),
+        "predicted": jnp.argmax(log_p, -1),
     }
 
 
@@ -288,21 +290,35 @@ def test_a_training_step_needs_less_than_a_quarter_of_the_logits() -> None:
     assert temporary < 16_384 * 65_536 * 4 / 4
 
 
+def sizes(jaxpr: Any) -> Iterator[int]:
+    """Sizes of all arrays of a program."""
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            yield int(np.prod(variable.aval.shape))
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(part, "jaxpr", part)
+                if hasattr(inner, "eqns"):
+                    yield from sizes(inner)
+
+
+def test_no_array_of_tokens_by_vocabulary_appears_where_masses_are_measured() -> None:
+    tokens, vocab = 4096, 8_192
+    groups = np.arange(vocab) % 10
+
+    def masses(hidden: Any, columns: Any, labels: Any) -> Any:
+        asked = {"mass": group_mass(groups)}
+        return readout(hidden, columns, labels, fields=("predicted",), functionals=asked)
+
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((tokens, 64), (64, vocab))]
+    program = jax.make_jaxpr(masses)(*shapes, jax.ShapeDtypeStruct((tokens,), jnp.int32))
+    assert max(sizes(program.jaxpr)) < tokens * vocab / 4
+
+
 def test_no_array_of_tokens_by_vocabulary_appears_in_a_training_step() -> None:
     """In the program itself, before any compiler can help."""
     tokens, vocab = 16 * 256, 8_192
     step, state, batch = abstract_step((16, 256), vocab)
-
-    def sizes(jaxpr: Any) -> Iterator[int]:
-        for equation in jaxpr.eqns:
-            for variable in equation.outvars:
-                yield int(np.prod(variable.aval.shape))
-            for value in equation.params.values():
-                for part in value if isinstance(value, tuple | list) else [value]:
-                    inner = getattr(part, "jaxpr", part)
-                    if hasattr(inner, "eqns"):
-                        yield from sizes(inner)
-
     assert max(sizes(jax.make_jaxpr(step)(state, batch).jaxpr)) < tokens * vocab / 4
 
 

@@ -17,7 +17,7 @@ from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.evaluation.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
 from calibtrain.evaluation.event_space import EventSpace, Measurement
-from calibtrain.evaluation.event_sums import ScoredEvents, joined
+from calibtrain.evaluation.event_sums import ScoredEvents, Stratum, joined
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.strata import ENTROPY, POSITION
 from calibtrain.generation.byte_beam import STOP
@@ -67,12 +67,15 @@ class TextEvents:
         plan: plans the windows of a store, as `plan_byte_windows` does.
         reader: makes the reader of some windows, at most so many.
         lanes: lanes of the beam that a window takes.
+        strata: returns strata of its own, from the tokenizer and how often words occur in the
+            training text (None where it is not known); None means that there are none.
     """
 
     space: EventSpace
     plan: Callable[..., tuple[Int[np.ndarray, " chosen"], list[ByteWindow]]]
     reader: Callable[[Sequence[ByteWindow], int], WindowReader]
     lanes: int = 1
+    strata: Callable[[Tokenizer, Mapping[bytes, int] | None], list[Stratum]] | None = None
 
 
 class ByteReader:
@@ -157,6 +160,7 @@ class TextEvaluator:
         *,
         limit: int | None = None,
         groups: Sequence[str] = (),
+        words: Mapping[bytes, int] | None = None,
         progress: Progress = lambda done, total: None,
     ) -> Evaluation:
         """Scores whole documents of a store, by this beam and by the wider one.
@@ -167,6 +171,7 @@ class TextEvaluator:
             about: what the results belong to: corpus, split, step, hashes.
             limit: about how many bytes of text; None means all.
             groups: group of each document of the store; empty: results are not given by group.
+            words: how often each word occurs in the training text; None: words are not cut by that.
             progress: called before each step of a byte; may raise to give up.
 
         Raises:
@@ -178,7 +183,10 @@ class TextEvaluator:
         )
         if not windows:
             raise ValueError("no documents to evaluate")
-        measured = Measurement(self.events.space, store, documents, about, self.bins, groups)
+        strata = self.events.strata(self.tokenizer, words) if self.events.strata else []
+        measured = Measurement(
+            self.events.space, store, documents, about, self.bins, groups, strata
+        )
         beams = self.beam, self.beam.wider
         sums = [
             measured.sums(self._passes(params, windows, beam, number, progress))

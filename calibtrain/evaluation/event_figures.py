@@ -20,8 +20,9 @@ from calibtrain.evaluation.figure_intervals import (
     thorough_intervals,
     with_zeros,
 )
+from calibtrain.evaluation.frequency import frequency_mass, with_reference
 from calibtrain.evaluation.signatures import BRIER_PARTS
-from calibtrain.evaluation.strata import FREQUENCY
+from calibtrain.evaluation.strata import FREQUENCY, PREDICTION
 from calibtrain.metrics.calibration import table_error
 from calibtrain.metrics.ece_intervals import calibration_error_interval
 from calibtrain.metrics.from_histogram import histogram_bounds, histogram_metrics
@@ -64,9 +65,10 @@ def compute_results(
         Figures: tokens (events), bytes, nll (nats an event), bits_per_byte, accuracy,
         mean_confidence, signed_gap, ece and the other metrics of `metrics.histogram_metrics`, brier
         and its parts, multiclass_brier, entropy_rate (nats an event), entropy_bits_per_byte,
-        entropy_calibration_error. Tables: reliability, smooth_reliability, risk_coverage, and one
-        for each stratum. intervals: lower, upper and method, by figure. bounds: how far figures
-        that are read from a histogram may be off. What is not defined is None.
+        entropy_calibration_error. Tables: reliability, smooth_reliability, risk_coverage, one for
+        each stratum, and frequency_mass for events with `decile_columns`. intervals: lower, upper
+        and method, by figure. bounds: how far figures that are read from a histogram may be off.
+        What is not defined is None.
 
     Raises:
         ValueError: where there are no events.
@@ -88,6 +90,14 @@ def compute_results(
     intervals = main_intervals(sums, RESAMPLES if thorough else 200)
     if thorough:
         intervals |= thorough_intervals(sums, errors)
+    strata = {
+        name: _stratum(stratum, vocabulary_entries, thorough)
+        for name, stratum in sums.strata.items()
+    }
+    mass = {}
+    if sums.further is not None:
+        strata[FREQUENCY.name] = with_reference(strata[FREQUENCY.name], sums)
+        mass["frequency_mass"] = frequency_mass(sums, vocabulary_entries)
     return {
         "tokens": int(blocks[:, N].sum()),
         "bytes": int(blocks[:, BYTES].sum()),
@@ -103,10 +113,8 @@ def compute_results(
         "reliability": _reliability(sums.tables.sum(0)),
         "smooth_reliability": _smooth_reliability(fine, sigma),
         "risk_coverage": _risk_coverage(fine),
-        **{
-            name: _stratum(stratum, vocabulary_entries, thorough)
-            for name, stratum in sums.strata.items()
-        },
+        **strata,
+        **mass,
     }
 
 
@@ -157,7 +165,7 @@ def _stratum(
     rows = []
     for index, label in enumerate(sums.stratum.labels):
         row: dict[str, Any] = {"label": label}
-        if sums.stratum.name == FREQUENCY.name:
+        if sums.stratum.name in (FREQUENCY.name, PREDICTION.name):
             held = None if entries is None else int(entries[index])
             row |= {"decile": index + 1, "vocabulary_entries": held}
         blocks = sums.likelihood[:, index, 0] > 0  # that hold an event of the group

@@ -66,6 +66,7 @@ class Measurement:
         about: what the results belong to: corpus, split, step, hashes.
         bins: equal-width bins of the ECE.
         groups: group of each document; empty: results are not given by group.
+        strata: ways in which these events are cut beside those of the space.
     """
 
     space: EventSpace
@@ -74,6 +75,7 @@ class Measurement:
     about: Mapping[str, Any]
     bins: int
     groups: Sequence[str] = ()
+    strata: Sequence[Stratum] = ()
 
     def sums(self, batches: Iterable[ScoredEvents]) -> EventSums:
         """Adds up events as they are scored.
@@ -82,7 +84,7 @@ class Measurement:
             SettingError: for more groups than results can be given by, before anything is scored.
         """
         own = document_groups(self.groups)
-        strata = [*self.space.strata, *([] if own is None else [own])]
+        strata = [*self.space.strata, *self.strata, *([] if own is None else [own])]
         sums = EventSums(
             self.documents.document_bytes, self.chosen, strata, self.bins, self.space.precision
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from calibtrain.metrics.calibration import bin_edges
 from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram, cell_middles
@@ -43,13 +43,19 @@ class ScoredEvents:
         document: index of the document that each event belongs to.
         values: `COLUMNS` of each event.
         before: bytes of the document before each event; None where no stratum reads it.
-        decile: frequency decile 0..9 of the token that is predicted; None for other events.
+        decile: frequency decile 0..9 of the token that came; None for other events.
+        predicted: frequency decile of the likeliest token; None where no stratum reads it.
+        word: bytes of the likeliest word, after the white space before it; None for other events.
+        further: more numbers that are added up by block of documents; None where there are none.
     """
 
     document: Int[np.ndarray, " events"]
     values: Float[np.ndarray, "events columns"]
     before: Int[np.ndarray, " events"] | None = None
     decile: Int[np.ndarray, " events"] | None = None
+    predicted: Int[np.ndarray, " events"] | None = None
+    word: Shaped[np.ndarray, " events"] | None = None
+    further: Float[np.ndarray, "events further"] | None = None
 
     def column(self, name: str) -> Float[np.ndarray, " events"]:
         """One of `COLUMNS`, of each event."""
@@ -58,14 +64,11 @@ class ScoredEvents:
 
 def joined(parts: Sequence[ScoredEvents]) -> ScoredEvents:
     """The events of all parts, one part after another."""
-    before = [part.before for part in parts if part.before is not None]
-    decile = [part.decile for part in parts if part.decile is not None]
-    return ScoredEvents(
-        document=np.concatenate([part.document for part in parts]),
-        values=np.concatenate([part.values for part in parts]),
-        before=np.concatenate(before) if before else None,
-        decile=np.concatenate(decile) if decile else None,
-    )
+    columns: dict[str, Any] = {}
+    for field in dataclasses.fields(ScoredEvents):
+        known = [column for part in parts if (column := getattr(part, field.name)) is not None]
+        columns[field.name] = np.concatenate(known) if known else None
+    return ScoredEvents(**columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +108,7 @@ class EventSums:
         coarse: a histogram of `COARSE` cells of confidence, by block of documents.
         tables: a reliability table, by block.
         strata: sums by stratum, under its name.
+        further: sums of `ScoredEvents.further`, by block; None where there are none.
     """
 
     def __init__(
@@ -138,6 +142,7 @@ class EventSums:
             )
             for stratum in strata
         }
+        self.further: Float[np.ndarray, "blocks further"] | None = None
         self._middles = cell_middles(CELLS).astype(np.float64)
         self._precision = np.dtype(precision)
         self._edges = bin_edges(CELLS, self._precision)[1:-1]
@@ -162,6 +167,10 @@ class EventSums:
             member = block * len(stratum.labels) + stratum.group_of(events)
             _add(sums, member, likelihood)
             _add(tables, member * self._bins + bin_, moments[:, :3])
+        if events.further is not None:
+            if self.further is None:
+                self.further = np.zeros((len(self.tables), events.further.shape[1]))
+            _add(self.further, block, events.further)
 
     @property
     def blocks(self) -> Float[np.ndarray, "blocks 7"]:

@@ -9,6 +9,8 @@ from calibtrain.metrics.signature import Signature
 NO_FIGURES = ("tokens", "bytes", "sweep_bins")
 """Counts have no signature."""
 
+MASS = "frequency_mass"
+"""A table whose figures have a signature of their own: every probability counts in them."""
 BRIER_PARTS = ("reliability", "resolution", "uncertainty", "within_bin")
 
 
@@ -16,9 +18,10 @@ def signatures(figures: Mapping[str, Any], about: Signature) -> dict[str, str]:
     """The signature of each figure, by its name.
 
     Args:
-        figures: the results; only numbers have a signature.
+        figures: the results; only numbers have a signature, and mass calibration.
         about: signature of a figure of equal-width bins, for event, bins, temperature and hashes.
     """
+    plain = {"scheme": "none", "bins": None}
     made: dict[str, dict[str, Any]] = {
         "ece": {},
         "maximum_calibration_error": {},
@@ -28,13 +31,12 @@ def signatures(figures: Mapping[str, Any], about: Signature) -> dict[str, str]:
         "sweep_calibration_error": {"scheme": "sweep", "bins": figures.get("sweep_bins")},
         "smooth_calibration_error": {"scheme": "kernel", "bins": None},
         **{f"brier_{part}": {} for part in BRIER_PARTS},
-        "multiclass_brier": {"scheme": "none", "bins": None, "confidence": "all"},
+        **{name: {**plain, "confidence": "all"} for name in ("multiclass_brier", MASS)},
     }
-    plain = {"scheme": "none", "bins": None}
     named = [
         name
         for name, value in figures.items()
-        if isinstance(value, int | float) and name not in NO_FIGURES
+        if (isinstance(value, int | float) and name not in NO_FIGURES) or name == MASS
     ]
     return {
         name: str(dataclasses.replace(about, **{"edges": "", **made.get(name, plain)}))

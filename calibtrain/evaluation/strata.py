@@ -1,7 +1,9 @@
 """Strata: ways to cut the scored events into groups, so that pooling hides none of them.
 
 Events are cut by how frequent the predicted token is, by how far into the document they stand, by
-how uncertain the model is, and by the group of their document.
+how uncertain the model is, and by the group of their document. All of these are known before
+anything comes, so that a perfect model has no gap in any group. `FREQUENCY` alone cuts by the token
+that came: it selects by the outcome, and its rows stand beside what a perfect model would show.
 """
 
 import itertools
@@ -48,6 +50,11 @@ def _decile(events: ScoredEvents) -> Int[np.ndarray, " events"]:
     return events.decile
 
 
+def _predicted(events: ScoredEvents) -> Int[np.ndarray, " events"]:
+    assert events.predicted is not None
+    return events.predicted
+
+
 def _position(events: ScoredEvents) -> Int[np.ndarray, " events"]:
     assert events.before is not None
     return position_band(events.before)
@@ -63,6 +70,7 @@ def _confidence(events: ScoredEvents) -> Int[np.ndarray, " events"]:
 
 _DECILES = tuple(str(decile) for decile in range(1, DECILES + 1))
 FREQUENCY = Stratum("frequency_deciles", _DECILES, _decile)
+PREDICTION = Stratum("predicted_frequency", _DECILES, _predicted)
 POSITION = Stratum("positions", band_labels(POSITION_EDGES, "bytes"), _position)
 CONFIDENCE = Stratum("confidence_bands", band_labels(CONFIDENCE_EDGES), _confidence)
 ENTROPY = Stratum("entropy_bands", band_labels(ENTROPY_EDGES, "bits"), _entropy)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from calibtrain.data.batches.examples import AnswerWindows
 from calibtrain.data.batches.store import TokenStore
@@ -14,24 +14,19 @@ from calibtrain.data.batches.windows import EvaluationWindows, WindowBatch
 from calibtrain.evaluation.event_space import EventSpace, Measurement, require_finite_figures
 from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
 from calibtrain.evaluation.result import Evaluation
-from calibtrain.evaluation.strata import DECILES, ENTROPY, FREQUENCY, POSITION
-from calibtrain.losses import Brier
+from calibtrain.evaluation.strata import DECILES, ENTROPY, FREQUENCY, POSITION, PREDICTION
+from calibtrain.evaluation.token_scores import (
+    VALUES,
+    scored_tokens,
+    thorough_scorer,
+    token_scorer,
+)
 from calibtrain.models import Network, Params
 from calibtrain.parallel.mesh import Layout
-from calibtrain.readout import TokenStats
-from calibtrain.scoring.scorer import Scorer, network_output
-
-FIELDS = ("nll", "log_confidence", "correct", "entropy", "sum_squares")
-"""What is asked of `readout`."""
+from calibtrain.scoring.scorer import Scorer
 
 TOKENS = EventSpace("token", (FREQUENCY, POSITION, ENTROPY))
 """Events that differ from vocabulary to vocabulary: the next token, as the tokenizer gives it."""
-
-
-def event_columns(stats: TokenStats) -> Float[Array, "*tokens columns"]:
-    """`events.COLUMNS` of tokens, from statistics with `FIELDS`."""
-    brier = Brier().per_token(stats)
-    return jnp.stack([stats.nll, stats.entropy, stats.confidence, stats.correct, brier], axis=-1)
 
 
 class TokenEvaluator:
@@ -61,24 +56,18 @@ class TokenEvaluator:
         """
         self._head = network.head.name if network.head else None
         self._fitted = fitted
-        self._scorer = Scorer(
-            network_output(network),
-            **network.reading,
-            fields=FIELDS,
-            result=lambda stats, batch: event_columns(stats),
-            chunk=chunk,
-            layout=layout,
-        )
+        self._scorer = token_scorer(network, layout=layout, chunk=chunk)
+        self._thorough = thorough_scorer(network, deciles, layout=layout, chunk=chunk)
         self.rows, self.context, self.bins = self._scorer.rows(rows), context, bins
         self._deciles = deciles
         self._entries = np.bincount(deciles, minlength=DECILES)
 
     def lower(self, params: Any) -> Any:
-        """Returns the program that scores a batch for parameters of such shapes, to be compiled."""
+        """Returns the program of a thorough evaluation for parameters of such shapes."""
         integers = jax.ShapeDtypeStruct((self.rows, self.context), jnp.int32)
         weights = jax.ShapeDtypeStruct((self.rows, self.context), jnp.float32)
         batch = WindowBatch(integers, integers, integers, weights, integers, integers)
-        return self._scorer.lower(params, batch)
+        return self._thorough.lower(params, batch)
 
     def evaluate(
         self,
@@ -101,15 +90,17 @@ class TokenEvaluator:
             limit: about how many bytes of text; None means all.
             groups: group of each document of the store; empty: results are not given by group.
             temperature: divides the logits.
-            thorough: whether all figures have intervals (see `event_figures.compute_results`).
+            thorough: whether all figures have intervals (see `event_figures.compute_results`), and
+                what is predicted is measured by its frequency too.
             check: called between batches; may raise to give up.
 
         Raises:
             NonFiniteError: where a result is infinite or NaN.
         """
         windows = self._windows(store, limit)
-        measured = Measurement(TOKENS, store, windows.documents, about, self.bins, groups)
-        sums = measured.sums(self._events(windows, params, about, temperature, check))
+        strata = [PREDICTION] if thorough else []
+        measured = Measurement(TOKENS, store, windows.documents, about, self.bins, groups, strata)
+        sums = measured.sums(self._events(windows, params, about, temperature, check, thorough))
         results = measured.results(sums, vocabulary_entries=self._entries, thorough=thorough)
         return measured.evaluation(
             sums,
@@ -157,17 +148,13 @@ class TokenEvaluator:
         about: Mapping[str, Any],
         temperature: float,
         check: Callable[[], None],
+        thorough: bool = False,
     ) -> Iterator[ScoredEvents]:
         """The scored tokens of each batch."""
-        for values, batch in self._scored(windows, params, temperature, check):
-            _require_finite_scores(values, about)
-            counted = batch.weights > 0
-            yield ScoredEvents(
-                document=batch.documents[counted],
-                values=values,
-                before=batch.before[counted],
-                decile=self._deciles[batch.labels[counted]],
-            )
+        scorer = self._thorough if thorough else self._scorer
+        for scores, batch in self._scored(scorer, windows, params, temperature, check):
+            _require_finite_scores(scores[VALUES], about)
+            yield scored_tokens(scores, batch, self._deciles)
 
     def likelihood(
         self,
@@ -182,21 +169,23 @@ class TokenEvaluator:
         """The mean nll and mean entropy per token, in nats; arguments as for `evaluate`."""
         windows = EvaluationWindows(store, rows=self.rows, context=self.context, limit=limit)
         count, sums = 0, np.zeros(2)
-        for values, _ in self._scored(windows, params, temperature, check):
+        for scores, _ in self._scored(self._scorer, windows, params, temperature, check):
+            values = scores[VALUES]
             _require_finite_scores(values, about)
             count += len(values)
             sums += values[:, :2].sum(0, dtype=np.float64)
         nll, entropy = sums / count
         return float(nll), float(entropy)
 
+    @staticmethod
     def _scored(
-        self,
+        scorer: Scorer,
         windows: EvaluationWindows | AnswerWindows,
         params: Params,
         temperature: float,
         check: Callable[[], None],
-    ) -> Iterator[tuple[Float[np.ndarray, "events columns"], WindowBatch]]:
-        """Yields `COLUMNS` of the events that count in each batch, and the batch."""
+    ) -> Iterator[tuple[dict[str, np.ndarray], WindowBatch]]:
+        """Yields the scores of the events that count in each batch by name, and the batch."""
 
         def batches() -> Iterator[WindowBatch]:
             for index in range(len(windows)):
@@ -204,8 +193,9 @@ class TokenEvaluator:
                 yield windows[index]
 
         divisor = None if temperature == 1.0 else np.float32(temperature)
-        for batch, values in self._scorer.over(params, batches(), divisor):
-            yield values[batch.weights > 0], batch
+        for batch, scores in scorer.over(params, batches(), divisor):
+            counted = batch.weights > 0
+            yield {name: column[counted] for name, column in scores.items()}, batch
 
 
 def _require_finite_scores(values: Float[np.ndarray, "events columns"], about: Any) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from calibtrain.data.corpora.documents import SYMBOLS
+from calibtrain.data.corpora.documents import END, SYMBOLS
 from calibtrain.evaluation.byte_windows import ByteWindow, plan_word_windows
 from calibtrain.evaluation.bytes import TextEvents
 from calibtrain.evaluation.event_space import EventSpace
 from calibtrain.evaluation.event_sums import COLUMNS, ScoredEvents
 from calibtrain.evaluation.strata import POSITION
 from calibtrain.evaluation.word_spelling import LONGEST, PartialWords, Words
+from calibtrain.evaluation.word_strata import word_strata
 from calibtrain.generation.byte_beam import STAY, STOP
 
 WORD_COLUMNS = ("nll", "confidence", "correct")
@@ -33,12 +34,14 @@ class _Spelling:
         open: whether the word goes on.
         partial: what has been read of it.
         nll: of its choices so far, in nats.
+        choices: what was chosen so far.
     """
 
     def __init__(self, texts: int):
         self.open = np.zeros(texts, bool)
         self.partial = PartialWords.empty(np.zeros(texts, bool))
         self.nll = np.zeros(texts)
+        self.choices = np.zeros((texts, LONGEST), np.int64)
 
     def begin(self, at: Int[np.ndarray, " texts"], known: Bool[np.ndarray, " texts"]) -> None:
         """Begins words in some windows."""
@@ -59,8 +62,14 @@ class _Spelling:
         with np.errstate(divide="ignore"):  # what no kept hypothesis allows is refused at the end
             self.nll[at] -= np.log(choices[np.arange(len(at)), choice])
         partial = self.at(at)
+        self.choices[at, partial.length] = choice
         self.open[at] = ~partial.is_last(choice)
         self._put(at, partial.read(np.minimum(choice, SYMBOLS - 1)))
+
+    def letters(self, text: int) -> bytes:
+        """What has been chosen in a window, without the white space behind it and its ending."""
+        chosen = self.choices[text, : self.partial.length[text]]
+        return bytes(chosen[chosen < END].tolist()).rstrip()
 
     def _put(self, at: Int[np.ndarray, " some"], partial: PartialWords) -> None:
         for column, values in zip(self.partial, partial, strict=True):
@@ -86,6 +95,7 @@ class WordReader:
                     document=np.full(count, window.document),
                     values=np.full((count, len(COLUMNS)), np.nan),
                     before=window.before + window.words.start,
+                    word=np.full(count, b"", object),
                 )
             )
         self._count = np.zeros(texts, np.int64)
@@ -163,11 +173,23 @@ class WordReader:
         from_lanes[self._texts + at[on]] = lane[on]
         self._together[at] = agree
 
-        for index in np.flatnonzero(some & ~self._text.open & ~self._greedy.open):
-            values = self._events[index].values[self._next[index] - 1]
+        for index in np.flatnonzero(some & ~self._text.open & ~self._greedy.open).tolist():
+            number = int(self._next[index]) - 1
+            values, words = self._events[index].values[number], self._events[index].word
+            assert words is not None
+            words[number] = self._before(index, number) + self._greedy.letters(index)
             values[_NLL] = self._text.nll[index]
             values[_CONFIDENCE] = np.exp(-self._greedy.nll[index])
             values[_CORRECT] = self._together[index]
+
+    def _before(self, text: int, number: int) -> bytes:
+        """The byte of white space before a word of a window; empty where there is none."""
+        words, symbols = self._words[text], self._symbols[text]
+        start = words.start[number]
+        if start == 0:  # what precedes is in the tokens that the window begins with
+            return b" " if words.known[number] else b""
+        before = bytes([symbols[start - 1]])
+        return before if before.isspace() else b""
 
 
 NEXT_WORD = TextEvents(
@@ -181,4 +203,5 @@ NEXT_WORD = TextEvents(
     plan_word_windows,
     WordReader,
     lanes=2,
+    strata=word_strata,
 )

@@ -37,6 +37,11 @@ _NAMES = {
         "document_tables",
         "student_half_width",
     ),
+    "mass": (
+        "MassCalibration",
+        "group_mass",
+        "mass_calibration",
+    ),
     "ranking": (
         "area_under_risk_coverage",
         "area_under_roc",

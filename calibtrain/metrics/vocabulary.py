@@ -83,7 +83,7 @@ class VocabularyTable:
             ValueError: as `full_calibration_error` does.
         """
         bins = require_bins("bins", bins)
-        logits, labels, weights = _fitting("logits", logits, labels, weights)
+        logits, labels, weights = fitting_rows("logits", logits, labels, weights)
         if vocab_size is not None:
             vocab_size = require_whole("vocab_size", vocab_size, 1, logits.shape[1])
         if is_traced(logits, labels, weights):
@@ -244,14 +244,14 @@ def _full(table: Any, per: str) -> Any:
 def _table(probabilities: Any, labels: Any, bins: int, weights: Any) -> Any:
     """Returns per class and bin the sums of weight, probability and correctness."""
     bins = require_bins("bins", bins)
-    probabilities, labels, weights = _fitting("probabilities", probabilities, labels, weights)
+    probabilities, labels, weights = fitting_rows("probabilities", probabilities, labels, weights)
     vocab = probabilities.shape[1]
     if is_traced(probabilities, labels, weights):
         labels = traced_labels("labels", labels)
         return class_table(jnp.asarray(probabilities, jnp.float32), labels, weights, bins)
     table = np.zeros((3, vocab * bins))
     edges = bin_edges(bins, _precision(probabilities))
-    for part, label, weight in _blocks(probabilities, labels, weights):
+    for part, label, weight in distributions(probabilities, labels, weights):
         index = np.searchsorted(edges[1:-1], part, side="left") + np.arange(vocab) * bins
         for row, value in ((0, np.ones_like(part)), (1, part)):
             value = (value * weight[:, None]).ravel()
@@ -260,7 +260,7 @@ def _table(probabilities: Any, labels: Any, bins: int, weights: Any) -> Any:
     return np.moveaxis(table.reshape(3, vocab, bins), 0, -1)
 
 
-def _fitting(name: str, rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
+def fitting_rows(name: str, rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     """Returns arrays with one row, label and weight per token; default weights are 1."""
     rows, labels = as_array(name, rows), as_array("labels", labels)
     shape = rows.shape
@@ -284,7 +284,7 @@ def _precision(probabilities: Any) -> Any:
     return dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype(np.float64)
 
 
-def _blocks(probabilities: Any, labels: Any, weights: Any) -> Iterator[tuple[Any, Any, Any]]:
+def distributions(probabilities: Any, labels: Any, weights: Any) -> Iterator[tuple[Any, Any, Any]]:
     """Yields the tokens of weight above 0 in blocks, checked, in float64."""
     weights = numbers("weights", weights, 0.0, np.inf)
     if not weights.any():
@@ -340,7 +340,7 @@ def top_k_calibration_error(
     References:
         Gupta et al., "Calibration of Neural Networks using Splines", ICLR 2021.
     """
-    probabilities, labels, weights = _fitting("probabilities", probabilities, labels, weights)
+    probabilities, labels, weights = fitting_rows("probabilities", probabilities, labels, weights)
     k = require_whole("k", k, 1, probabilities.shape[1])
     if is_traced(probabilities, labels, weights):
         labels = traced_labels("labels", labels)
@@ -348,7 +348,7 @@ def top_k_calibration_error(
         among = jnp.any(classes == labels[:, None], axis=-1)
         p = predictions(jnp.minimum(jnp.sum(top, axis=-1), 1.0), among, weights)
     else:
-        blocks = [_top_k(k, *block) for block in _blocks(probabilities, labels, weights)]
+        blocks = [_top_k(k, *block) for block in distributions(probabilities, labels, weights)]
         mass, hit, weight = (np.concatenate(column) for column in zip(*blocks, strict=True))
         # edges are rounded as the probabilities were
         p = predictions(mass.astype(_precision(probabilities)), hit, weight)

@@ -17,7 +17,7 @@ from calibtrain.evaluation.figure_intervals import (
     plain_figures,
 )
 from calibtrain.evaluation.signatures import signatures
-from calibtrain.evaluation.tokens import FIELDS, event_columns
+from calibtrain.evaluation.token_scores import FIELDS, event_columns
 from calibtrain.fitting.hidden_states import HiddenBatch
 from calibtrain.metrics.ece_intervals import calibration_error_difference
 from calibtrain.metrics.intervals import Interval, bootstrap, bootstrap_difference

@@ -20,7 +20,8 @@ MASKED = (
 _ABSENT: Any = None
 
 Functional = Callable[[Array, Array], Array]
-"""A per-token functional: (logits [tokens, vocab], labels [tokens]) -> [tokens]."""
+"""A per-token functional: (logits [tokens, vocab], labels [tokens]) -> [tokens], or [tokens, some]:
+a few numbers per token."""
 
 
 @jax.tree_util.register_dataclass
@@ -37,6 +38,7 @@ class TokenStats:
         mean_log_prob: mean over the vocabulary of log p.
         rank: how many tokens are strictly more probable than the target. No gradient.
         runner_up: largest probability strictly below the target's; 0 if there is none.
+        predicted: the (first) most probable token. No gradient.
         extra: values of the functionals that were passed in, by name.
         sums: sums over tokens, such as those by vocabulary entry (`accumulate`), by name.
     """
@@ -49,7 +51,8 @@ class TokenStats:
     mean_log_prob: Float[Array, "*tokens"] = _ABSENT
     rank: Int[Array, "*tokens"] = _ABSENT
     runner_up: Float[Array, "*tokens"] = _ABSENT
-    extra: dict[str, Float[Array, "*tokens"]] = dataclasses.field(default_factory=dict)
+    predicted: Int[Array, "*tokens"] = _ABSENT
+    extra: dict[str, Float[Array, "*tokens ..."]] = dataclasses.field(default_factory=dict)
     sums: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -107,6 +110,8 @@ def statistics(
     if "runner_up" in fields:
         below = jnp.where((shifted < label_logit[:, None]) & is_real, shifted, MASKED)
         found["runner_up"] = jnp.exp(jnp.max(below, axis=-1) - log_normalizer)
+    if "predicted" in fields:
+        found["predicted"] = leader.astype(jnp.int32)
     extra = {name: function(logits, labels) for name, function in (functionals or {}).items()}
     return TokenStats(**found, extra=extra)
 

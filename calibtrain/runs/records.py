@@ -25,9 +25,13 @@ RUN_FILE = "run.json"
 STUDY_FILE = "ablation.json"
 HEADS_FILE = "comparison.json"
 
-STRATA = ("frequency_deciles", "positions", "entropy_bands", "confidence_bands", "groups")
+STRATA = (
+    *("frequency_deciles", "predicted_frequency", "positions", "entropy_bands"),
+    *("confidence_bands", "word_pieces", "word_frequency", "groups"),
+)
 """The tables that cut the events of an evaluation into groups."""
-TABLES = ("reliability", "smooth_reliability", "risk_coverage", *STRATA, "wider", "difference")
+CURVES = ("reliability", "smooth_reliability", "risk_coverage")
+TABLES = (*CURVES, *STRATA, "frequency_mass", "wider", "difference")
 """Results of an evaluation that are tables; the others are single figures, or say more of them."""
 FIGURE_DETAILS = ("intervals", "bounds", "signatures")
 """Results that say more about the figures, by their names."""
@@ -166,11 +170,19 @@ class RiskPoint(Record):
 
 
 class StratumRow(Record):
-    """One group of a stratum: its figures, and the intervals of those that have one."""
+    """One group of a stratum: its figures, and the intervals of those that have one.
+
+    Attributes:
+        reference_gap: the signed gap that a perfect model with these very probabilities would show,
+            where events are cut by what came; elsewhere that is 0, and the field is absent.
+        excess_gap: the signed gap less the reference.
+    """
 
     label: Text | None = None
     decile: Whole | None = None
     tokens: Number
+    reference_gap: Number | None = None
+    excess_gap: Number | None = None
     intervals: dict[str, IntervalRecord | None] | None = None
 
     @model_validator(mode="after")
@@ -183,6 +195,32 @@ class StratumRow(Record):
     def name(self) -> str:
         """The label of the group; before there were labels, the number of its decile."""
         return self.label or str(self.decile)
+
+    def interval(self, key: str) -> IntervalRecord | None:
+        """The interval of one of its figures, where there is one."""
+        return (self.intervals or {}).get(key)
+
+
+class FrequencyMassRow(Record):
+    """Mass calibration of one tenth of the training text: the tokens of like frequency.
+
+    Attributes:
+        decile: 1 holds the commonest tokens, 10 the rarest.
+        tokens: targets that lie in the decile.
+        predicted_share: mean probability of all its tokens together.
+        observed_share: share of the targets that lie in it.
+        gap: predicted less observed share; of a perfect model 0 but for noise.
+        intervals: that of the gap.
+    """
+
+    label: Text
+    decile: Whole
+    vocabulary_entries: Whole | None = None
+    tokens: Number
+    predicted_share: Number
+    observed_share: Number
+    gap: Number
+    intervals: dict[str, IntervalRecord | None] | None = None
 
     def interval(self, key: str) -> IntervalRecord | None:
         """The interval of one of its figures, where there is one."""
@@ -240,9 +278,13 @@ class EvaluationRecord(FileRecord):
     smooth_reliability: list[SmoothPoint] | None = None
     risk_coverage: list[RiskPoint] | None = None
     frequency_deciles: list[StratumRow] | None = None
+    frequency_mass: list[FrequencyMassRow] | None = None
+    predicted_frequency: list[StratumRow] | None = None
     positions: list[StratumRow] | None = None
     entropy_bands: list[StratumRow] | None = None
     confidence_bands: list[StratumRow] | None = None
+    word_pieces: list[StratumRow] | None = None
+    word_frequency: list[StratumRow] | None = None
     groups: list[StratumRow] | None = None
 
     @model_validator(mode="after")

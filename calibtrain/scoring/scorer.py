@@ -6,7 +6,7 @@ device or on many. The host reads the scores of a batch while the device compute
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from calibtrain.models import Network
 from calibtrain.parallel.mesh import ROWS, Layout
-from calibtrain.readout import TokenStats, readout
+from calibtrain.readout import Functional, TokenStats, readout
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Float
@@ -37,6 +37,7 @@ class Scorer:
         vocab_size: int,
         soft_cap: float | None,
         fields: Sequence[str],
+        functionals: Mapping[str, Functional] | None = None,
         result: Callable[[TokenStats, Any], Any] = lambda stats, batch: stats,
         chunk: int | None = None,
         layout: Layout | None = None,
@@ -46,6 +47,7 @@ class Scorer:
         vocab_size: columns of the unembedding from here on only pad the vocabulary.
         soft_cap: caps the logits before they are divided by a temperature.
         fields: the statistics that `result` reads.
+        functionals: functionals of the logits that `result` reads from `stats.extra`.
         result: returns the scores, from the statistics of a batch's labels and the batch: by
             default the statistics. With a layout, the first axis of the scores is that of the rows.
         chunk: number of tokens whose logits are held at once.
@@ -63,6 +65,7 @@ class Scorer:
                 vocab_size=vocab_size,
                 soft_cap=soft_cap,
                 fields=fields,
+                functionals=functionals,
                 chunk=chunk,
             )
             return result(stats, batch)

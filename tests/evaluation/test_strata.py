@@ -86,7 +86,7 @@ def test_batches_and_their_order_change_nothing() -> None:
     whole = compute_results(sums_of([scored], [100] * 20))
     order = np.random.default_rng(1).permutation(3000)
     parts = [
-        ScoredEvents(*(column[some] for column in dataclasses.astuple(scored)))
+        ScoredEvents(*(None if c is None else c[some] for c in dataclasses.astuple(scored)))
         for some in np.array_split(order, 7)
     ]
     again = compute_results(sums_of(parts, [100] * 20))

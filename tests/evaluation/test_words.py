@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_byte_beam import DOCUMENT_START, TinyModel, beam_of
 
-from calibtrain.config import ModelConfig, TokenizerConfig
+from calibtrain.config import MarkovConfig, ModelConfig, TokenizerConfig, validate
 from calibtrain.data.batches.store import read_store, write_store
 from calibtrain.data.corpora.documents import END, SYMBOLS
+from calibtrain.data.corpora.synthetic import markov_source
 from calibtrain.data.tokenizers.tokenizer_choice import train_tokenizer
 from calibtrain.evaluation import evaluate_run_on_text, train_run
 from calibtrain.evaluation.byte_windows import ByteWindow, plan_word_windows
@@ -28,11 +31,13 @@ from calibtrain.evaluation.word_spelling import (
     Words,
     cut_words,
 )
+from calibtrain.evaluation.word_strata import kept_whole, word_counts
 from calibtrain.evaluation.words import NEXT_WORD, WordReader
 from calibtrain.generation.next_byte import Beam
 from calibtrain.models import build
 from calibtrain.storage.documents import unsealed
 
+MARKOV = markov_source(MarkovConfig(words=24, successors=4, mean_document_words=30.0))
 Spelled = tuple[bytes, str]
 """The bytes of a word and how it ended: "cut", "end" of text, or another word "follows"."""
 
@@ -114,8 +119,8 @@ class Spelling:
 
 def read_words(
     model: TinyModel, texts: list[bytes], width: int
-) -> list[tuple[bytes, Words, np.ndarray]]:
-    """Each text, its words, and what was found of them; all side by side."""
+) -> list[tuple[bytes, Words, np.ndarray, np.ndarray]]:
+    """Each text, its words, what was found of them, and the greedy ones; all side by side."""
     words = [cut_words(symbols_of(text)) for text in texts]
     windows = [
         ByteWindow(number, DOCUMENT_START, symbols_of(text), 0, 0, of_text)
@@ -127,8 +132,8 @@ def read_words(
     while (symbols := reader.next_symbols(next_byte.predict())) is not None:
         next_byte.read(*symbols)
     assert reader.symbols_read == sum(len(text) + 1 for text in texts)
-    found = [part.values[:, [0, 2, 3]] for part in reader.events()]
-    return list(zip(texts, words, found, strict=True))
+    found = [(part.values[:, [0, 2, 3]], part.word) for part in reader.events()]
+    return [(text, own, *each) for text, own, each in zip(texts, words, found, strict=True)]  # type: ignore[misc]
 
 
 ALPHABET = [b"a", b"b", b" "]
@@ -151,7 +156,7 @@ def test_words_equal_brute_force_over_all_tokenisations(
     # makes them sum to 1, brute force does not
     model = TinyModel(ALPHABET + longer, seed)
     direct = Spelling(model)
-    for text, words, found in read_words(model, texts, width=400):
+    for text, words, found, _ in read_words(model, texts, width=400):
         for start, stop, known, (nll, confidence, correct) in zip(*words, found, strict=True):
             before, word = text[:start], text[start:stop]
             # P(text so far and the word) as prefix masses: what another word may begin with
@@ -190,10 +195,15 @@ def test_the_greedy_word_is_that_of_a_direct_search() -> None:
     texts = [bytes(rng.choice([*LETTERS, *b" " * 8], size).tolist()) for size in (70, 0, 30, 50)]
     texts += [b"0" * 70, b" "]
     endings = set()
-    for text, words, found in read_words(model, texts, width=1):
-        for start, stop, known, (_, confidence, correct) in zip(*words, found, strict=True):
+    for text, words, found, greedy in read_words(model, texts, width=1):
+        for start, stop, known, (_, confidence, correct), word in zip(
+            *words, found, greedy, strict=True
+        ):
             searched = direct.greedy(text[:start], known)
             assert searched is not None
+            before = text[:start][-1:]
+            before = before if before.isspace() else b""
+            assert word == before + searched[0][0].rstrip()
             assert confidence == pytest.approx(searched[1], rel=1e-6)
             ending = "end" if stop > len(text) else "cut" if stop - start == LONGEST else "follows"
             assert bool(correct) == (searched[0] == (text[start:stop], ending))
@@ -212,7 +222,7 @@ def test_a_text_of_greedy_words_is_foreseen() -> None:
         text, known = text + word, ending == "follows"
         probabilities.append(probability)
     assert ending == "end"
-    ((_, _, found),) = read_words(model, [text], width=2)
+    ((_, _, found, _),) = read_words(model, [text], width=2)
     np.testing.assert_allclose(found[:, 1], probabilities, rtol=1e-6)
     np.testing.assert_allclose(np.exp(-found[:, 0]), probabilities, rtol=1e-6)
     assert found[:, 2].all()
@@ -243,6 +253,33 @@ def test_words_are_events_that_exclude_each_other(known: bool, seed: int) -> Non
 
 
 DOCUMENTS = [" In the beginning  ", "", "was the Word, and " * 7, "日本語のテキスト。" * 6, "a"]
+
+
+@given(st.text(alphabet="ab \n\u3000é", max_size=150))
+def test_words_are_counted_as_they_are_cut(text: str) -> None:
+    start, stop, _ = cut_words(symbols_of(text.encode()))
+    words = (text.encode()[a:b].strip() for a, b in zip(start, stop, strict=True))
+    assert word_counts([text.encode()]) == Counter(word for word in words if word)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "byte"])
+def test_a_word_is_whole_where_the_tokens_of_its_text_say_so(kind: str) -> None:
+    texts = [*MARKOV.sample_documents(60, 1), "In the beginning,\nthe Word. "]
+    tokenizer = train_tokenizer(
+        validate(TokenizerConfig, {"kind": kind, "vocab_size": 258 if kind == "byte" else 300}),
+        texts,
+        corpus_hash="",
+        corpus_name="texts",
+    )
+    found = set()
+    for text in texts[-20:]:
+        raw, ends = text.encode(), np.cumsum(tokenizer.byte_lengths[tokenizer.encode(text)])
+        spans = [match.span() for match in re.finditer(rb"\S+", raw)]
+        whole = [not ((ends > a) & (ends < b)).any() for a, b in spans]
+        assert kept_whole(tokenizer, [raw[max(0, a - 1) : b] for a, b in spans]).tolist() == whole
+        found |= set(whole)
+    assert found == ({True, False} if kind != "byte" else found)
+    assert kept_whole(tokenizer, [b"", b" ", b"\xff"]).tolist() == [True, True, False]
 
 
 @pytest.mark.long
@@ -311,6 +348,9 @@ def test_word_results_have_a_file_of_their_own(
         assert absent not in found["signatures"]
     assert found["signatures"]["ece"].startswith("event:word|conf:greedy|")
     assert "entropy_bands" not in found
+    for table in ("word_pieces", "word_frequency"):
+        assert sum(row["tokens"] for row in found[table]) == found["tokens"]
+        assert any(row["intervals"] for row in found[table])
     assert found["documents"] > 1
     for figure in ("nll", "accuracy", "signed_gap", "ece", "brier", "bits_per_byte"):
         assert found["intervals"][figure]["lower"] <= found["intervals"][figure]["upper"]

@@ -12,7 +12,7 @@ from calibtrain import metrics
 MODULES = [module.name for module in pkgutil.iter_modules(metrics.__path__)]
 INSIDE = {"arguments", "error_intervals", "ordered", "resampling"}
 """Modules that other metrics are made of, without a public name."""
-RESULTS = {"BrierParts", "Interval"}
+RESULTS = {"BrierParts", "Interval", "MassCalibration"}
 """Public names that are only returned."""
 
 
