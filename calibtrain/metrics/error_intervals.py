@@ -14,7 +14,14 @@ from jaxtyping import Float
 from calibtrain.metrics.ece_intervals import gaps_of_bins
 from calibtrain.metrics.intervals import Interval, interval_of
 from calibtrain.metrics.ordered import CONFIDENCE, CORRECT, WEIGHT
-from calibtrain.metrics.resampling import NoisyGaps, absolute_sum, largest, within_1
+from calibtrain.metrics.resampling import (
+    NoisyGaps,
+    absolute_sum,
+    difference_interval,
+    largest,
+    plausible_scales,
+    within_1,
+)
 from calibtrain.metrics.smooth import (
     mean_absolute,
     residual_density,
@@ -147,6 +154,50 @@ def _average_interval(found: NoisyGaps, level: float) -> Interval:
     lower = max(0.0, estimate - added(np.maximum(size - reach, 0.0)) - high)
     upper = max(0.0, estimate - added(size + reach) - low)
     return interval_of(estimate, lower, upper, level, "bounds of bins", errors)
+
+
+def smooth_error_difference(
+    first: Float[np.ndarray, "documents cells 5"],
+    second: Float[np.ndarray, "documents cells 5"],
+    *,
+    draws: int = 400,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Returns the interval of SmoothECE(first) - SmoothECE(second), of two models on one text.
+
+    As for the ECE (`calibration_error_difference`), both models' gaps are scaled to what could have
+    led to the estimates, and the same noise of documents is added to both. SmoothECE is then found
+    anew for every draw, at the bandwidth that it has there.
+
+    Args:
+        first: rows of a `ConfidenceHistogram` of each document.
+        second: likewise, of the same documents in the same order.
+        draws: number of draws of the noise.
+        level: level of confidence.
+        seed: seed of the draws.
+    """
+    sides = [_smooth_misses(cells, draws, level, seed) for cells in (first, second)]
+    (one, misses), (other, other_misses) = sides
+    return difference_interval(one - other, misses, other_misses, level)
+
+
+def _smooth_misses(
+    cells: Float[np.ndarray, "documents cells 5"], draws: int, level: float, seed: int
+) -> tuple[float, list[Float[np.ndarray, " draws"]]]:
+    """Returns SmoothECE, and by how much it may lie above the truth, at each plausible scale."""
+    estimate, sigma = (float(value) for value in smooth_error(cells.sum(0)))
+    options: dict[str, Any] = {"draws": draws, "level": level, "seed": seed}
+    kept = NoisyGaps.of(
+        cells, lambda drawn: residual_density(drawn, sigma), mean_absolute, **options
+    )
+
+    def smooth(nodes: Float[np.ndarray, "*batch nodes"]) -> Float[np.ndarray, "*batch"]:
+        return smooth_error_of(nodes, bisections=16)[0]  # to 2e-5, far below the noise
+
+    nodes = NoisyGaps.of(cells, residual_nodes, smooth, **options)
+    scales = plausible_scales(kept)
+    return estimate, [nodes.errors(s) - float(smooth(s * nodes.gaps)) for s in scales]
 
 
 def _smooth_interval(

@@ -8,8 +8,9 @@ scaled to what could have led to the estimate.
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from calibtrain.metrics.intervals import (
+    AT_ONCE,
     Interval,
     Statistic,
     UndefinedError,
@@ -108,8 +110,11 @@ class NoisyGaps:
         count, whole = len(tables), tables.sum(0)
         left_out = read(whole - tables)
         deviations = (left_out - left_out.mean(0)) * math.sqrt((count - 1) / count)
-        normal = np.random.default_rng(seed).standard_normal((draws, count))
-        return cls(read(whole[None])[0], normal @ deviations, error, expansion(tables, level))
+        noise = np.zeros((draws, deviations.shape[1]))
+        rng, rows = np.random.default_rng(seed), max(1, AT_ONCE // draws)
+        for some in (deviations[i : i + rows] for i in range(0, count, rows)):
+            noise += rng.standard_normal((draws, len(some))) @ some
+        return cls(read(whole[None])[0], noise, error, expansion(tables, level))
 
     @cached_property
     def estimate(self) -> float:
@@ -155,18 +160,51 @@ class NoisyGaps:
 
 def within_1(interval: Interval) -> Interval:
     """Returns the interval with its ends clipped to 1, which few documents can exceed."""
-    lower, upper = (min(1.0, end) for end in (interval.lower, interval.upper))
+    return within(interval, -math.inf, 1.0)
+
+
+def within(interval: Interval, least: float, most: float) -> Interval:
+    """Returns the interval with its ends clipped to the range of its figure."""
+    lower, upper = (min(max(end, least), most) for end in (interval.lower, interval.upper))
     return dataclasses.replace(interval, lower=lower, upper=upper)
 
 
+def plausible_scales(model: NoisyGaps) -> tuple[float, float]:
+    """Returns the least and the largest scale at which the estimate lies between the 10 % tails."""
+    low, high = (first_scale(lambda s, t=t: model.share_above(s) >= t) for t in (0.1, 0.9))  # type: ignore[misc]
+    return low, high
+
+
+def difference_interval(
+    estimate: float,
+    first: Sequence[Float[np.ndarray, " draws"]],
+    second: Sequence[Float[np.ndarray, " draws"]],
+    level: float,
+) -> Interval:
+    """Returns the interval of a difference of errors, for all pairs of ways to have been wrong.
+
+    Args:
+        estimate: the difference of the estimates.
+        first: by how much the first estimate may lie above the truth: draws at its least and at
+            its largest plausible scale.
+        second: likewise, of the same draws.
+        level: level of confidence.
+    """
+    tail = (1 - level) / 2
+    misses = np.stack([one - other for one, other in itertools.product(first, second)])
+    low, high = np.quantile(misses, [tail, 1 - tail], axis=1)
+    lower, upper = estimate - high.max(), estimate - low.min()
+    return interval_of(estimate, lower, upper, level, "scaled gaps", estimate + misses[-1])
+
+
 def first_scale(reached: Callable[[float], bool]) -> float:
-    """Returns the least scale at which `reached` is true, to a relative 1e-9; 0 if it is at 0."""
+    """Returns the least scale at which `reached` is true, to a relative 1e-6; 0 if it is at 0."""
     if reached(0.0):
         return 0.0
     low, high = 0.0, 1.0
     while not reached(high) and high < 2**20:
         low, high = high, 2 * high
-    for _ in range(30):
+    for _ in range(20):
         middle = (low + high) / 2
         low, high = (low, middle) if reached(middle) else (middle, high)
     return high
