@@ -8,9 +8,10 @@ or easier than others. They are of equal length, or their lengths are lognormal 
 In the setting `longer-easier`, long documents are easier besides. The truth is the expectation over
 all events of endlessly many documents, by quadrature.
 
-Each corpus is one JSON line of FILE: which figures were covered (0), or lay below (-1) or above (1)
-their interval. A call adds lines for at most --seconds; the next call goes on. --table prints the
-shares in per cent, one JSON line a setting. Needs all of calibtrain, unlike the other benchmarks.
+Each corpus is one JSON line of FILE: whether the truth of each figure was covered (0), or lay below
+(-1) or above (1) its interval. A call adds lines for at most --seconds; the next call goes on.
+--table prints the shares in per cent, one JSON line a setting. Needs all of calibtrain, unlike the
+other benchmarks.
 """
 
 import argparse
@@ -37,8 +38,6 @@ from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram, fine_table
 from calibtrain.posthoc.comparison_rows import COMPARED, differences
 
 BINS = 15
-EVENTS = 600
-"""Mean number of events of a document."""
 OTHERS = 9
 """Entries of the vocabulary beside the most probable one, which share the rest equally."""
 BYTES_EACH = 4.0
@@ -55,7 +54,8 @@ class Setting:
         lengths: `equal`, `unequal`, or `longer-easier`.
         sharpness: what the model multiplies the logits by; 1 is nearly calibrated.
         effect: standard deviation of what a document adds to the true logits.
-        temperature: of the other head, whose logits are divided by it.
+        temperature: of another head, whose logits are divided by it; None where heads are not
+            compared.
         events: mean number of events of a document.
     """
 
@@ -63,16 +63,19 @@ class Setting:
     lengths: str
     sharpness: float
     effect: float
-    temperature: float = 1.3
-    events: int = EVENTS
+    temperature: float | None = None
+    events: int = 300
 
     @property
     def name(self) -> str:
-        """DOCUMENTSxEVENTS-LENGTHS-SHARPNESS-EFFECT-TEMPERATURE."""
-        return (
-            f"{self.documents}x{self.events}-{self.lengths}-{self.sharpness:g}-{self.effect:g}"
-            f"-{self.temperature:g}"
-        )
+        """DOCUMENTSxEVENTS-LENGTHS-SHARPNESS, and -TEMPERATURE where heads are compared."""
+        name = f"{self.documents}x{self.events}-{self.lengths}-{self.sharpness:g}"
+        return name if self.temperature is None else f"{name}-{self.temperature:g}"
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Of the model, and of the other head."""
+        return (1.0,) if self.temperature is None else (1.0, self.temperature)
 
     @property
     def slope(self) -> float:
@@ -122,8 +125,8 @@ def scores(logit: Any, correct: Any) -> Float[np.ndarray, "events columns"]:
     return np.column_stack([nll, entropy, sure, correct, brier])
 
 
-def corpus(rng: Any, setting: Setting) -> tuple[EventSums, EventSums]:
-    """The sums of a corpus under the model, and under the model at another temperature."""
+def corpus(rng: Any, setting: Setting) -> list[EventSums]:
+    """The sums of a corpus under the model, and under the other head."""
     sizes = setting.sizes(rng)
     document = np.repeat(np.arange(len(sizes)), sizes)
     longer = setting.slope * np.log(sizes / setting.events)
@@ -133,12 +136,12 @@ def corpus(rng: Any, setting: Setting) -> tuple[EventSums, EventSums]:
     correct = (rng.random(len(logit)) < expit(logit + hidden[document])) * 1.0
     held = np.maximum(np.round(BYTES_EACH * sizes * rng.uniform(0.9, 1.1, len(sizes))), 1)
     found = []
-    for temperature in (1.0, setting.temperature):
+    for temperature in setting.temperatures:
         sums = EventSums(held.astype(int), np.arange(len(sizes)), [ENTROPY], BINS)
         values = scores(setting.sharpness / temperature * logit, correct)
         sums.add(ScoredEvents(document, values))
         found.append(sums)
-    return found[0], found[1]
+    return found
 
 
 def truth(setting: Setting) -> dict[str, float]:
@@ -149,16 +152,18 @@ def truth(setting: Setting) -> dict[str, float]:
     logits = np.concatenate([logit, logit])
     correct = np.repeat([1.0, 0.0], len(logit))
     weights = np.concatenate([logit_weight * right, logit_weight * (1 - right)]) * _ENDLESS
-    models = [scores(setting.sharpness / t * logits, correct) for t in (1.0, setting.temperature)]
-    first, second = (_figures(values, weights) for values in models)
-    band = entropy_band(models[0][:, 1])
-    found = dict(first)
+    models = [scores(setting.sharpness / t * logits, correct) for t in setting.temperatures]
+    figures = [_figures(values, weights) for values in models]
+    if setting.temperature is not None:
+        first, second = figures
+        return {f"{name} - other": first[name] - second[name] for name in COMPARED}
+    band, found = entropy_band(models[0][:, 1]), figures[0]
     for index, label in enumerate(ENTROPY.labels):
         chosen = band == index
         if chosen.any():
             group = _figures(models[0][chosen], weights[chosen])
             found |= {f"{name} [{label}]": value for name, value in group.items()}
-    return found | {f"{name} - other": first[name] - second[name] for name in COMPARED}
+    return found
 
 
 def _normal(mean: float, deviation: float, points: int) -> tuple[Any, Any]:
@@ -182,27 +187,29 @@ def _figures(values: Any, weights: Any) -> dict[str, float]:
     return figures | {name: float(of(sums)[0]) for name, of in plain_figures(sums).items()}
 
 
-def tried(first: EventSums, second: EventSums) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every interval of a corpus by a name: figures, groups of a stratum, differences."""
-    results = compute_results(first)
+def tried(sums: list[EventSums]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every interval of a corpus by a name: figures and groups of a stratum, or differences."""
+    if len(sums) == 2:
+        for name, interval in differences(*sums).items():
+            yield f"{name} - other", interval
+        return
+    results = compute_results(sums[0])
     yield from results["intervals"].items()
     for row in results[ENTROPY.name]:
         for name, interval in (row["intervals"] or {}).items():
             if interval["lower"] < interval["upper"]:  # the same for every event: nothing to try
                 yield f"{name} [{row['label']}]", interval
-    for name, interval in differences(first, second).items():
-        yield f"{name} - other", interval
 
 
-def sides(first: EventSums, second: EventSums, true: dict[str, float]) -> dict[str, int]:
-    """Of each interval, on which side of it the truth lies; 0 where it is covered.
+def sides(sums: list[EventSums], true: dict[str, float]) -> dict[str, int]:
+    """Of each interval, on which side of it the truth lies: below -1, above 1, covered 0.
 
     A ten-millionth of a percent is rounding, and covered.
     """
     return {
         name: int(interval["upper"] < true[name] - 1e-9)
         - int(true[name] < interval["lower"] - 1e-9)
-        for name, interval in tried(first, second)
+        for name, interval in tried(sums)
     }
 
 
@@ -234,7 +241,7 @@ def main() -> None:
     parser.add_argument("--corpora", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=200)
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print what FILE holds, and end")
     given = parser.parse_args()
     if given.table:
         for line in table(read(given.file)):
@@ -249,8 +256,7 @@ def main() -> None:
             if time.monotonic() > until:
                 print(f"corpus {number + 1} of {given.corpora}: the next call goes on", flush=True)
                 return
-            first, second = corpus(np.random.default_rng(number), SETTINGS[name])
-            found = sides(first, second, truths[name])
+            found = sides(corpus(np.random.default_rng(number), SETTINGS[name]), truths[name])
             print(json.dumps({"setting": name, "sides": found}), file=lines, flush=True)
 
 

@@ -7,13 +7,7 @@ from jaxtyping import Float
 
 from calibtrain.metrics.arguments import require_level, require_whole
 from calibtrain.metrics.intervals import Interval, checked_sums
-from calibtrain.metrics.resampling import (
-    NoisyGaps,
-    absolute_sum,
-    difference_interval,
-    plausible_scales,
-    within_1,
-)
+from calibtrain.metrics.resampling import NoisyGaps, absolute_sum, scaled_difference, within_1
 
 
 def calibration_error_interval(
@@ -97,9 +91,8 @@ def calibration_error_difference(
     first, second = _checked_tables("first", first), _checked_tables("second", second)
     if len(first) != len(second):
         raise ValueError(f"second: has {len(second)} documents, first {len(first)}")
-    models = [_model(tables, resamples, level, seed) for tables in (first, second)]
-    one, other = ([m.errors(s) - s * m.estimate for s in plausible_scales(m)] for m in models)
-    return difference_interval(models[0].estimate - models[1].estimate, one, other, level)
+    one, other = (_model(tables, resamples, level, seed) for tables in (first, second))
+    return scaled_difference(one, other, level)
 
 
 def _checked_options(resamples: Any, level: Any, seed: Any) -> tuple[int, float, int]:

@@ -17,9 +17,8 @@ from calibtrain.metrics.ordered import CONFIDENCE, CORRECT, WEIGHT
 from calibtrain.metrics.resampling import (
     NoisyGaps,
     absolute_sum,
-    difference_interval,
     largest,
-    plausible_scales,
+    scaled_difference,
     within_1,
 )
 from calibtrain.metrics.smooth import (
@@ -167,8 +166,8 @@ def smooth_error_difference(
     """Returns the interval of SmoothECE(first) - SmoothECE(second), of two models on one text.
 
     As for the ECE (`calibration_error_difference`), both models' gaps are scaled to what could have
-    led to the estimates, and the same noise of documents is added to both. SmoothECE is then found
-    anew for every draw, at the bandwidth that it has there.
+    led to the estimates, and the same noise of documents is added to both. Each model keeps the
+    bandwidth that it has on all documents.
 
     Args:
         first: rows of a `ConfidenceHistogram` of each document.
@@ -177,27 +176,21 @@ def smooth_error_difference(
         level: level of confidence.
         seed: seed of the draws.
     """
-    sides = [_smooth_misses(cells, draws, level, seed) for cells in (first, second)]
-    (one, misses), (other, other_misses) = sides
-    return difference_interval(one - other, misses, other_misses, level)
-
-
-def _smooth_misses(
-    cells: Float[np.ndarray, "documents cells 5"], draws: int, level: float, seed: int
-) -> tuple[float, list[Float[np.ndarray, " draws"]]]:
-    """Returns SmoothECE, and by how much it may lie above the truth, at each plausible scale."""
-    estimate, sigma = (float(value) for value in smooth_error(cells.sum(0)))
     options: dict[str, Any] = {"draws": draws, "level": level, "seed": seed}
-    kept = NoisyGaps.of(
-        cells, lambda drawn: residual_density(drawn, sigma), mean_absolute, **options
-    )
+    one, other = (_smooth_gaps(cells, **options) for cells in (first, second))
+    return scaled_difference(one, other, level)
 
-    def smooth(nodes: Float[np.ndarray, "*batch nodes"]) -> Float[np.ndarray, "*batch"]:
-        return smooth_error_of(nodes, bisections=16)[0]  # to 2e-5, far below the noise
 
-    nodes = NoisyGaps.of(cells, residual_nodes, smooth, **options)
-    scales = plausible_scales(kept)
-    return estimate, [nodes.errors(s) - float(smooth(s * nodes.gaps)) for s in scales]
+def _smooth_gaps(
+    cells: Float[np.ndarray, "documents cells 5"], *, draws: int, level: float, seed: int
+) -> NoisyGaps:
+    """Returns the smoothed residual at the bandwidth of all documents, with its noise."""
+    sigma = float(smooth_error(cells.sum(0))[1])
+
+    def read(drawn: Float[np.ndarray, "batch cells 5"]) -> Float[np.ndarray, "batch nodes"]:
+        return residual_density(drawn, sigma)
+
+    return NoisyGaps.of(cells, read, mean_absolute, draws=draws, level=level, seed=seed)
 
 
 def _smooth_interval(
@@ -210,15 +203,8 @@ def _smooth_interval(
     the upper end is not below that of an estimate without bias.
     """
     rows = cells.sum(0)
-    estimate, sigma = (float(value) for value in smooth_error(rows))
-    gaps = NoisyGaps.of(
-        cells,
-        lambda drawn: residual_density(drawn, sigma),
-        mean_absolute,
-        draws=draws,
-        level=level,
-        seed=seed,
-    )
+    estimate = float(smooth_error(rows)[0])
+    gaps = _smooth_gaps(cells, draws=draws, level=level, seed=seed)
     nodes, errors = residual_nodes(rows), gaps.errors(1.0)
     lower, upper = (float(smooth_error_of(scale * nodes)[0]) for scale in gaps.scales(level))
     unbiased = estimate + float(errors.mean() - np.quantile(errors, (1 - level) / 2))

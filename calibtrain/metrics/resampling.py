@@ -10,7 +10,7 @@ scaled to what could have led to the estimate.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 
@@ -169,32 +169,25 @@ def within(interval: Interval, least: float, most: float) -> Interval:
     return dataclasses.replace(interval, lower=lower, upper=upper)
 
 
-def plausible_scales(model: NoisyGaps) -> tuple[float, float]:
-    """Returns the least and the largest scale at which the estimate lies between the 10 % tails."""
-    low, high = (first_scale(lambda s, t=t: model.share_above(s) >= t) for t in (0.1, 0.9))  # type: ignore[misc]
-    return low, high
+def scaled_difference(first: NoisyGaps, second: NoisyGaps, level: float) -> Interval:
+    """Returns the interval of the difference of two models' errors, whose noise is of one seed.
 
-
-def difference_interval(
-    estimate: float,
-    first: Sequence[Float[np.ndarray, " draws"]],
-    second: Sequence[Float[np.ndarray, " draws"]],
-    level: float,
-) -> Interval:
-    """Returns the interval of a difference of errors, for all pairs of ways to have been wrong.
-
-    Args:
-        estimate: the difference of the estimates.
-        first: by how much the first estimate may lie above the truth: draws at its least and at
-            its largest plausible scale.
-        second: likewise, of the same draws.
-        level: level of confidence.
+    It holds for all pairs of scales that leave each model's estimate between its 10 % tails.
     """
-    tail = (1 - level) / 2
-    misses = np.stack([one - other for one, other in itertools.product(first, second)])
+    misses = np.stack(
+        [one - other for one, other in itertools.product(_misses(first), _misses(second))]
+    )
+    estimate, tail = first.estimate - second.estimate, (1 - level) / 2
     low, high = np.quantile(misses, [tail, 1 - tail], axis=1)
     lower, upper = estimate - high.max(), estimate - low.min()
-    return interval_of(estimate, lower, upper, level, "scaled gaps", estimate + misses[-1])
+    drawn = first.errors(1.0) - second.errors(1.0)
+    return interval_of(estimate, lower, upper, level, "scaled gaps", drawn)
+
+
+def _misses(model: NoisyGaps) -> list[Float[np.ndarray, " draws"]]:
+    """Returns by how much the estimate lies above the truth, at the ends of plausible scales."""
+    scales = (first_scale(lambda s, t=t: model.share_above(s) >= t) for t in (0.1, 0.9))  # type: ignore[misc]
+    return [model.errors(scale) - scale * model.estimate for scale in scales]
 
 
 def first_scale(reached: Callable[[float], bool]) -> float:

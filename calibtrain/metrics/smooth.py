@@ -84,12 +84,10 @@ def smooth_error(rows: Float[AnyArray, "cells 5"], xp: Any = np) -> tuple[Any, A
     return smooth_error_of(residual_nodes(rows, xp), xp)
 
 
-def smooth_error_of(
-    nodes: Float[AnyArray, "*batch cells+1"], xp: Any = np, *, bisections: int = BISECTIONS
-) -> tuple[Any, Any]:
-    """Returns `smooth_error` of each of many, from `residual_nodes`."""
+def smooth_error_of(nodes: Float[AnyArray, " cells+1"], xp: Any = np) -> tuple[Any, Any]:
+    """Returns `smooth_error`, from `residual_nodes`."""
     gap = _transform(nodes, xp)
-    least = xp.full(nodes.shape[:-1], 2 / (nodes.shape[-1] - 1))
+    least = 2 / (nodes.shape[0] - 1)
 
     def halve(_: Any, bracket: Any) -> Any:
         low, high = bracket
@@ -97,12 +95,12 @@ def smooth_error_of(
         above = _error(gap, middle, xp) > middle
         return xp.where(above, middle, low), xp.where(above, high, middle)
 
-    bracket = (least, xp.ones_like(least))
+    bracket = (xp.asarray(least * 1.0), xp.asarray(1.0))
     if xp is np:
-        for step in range(bisections):
+        for step in range(BISECTIONS):
             bracket = halve(step, bracket)
     else:
-        bracket = jax.lax.fori_loop(0, bisections, halve, bracket)
+        bracket = jax.lax.fori_loop(0, BISECTIONS, halve, bracket)
     sigma = bracket[0]
     return _error(gap, sigma, xp), sigma
 
@@ -218,7 +216,6 @@ def _transform(mass: Any, xp: Any) -> Any:
 def _smoothed(transform: Any, sigma: Any, xp: Any) -> Any:
     """Returns the smoothed density at the edges."""
     cells = transform.shape[-1] - 1
-    sigma = xp.asarray(sigma)[..., None]  # one of each row
     decay = xp.exp(-0.5 * (sigma * math.pi * xp.arange(cells + 1)) ** 2)
     return xp.fft.irfft(transform * decay, 2 * cells)[..., : cells + 1] * cells
 

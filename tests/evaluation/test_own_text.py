@@ -16,7 +16,7 @@ from calibtrain.config import ControlsConfig, StudyConfig
 from calibtrain.data.corpora.named import Columns, columns_of, parse_corpus
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text, train_run
-from calibtrain.evaluation.result import ONE_DOCUMENT
+from calibtrain.evaluation.figure_intervals import document_notes
 from calibtrain.finetuning import finetune, resolve
 from calibtrain.fitting.head import Recipe
 from calibtrain.posthoc import fit_temperature_head
@@ -190,6 +190,9 @@ def test_too_many_groups_are_told_by_the_option(trained: Path) -> None:
 
 
 # --- one document --------------------------------------------------------------------------------
+
+
+(ONE_DOCUMENT,) = document_notes(1, 1.0)
 
 
 @pytest.mark.long

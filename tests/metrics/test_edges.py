@@ -36,6 +36,8 @@ from calibtrain.metrics import (
     sweep_calibration_error,
     top_k_calibration_error,
 )
+from calibtrain.metrics.arguments import predictions
+from calibtrain.metrics.histogram import CELLS, fine_table
 from calibtrain.readout import TokenStats
 
 ERRORS: dict[str, Any] = {
@@ -208,11 +210,11 @@ def test_the_sweep_has_at_most_one_bin_for_each_prediction_however_they_are_give
     want = sweep_calibration_error(np.repeat(confidence, weights), np.repeat(correct, weights))
     assert want == pytest.approx(0.325)
     assert sweep_calibration_error(confidence, correct, weights=weights) == pytest.approx(want)
-    table = ConfidenceHistogram.of(*map(np.array, (confidence, correct, weights))).exact()
-    found = histogram_metrics(table)
+    table = fine_table(predictions(confidence, correct, weights), CELLS)
+    found = histogram_metrics(ConfidenceHistogram(table))
     assert found["sweep_bins"] == 4
     assert found["sweep_calibration_error"] == pytest.approx(want, abs=1e-6)
-    padded = [jnp.pad(jnp.asarray(a, jnp.float32), (0, 5)) for a in (confidence, correct, weights)]
+    padded = [np.pad(np.float32(array), (0, 5)) for array in (confidence, correct, weights)]
     inside = jax.jit(ERRORS["sweep"])(*padded[:2], weights=padded[2])
     assert float(inside) == pytest.approx(float(want), abs=1e-5)
 

@@ -16,7 +16,7 @@ from calibtrain.metrics.error_intervals import (
 from calibtrain.metrics.intervals import bootstrap, expansion
 from calibtrain.metrics.ordered import cumulative, equal_mass
 from calibtrain.metrics.resampling import NoisyGaps, absolute_sum
-from calibtrain.metrics.smooth import residual_nodes, smooth_error, smooth_error_of
+from calibtrain.metrics.smooth import smooth_error
 
 LEVEL = 0.95
 
@@ -132,10 +132,3 @@ def test_the_difference_of_smooth_errors_is_paired() -> None:
     assert found.upper < 0  # the second is too sure
     swapped = smooth_error_difference(other, one, draws=200)
     assert [swapped.lower, swapped.upper] == pytest.approx([-found.upper, -found.lower])
-
-
-def test_smooth_errors_of_many_are_those_of_each() -> None:
-    nodes = np.stack([residual_nodes(smooth_cells(s, 1).sum(0)) for s in (0.8, 1.0, 1.6)])
-    errors, sigmas = smooth_error_of(nodes)
-    for row, error, sigma in zip(nodes, errors, sigmas, strict=True):
-        assert [float(found) for found in smooth_error_of(row)] == pytest.approx([error, sigma])
