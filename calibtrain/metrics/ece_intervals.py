@@ -23,8 +23,8 @@ def calibration_error_interval(
     scaled from 0 (a calibrated model) upwards and noise is added to them; a scale is kept if the
     estimate lies between the tails of the resulting ECEs. At scale 0 the upper tail holds all of 1
     - level, since no ECE is too small for a calibrated model; once gaps are larger than the noise
-    it holds half. The lower end is 0 for a calibrated model, and the estimate may lie above the
-    upper end.
+    it holds half. The lower end is 0 for a calibrated model; the upper end is not below that of an
+    estimate without bias.
 
     Args:
         tables: from `document_tables`.

@@ -47,8 +47,8 @@ def effective_documents(sizes: Float[np.ndarray, " documents"]) -> float:
     sizes = numbers("sizes", sizes, 0.0, np.inf)
     if sizes.ndim != 1 or not sizes.any():
         raise ValueError("sizes: must be a vector, not all 0")
-    share = sizes / sizes.sum()
-    return float(1 / (share**2).sum())
+    shares = sizes / sizes.max()
+    return float(shares.sum() ** 2 / (shares**2).sum())
 
 
 def student_interval(
