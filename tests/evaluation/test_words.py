@@ -299,7 +299,12 @@ def test_word_results_have_a_file_of_their_own(
     tmp_path_factory: pytest.TempPathFactory, cache: Path
 ) -> None:
     run = tmp_path_factory.mktemp("words") / "run"
-    config = tiny(budget={"steps": 60}, evaluation={"final_splits": [], "times": 1})
+    short = {"words": 24, "successors": 4, "bytes": 60_000, "mean_document_words": 20.0}
+    config = tiny(
+        corpus={"markov": short},
+        budget={"steps": 60},
+        evaluation={"final_splits": [], "times": 1},
+    )
     assert train_run(config, run).status == "done"
     done = call("evaluate", run, "--events", "word", "--bytes", "1500", "--beam", "3", "--json")
     assert done.returncode == 0, done.stderr
@@ -311,7 +316,7 @@ def test_word_results_have_a_file_of_their_own(
         assert absent not in found["signatures"]
     assert found["signatures"]["ece"].startswith("event:word|conf:greedy|")
     assert "entropy_bands" not in found
-    assert found["documents"] > 1
+    assert found["documents"] >= 5
     for figure in ("nll", "accuracy", "signed_gap", "ece", "brier", "bits_per_byte"):
         assert found["intervals"][figure]["lower"] <= found["intervals"][figure]["upper"]
     assert sum(row["tokens"] for row in found["positions"]) == found["tokens"]
