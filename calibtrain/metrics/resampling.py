@@ -197,9 +197,13 @@ def scaled_difference(first: NoisyGaps, second: NoisyGaps, level: float) -> Inte
 
 
 def _misses(model: NoisyGaps) -> list[Float[np.ndarray, " draws"]]:
-    """Returns by how much the estimate lies above the truth, at the ends of plausible scales."""
-    scales = (first_scale(lambda s, t=t: model.share_above(s) >= t) for t in (0.1, 0.9))  # type: ignore[misc]
-    return [model.errors(scale) - scale * model.estimate for scale in scales]
+    """Returns by how much the estimate lies above the truth, at the ends of plausible scales.
+
+    Where the model may be calibrated, its gaps may have either sign.
+    """
+    low, high = (first_scale(lambda s, t=t: model.share_above(s) >= t) for t in (0.1, 0.9))  # type: ignore[misc]
+    scales = (low, high) if low > 0 else (low, high, -high)
+    return [model.errors(scale) - abs(scale) * model.estimate for scale in scales]
 
 
 def first_scale(reached: Callable[[float], bool]) -> float:

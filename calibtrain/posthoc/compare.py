@@ -19,7 +19,12 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation.figure_intervals import document_notes
 from calibtrain.fitting.head import FittedHead, Recipe
 from calibtrain.losses import CrossEntropy
-from calibtrain.posthoc.comparison_rows import comparison_row, score_text, signature_of
+from calibtrain.posthoc.comparison_rows import (
+    ERRORS_COVER,
+    comparison_row,
+    score_text,
+    signature_of,
+)
 from calibtrain.posthoc.fit import (
     check_fits_model,
     checkpoint_of,
@@ -162,6 +167,8 @@ def _on_corpus(
     provenance = saved.corpus(corpus).provenance
     documents, effective = len(text.documents), plain.effective_documents
     notes = saved.notes(corpus) + document_notes(documents, effective)
+    if any(row.get("differences") for row in rows):
+        notes.append(ERRORS_COVER)
     noted: dict[str, Any] = {"notes": notes} if notes else {}
     return HeadTable(
         corpus=provenance.name,
