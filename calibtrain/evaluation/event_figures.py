@@ -1,7 +1,7 @@
 """The results of `EventSums`: every figure by its public name, its interval, and tables.
 
-Intervals come from `figure_intervals`; documents are resampled in blocks of neighbours where there
-are many.
+Intervals come from `figure_intervals`; where there are many documents, they are over blocks of
+neighbours.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,24 +12,20 @@ from jaxtyping import Float, Int
 
 from calibtrain.evaluation.event_sums import BYTES, EventSums, N, StratumSums
 from calibtrain.evaluation.figure_intervals import (
-    FEWER_RESAMPLES,
     RESAMPLES,
+    group_intervals,
     interval_fields,
     main_intervals,
     plain_figures,
     thorough_intervals,
-    with_zeros,
 )
 from calibtrain.evaluation.frequency import frequency_mass, with_reference
 from calibtrain.evaluation.signatures import BRIER_PARTS
 from calibtrain.evaluation.strata import FREQUENCY, PREDICTION
 from calibtrain.metrics.calibration import table_error
-from calibtrain.metrics.ece_intervals import calibration_error_interval
 from calibtrain.metrics.from_histogram import histogram_bounds, histogram_metrics
-from calibtrain.metrics.intervals import Interval
 from calibtrain.metrics.ordered import WEIGHT
 from calibtrain.metrics.ranking import risk_curve
-from calibtrain.metrics.resampling import bootstrap_figures
 from calibtrain.metrics.smooth import smooth_curve
 
 CURVE_POINTS = 101
@@ -196,12 +192,7 @@ def _group(
     statistics = {name: of for name, of in statistics.items() if name not in absent}
     sums = np.column_stack([likelihood, tables[:, :, 1:].sum(1)])
     whole = sums.sum(0)[None]
-    intervals: dict[str, Interval] | None = None
-    if thorough and len(sums) > 1:
-        intervals = {
-            **bootstrap_figures(with_zeros(sums), statistics, resamples=FEWER_RESAMPLES),
-            "ece": calibration_error_interval(tables, resamples=FEWER_RESAMPLES),
-        }
+    intervals = group_intervals(sums, tables, statistics) if thorough else None
     return {
         "tokens": float(whole[0, 0]),
         **absent,

@@ -156,6 +156,7 @@ class Measurement:
                 "temperature": fitted or temperature,
                 **({"head": head} if head else {}),
                 "documents": len(self.chosen),
+                "effective_documents": sums.effective_documents,
             },
             results={**results, "signatures": signatures(results, signature)},
             documents=self._document_table(sums.documents[self.chosen]),

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Shaped
 
 from calibtrain.metrics.calibration import bin_edges
 from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram, cell_middles
+from calibtrain.metrics.jackknife import effective_documents
 
 COLUMNS = ("nll", "entropy", "confidence", "correct", "multiclass_brier")
 """The scores of an event: nats, nats, probability, 1 or 0, 1 - 2 p_y + sum of p^2.
@@ -29,7 +30,7 @@ COARSE = 480
 """Cells of confidence that are kept for each block: a tenth of those of the whole."""
 
 MAX_BLOCKS = 300
-"""The bootstrap draws blocks of neighbouring documents, at most so many."""
+"""Intervals are over blocks of neighbouring documents, at most so many."""
 
 N, NLL, ENTROPY, CONFIDENCE, CORRECT, BRIER, BYTES = range(7)
 """Columns of `EventSums.blocks`: the number of events, the sums of `COLUMNS`, and bytes of text."""
@@ -181,6 +182,11 @@ class EventSums:
         _add(blocks, block, self.documents[scored])
         raw_bytes = np.bincount(block, self._document_bytes[scored], minlength=len(blocks))
         return np.column_stack([blocks, raw_bytes])
+
+    @property
+    def effective_documents(self) -> float:
+        """How many documents of equal size would tell as much as those that were scored."""
+        return effective_documents(self.documents[:, N])
 
     @property
     def histogram(self) -> ConfidenceHistogram:

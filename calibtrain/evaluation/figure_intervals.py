@@ -1,8 +1,9 @@
-"""Intervals of an evaluation's figures, of 95 %, from a bootstrap over documents.
+"""Intervals of an evaluation's figures, of 95 %, over documents.
 
-Ratios of sums have BCa intervals; the intervals of errors, which noise can only raise, are inverted
-tests (see `metrics.resampling`). Errors that need a fine table of confidence are resampled from a
-coarser one, of `event_sums.COARSE` cells.
+Smooth figures have Student's intervals with the jackknife's standard error (`metrics.jackknife`);
+the intervals of errors, which noise can only raise, are inverted tests (`metrics.resampling`).
+Figures that need a fine table of confidence are read from a coarser one, of `event_sums.COARSE`
+cells. Fewer than `FEWEST_DOCUMENTS` documents have no intervals, and few have a note.
 """
 
 import dataclasses
@@ -26,12 +27,17 @@ from calibtrain.evaluation.event_sums import (
 from calibtrain.metrics.ece_intervals import calibration_error_interval
 from calibtrain.metrics.error_intervals import error_intervals
 from calibtrain.metrics.intervals import Interval
+from calibtrain.metrics.jackknife import student_figures
 from calibtrain.metrics.ranking import risk_area, roc_area
-from calibtrain.metrics.resampling import NoisyGaps, bootstrap_figures, largest
+from calibtrain.metrics.resampling import NoisyGaps, largest, within
 
 RESAMPLES = 1000
 FEWER_RESAMPLES = 400
 """For intervals that are many (groups of strata) or take long (errors of a table of cells)."""
+FEWEST_DOCUMENTS = 5
+"""Fewer documents do not tell how much documents differ."""
+FEW_DOCUMENTS = 20
+"""Fewer documents, or fewer effective ones, are noted beside the figures."""
 _LOG2 = math.log(2)
 
 
@@ -63,20 +69,88 @@ def plain_figures(blocks: Float[np.ndarray, "blocks 7"]) -> dict[str, Callable[[
     return found
 
 
+_RANGES = {
+    **dict.fromkeys(("nll", "bits_per_byte"), (0.0, math.inf)),
+    **dict.fromkeys(("entropy_rate", "entropy_bits_per_byte"), (0.0, math.inf)),
+    **dict.fromkeys(("accuracy", "mean_confidence"), (0.0, 1.0)),
+    "multiclass_brier": (0.0, 2.0),
+    "signed_gap": (-1.0, 1.0),
+}
+"""Ranges of figures, at which their intervals end."""
+
+
+def smooth_intervals(
+    sums: Float[np.ndarray, "blocks ..."], statistics: Mapping[str, Callable[[Any], Any]]
+) -> dict[str, Interval]:
+    """Student's intervals of smooth figures by their public names, within their ranges."""
+    return {
+        name: within(interval, *_RANGES.get(name, (-math.inf, math.inf)))
+        for name, interval in student_figures(sums, statistics).items()
+    }
+
+
+def group_intervals(
+    sums: Float[np.ndarray, "blocks columns"],
+    tables: Float[np.ndarray, "blocks bins 3"],
+    statistics: Mapping[str, Callable[[Any], Any]],
+) -> dict[str, Interval] | None:
+    """Intervals of the figures of a group of a stratum and of its ECE; None for few blocks.
+
+    Args:
+        sums: what each block that holds an event of the group adds; column 0 counts events.
+        tables: reliability table of each.
+        statistics: figures as functions of the sums.
+    """
+    if len(sums) < FEWEST_DOCUMENTS:
+        return None
+    return {
+        **smooth_intervals(with_zeros(sums), statistics),
+        "ece": calibration_error_interval(tables, resamples=FEWER_RESAMPLES),
+    }
+
+
+def document_notes(documents: int, effective: float | None) -> list[str]:
+    """What a reader must know of intervals over so many documents, one sentence; none for many.
+
+    Args:
+        documents: how many were scored.
+        effective: the effective number, where it is known.
+    """
+    if documents < FEWEST_DOCUMENTS:
+        held = "one document" if documents == 1 else f"{documents} documents"
+        return [f"{held}: figures have no intervals, which need {FEWEST_DOCUMENTS} documents"]
+    if documents < FEW_DOCUMENTS:
+        return [
+            f"{documents} documents: intervals are over documents, and of so few they are wide and "
+            "may cover less often than 95 %"
+        ]
+    if effective is not None and effective < FEW_DOCUMENTS:
+        return [
+            f"{documents} documents of very unequal length count as {effective:.1f}: intervals are "
+            "wide and may cover less often than 95 %"
+        ]
+    return []
+
+
 def with_zeros(sums: Float[np.ndarray, "blocks columns"]) -> Float[np.ndarray, "blocks columns"]:
     """The sums, ready for resampling: 0 in columns that the events do not have; none reads them."""
     return np.where(np.isnan(sums).all(axis=0), 0.0, sums)
 
 
 def main_intervals(sums: EventSums, resamples: int) -> dict[str, Interval]:
-    """Intervals of the ratios of sums and of the ECE; none where there is only one block."""
+    """Intervals of the ratios of sums and of the ECE; none where there are few blocks.
+
+    Args:
+        sums: of all events.
+        resamples: number of draws of the noise of the ECE.
+    """
     blocks = sums.blocks
-    if len(blocks) < 2:
+    if len(blocks) < FEWEST_DOCUMENTS:
         return {}
     statistics = plain_figures(blocks)
     statistics.pop("entropy_calibration_error", None)  # an error: in `thorough_intervals`
     return {
-        **bootstrap_figures(with_zeros(blocks), statistics, resamples=resamples),
+        **smooth_intervals(with_zeros(blocks), statistics),
         "ece": calibration_error_interval(sums.tables, resamples=resamples),
     }
 
@@ -86,11 +160,11 @@ def thorough_intervals(sums: EventSums, figures: Mapping[str, Any]) -> dict[str,
 
     Args:
         sums: of all events.
-        figures: from `histogram_metrics`. Areas are resampled from coarse cells and may be off by
-            the ties in them, so that their intervals are shifted to the figures.
+        figures: from `histogram_metrics`. Areas are read from coarse cells and may be off by the
+            ties in them, so that their intervals are shifted to the figures.
     """
     blocks = sums.blocks
-    if len(sums.coarse) < 2:
+    if len(blocks) < FEWEST_DOCUMENTS:
         return {}
     errors = error_intervals(
         sums.coarse, sums.tables, sweep_bins=figures["sweep_bins"], draws=FEWER_RESAMPLES
@@ -99,8 +173,9 @@ def thorough_intervals(sums: EventSums, figures: Mapping[str, Any]) -> dict[str,
     areas = {"area_under_risk_coverage": risk_area}
     if 0 < right < blocks[:, N].sum():
         areas["area_under_roc"] = roc_area
-    ranked = bootstrap_figures(sums.coarse, {**areas, "brier": _brier}, resamples=FEWER_RESAMPLES)
+    ranked = student_figures(sums.coarse, {**areas, "brier": _brier})
     moved = {name: _shifted(interval, figures[name]) for name, interval in ranked.items()}
+    moved = {name: within(interval, 0.0, 1.0) for name, interval in moved.items()}
     found = {**errors, **moved}
     if not np.isnan(blocks[:, ENTROPY]).all():
         entropy = NoisyGaps.of(blocks, _entropy_gap, largest, draws=RESAMPLES)

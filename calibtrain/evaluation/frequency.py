@@ -11,9 +11,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from calibtrain.evaluation.event_sums import EventSums, N
-from calibtrain.evaluation.figure_intervals import FEWER_RESAMPLES, RESAMPLES, interval_fields
+from calibtrain.evaluation.figure_intervals import (
+    FEWEST_DOCUMENTS,
+    interval_fields,
+    smooth_intervals,
+)
 from calibtrain.evaluation.strata import DECILES, FREQUENCY
-from calibtrain.metrics.resampling import bootstrap_figures
 
 _MASS, _TARGETS, _CONFIDENT_MASS, _CONFIDENT_HITS = range(4)
 
@@ -71,7 +74,7 @@ def frequency_mass(
                 "vocabulary_entries": None if entries is None else int(entries[decile]),
                 "tokens": float(whole[0, 2]),
                 **{name: float(of(whole)[0]) for name, of in statistics.items()},
-                "intervals": _intervals(blocks, {"gap": statistics["gap"]}, RESAMPLES),
+                "intervals": _intervals(blocks, {"gap": statistics["gap"]}),
             }
         )
     return rows
@@ -103,7 +106,7 @@ def with_reference(rows: list[dict[str, Any]], sums: EventSums) -> list[dict[str
         if came and mass and intervals is not None:
             intervals = {
                 **intervals,
-                **(_intervals(own, {"excess_gap": _excess_gap}, FEWER_RESAMPLES) or {}),
+                **(_intervals(own, {"excess_gap": _excess_gap}) or {}),
             }
         found.append(
             {
@@ -131,13 +134,11 @@ def _excess_gap(sums: Float[np.ndarray, "batch 7"]) -> Float[np.ndarray, " batch
 
 
 def _intervals(
-    blocks: Float[np.ndarray, "blocks columns"],
-    statistics: Mapping[str, Callable[[Any], Any]],
-    resamples: int,
+    blocks: Float[np.ndarray, "blocks columns"], statistics: Mapping[str, Callable[[Any], Any]]
 ) -> dict[str, Any] | None:
-    """Returns the intervals over documents, none where there is one block of them."""
-    if len(blocks) < 2:
+    """Returns the intervals over documents, none where there are few blocks of them."""
+    if len(blocks) < FEWEST_DOCUMENTS:
         return None
-    with np.errstate(invalid="ignore", divide="ignore"):  # a resample without the decile: none
-        found = bootstrap_figures(blocks, statistics, resamples=resamples)
+    with np.errstate(invalid="ignore", divide="ignore"):  # without a document no decile: none
+        found = smooth_intervals(blocks, statistics)
     return {name: interval_fields(interval) for name, interval in found.items()}

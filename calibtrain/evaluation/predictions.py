@@ -27,9 +27,6 @@ from calibtrain.metrics.from_histogram import MAX_SWEEP_BINS
 from calibtrain.metrics.ordered import ordered_rows
 from calibtrain.metrics.ranking import largest_running_gap, risk_area, roc_area
 
-FEW = 20
-"""With fewer documents than this, a note says that intervals are rough."""
-
 
 def measure(
     confidence: Any = None,
@@ -132,15 +129,13 @@ def measured(table: PredictionTable, *, bins: int = 15) -> Evaluation:
         **{**kind, "strata": (*kind["strata"], *groups)},  # type: ignore[arg-type]
         precision=precision,
     )
-    few = f"{len(names)} documents: intervals over fewer than {FEW} are rough"
-    notes = [*table.notes, *([few] if 1 < len(names) < FEW else [])]
     about = {
         "corpus": table.name,
         "split": "all",
         "step": 0,
         "corpus_hash": table.content_hash,
         "tokenizer_hash": None,
-        **({"notes": notes} if notes else {}),
+        **({"notes": list(table.notes)} if table.notes else {}),
     }
     measurement = Measurement(space, _Documents(names), _drawn(len(names)), about, bins)
     sums = measurement.sums([events])

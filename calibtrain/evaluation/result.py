@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import calibtrain
+from calibtrain.evaluation.figure_intervals import document_notes
 from calibtrain.runs.records import FIGURE_DETAILS, TABLES, EvaluationRecord
 from calibtrain.storage.disk import make_folder, write_whole
 from calibtrain.storage.documents import FORMAT
-
-ONE_DOCUMENT = "one document: figures have no intervals, which are over documents"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,8 @@ class Evaluation:
     """Results of a model on one split of a corpus.
 
     Attributes:
-        about: corpus, split, step, hashes, vocab_size, context, bins, documents; limit, about how
+        about: corpus, split, step, hashes, vocab_size, context, bins, documents, and
+            effective_documents, how many of equal size would tell as much; limit, about how
             many bytes of text were asked for (None means all); temperature, a number or the name
             of a fitted head; head, the kind of head that the network has; notes on the text. For
             events other than tokens also how they were scored.
@@ -55,8 +55,8 @@ class Evaluation:
     @property
     def notes(self) -> list[str]:
         """What a reader of the figures must know, one sentence each."""
-        noted = list(self.about.get("notes", ()))
-        return noted + ([ONE_DOCUMENT] if self.about.get("documents") == 1 else [])
+        effective = self.about.get("effective_documents")
+        return [*self.about.get("notes", ()), *document_notes(self.about["documents"], effective)]
 
     def write(self, folder: Path, corpus_hash: str | None, final_bytes: int | None) -> Path:
         """Write NAME.parquet, then NAME.json; the JSON file says that both are whole.

@@ -37,6 +37,11 @@ _NAMES = {
         "document_tables",
         "student_half_width",
     ),
+    "jackknife": (
+        "effective_documents",
+        "student_difference",
+        "student_interval",
+    ),
     "mass": (
         "MassCalibration",
         "group_mass",

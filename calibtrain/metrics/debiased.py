@@ -82,9 +82,10 @@ def sweep_calibration_error(
     Args:
         confidence: probability given to the prediction, in [0, 1].
         correct: 1 where the prediction was right, else 0.
-        max_bins: the largest number of bins tried (and never more than n). Where accuracy is
-            monotone in 1,000 bins, more bins hardly change the ECE.
-        weights: weight of each prediction; default 1.
+        max_bins: the largest number of bins tried, and never more than the weight of all
+            predictions (their number, by default). Where accuracy is monotone in 1,000 bins, more
+            bins hardly change the ECE.
+        weights: how often each prediction was seen; default 1.
 
     Returns:
         The error in [0, 1], without a unit.
@@ -100,14 +101,18 @@ def sweep_calibration_error(
         Roelofs et al., "Mitigating Bias in Calibration Error Estimation", AISTATS 2022.
     """
     max_bins = require_bins("max_bins", max_bins)
-    p = predictions(confidence, correct, weights)
-    limit = min(max_bins, p.confidence.shape[0])
-    return sweep_error(ordered_rows(p), limit, p.xp)[0]
+    return sweep_error(ordered_rows(predictions(confidence, correct, weights)), max_bins)[0]
 
 
-def sweep_error(rows: Float[AnyArray, "rows columns"], limit: int, xp: Any = np) -> tuple[Any, Any]:
-    """Returns ECE_sweep of rows in order of confidence, and its number of bins."""
+def sweep_error(rows: Float[AnyArray, "rows columns"], max_bins: int) -> tuple[Any, Any]:
+    """Returns ECE_sweep of rows in order of confidence, and its number of bins.
+
+    A bin holds the weight of one prediction or more, so that rows of weight 0 change nothing.
+    """
+    xp = np if isinstance(rows, np.ndarray) else jnp
     sums = cumulative(rows, xp)
+    # weights that are fractions add up to a whole number only within rounding
+    limit = xp.clip(xp.floor(sums[-1, WEIGHT] * (1 + 1e-6)), 1, max_bins)
     # rounding of the cumulative sums may lower an accuracy that did not fall by this much
     slack = 1e-9 if xp is np else 1e-4
 
@@ -124,12 +129,12 @@ def sweep_error(rows: Float[AnyArray, "rows columns"], limit: int, xp: Any = np)
         return table_error(tables(bins, bins)), bins
 
     def is_monotone(bins: Any) -> Any:
-        table = tables(bins, limit)  # rows from `bins` on are empty
+        table = tables(bins, max_bins)  # rows from `bins` on are empty
         accuracy = table[:, 2] / jnp.where(table[:, WEIGHT] > 0, table[:, WEIGHT], 1.0)
         falls = jnp.diff(accuracy) < -slack
-        return ~jnp.any(falls & (jnp.arange(1, limit) < bins))
+        return ~jnp.any(falls & (jnp.arange(1, max_bins) < bins))
 
     bins = jax.lax.while_loop(
         lambda bins: (bins < limit) & is_monotone(bins + 1), lambda bins: bins + 1, 1
     )
-    return table_error(tables(bins, limit)), bins
+    return table_error(tables(bins, max_bins)), bins

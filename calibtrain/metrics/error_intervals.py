@@ -14,7 +14,13 @@ from jaxtyping import Float
 from calibtrain.metrics.ece_intervals import gaps_of_bins
 from calibtrain.metrics.intervals import Interval, interval_of
 from calibtrain.metrics.ordered import CONFIDENCE, CORRECT, WEIGHT
-from calibtrain.metrics.resampling import NoisyGaps, absolute_sum, largest, within_1
+from calibtrain.metrics.resampling import (
+    NoisyGaps,
+    absolute_sum,
+    largest,
+    scaled_difference,
+    within_1,
+)
 from calibtrain.metrics.smooth import (
     mean_absolute,
     residual_density,
@@ -52,10 +58,10 @@ def error_intervals(
         "ece_mass": (mass, gaps_of_bins, absolute_sum),
         "debiased_calibration_error": (mass, _root_parts, lambda gaps: np.sqrt((gaps**2).sum(-1))),
         "sweep_calibration_error": (sweep, gaps_of_bins, absolute_sum),
-        "kolmogorov_smirnov_error": (cells, _running_gaps, largest),
     }
     options: dict[str, Any] = {"draws": draws, "level": level, "seed": seed}
     found = {name: NoisyGaps.of(*how, **options).interval(level) for name, how in made.items()}
+    found["kolmogorov_smirnov_error"] = _running_interval(cells, **options)
     found["smooth_calibration_error"] = _smooth_interval(cells, **options)
     bins = _noisy_bins(tables, **options)
     found["maximum_calibration_error"] = _maximum_interval(bins, level)
@@ -86,6 +92,19 @@ def _root_parts(tables: Float[np.ndarray, "batch bins 3"]) -> Float[np.ndarray, 
 def _running_gaps(cells: Float[np.ndarray, "batch cells 5"]) -> Float[np.ndarray, "batch cells"]:
     gaps = np.cumsum(cells[..., CONFIDENCE] - cells[..., CORRECT], axis=-1)
     return gaps / cells[..., WEIGHT].sum(-1, keepdims=True)
+
+
+def _running_interval(
+    cells: Float[np.ndarray, "documents cells 5"], *, draws: int, level: float, seed: int
+) -> Interval:
+    """Returns the interval of the KS error: a test below, and the bounds of running gaps above.
+
+    Where the running gap goes down about as far as it goes up, noise that makes one of them larger
+    makes the other smaller. A test that scales both misses that.
+    """
+    gaps = NoisyGaps.of(cells, _running_gaps, largest, draws=draws, level=level, seed=seed)
+    found = gaps.interval(level)
+    return dataclasses.replace(found, upper=max(found.upper, gaps.largest_upper(level)))
 
 
 def _noisy_bins(
@@ -120,12 +139,11 @@ def _maximum_interval(found: NoisyGaps, level: float) -> Interval:
     largest of upper bounds that hold one by one. A scaled test would miss that the bin with most
     noise need not have the largest gap. The interval covers more often than its level says.
     """
-    tail, gaps, noise = (1 - level) / 2, found.gaps, found.expansion * found.noise
+    gaps, noise = found.gaps, found.expansion * found.noise
     spread = np.maximum(noise.std(0), 1e-12)
-    together = np.quantile((np.abs(noise) / spread).max(-1), 1 - tail)
+    together = np.quantile((np.abs(noise) / spread).max(-1), (1 + level) / 2)
     lower = max(0.0, (np.abs(gaps) - together * spread).max())
-    ends = gaps - np.quantile(noise, [tail, 1 - tail], axis=0)
-    upper = min(1.0, np.abs(ends).max())
+    upper = found.largest_upper(level)
     errors = np.abs(gaps + noise).max(-1)
     return interval_of(float(np.abs(gaps).max()), lower, upper, level, "bounds of bins", errors)
 
@@ -149,26 +167,55 @@ def _average_interval(found: NoisyGaps, level: float) -> Interval:
     return interval_of(estimate, lower, upper, level, "bounds of bins", errors)
 
 
+def smooth_error_difference(
+    first: Float[np.ndarray, "documents cells 5"],
+    second: Float[np.ndarray, "documents cells 5"],
+    *,
+    draws: int = 400,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Returns the interval of SmoothECE(first) - SmoothECE(second), of two models on one text.
+
+    As for the ECE (`calibration_error_difference`), both models' gaps are scaled to what could have
+    led to the estimates, and the same noise of documents is added to both. Each model keeps the
+    bandwidth that it has on all documents.
+
+    Args:
+        first: rows of a `ConfidenceHistogram` of each document.
+        second: likewise, of the same documents in the same order.
+        draws: number of draws of the noise.
+        level: level of confidence.
+        seed: seed of the draws.
+    """
+    options: dict[str, Any] = {"draws": draws, "level": level, "seed": seed}
+    one, other = (_smooth_gaps(cells, **options) for cells in (first, second))
+    return scaled_difference(one, other, level)
+
+
+def _smooth_gaps(
+    cells: Float[np.ndarray, "documents cells 5"], *, draws: int, level: float, seed: int
+) -> NoisyGaps:
+    """Returns the smoothed residual at the bandwidth of all documents, with its noise."""
+    sigma = float(smooth_error(cells.sum(0))[1])
+
+    def read(drawn: Float[np.ndarray, "batch cells 5"]) -> Float[np.ndarray, "batch nodes"]:
+        return residual_density(drawn, sigma)
+
+    return NoisyGaps.of(cells, read, mean_absolute, draws=draws, level=level, seed=seed)
+
+
 def _smooth_interval(
     cells: Float[np.ndarray, "documents cells 5"], *, draws: int, level: float, seed: int
 ) -> Interval:
     """Returns the interval of SmoothECE, by a test of smECE at the bandwidth found.
 
-    SmoothECE exceeds a value exactly where smECE at that bandwidth does. Where noise makes up much
-    of the gaps found, the test corrects for more noise than there was. Noise adds at least 0, so
-    the upper end is not below that of an estimate without bias.
+    SmoothECE exceeds a value exactly where smECE at that bandwidth does.
     """
     rows = cells.sum(0)
-    estimate, sigma = (float(value) for value in smooth_error(rows))
-    gaps = NoisyGaps.of(
-        cells,
-        lambda drawn: residual_density(drawn, sigma),
-        mean_absolute,
-        draws=draws,
-        level=level,
-        seed=seed,
-    )
+    estimate = float(smooth_error(rows)[0])
+    gaps = _smooth_gaps(cells, draws=draws, level=level, seed=seed)
     nodes, errors = residual_nodes(rows), gaps.errors(1.0)
     lower, upper = (float(smooth_error_of(scale * nodes)[0]) for scale in gaps.scales(level))
-    unbiased = estimate + float(errors.mean() - np.quantile(errors, (1 - level) / 2))
-    return interval_of(estimate, lower, max(upper, unbiased), level, "inverted test", errors)
+    upper = max(upper, gaps.unbiased_upper(level))
+    return interval_of(estimate, lower, upper, level, "inverted test", errors)

@@ -31,7 +31,7 @@ Statistic = Callable[[Float[np.ndarray, "..."]], Float[np.ndarray, "..."]]
 """Sums [batch, ...] of `batch` resamples -> a figure for each [batch]."""
 Method = Literal["bca", "expanded bca", "basic", "percentile"]
 
-_AT_ONCE = 2**22
+AT_ONCE = 2**22
 """Numbers held at once of draws, and of sums without each document: about 100 MB."""
 
 
@@ -142,7 +142,7 @@ def resampled_sums(
     count = len(sums)
     flat = np.ascontiguousarray(sums, np.float64).reshape(count, -1)
     out = np.empty((resamples, flat.shape[1]))
-    block = max(1, _AT_ONCE // count)
+    block = max(1, AT_ONCE // count)
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
@@ -213,8 +213,8 @@ def bootstrap_of(
     method: Method,
 ) -> Interval:
     """Returns the `bootstrap` interval, given checked sums and their resamples."""
-    estimate = float(_figures(statistic, sums.sum(0)[None])[0])
-    figures = _figures(statistic, drawn)
+    estimate = float(figures_of(statistic, sums.sum(0)[None])[0])
+    figures = figures_of(statistic, drawn)
     if not np.isfinite(figures).all() or not math.isfinite(estimate):
         raise UndefinedError("statistic: is not finite for some resamples of the documents")
     tail = (1 - level) / 2
@@ -250,6 +250,22 @@ def bootstrap_difference(
         >>> print(f"{found.estimate:.2f}", found.lower > 0)
         0.20 True
     """
+    both, difference = paired_sums(first, second, statistic)
+    return bootstrap(both, difference, resamples=resamples, level=level, method=method, seed=seed)
+
+
+def paired_sums(
+    first: Float[np.ndarray, "documents ..."],
+    second: Float[np.ndarray, "documents ..."],
+    statistic: Statistic,
+) -> tuple[Float[np.ndarray, "documents columns"], Statistic]:
+    """Returns the sums of two models beside each other, and the difference of their figures.
+
+    Column 0 is each document's number of events, as `expansion` reads it.
+
+    Raises:
+        ValueError: as `bootstrap_difference` does.
+    """
     first, second = checked_sums("first", first), checked_sums("second", second)
     if len(first) != len(second):
         raise ValueError(f"second: has {len(second)} documents, first {len(first)}")
@@ -257,13 +273,14 @@ def bootstrap_difference(
         raise ValueError("statistic: must be a function of sums over documents")
     shapes = np.shape(first)[1:], np.shape(second)[1:]
     cut = math.prod(shapes[0])
-    both = np.concatenate([np.reshape(a, (len(a), -1)) for a in (first, second)], axis=1)
+    flat = [np.reshape(a, (len(a), -1)) for a in (first, second)]
+    both = np.column_stack([events_of(first), *flat])
 
     def difference(sums: Any) -> Any:
-        one, other = sums[:, :cut], sums[:, cut:]
+        one, other = sums[:, 1 : cut + 1], sums[:, cut + 1 :]
         return statistic(one.reshape(-1, *shapes[0])) - statistic(other.reshape(-1, *shapes[1]))
 
-    return bootstrap(both, difference, resamples=resamples, level=level, method=method, seed=seed)
+    return both, difference
 
 
 def checked_sums(name: str, sums: Any) -> Float[np.ndarray, "documents ..."]:
@@ -275,35 +292,47 @@ def checked_sums(name: str, sums: Any) -> Float[np.ndarray, "documents ..."]:
     return sums
 
 
-def _figures(statistic: Statistic, sums: Any) -> Float[np.ndarray, " batch"]:
+def figures_of(statistic: Statistic, sums: Any) -> Float[np.ndarray, " batch"]:
+    """Returns the figures of many sums, checked to be one each."""
     figures = np.asarray(statistic(sums), np.float64)
     if figures.shape != sums.shape[:1]:
         raise ValueError(f"statistic: returned shape {figures.shape}; wanted {sums.shape[:1]}")
     return figures
 
 
+def events_of(sums: Float[np.ndarray, "documents ..."]) -> Float[np.ndarray, " documents"]:
+    """Returns each document's number of events: index 0 of the last axis, over the axes between."""
+    return sums[..., 0].reshape(len(sums), -1).sum(-1)
+
+
+def figures_left_out(
+    sums: Float[np.ndarray, "documents ..."], statistic: Statistic
+) -> Float[np.ndarray, " documents"]:
+    """Returns the figure without each document in turn."""
+    total = sums.sum(0)
+    rows = max(1, AT_ONCE // max(1, total.size))
+    parts = [figures_of(statistic, total - sums[i : i + rows]) for i in range(0, len(sums), rows)]
+    return np.concatenate(parts)
+
+
 def _bca_levels(
     sums: Any, statistic: Statistic, estimate: float, figures: Any, level: float, by: float
 ) -> tuple[float, float]:
     """Returns which quantiles of the resampled figures are the ends of the BCa interval."""
-    from scipy.stats import norm
+    from scipy.special import ndtr, ndtri  # scipy.stats takes a second to import
 
     below = ((figures < estimate).mean() + (figures <= estimate).mean()) / 2
     half = 1 / (2 * len(figures))
-    bias = norm.ppf(np.clip(below, half, 1 - half))
-    total = sums.sum(0)
-    rows = max(1, _AT_ONCE // max(1, total.size))
-    left_out = np.concatenate(
-        [_figures(statistic, total - sums[i : i + rows]) for i in range(0, len(sums), rows)]
-    )
+    bias = ndtri(np.clip(below, half, 1 - half))
+    left_out = figures_left_out(sums, statistic)
     deviation = left_out.mean() - left_out
     spread = (deviation**2).sum() ** 1.5
     skew = (deviation**3).sum() / (6 * spread) if spread > 0 and np.isfinite(spread) else 0.0
-    ends = by * norm.ppf([(1 - level) / 2, (1 + level) / 2]) + bias
+    ends = by * ndtri([(1 - level) / 2, (1 + level) / 2]) + bias
     slope = 1 - skew * ends
     # with few unequal documents the correction has a pole near; beyond it there is no quantile
     corrected = np.where(slope > 0, ends / np.where(slope > 0, slope, 1.0), np.inf * np.sign(ends))
-    low, high = norm.cdf(bias + corrected)
+    low, high = ndtr(bias + corrected)
     return float(low), float(high)
 
 
@@ -318,12 +347,12 @@ def expansion(sums: Float[np.ndarray, "documents ..."], level: float) -> float:
         sums: what each document adds; index 0 of the last axis is its number of events.
         level: level of confidence.
     """
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit
 
-    weight = sums[..., 0].reshape(len(sums), -1).sum(-1)
+    weight = events_of(sums)
     effective = max(2.0, float(weight.sum() ** 2 / (weight**2).sum()))
     tail = (1 + level) / 2
-    student = float(t.ppf(tail, effective - 1) / norm.ppf(tail))
+    student = float(stdtrit(effective - 1, tail) / ndtri(tail))
     return math.sqrt(effective / (effective - 1)) * student
 
 

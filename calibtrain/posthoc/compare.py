@@ -16,9 +16,14 @@ import calibtrain
 from calibtrain.config import HEADS
 from calibtrain.data.corpora.named import columns_of
 from calibtrain.errors import UserError
-from calibtrain.evaluation.result import ONE_DOCUMENT
+from calibtrain.evaluation.figure_intervals import document_notes
 from calibtrain.fitting.head import FittedHead, Recipe
-from calibtrain.posthoc.comparison_rows import comparison_row, score_text, signature_of
+from calibtrain.posthoc.comparison_rows import (
+    ERRORS_COVER,
+    comparison_row,
+    score_text,
+    signature_of,
+)
 from calibtrain.posthoc.fit import (
     check_fits_model,
     checkpoint_of,
@@ -181,14 +186,18 @@ def _on_corpus(
         )
         say(f"{kind}: measured on {name} in {time.monotonic() - began:.1f} s")
     provenance = saved.corpus(corpus).provenance
-    notes = saved.notes(corpus) + ([ONE_DOCUMENT] if len(text.documents) == 1 else [])
+    documents, effective = len(text.documents), plain.effective_documents
+    notes = saved.notes(corpus) + document_notes(documents, effective)
+    if any(row.get("differences") for row in rows):
+        notes.append(ERRORS_COVER)
     noted: dict[str, Any] = {"notes": notes} if notes else {}
     return HeadTable(
         corpus=provenance.name,
         corpus_hash=provenance.content_hash,
         in_domain=provenance.content_hash == saved.corpus(None).provenance.content_hash,
         split="test",
-        documents=len(text.documents),
+        documents=documents,
+        effective_documents=effective,
         limit=limit,
         bins=bins,
         **noted,

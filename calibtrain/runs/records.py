@@ -245,6 +245,7 @@ class EvaluationRecord(FileRecord):
     Attributes:
         temperature: divided the logits; or the name of the head that supplied it.
         limit: bytes of text that were asked for, about; None means the whole split.
+        effective_documents: how many documents of equal size would tell as much (Kish).
         notes: what a reader of the figures must know.
         intervals, bounds, signatures: by figure: its interval, how far it may be off, how it was
             made.
@@ -264,6 +265,7 @@ class EvaluationRecord(FileRecord):
     context: Whole | None = None
     bins: Whole
     documents: Whole
+    effective_documents: Number | None = None
     limit: Whole | None = None
     event: Text = "token"
     temperature: NumberOrName | None = 1.0
@@ -394,6 +396,7 @@ class Difference(Record):
     difference: Number
     lower: Number
     upper: Number
+    method: Text | None = None
 
 
 class HeadRow(Record):
@@ -419,6 +422,7 @@ class HeadTable(Record):
     in_domain: Flag
     split: Text
     documents: Whole | None = None
+    effective_documents: Number | None = None
     limit: Whole | None = None
     bins: Whole | None = None
     notes: list[Text] | None = None

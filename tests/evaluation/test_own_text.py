@@ -16,7 +16,7 @@ from calibtrain.config import ControlsConfig, StudyConfig
 from calibtrain.data.corpora.named import Columns, columns_of, parse_corpus
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text, train_run
-from calibtrain.evaluation.result import ONE_DOCUMENT
+from calibtrain.evaluation.figure_intervals import document_notes
 from calibtrain.finetuning import finetune, resolve
 from calibtrain.fitting.head import Recipe
 from calibtrain.posthoc import fit_temperature_head
@@ -102,7 +102,8 @@ def test_by_name_it_is_measured_with_a_note(changed: Path) -> None:
     trained_on = json.loads((changed / "run.json").read_text())["corpus"]["content_hash"]
     for name in ("files", f"files:{changed.parent}/./*y.jsonl"):
         found = evaluate_run(changed, corpus=name, limit=300)
-        (note,) = found.notes
+        (note,) = found.about["notes"]
+        assert found.notes[0] == note
         assert "splits were drawn anew" in note
         assert trained_on in note
         assert found.about["corpus_hash"] in note
@@ -115,9 +116,9 @@ def test_by_name_it_is_measured_with_a_note(changed: Path) -> None:
 
 
 def test_other_text_is_measured_without_a_note(trained: Path) -> None:
-    assert evaluate_run(trained / "run", limit=300).notes == []
+    assert "notes" not in evaluate_run(trained / "run", limit=300).about
     other = texts(trained / "other.jsonl", word="another")
-    assert evaluate_run(trained / "run", corpus=f"files:{other}", limit=300).notes == []
+    assert "notes" not in evaluate_run(trained / "run", corpus=f"files:{other}", limit=300).about
 
 
 # --- fields --------------------------------------------------------------------------------------
@@ -191,6 +192,9 @@ def test_too_many_groups_are_told_by_the_option(trained: Path) -> None:
 
 
 # --- one document --------------------------------------------------------------------------------
+
+
+(ONE_DOCUMENT,) = document_notes(1, 1.0)
 
 
 @pytest.mark.long

@@ -8,7 +8,8 @@ import pytest
 
 from calibtrain.config import validate
 from calibtrain.evaluation.event_figures import compute_results
-from calibtrain.evaluation.event_sums import MAX_BLOCKS, EventSums, ScoredEvents
+from calibtrain.evaluation.event_sums import COLUMNS, MAX_BLOCKS, EventSums, ScoredEvents
+from calibtrain.evaluation.figure_intervals import document_notes
 from calibtrain.evaluation.signatures import signatures
 from calibtrain.evaluation.strata import (
     ENTROPY,
@@ -115,6 +116,42 @@ def test_a_single_document_has_figures_and_no_intervals() -> None:
     assert all(row["intervals"] is None for row in found[POSITION.name])
 
 
+@pytest.mark.parametrize("documents", [4, 5])
+def test_fewer_than_five_documents_have_no_intervals(documents: int) -> None:
+    found = compute_results(sums_of([events(400, documents)], [100] * documents))
+    rows = found[ENTROPY.name]
+    assert bool(found["intervals"]) == (documents == 5)
+    assert any(row["intervals"] for row in rows) == (documents == 5)
+
+
+def test_an_interval_ends_where_its_figure_does() -> None:
+    """Five documents, all but one event of which are right."""
+    scored = events(100, 5)
+    scored.values[:, COLUMNS.index("correct")] = 1.0
+    scored.values[0, COLUMNS.index("correct")] = 0.0
+    found = compute_results(sums_of([scored], [100] * 5))
+    assert found["accuracy"] == pytest.approx(0.99)
+    assert found["intervals"]["accuracy"]["lower"] < 0.99
+    assert found["intervals"]["accuracy"]["upper"] == 1.0
+    assert found["intervals"]["area_under_risk_coverage"]["lower"] == 0.0
+
+
+def test_few_documents_are_noted() -> None:
+    assert document_notes(1, 1.0)[0].startswith("one document: figures have no intervals")
+    assert document_notes(4, 4.0)[0].startswith("4 documents: figures have no intervals")
+    assert document_notes(5, 5.0)[0].startswith("5 documents: intervals are over documents")
+    assert document_notes(19, None)[0].startswith("19 documents")
+    assert document_notes(400, 7.31)[0].startswith("400 documents of very unequal length count as ")
+    assert "count as 7.3:" in document_notes(400, 7.31)[0]
+    assert document_notes(20, 20.0) == document_notes(20, None) == []
+
+
+def test_documents_count_by_their_events() -> None:
+    sums = sums_of([events(400, 8)], [100] * 9, chosen=8)
+    held = sums.documents[:, 0]
+    assert sums.effective_documents == pytest.approx(held.sum() ** 2 / (held**2).sum())
+
+
 def test_bands_are_open_where_they_say() -> None:
     assert position_band(np.array([0, 63, 64, 255, 256, 4095, 4096])).tolist() == [
         *(0, 0, 1, 1, 2, 3, 4)
@@ -157,9 +194,10 @@ def test_bins_must_divide_the_cells() -> None:
 
 
 def test_an_empty_document_among_others_takes_nothing_away() -> None:
-    scored = events(300, 3)
-    found = compute_results(sums_of([scored], [200, 0, 150]))
-    assert found["bits_per_byte"] == pytest.approx(scored.column("nll").sum() / math.log(2) / 350)
+    scored = events(300, 6)
+    found = compute_results(sums_of([scored], [200, 0, 150, 90, 80, 80]))
+    assert found["bits_per_byte"] == pytest.approx(scored.column("nll").sum() / math.log(2) / 600)
+    assert found["intervals"]
     assert all(
         interval["upper"] <= 1
         for name, interval in found["intervals"].items()

@@ -336,7 +336,12 @@ def test_word_results_have_a_file_of_their_own(
     tmp_path_factory: pytest.TempPathFactory, cache: Path
 ) -> None:
     run = tmp_path_factory.mktemp("words") / "run"
-    config = tiny(budget={"steps": 60}, evaluation={"final_splits": [], "times": 1})
+    short = {"words": 24, "successors": 4, "bytes": 60_000, "mean_document_words": 20.0}
+    config = tiny(
+        corpus={"markov": short},
+        budget={"steps": 60},
+        evaluation={"final_splits": [], "times": 1},
+    )
     assert train_run(config, run).status == "done"
     done = call("evaluate", run, "--events", "word", "--bytes", "1500", "--beam", "3", "--json")
     assert done.returncode == 0, done.stderr
@@ -351,7 +356,7 @@ def test_word_results_have_a_file_of_their_own(
     for table in ("word_pieces", "word_frequency"):
         assert sum(row["tokens"] for row in found[table]) == found["tokens"]
         assert any(row["intervals"] for row in found[table])
-    assert found["documents"] > 1
+    assert found["documents"] >= 5
     for figure in ("nll", "accuracy", "signed_gap", "ece", "brier", "bits_per_byte"):
         assert found["intervals"][figure]["lower"] <= found["intervals"][figure]["upper"]
     assert sum(row["tokens"] for row in found["positions"]) == found["tokens"]

@@ -135,6 +135,21 @@ PUBLIC |= {
         {"first": TABLES, "second": TABLES[::-1].copy()},
         {"resamples": 20, "level": 0.5, "seed": 3},
     ),
+    "student_interval": (
+        lambda sums, **o: metrics.student_interval(sums, mean_of_first, **o),
+        SUMS,
+        {"level": 0.5},
+    ),
+    "student_difference": (
+        lambda first, second, **o: metrics.student_difference(first, second, mean_of_first, **o),
+        {"first": SUMS["sums"], "second": SUMS["sums"][::-1].copy()},
+        {"level": 0.5},
+    ),
+    "effective_documents": (
+        metrics.effective_documents,
+        {"sizes": np.array([2.0, 2, 1, 3])},
+        {},
+    ),
     "student_half_width": (metrics.student_half_width, {"values": CONFIDENCE}, {"level": 0.5}),
     "histogram_metrics": (
         lambda state, **o: metrics.histogram_metrics(metrics.ConfidenceHistogram(state), **o),
@@ -357,7 +372,7 @@ ALLOWED = {
     ("one axis more", "sums"), ("empty", "values"), ("one row fewer", "first"),
     ("one axis more", "first"), ("one axis more", "second"), ("one row fewer", "state"),
     ("one axis more", "state"), ("empty", "state"), ("one row fewer", "nll"),
-    ("one axis more", "nll"), ("one row fewer", "logits"),
+    ("one axis more", "nll"), ("one row fewer", "logits"), ("one row fewer", "sizes"),
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibtrain.metrics import (
+    ConfidenceHistogram,
     area_under_risk_coverage,
     area_under_roc,
     average_calibration_error,
@@ -21,6 +22,7 @@ from calibtrain.metrics import (
     entropy_calibration_error,
     expected_calibration_error,
     full_calibration_error,
+    histogram_metrics,
     kolmogorov_smirnov_error,
     log_loss,
     maximum_calibration_error,
@@ -34,6 +36,8 @@ from calibtrain.metrics import (
     sweep_calibration_error,
     top_k_calibration_error,
 )
+from calibtrain.metrics.arguments import predictions
+from calibtrain.metrics.histogram import CELLS, fine_table
 from calibtrain.readout import TokenStats
 
 ERRORS: dict[str, Any] = {
@@ -198,6 +202,21 @@ def test_order_does_not_matter_and_a_weight_of_two_is_coming_twice(
         repeated = metric(confidence[again], correct[again])
         assert float(moved) == pytest.approx(float(value), abs=1e-9), name
         assert float(repeated) == pytest.approx(float(value), abs=1e-9), name
+
+
+def test_the_sweep_has_at_most_one_bin_for_each_prediction_however_they_are_given() -> None:
+    """A weight of 2 is two predictions, and one of 0 is none, also inside jit."""
+    confidence, correct, weights = [0.2, 0.5, 0.9], [0.0, 1.0, 1.0], [1, 2, 1]
+    want = sweep_calibration_error(np.repeat(confidence, weights), np.repeat(correct, weights))
+    assert want == pytest.approx(0.325)
+    assert sweep_calibration_error(confidence, correct, weights=weights) == pytest.approx(want)
+    table = fine_table(predictions(confidence, correct, weights), CELLS)
+    found = histogram_metrics(ConfidenceHistogram(table))
+    assert found["sweep_bins"] == 4
+    assert found["sweep_calibration_error"] == pytest.approx(want, abs=1e-6)
+    padded = [np.pad(np.float32(array), (0, 5)) for array in (confidence, correct, weights)]
+    inside = jax.jit(ERRORS["sweep"])(*padded[:2], weights=padded[2])
+    assert float(inside) == pytest.approx(float(want), abs=1e-5)
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from calibtrain.metrics import (
 )
 from calibtrain.metrics.calibration import table_error
 from calibtrain.metrics.intervals import resampled_sums
+from calibtrain.metrics.jackknife import student_figures
 
 
 def mean(sums: Any) -> Any:
@@ -190,11 +191,9 @@ def test_documents_that_do_not_exist_are_refused() -> None:
             document_tables(np.full(2, 0.5), np.ones(2), documents, 2)
 
 
-def test_a_figure_that_some_resample_does_not_have_has_no_interval() -> None:
-    from calibtrain.metrics.resampling import bootstrap_figures
-
+def test_a_figure_that_is_not_defined_without_some_document_has_no_interval() -> None:
     sums = np.array([[10.0, 0.0], [10.0, 0.0], [10.0, 4.0]])  # one document alone has any
-    found = bootstrap_figures(
+    found = student_figures(
         sums,
         {
             "share": lambda s: s[:, 1] / s[:, 0],

@@ -4,13 +4,19 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 from calibtrain.metrics.calibration import table_error
-from calibtrain.metrics.error_intervals import equal_mass_tables, error_intervals
+from calibtrain.metrics.error_intervals import (
+    equal_mass_tables,
+    error_intervals,
+    smooth_error_difference,
+)
 from calibtrain.metrics.intervals import bootstrap, expansion
 from calibtrain.metrics.ordered import cumulative, equal_mass
 from calibtrain.metrics.resampling import NoisyGaps, absolute_sum
+from calibtrain.metrics.smooth import smooth_error
 
 LEVEL = 0.95
 
@@ -95,3 +101,34 @@ def test_errors_of_one_constant_confidence_are_one_error_with_one_interval() -> 
         assert found[name].upper == pytest.approx(found["debiased_calibration_error"].upper)
     average = found["average_calibration_error"]
     assert average.lower == pytest.approx(found["ece_mass"].lower, abs=0.002)
+
+
+def test_many_documents_are_drawn_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No matrix of draws x documents: the noise is the sum of what parts of the documents add."""
+    values = np.random.default_rng(6).normal(0, 2, 300)
+    sums = np.column_stack([np.ones(300), values])
+    monkeypatch.setattr("calibtrain.metrics.resampling.AT_ONCE", 8000 * 7)
+    found = NoisyGaps.of(sums, lambda s: s[:, [1]] / s[:, [0]], absolute_sum, draws=8000)
+    assert found.noise.std() == pytest.approx(values.std(ddof=1) / math.sqrt(300), rel=0.05)
+
+
+def smooth_cells(sharpness: float, seed: int, documents: int = 20) -> np.ndarray:
+    """Of a model that is this much too sure, on the same events for every sharpness."""
+    rng = np.random.default_rng(seed)
+    size = 150 * documents
+    logit = rng.normal(1, 1.5, size)
+    correct = (rng.random(size) < scipy.special.expit(logit)) * 1.0
+    return cells_of(scipy.special.expit(sharpness * logit), correct, documents)
+
+
+def test_the_difference_of_smooth_errors_is_paired() -> None:
+    one, other = smooth_cells(1.0, 0), smooth_cells(1.5, 0)
+    same = smooth_error_difference(other, other, draws=100)
+    assert same.lower <= same.estimate == 0 <= same.upper
+    found = smooth_error_difference(one, other, draws=200)
+    assert found.estimate == pytest.approx(
+        float(smooth_error(one.sum(0))[0]) - float(smooth_error(other.sum(0))[0]), abs=1e-4
+    )
+    assert found.upper < 0  # the second is too sure
+    swapped = smooth_error_difference(other, one, draws=200)
+    assert [swapped.lower, swapped.upper] == pytest.approx([-found.upper, -found.lower])

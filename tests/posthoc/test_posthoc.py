@@ -29,6 +29,7 @@ from calibtrain.losses import SelectiveSmoothing
 from calibtrain.metrics.signature import differences, parse_signature
 from calibtrain.posthoc import fit, fit_temperature_head
 from calibtrain.posthoc.compare import compare_heads
+from calibtrain.posthoc.comparison_rows import COMPARED
 from calibtrain.posthoc.hidden_text import read_hidden_text
 from calibtrain.posthoc.listing import describe_heads
 from calibtrain.report import write_report
@@ -42,10 +43,15 @@ from calibtrain.temperature.thermometer import Thermometer
 QUICK = Recipe(steps=40, tokens=256, evaluations=4)
 
 
+SHORT = {"mean_document_words": 60.0}
+"""So that each split holds five documents and more, and differences have intervals."""
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     path = tmp_path_factory.mktemp("posthoc") / "run"
     config = tiny(
+        corpus={"markov": {"words": 24, "successors": 4, "bytes": 60_000} | SHORT},
         budget={"steps": 12},
         optimizer={"learning_rate": 0.03},
         evaluation={"every": 12, "bytes": 300, "final_bytes": 300, "final_splits": ["test"]},
@@ -267,7 +273,9 @@ def test_a_comparison_has_paired_differences_and_a_place_in_the_report(run: Path
     none, *heads = found["corpora"][0]["rows"]
     assert none["head"] == "none"
     assert "differences" not in none
+    assert found["corpora"][0]["documents"] >= found["corpora"][0]["effective_documents"] >= 5
     for row in heads:
+        assert row["differences"].keys() == set(COMPARED)
         for key, apart in row["differences"].items():
             assert apart["difference"] == pytest.approx(row[key] - none[key], abs=1e-4), key
             assert apart["lower"] <= apart["upper"]
