@@ -7,6 +7,8 @@ import plotly.graph_objects as go
 from calibtrain.figures.calibration import Line, ece_by_bin, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
 from calibtrain.figures.display import shown, shown_ends, text_bytes
+from calibtrain.figures.finetuning import finetuning_figures
+from calibtrain.figures.frequency_mass import mass_figure
 from calibtrain.figures.heads import heads_figure
 from calibtrain.figures.memory import run_memory
 from calibtrain.figures.panels import Figure, Key, told
@@ -24,19 +26,31 @@ MOST_POINTS = 800
 def run_figures(run: RunResults) -> list[Figure]:
     """Returns every figure that the run has data for."""
     figures = []
-    if run.measured or run.training:
-        figures.append(_along_training(run))
     if run.main is not None:
         lines = [_line(run, run.main)]
         figures.append(_reliability(run, run.main))
-        figures += [figure for figure in (curves(lines),) if figure is not None]
-        figures += strata_figures(lines)
+    if run.finetune is not None and run.measured:
+        figures += finetuning_figures(run)
+    if run.measured or run.training:
+        figures.append(_along_training(run))
     if run.heads is not None and (heads := heads_figure(run.heads)) is not None:
         figures.append(heads)
+    if run.main is not None:
+        found = (curves(lines), mass_figure(lines))
+        figures += [figure for figure in found if figure is not None]
+        figures += strata_figures(lines)
+    if (words := words_of(run)) is not None:
+        figures += strata_figures([_line(run, words)], event="word")
     memory = run.record.memory
     if any((memory.parameters, memory.optimizer, memory.peak_temporary)):
         figures.append(run_memory(run.record))
     return figures
+
+
+def words_of(run: RunResults) -> EvaluationRecord | None:
+    """Returns the latest evaluation of words, of the most text; None where there is none."""
+    found = run.by_event.get("word", ())
+    return max(found, key=lambda e: (e.step, e.bytes), default=None)
 
 
 def _line(run: RunResults, *evaluations: EvaluationRecord) -> Line:
@@ -58,7 +72,8 @@ def training_loss(run: RunResults) -> list[tuple[float, float]]:
 
 
 def _along_training(run: RunResults) -> Figure:
-    loss = training_loss(run)
+    # What a fine-tuning minimises is of other text, and has a panel of its own.
+    loss = training_loss(run) if run.finetune is None else []
     exact = run.record.corpus.entropy_bits_per_byte
     trace = go.Scatter(
         **told(

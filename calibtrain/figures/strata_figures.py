@@ -1,12 +1,13 @@
 """Figures of ECE and signed gap by group of a stratum, with interval bars."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import Line
-from calibtrain.figures.display import shown, shown_ends
+from calibtrain.figures.display import shown
 from calibtrain.figures.panels import (
     Figure,
     Key,
@@ -18,35 +19,45 @@ from calibtrain.figures.panels import (
     line,
     plot,
     small,
+    told,
     zero,
 )
-from calibtrain.figures.signatures import mixed_in
-from calibtrain.figures.strata import COMPARED, CUTS, Stratum, labels_of, row_of
+from calibtrain.figures.strata import COMPARED, CUTS, Stratum, has_reference, labels_of, row_of
 from calibtrain.figures.style import OVER, UNDER
 from calibtrain.metrics.quantities import QUANTITIES
 
+NAMES = {key: QUANTITIES[key].name for key in COMPARED}
+NAMES["excess_gap"] = "Signed gap less that of a perfect model,"
 LONGEST = 26
 """Letters of a group's name that an axis shows; the table shows the whole name."""
 _ROW = 22
 
 
-def strata_figures(lines: Sequence[Line], keys: Sequence[Key] = ()) -> list[Figure]:
-    """Returns a figure for each stratum that an evaluation of the lines has.
+def strata_figures(
+    lines: Sequence[Line], keys: Sequence[Key] = (), event: str = "token"
+) -> list[Figure]:
+    """Returns a figure for each stratum of an event that an evaluation of the lines has.
 
     Args:
         lines: one line for a run, or one per combination of settings; each has evaluations.
         keys: keys of the lines, where there are several.
+        event: the event of the evaluations.
     """
     figures = []
     for stratum in CUTS:
         known = [each for each in lines if any(stratum.name in e.strata for e in each.evaluations)]
-        if known:
+        found = [e for each in known for e in each.evaluations]
+        drawable = not stratum.by_outcome or has_reference(found, stratum)
+        if known and drawable and stratum.event == event:
             figures.append(strata_figure(stratum, known, keys))
     return figures
 
 
 def strata_figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure:
-    """Returns the figure of ECE and signed gap of every group of one stratum."""
+    """Returns the figure of ECE and signed gap of every group of one stratum.
+
+    Where groups are known only afterwards, the gap alone is drawn, beside a perfect model's.
+    """
     evaluations = [e for each in lines for e in each.evaluations]
     labels = labels_of(evaluations, stratum)
     seeds = max(len(each.evaluations) for each in lines)
@@ -56,17 +67,24 @@ def strata_figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key] =
         else f" {'Thin lines' if stratum.ordered else 'Faint points'} are single seeds; intervals "
         "over seeds are in the table."
     )
+    drawn: Sequence[str] = COMPARED
+    if stratum.by_outcome:
+        rows = [row for e in evaluations for row in e.strata.get(stratum.name, ())]
+        known = any(row.excess_gap is not None for row in rows)
+        drawn = ("signed_gap", "excess_gap") if known else ("signed_gap",)
+    panels = [_panel(stratum, lines, labels, key) for key in drawn]
     return Figure(
         anchor=stratum.anchor,
         title=stratum.title,
-        caption=f"{stratum.caption}{bars}{mixed_in(evaluations, COMPARED, ' ')}",
-        panels=tuple(_panel(stratum, lines, labels, key) for key in COMPARED),
+        caption=f"{stratum.caption}{bars}",
+        panels=tuple(panels if panels[1:] else (replace(panels[0], full=True),)),
         keys=tuple(keys),
     )
 
 
 def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: str) -> Panel:
-    name = QUANTITIES[key].name
+    name = NAMES[key]
+    shows = QUANTITIES["signed_gap" if key == "excess_gap" else key].show
     traces: list[Any] = []
     reach: list[float | None] = []
     for index, each in enumerate(lines):
@@ -87,12 +105,29 @@ def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: 
             traces.append(interval_bars(zip(xs, ends, strict=True), **look))
         points = []
         for x, label, mean, interval in zip(xs, labels, means, intervals, strict=True):
-            said = f"{each.name}<br>{stratum.group} {label}<br>{name} {shown(key, mean)}"
+            said = f"{each.name}<br>{stratum.group} {label}<br>{name} {shows(mean)}"
             if interval:
-                said += f"<br>{shown_ends(key, interval).strip()}, 95 %"
+                said += f"<br>[{shows(interval.lower)}, {shows(interval.upper)}], 95 %"
             points.append((x, mean, said))
         traces.append(_joined(line(points, dash=each.dash, marks=True, **look), stratum))
+        if key == "signed_gap" and has_reference(each.evaluations, stratum):
+            perfect = [[row.reference_gap if row else None for row in seed] for seed in rows]
+            wanted = [_mean(values) for values in zip(*perfect, strict=True)]
+            reach += wanted
+            traces.append(_perfect(zip(xs, wanted, strict=True), each))
     return _set_out(stratum, labels, key, traces, reach)
+
+
+def _perfect(points: Iterable[tuple[float, float | None]], each: Line) -> go.Scatter:
+    """Returns the hollow diamonds of what a perfect model would show."""
+    told_of = [
+        (x, y, f"{each.name}<br>a perfect model would show {shown('signed_gap', y)}")
+        for x, y in points
+    ]
+    marker = {"color": each.colour, "size": 10, "symbol": "diamond-open", "line": {"width": 1.5}}
+    return go.Scatter(
+        **told(told_of), name="perfect model", mode="markers", marker=marker, legendgroup=each.name
+    )
 
 
 def _apart(stratum: Stratum, lines: int) -> float:
@@ -104,7 +139,7 @@ def _set_out(
     stratum: Stratum, labels: Sequence[str], key: str, traces: list[Any], reach: list[float | None]
 ) -> Panel:
     """Returns a panel with ordered groups along the x axis, or unordered ones along the y axis."""
-    gap = key == "signed_gap"
+    gap = key in ("signed_gap", "excess_gap")
     value: dict[str, Any] = (
         gap_axis(reach) if gap else {"title": "ECE (0 to 1)", "rangemode": "tozero"}
     )
@@ -116,9 +151,10 @@ def _set_out(
         "ticktext": bands,
         "range": [0.5, len(labels) + 0.5],
     }
-    name = f"{QUANTITIES[key].name} by {stratum.group}"
+    name = f"{NAMES[key]} by {stratum.group}"
     if stratum.ordered:
-        return Panel(name, plot(traces, x=groups, y=value, **gap_marks(key)))
+        marks = gap_marks("signed_gap" if gap else key)
+        return Panel(name, plot(traces, x=groups, y=value, **marks))
     for trace in traces:
         trace.x, trace.y = trace.y, trace.x
         if trace.marker.symbol == "line-ew-open":

@@ -25,9 +25,18 @@ RUN_FILE = "run.json"
 STUDY_FILE = "ablation.json"
 HEADS_FILE = "comparison.json"
 
-STRATA = ("frequency_deciles", "positions", "entropy_bands", "groups")
+STRATA = (
+    "frequency_deciles",
+    "predicted_frequency",
+    "positions",
+    "entropy_bands",
+    "groups",
+    "word_pieces",
+    "word_frequency",
+)
 """The tables that cut the events of an evaluation into groups."""
-TABLES = ("reliability", "smooth_reliability", "risk_coverage", *STRATA, "wider", "difference")
+_CURVES = ("reliability", "smooth_reliability", "risk_coverage", "frequency_mass")
+TABLES = (*_CURVES, *STRATA, "wider", "difference")
 """Results of an evaluation that are tables; the others are single figures, or say more of them."""
 FIGURE_DETAILS = ("intervals", "bounds", "signatures")
 """Results that say more about the figures, by their names."""
@@ -165,12 +174,37 @@ class RiskPoint(Record):
     risk: Number
 
 
+class SampleRecord(Record):
+    """Which part of a split was scored; `text_hash` is equal where the very same bytes were.
+
+    Attributes:
+        documents, bytes: what was scored.
+        of_documents, of_bytes: what the split holds.
+        cut: whether a document was scored in part.
+    """
+
+    documents: Whole
+    of_documents: Whole
+    bytes: Number
+    of_bytes: Number
+    cut: Flag
+    text_hash: Text
+
+
 class StratumRow(Record):
-    """One group of a stratum: its figures, and the intervals of those that have one."""
+    """One group of a stratum: its figures, and the intervals of those that have one.
+
+    Attributes:
+        reference_gap: the signed gap that a perfect model with these very probabilities would show,
+            where events are cut by what came; elsewhere that is 0, and the field is absent.
+        excess_gap: the signed gap less the reference.
+    """
 
     label: Text | None = None
     decile: Whole | None = None
     tokens: Number
+    reference_gap: Number | None = None
+    excess_gap: Number | None = None
     intervals: dict[str, IntervalRecord | None] | None = None
 
     @model_validator(mode="after")
@@ -189,6 +223,32 @@ class StratumRow(Record):
         return (self.intervals or {}).get(key)
 
 
+class FrequencyMassRow(Record):
+    """Mass calibration of one tenth of the training text: the tokens of like frequency.
+
+    Attributes:
+        decile: 1 holds the commonest tokens, 10 the rarest.
+        tokens: targets that lie in the decile.
+        predicted_share: mean probability of all its tokens together.
+        observed_share: share of the targets that lie in it.
+        gap: predicted less observed share; of a perfect model 0 but for noise.
+        intervals: that of the gap.
+    """
+
+    label: Text
+    decile: Whole
+    vocabulary_entries: Whole | None = None
+    tokens: Number
+    predicted_share: Number
+    observed_share: Number
+    gap: Number
+    intervals: dict[str, IntervalRecord | None] | None = None
+
+    def interval(self, key: str) -> IntervalRecord | None:
+        """The interval of one of its figures, where there is one."""
+        return (self.intervals or {}).get(key)
+
+
 class ArmEvaluation(Record):
     """Single figures of an evaluation, flat, as ablation.json holds them for each arm."""
 
@@ -196,6 +256,7 @@ class ArmEvaluation(Record):
     split: Text | None = None
     event: Text = "token"
     """What is predicted: token, byte, word."""
+    sample: SampleRecord | None = None
 
 
 class EvaluationRecord(FileRecord):
@@ -204,6 +265,8 @@ class EvaluationRecord(FileRecord):
     Attributes:
         temperature: divided the logits; or the name of the head that supplied it.
         limit: bytes of text that were asked for, about; None means the whole split.
+        sample: which part of the split was scored.
+        effective_documents: Kish's effective number of documents, by what each holds.
         notes: what a reader of the figures must know.
         intervals, bounds, signatures: by figure: its interval, how far it may be off, how it was
             made.
@@ -223,6 +286,8 @@ class EvaluationRecord(FileRecord):
     context: Whole | None = None
     bins: Whole
     documents: Whole
+    effective_documents: Number | None = None
+    sample: SampleRecord | None = None
     limit: Whole | None = None
     event: Text = "token"
     temperature: NumberOrName | None = 1.0
@@ -236,10 +301,14 @@ class EvaluationRecord(FileRecord):
     reliability: list[ReliabilityBin]
     smooth_reliability: list[SmoothPoint] | None = None
     risk_coverage: list[RiskPoint] | None = None
+    frequency_mass: list[FrequencyMassRow] | None = None
     frequency_deciles: list[StratumRow] | None = None
+    predicted_frequency: list[StratumRow] | None = None
     positions: list[StratumRow] | None = None
     entropy_bands: list[StratumRow] | None = None
     groups: list[StratumRow] | None = None
+    word_pieces: list[StratumRow] | None = None
+    word_frequency: list[StratumRow] | None = None
 
     @model_validator(mode="after")
     def _per_byte(self) -> Self:
@@ -256,7 +325,9 @@ class EvaluationRecord(FileRecord):
     def tempered(self) -> str:
         """The temperature in words, empty where it changes nothing."""
         temperature = self.temperature or 1
-        return "" if temperature == 1 else f"T = {temperature}"
+        if temperature == 1:
+            return ""
+        return f"T = {temperature if isinstance(temperature, str) else f'{temperature:.3g}'}"
 
     def interval(self, key: str) -> IntervalRecord | None:
         """The interval of a figure, where there is one."""
@@ -271,7 +342,10 @@ class EvaluationRecord(FileRecord):
 
 
 class ArmRecord(Record):
-    """One arm of a study, and the single figures of its final evaluations by CORPUS-SPLIT."""
+    """One arm of a study, and the single figures of its final evaluations.
+
+    Those of tokens are called CORPUS-SPLIT, those of other events CORPUS-SPLIT-EVENT.
+    """
 
     name: Text
     folder: Text
@@ -296,6 +370,25 @@ class SummaryRecord(Record):
     mean: dict[str, Number]
     half_width: dict[str, Number | None]
     signatures: dict[str, list[Text]] | None = None
+
+
+class DifferenceRecord(Record):
+    """Figures of one combination of settings less those of another, paired over their seeds.
+
+    Attributes:
+        evaluation: the evaluation that both have.
+        settings, reference: the combinations, without the seed: the first less the second.
+        seeds: how many seeds both have.
+        mean: of the differences, by figure.
+        half_width: of their 95 % interval (Student's t); null with one seed.
+    """
+
+    evaluation: Text
+    settings: dict[str, Any]
+    reference: dict[str, Any]
+    seeds: Whole
+    mean: dict[str, Number]
+    half_width: dict[str, Number | None]
 
 
 class HeldFixed(Record):
@@ -324,6 +417,7 @@ class StudyRecord(FileRecord):
     held_fixed: list[HeldFixed]
     arms: list[ArmRecord]
     summary: list[SummaryRecord]
+    differences: list[DifferenceRecord] | None = None
 
 
 # --- temperature/comparison.json -----------------------------------------------------------------
