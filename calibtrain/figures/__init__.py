@@ -30,10 +30,9 @@ import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import Line, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
-from calibtrain.figures.frequency_mass import mass_figure
 from calibtrain.figures.heads import heads_figure
-from calibtrain.figures.strata import CUTS
-from calibtrain.figures.strata_figures import NAMES, strata_figure
+from calibtrain.figures.strata import CUTS, OF_GROUPS, rows_in
+from calibtrain.figures.strata_figures import strata_figure
 from calibtrain.figures.style import Scheme, painted
 from calibtrain.metrics.quantities import QUANTITIES
 from calibtrain.runs.records import EvaluationRecord, HeadComparisonRecord
@@ -98,7 +97,7 @@ def by_stratum(
 
     Args:
         records: evaluations to average, such as the seeds of one combination of settings.
-        name: of the stratum: one of `runs.records.STRATA`.
+        name: of the stratum: frequency_mass, or one of `runs.records.STRATA`.
         key: ece or signed_gap; of frequency_deciles, which are known only afterwards, signed_gap or
             excess_gap.
         scheme: light or dark.
@@ -106,11 +105,12 @@ def by_stratum(
     Raises:
         ValueError: the records have no such stratum, or no such figure of it.
     """
-    cuts = [each for each in CUTS if each.name == name and any(name in r.strata for r in records)]
-    if not cuts:
-        raise ValueError(f"name: the records have no stratum {name}")
-    panels = strata_figure(cuts[0], [_line(records)]).panels
-    found = [panel.plot for panel in panels if panel.title.startswith(NAMES.get(key, key))]
+    (cut,) = [each for each in CUTS if each.name == name]
+    if not any(rows_in(record, cut) for record in records):
+        raise ValueError(f"records: have no {name}; evaluate again")
+    title = f"{OF_GROUPS[key].name} by "
+    panels = strata_figure(cut, [_line(records)]).panels
+    found = [panel.plot for panel in panels if panel.title.startswith(title)]
     if not found:
         raise ValueError(f"key: {key} is not drawn for {name}")
     return painted(found[0], scheme)
@@ -126,10 +126,7 @@ def frequency_mass(records: Sequence[EvaluationRecord], scheme: Scheme = "light"
     Raises:
         ValueError: the records are of a version that did not measure it.
     """
-    figure = mass_figure([_line(records)])
-    if figure is None:
-        raise ValueError("records: have no frequency_mass; evaluate again")
-    return painted(figure.panels[0].plot, scheme)
+    return by_stratum(records, "frequency_mass", "gap", scheme)
 
 
 def temperature_heads(

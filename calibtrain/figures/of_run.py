@@ -8,7 +8,6 @@ from calibtrain.figures.calibration import Line, ece_by_bin, reliability_panel, 
 from calibtrain.figures.curves import curves
 from calibtrain.figures.display import shown, shown_ends, text_bytes
 from calibtrain.figures.finetuning import finetuning_figures
-from calibtrain.figures.frequency_mass import mass_figure
 from calibtrain.figures.heads import heads_figure
 from calibtrain.figures.memory import run_memory
 from calibtrain.figures.panels import Figure, Key, told
@@ -36,8 +35,7 @@ def run_figures(run: RunResults) -> list[Figure]:
     if run.heads is not None and (heads := heads_figure(run.heads)) is not None:
         figures.append(heads)
     if run.main is not None:
-        found = (curves(lines), mass_figure(lines))
-        figures += [figure for figure in found if figure is not None]
+        figures += [figure for figure in (curves(lines),) if figure is not None]
         figures += strata_figures(lines)
     if (words := words_of(run)) is not None:
         figures += strata_figures([_line(run, words)], event="word")

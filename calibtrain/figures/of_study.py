@@ -7,7 +7,6 @@ from calibtrain.figures.calibration import Line, ece_by_bin, reliability_panel, 
 from calibtrain.figures.comparable import Lead
 from calibtrain.figures.curves import curves
 from calibtrain.figures.display import shown_with_half
-from calibtrain.figures.frequency_mass import mass_figure
 from calibtrain.figures.grouping import Comparison
 from calibtrain.figures.memory import study_memory
 from calibtrain.figures.panels import Columns, Figure, Key
@@ -41,7 +40,6 @@ def study_figures(study: StudyResults, comparison: Comparison, lead: Lead) -> li
         figures += [figure for figure in (curves(scored, keys),) if figure is not None]
     if trained:
         figures.append(_along_training(study, trained, comparison))
-    figures += [figure for figure in (mass_figure(scored, keys),) if figure is not None]
     figures += strata_figures(scored, keys)
     for name in study.by_event.get("word", ())[:1]:
         words = [each for each in lines_of(study, comparison, name) if each.evaluations]

@@ -174,11 +174,11 @@ def _across(value: float) -> dict[str, Any]:
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value}
 
 
-def sides() -> list[dict[str, Any]]:
+def sides(above: str = "over-confident", below: str = "under-confident") -> list[dict[str, Any]]:
     """Returns the annotations on the two sides of a signed gap's zero line."""
     shared = {"xref": "paper", "yref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
-    over = {"y": 1, "yanchor": "top", "text": "↑ over-confident", "font": small(OVER)}
-    under = {"y": 0, "yanchor": "bottom", "text": "↓ under-confident", "font": small(UNDER)}
+    over = {"y": 1, "yanchor": "top", "text": f"↑ {above}", "font": small(OVER)}
+    under = {"y": 0, "yanchor": "bottom", "text": f"↓ {below}", "font": small(UNDER)}
     return [{**shared, **over}, {**shared, **under}]
 
 

@@ -1,11 +1,26 @@
 """Strata of an evaluation's events: their names, and the worst calibrated group."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from calibtrain.figures.display import shown
-from calibtrain.runs.records import EvaluationRecord, StratumRow
+from calibtrain.metrics.quantities import QUANTITIES, Quantity
+from calibtrain.runs.records import EvaluationRecord, FrequencyMassRow, StratumRow
 from calibtrain.runs.seeds import mean_and_half_width
+
+COMPARED = ("ece", "signed_gap")
+"""The figures that are drawn for groups, unless their stratum has others."""
+_SHARE = "share of tokens"
+_OTHERS = (
+    Quantity("reference_gap", "Perfect model’s gap", "conf. − accuracy", None, "", signed=True),
+    Quantity("excess_gap", "Gap less a perfect model’s", "difference", "zero", "", signed=True),
+    Quantity("gap", "Gap of mass", "predicted − observed", "zero", "", signed=True),
+    Quantity("predicted_share", "Predicted share", _SHARE, None, ""),
+    Quantity("observed_share", "Observed share", _SHARE, None, ""),
+)
+OF_GROUPS: Mapping[str, Quantity] = {**QUANTITIES, **{each.key: each for each in _OTHERS}}
+"""The figures of groups by their key."""
+Row = StratumRow | FrequencyMassRow
 
 
 @dataclass(frozen=True)
@@ -23,6 +38,8 @@ class Stratum:
         by_outcome: whether the groups are known only afterwards, so that a calibrated model shows
             gaps too: they are drawn beside those that a perfect model would show, or not at all.
         event: the event that it divides.
+        keys: the figures that are drawn for each group.
+        beside: by figure, the one that it is drawn beside, as hollow diamonds.
     """
 
     name: str
@@ -34,10 +51,10 @@ class Stratum:
     ordered: bool = True
     by_outcome: bool = False
     event: str = "token"
+    keys: tuple[str, ...] = COMPARED
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
-COMPARED = ("ece", "signed_gap")
-"""The figures that are drawn for each group."""
 _DECILE = "frequency decile (1 = commonest)"
 _SELECTED = (
     " Such groups are known only afterwards, so that a calibrated model shows gaps too: hollow "
@@ -46,6 +63,19 @@ _SELECTED = (
 )
 
 CUTS = (
+    Stratum(
+        "frequency_mass",
+        "frequency-mass",
+        "Mass calibration: how much probability common and rare tokens get",
+        _DECILE,
+        "decile",
+        "Each decile of the vocabulary holds about a tenth of the training tokens. The gap is the "
+        "mean probability that the model gives to all tokens of a decile together, less the share "
+        "of the text’s tokens that lie in it: a calibrated model has 0 everywhere. Hollow diamonds "
+        "are the observed shares.",
+        keys=("gap", "predicted_share"),
+        beside={"predicted_share": "observed_share"},
+    ),
     Stratum(
         "predicted_frequency",
         "predicted-frequency",
@@ -64,6 +94,8 @@ CUTS = (
         "frequency decile",
         "Predictions are split by how common the token is that really came." + _SELECTED,
         by_outcome=True,
+        keys=("signed_gap", "excess_gap"),
+        beside={"signed_gap": "reference_gap"},
     ),
     Stratum(
         "positions",
@@ -117,24 +149,30 @@ CUTS = (
 )
 
 
+def rows_in(evaluation: EvaluationRecord, stratum: Stratum) -> Sequence[Row]:
+    """Returns the rows of a stratum in an evaluation; none if its file has none."""
+    return getattr(evaluation, stratum.name) or ()
+
+
+def name_of(row: Row) -> str:
+    """Returns the name of a row's group."""
+    return row.label or str(row.decile)
+
+
 def has_reference(evaluations: Iterable[EvaluationRecord], stratum: Stratum) -> bool:
     """Returns whether the groups know what a perfect model would show."""
-    return any(
-        row.reference_gap is not None for e in evaluations for row in e.strata.get(stratum.name, ())
-    )
+    rows = (row for e in evaluations for row in rows_in(e, stratum))
+    return any("reference_gap" in row.numbers for row in rows)
 
 
 def labels_of(evaluations: Sequence[EvaluationRecord], stratum: Stratum) -> list[str]:
     """Returns the groups of all evaluations, in their order."""
-    return list(
-        dict.fromkeys(row.name for e in evaluations for row in e.strata.get(stratum.name, ()))
-    )
+    return list(dict.fromkeys(name_of(row) for e in evaluations for row in rows_in(e, stratum)))
 
 
-def row_of(evaluation: EvaluationRecord, stratum: Stratum, label: str) -> StratumRow | None:
+def row_of(evaluation: EvaluationRecord, stratum: Stratum, label: str) -> Row | None:
     """Returns a group's row in an evaluation, or None."""
-    rows = evaluation.strata.get(stratum.name, ())
-    return next((row for row in rows if row.name == label), None)
+    return next((row for row in rows_in(evaluation, stratum) if name_of(row) == label), None)
 
 
 def worst_line(evaluations: Sequence[EvaluationRecord], stratum: Stratum, where: str = "") -> str:

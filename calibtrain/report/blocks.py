@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from calibtrain.figures.panels import Figure
 from calibtrain.metrics.quantities import NOTHING, Quantity
-from calibtrain.runs.records import EvaluationRecord, IntervalRecord, StratumRow
+from calibtrain.runs.records import EvaluationRecord, FrequencyMassRow, IntervalRecord, StratumRow
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,9 @@ def apart(
     )
 
 
-def figure(found: EvaluationRecord | StratumRow, quantity: Quantity, why: str) -> Cell:
+def figure(
+    found: EvaluationRecord | StratumRow | FrequencyMassRow, quantity: Quantity, why: str
+) -> Cell:
     """Returns a cell of a figure of an evaluation, or of a group in it."""
     key = quantity.key
     return estimate(found.numbers.get(key), quantity.show, found.interval(key), why)

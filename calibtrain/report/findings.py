@@ -14,7 +14,7 @@ from calibtrain.figures.display import (
     shown_with_half,
     text_bytes,
 )
-from calibtrain.figures.grouping import Comparison, Group, Series, summary_of
+from calibtrain.figures.grouping import Comparison, Group, summary_of
 from calibtrain.metrics.quantities import number
 from calibtrain.report.finetuning import base_run
 from calibtrain.report.verdict import run_verdict, study_verdict
@@ -22,8 +22,6 @@ from calibtrain.runs.records import EvaluationRecord, SummaryRecord
 from calibtrain.runs.results import RunResults, StudyResults
 
 Point = tuple[Group, SummaryRecord]
-MOST_SERIES = 3
-"""With more series than this, one sentence describes all of them together."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +53,7 @@ def study_findings(
     if not points:
         return Findings(verdict, text, how, _arms(study, comparison), "")
     sentences = [_arms(study, comparison)]
-    many = len(comparison.series) > MOST_SERIES
     if lead.compares:
-        for series in [None] if many else comparison.series:
-            found = points if series is None else _points(study, series.groups, lead)
-            if found:
-                sentences.append(_ece(found, comparison, series, lead))
         sentences.append(_gap(points, comparison, lead))
     sentences.append(_compression(study, points, comparison))
     return Findings(
@@ -79,10 +72,10 @@ def _points(study: StudyResults, groups: Sequence[Group], lead: Lead) -> list[Po
     return [(g, s) for g, s in found if s is not None and "ece" in s.mean]
 
 
-def _where(comparison: Comparison, group: Group, series: Series | None = None) -> str:
-    if comparison.axis == "vocabulary" and (series is not None or len(comparison.series) == 1):
+def _where(comparison: Comparison, group: Group) -> str:
+    if comparison.axis == "vocabulary" and len(comparison.series) == 1:
         return f"V = {setting_value(group.x)}"
-    return group.label.replace(" · ", ", ") if series is None else group.short
+    return group.label.replace(" · ", ", ")
 
 
 def _arms(study: StudyResults, comparison: Comparison) -> str:
@@ -128,35 +121,6 @@ def _scored(study: StudyResults, lead: Lead) -> str:
 
 def _value(key: str, summary: SummaryRecord) -> str:
     return shown_with_half(key, summary.mean.get(key), summary.half_width.get(key))
-
-
-def _ece(points: Sequence[Point], comparison: Comparison, series: Series | None, lead: Lead) -> str:
-    several = len(comparison.series) > 1
-    prefix = f"With {series.name}, mean {lead.event}" if series and several else ""
-    prefix = prefix or f"Mean {lead.event}"
-    if len(points) == 1:
-        group, row = points[0]
-        return f"{prefix} ECE is {_value('ece', row)} at {_where(comparison, group, series)}."
-    along = comparison.axis != "category" and not (series is None and several)
-    low, high = _extremes(points, "ece")
-    if not along:
-        return (
-            f"{prefix} ECE is lowest at {_where(comparison, low[0], series)} "
-            f"({_value('ece', low[1])}) and highest at {_where(comparison, high[0], series)} "
-            f"({_value('ece', high[1])})."
-        )
-    (first, a), (last, b) = points[0], points[-1]
-    text = (
-        f"{prefix} ECE goes from {_value('ece', a)} at {_where(comparison, first, series)} "
-        f"to {_value('ece', b)} at {_where(comparison, last, series)}"
-    )
-    if len(points) > 2:
-        text += (
-            f" (lowest {shown('ece', low[1].mean['ece'])} at {_where(comparison, low[0], series)}, "
-            f"highest {shown('ece', high[1].mean['ece'])} at "
-            f"{_where(comparison, high[0], series)})"
-        )
-    return f"{text}."
 
 
 def _extremes(points: Sequence[Point], key: str) -> tuple[Point, Point]:

@@ -32,7 +32,7 @@ from calibtrain.report.page import (
     software,
     unreferenced,
 )
-from calibtrain.report.strata import mass_table, run_strata
+from calibtrain.report.strata import run_strata
 from calibtrain.report.suite import run_suite
 from calibtrain.runs.records import EvaluationRecord
 from calibtrain.runs.results import RunResults
@@ -151,8 +151,6 @@ def _run_suite(run: RunResults) -> list[Block]:
 
 def _below_run(run: RunResults, anchor: str) -> list[Block]:
     stratum = next((each for each in CUTS if each.anchor == anchor), None)
-    if anchor == "frequency-mass":
-        return mass_table({"": [run.main] if run.main else []})
     found = words_of(run) if stratum and stratum.event == "word" else run.main
     return run_strata(found, stratum) if stratum and found else []
 

@@ -5,7 +5,7 @@ from calibtrain.figures.comparable import Lead, lead_of
 from calibtrain.figures.grouping import Comparison, compare
 from calibtrain.figures.of_study import lines_of, study_figures
 from calibtrain.figures.signatures import mixed_in
-from calibtrain.figures.strata import CUTS
+from calibtrain.figures.strata import CUTS, rows_in
 from calibtrain.metrics.quantities import MAIN, SUITE
 from calibtrain.report import tables
 from calibtrain.report.blocks import (
@@ -31,7 +31,7 @@ from calibtrain.report.page import (
     software,
     unreferenced,
 )
-from calibtrain.report.strata import mass_table, run_strata, study_strata
+from calibtrain.report.strata import run_strata, study_strata
 from calibtrain.report.suite import study_suite
 from calibtrain.runs.results import StudyResults
 
@@ -167,19 +167,15 @@ def _study_events(study: StudyResults, comparison: Comparison, lead: Lead) -> li
 def _below_study(study: StudyResults, comparison: Comparison, anchor: str) -> list[Block]:
     """Returns the table of a figure: that of a run for one evaluation, means for several."""
     stratum = next((each for each in CUTS if each.anchor == anchor), None)
-    if stratum is None and anchor != "frequency-mass":
+    if stratum is None:
         return []
     words = study.by_event.get("word", ("",))
-    name = words[0] if stratum and stratum.event == "word" else study.main
+    name = words[0] if stratum.event == "word" else study.main
     lines = lines_of(study, comparison, name)
     seeds = {each.name: each.evaluations for each in lines if each.evaluations}
-    if stratum is None:
-        return mass_table(seeds)
     if len(seeds) == 1 and len(found := next(iter(seeds.values()))) == 1:
         return run_strata(found[0], stratum)
-    cut = {
-        name: found for name, found in seeds.items() if any(stratum.name in e.strata for e in found)
-    }
+    cut = {name: found for name, found in seeds.items() if any(rows_in(e, stratum) for e in found)}
     return study_strata(cut, stratum)
 
 

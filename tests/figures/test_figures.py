@@ -105,7 +105,7 @@ def test_mass_and_what_a_perfect_model_shows(record: EvaluationRecord) -> None:
     assert (list(bars.y[:2]), list(excess.y)) == ([-0.01, 0.02], [-0.01])
     with pytest.raises(ValueError, match="ece is not drawn for frequency_deciles"):
         figures.by_stratum([found], "frequency_deciles", "ece")
-    with pytest.raises(ValueError, match="no stratum word_pieces"):
+    with pytest.raises(ValueError, match="have no word_pieces"):
         figures.by_stratum([found], "word_pieces")
     without = {k: v for k, v in found.document().items() if k != "frequency_mass"}
     with pytest.raises(ValueError, match="evaluate again"):
