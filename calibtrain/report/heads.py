@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from calibtrain.figures.display import count, duration, plural, text_bytes
+from calibtrain.figures.display import duration, plural, text_bytes
 from calibtrain.metrics.quantities import COMPARED, NOTHING, QUANTITIES, number
 from calibtrain.report.blocks import (
     Block,
@@ -42,6 +42,7 @@ def heads_blocks(found: HeadComparisonRecord) -> list[Block]:
         Head("Parameters", numeric=True),
         Head("Fitted in", numeric=True),
     ]
+    heads += figure_heads(QUANTITIES[key] for key in _ALONE)
     tables = [
         Table(
             f"{corpus.name} ({'in domain' if corpus.in_domain else 'out of domain'})"
@@ -49,11 +50,9 @@ def heads_blocks(found: HeadComparisonRecord) -> list[Block]:
             heads,
             [
                 [
-                    titled(row.head),
+                    titled(row.head, _cost(row), "titled"),
                     *(cell for key in _APART for cell in _head_cells(row, key)),
                     *(num(row.numbers[key], QUANTITIES[key].show) for key in _ALONE),
-                    num(row.parameters, count),
-                    num(row.seconds, duration),
                 ]
                 for row in corpus.rows
             ],
@@ -62,6 +61,13 @@ def heads_blocks(found: HeadComparisonRecord) -> list[Block]:
     ]
     noted = [(corpus.name, text) for corpus in found.corpora for text in corpus.notes or ()]
     return [*tables, *notes(noted), *note(text)]
+
+
+def _cost(row: HeadRow) -> str:
+    """Returns how many parameters a head has, and how long they took to fit."""
+    if not row.parameters:
+        return ""
+    return f"{plural(row.parameters, 'parameter')}, {duration(row.seconds)}"
 
 
 def _head_limits(table: HeadTable) -> str:
