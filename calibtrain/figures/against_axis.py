@@ -171,7 +171,8 @@ def _difference_panel(pairs: Sequence[Pair], key: str, lead: Lead) -> Panel:
     across = {**zero(), "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1}
     values = [value for low, high, _ in ends for value in (low, high)]
     unit = f" ({quantity.unit})" if quantity.unit == "bits/byte" else ""
-    x = {"title": f"difference of {quantity.name}{unit}", "range": around_zero(values), "nticks": 5}
+    name = quantity.name if quantity.name.isupper() else quantity.name.lower()
+    x = {"title": f"difference of {name}{unit}", "range": around_zero(values), "nticks": 5}
     rows = {"type": "category", "range": [len(pairs) - 0.4, -0.6]}
     y = {"title": "settings", **rows}
     height = max(300, 90 + 26 * len(pairs))

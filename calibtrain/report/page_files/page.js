@@ -77,7 +77,8 @@
     const frame = figure.querySelector(".panels").getBoundingClientRect();
     const colours = getComputedStyle(document.documentElement);
     const family = getComputedStyle(document.body).fontFamily;
-    const room = 40, edge = 16, scale = 2;
+    const keys = [...figure.querySelectorAll(".keys button[aria-pressed=true]")];
+    const room = keys.length ? 66 : 40, edge = 16, scale = 2;
     const canvas = document.createElement("canvas");
     canvas.width = (frame.width + 2 * edge) * scale;
     canvas.height = (frame.height + room + edge) * scale;
@@ -88,6 +89,23 @@
     pen.fillStyle = colours.getPropertyValue("--ink");
     pen.font = `600 17px ${family}`;
     pen.fillText(figure.querySelector("h2").textContent, edge, 26);
+    pen.font = `13px ${family}`;
+    let along = edge;
+    for (const key of keys) {
+      const mark = key.querySelector("line, rect");
+      const colour = getComputedStyle(mark);
+      pen.strokeStyle = mark.tagName === "line" ? colour.stroke : colour.fill;
+      pen.lineWidth = mark.tagName === "line" ? 2.5 : 12;
+      const dashes = mark.getAttribute("stroke-dasharray") || "";
+      pen.setLineDash(dashes.split(" ").filter(Boolean).map(Number));
+      pen.beginPath();
+      pen.moveTo(along, 46);
+      pen.lineTo(along + 26, 46);
+      pen.stroke();
+      pen.fillStyle = colours.getPropertyValue("--ink");
+      pen.fillText(key.textContent.trim(), along + 32, 50);
+      along += pen.measureText(key.textContent.trim()).width + 54;
+    }
     pen.font = `600 13px ${family}`;
     for (const panel of panels) {
       const place = panel.getBoundingClientRect();
