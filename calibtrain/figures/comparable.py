@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from calibtrain.figures.display import setting_value
 from calibtrain.figures.grouping import Comparison, Group
 from calibtrain.metrics.quantities import QUANTITIES
-from calibtrain.runs.differences import widened
+from calibtrain.metrics.student import student_quantile
 from calibtrain.runs.records import DifferenceRecord
 from calibtrain.runs.results import StudyResults
 from calibtrain.runs.seeds import settings_key
@@ -96,6 +96,22 @@ def pairs_of(
             one, other = _place(group), _place(reference)
             found.append(Pair(f"{series}{one} against {other}", f"{series}{one} − {other}", row))
     return tuple(found)
+
+
+def widened(difference: DifferenceRecord, key: str, pairs: int) -> float | None:
+    """Returns the half width of one of `pairs` intervals that hold together at 95 %.
+
+    By Bonferroni's inequality, each is Student's interval at the level 1 - 0.05 / pairs.
+
+    Returns:
+        None where the difference has no interval.
+    """
+    half = difference.half_width.get(key)
+    if half is None or pairs < 2:
+        return half
+    freedom = difference.seeds - 1
+    wider = student_quantile(freedom, 1 - 0.05 / pairs) / student_quantile(freedom, 0.95)
+    return half * wider
 
 
 def _place(group: Group) -> str:

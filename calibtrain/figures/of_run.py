@@ -26,8 +26,7 @@ def run_figures(run: RunResults) -> list[Figure]:
     """Returns every figure that the run has data for."""
     figures = []
     if run.main is not None:
-        lines = [_line(run, run.main)]
-        figures.append(_reliability(run, run.main))
+        figures.append(_reliability(run.main, _line(run, run.main)))
     if run.finetune is not None and run.measured:
         figures += finetuning_figures(run)
     if run.measured or run.training:
@@ -35,14 +34,20 @@ def run_figures(run: RunResults) -> list[Figure]:
     if run.heads is not None and (heads := heads_figure(run.heads)) is not None:
         figures.append(heads)
     if run.main is not None:
-        figures += [figure for figure in (curves(lines),) if figure is not None]
-        figures += strata_figures(lines)
+        figures += evaluation_figures(run.main, _line(run, run.main))[1:]
     if (words := words_of(run)) is not None:
         figures += strata_figures([_line(run, words)], event="word")
     memory = run.record.memory
     if any((memory.parameters, memory.optimizer, memory.peak_temporary)):
         figures.append(run_memory(run.record))
     return figures
+
+
+def evaluation_figures(main: EvaluationRecord, line: Line | None = None) -> list[Figure]:
+    """Returns every figure of an evaluation alone; `line` says how it is drawn."""
+    line = line or Line("Predictions", COLOUR, "solid", (main,), ())
+    found = [_reliability(main, line), curves([line]), *strata_figures([line])]
+    return [figure for figure in found if figure is not None]
 
 
 def words_of(run: RunResults) -> EvaluationRecord | None:
@@ -110,15 +115,16 @@ def _along_training(run: RunResults) -> Figure:
     )
 
 
-def _reliability(run: RunResults, main: EvaluationRecord) -> Figure:
+def _reliability(main: EvaluationRecord, line: Line) -> Figure:
     interval = shown_ends("ece", main.interval("ece"))
-    title = f"{main.corpus}, {main.split}: ECE {shown('ece', main.ece)}{interval}"
+    name = main.corpus if main.step == 0 and not main.bytes else f"{main.corpus}, {main.split}"
+    title = f"{name}: ECE {shown('ece', main.ece)}{interval}"
     return Figure(
         anchor="reliability",
         title="Reliability: accuracy against confidence",
         caption=f"Points below the dashed diagonal are over-confident, points above it "
         f"under-confident; a point is one of {main.bins} equal-width bins, its size and the "
-        "bars below give the share of tokens in the bin, and the last panel weighs "
+        "bars below give the share of events in the bin, and the last panel weighs "
         "each bin's distance from the diagonal by its share, so that the sizes add up to the ECE.",
-        panels=(reliability_panel(title, [main], COLOUR, HELD_OUT), ece_by_bin([_line(run, main)])),
+        panels=(reliability_panel(title, [main], COLOUR, line.name), ece_by_bin([line])),
     )

@@ -116,6 +116,15 @@ CUTS = (
         "opposite signs at the two ends cancels in the signed gap of all tokens.",
     ),
     Stratum(
+        "confidence_bands",
+        "confidence-bands",
+        "Calibration by confidence",
+        "confidence of the prediction",
+        "confidence band",
+        "Predictions are split by their own confidence: a gap of opposite signs at the two ends "
+        "cancels in the signed gap of all of them.",
+    ),
+    Stratum(
         "groups",
         "groups",
         "Calibration by group of documents",

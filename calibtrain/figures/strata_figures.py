@@ -55,7 +55,7 @@ def strata_figures(
         known = [each for each in lines if any(rows_in(e, stratum) for e in each.evaluations)]
         found = [e for each in known for e in each.evaluations]
         drawable = not stratum.by_outcome or has_reference(found, stratum)
-        if known and drawable and stratum.event == event:
+        if known and drawable and (event == "word") == (stratum.event == "word"):
             figures.append(strata_figure(stratum, known, keys))
     return figures
 

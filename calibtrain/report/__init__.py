@@ -5,11 +5,11 @@ from pathlib import Path
 
 from calibtrain.errors import UserError
 from calibtrain.runs import results
-from calibtrain.runs.records import RUN_FILE, STUDY_FILE, RunRecord
+from calibtrain.runs.records import RUN_FILE, STUDY_FILE, EvaluationRecord, RunRecord
 from calibtrain.storage.disk import write_whole
 from calibtrain.storage.places import place, reached
 
-__all__ = ["write_report"]
+__all__ = ["write_evaluation_report", "write_report"]
 
 PAGE = "report.html"
 
@@ -34,6 +34,25 @@ def write_report(folder: Path) -> Path:
     with reached(folder):
         page = _page(folder)
     write_whole(target, page)
+    return target
+
+
+def write_evaluation_report(evaluation: EvaluationRecord, target: Path) -> Path:
+    """Writes a page on a single evaluation, such as the predictions of any model.
+
+    Args:
+        evaluation: the evaluation.
+        target: path of the page.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: where it cannot be written.
+    """
+    from calibtrain.report.evaluation_page import evaluation_page
+
+    write_whole(target, evaluation_page(evaluation))
     return target
 
 

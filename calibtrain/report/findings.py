@@ -247,6 +247,17 @@ def run_findings(run: RunResults) -> Findings:
     return Findings(verdict, text, how, _unbroken(" ".join(sentences)), limits)
 
 
+def evaluation_findings(evaluation: EvaluationRecord) -> Findings:
+    """Returns the findings of predictions alone."""
+    size = f"{count(evaluation.numbers['tokens'])} predictions in "
+    size += f"{plural(evaluation.documents, 'document')}."
+    how = f"Brackets are 95 % intervals over {plural(evaluation.documents, 'document')}."
+    known = evaluation.interval("ece") is not None
+    return Findings(
+        _unbroken(run_verdict(evaluation)), size, _unbroken(how) if known else "", "", ""
+    )
+
+
 def _ends(evaluation: EvaluationRecord, key: str) -> str:
     value = shown(key, evaluation.numbers.get(key))
     return f"{value}{shown_ends(key, evaluation.interval(key))}"

@@ -262,6 +262,17 @@ def _scored(evaluation: EvaluationRecord) -> Cell:
     return replace(cell, half=plural(documents, "document"), title=title)
 
 
+def predictions_table(evaluation: EvaluationRecord) -> Table:
+    """Returns one row with the main figures of predictions, those that they have."""
+    quantities = [q for q in _FIGURES if q.key in evaluation.numbers and q.key != "bytes"]
+    figures = [figure(evaluation, q, no_interval(evaluation, q.key)) for q in quantities]
+    sizes = [num(evaluation.numbers.get("tokens"), count), num(evaluation.documents, count)]
+    heads = [Head("Predictions of"), Head("Predictions", numeric=True)]
+    heads += [Head("Documents", numeric=True), *figure_heads(quantities, evaluation.event)]
+    caption = "With 95 % intervals over documents"
+    return Table(caption, heads, [[titled(evaluation.corpus), *sizes, *figures]], quiet=True)
+
+
 def notes(noted: Sequence[tuple[str, str]]) -> list[Block]:
     """Returns the notes on figures, each with the evaluations that it is about."""
     lines = dict.fromkeys(f"{owner}: {text}" for owner, text in noted)

@@ -93,7 +93,8 @@ def run_verdict(main: EvaluationRecord | None) -> str:
     gap, ece = main.interval("signed_gap"), main.interval("ece")
     said_gap = f"{shown('signed_gap', main.signed_gap)}{shown_ends('signed_gap', gap)}"
     said_ece = f"{shown('ece', main.ece)}{shown_ends('ece', ece)}"
-    where = f"On the {main.split} split of {main.corpus}"
+    predictions = main.event in ("prediction", "candidate")  # of any model, not of a run
+    where = f"In {main.corpus}" if predictions else f"On the {main.split} split of {main.corpus}"
     if gap is None or ece is None:
         return (
             f"{where}, the ECE is {said_ece} and the signed gap {said_gap}, and how sure that is "

@@ -30,6 +30,7 @@ STRATA = (
     "predicted_frequency",
     "positions",
     "entropy_bands",
+    "confidence_bands",
     "groups",
     "word_pieces",
     "word_frequency",
@@ -306,6 +307,7 @@ class EvaluationRecord(FileRecord):
     predicted_frequency: list[StratumRow] | None = None
     positions: list[StratumRow] | None = None
     entropy_bands: list[StratumRow] | None = None
+    confidence_bands: list[StratumRow] | None = None
     groups: list[StratumRow] | None = None
     word_pieces: list[StratumRow] | None = None
     word_frequency: list[StratumRow] | None = None

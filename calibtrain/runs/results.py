@@ -13,7 +13,6 @@ from typing import Any
 
 from calibtrain.config.yaml_text import read_tree
 from calibtrain.errors import UserError
-from calibtrain.runs.differences import paired
 from calibtrain.runs.records import (
     HEADS_FILE,
     RUN_FILE,
@@ -27,7 +26,7 @@ from calibtrain.runs.records import (
     StudyRecord,
     SummaryRecord,
 )
-from calibtrain.runs.seeds import summarise
+from calibtrain.runs.seeds import differences, summarise
 from calibtrain.storage.metrics import is_evaluation, read_metrics
 
 _SAME = ("step", "corpus_hash", "limit", "temperature", "bins", "bytes")
@@ -280,7 +279,7 @@ def read_study(folder: Path) -> StudyResults:
         summary=(*(r for r in record.summary if r.evaluation in told), *summarise(arms, new)),
         differences=(
             *(r for r in record.differences or () if r.evaluation in told),
-            *paired(arms, unpaired),
+            *(r for r in differences(arms) if r.evaluation in unpaired),
         ),
         evaluations=names,
         by_event=by_event,

@@ -10,7 +10,7 @@ from folders import write_run
 from pages import Page
 from pyarrow import parquet
 
-from calibtrain.report import write_report
+from calibtrain.report import write_evaluation_report, write_report
 from calibtrain.report.documents import effective_documents
 from calibtrain.report.verdict import run_verdict
 from calibtrain.runs.records import EvaluationRecord
@@ -83,3 +83,13 @@ def test_a_fine_tuning_says_that_it_is_one(tmp_path: Path) -> None:
     # Before the first step the model is its own reference: -log sigmoid(0), and a coin's guess.
     assert (loss["data"][0]["x"], accuracy["data"][0]["y"]) == ([0, 50], [0.5, 0.75])
     assert loss["data"][0]["y"] == pytest.approx([0.6931471805599453, 0.5])
+
+
+def test_predictions_alone_have_a_page(tmp_path: Path) -> None:
+    ends = (0.02, 0.01, 0.03)
+    record = evaluation(ends, ends, event="prediction", corpus="mine.csv", documents=7)
+    page = Page(write_evaluation_report(record, tmp_path / "page.html"))
+    assert "In mine.csv, the model is over-confident on average" in page.findings()
+    assert "Only 7 documents were scored" in page.findings()
+    assert page.figures()[:2] == ["reliability", "curves"]
+    assert page.results == record.document()
