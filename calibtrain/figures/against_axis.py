@@ -140,7 +140,8 @@ def _difference_panel(pairs: Sequence[Pair], key: str, lead: Lead) -> Panel:
     """Returns the paired differences, one below the other, with intervals that hold together."""
     quantity = QUANTITIES[key]
     ends = [pair.ends(key, len(pairs)) for pair in pairs]
-    names = [_short(pair.short) for pair in pairs]
+    names = [pair.name for pair in pairs]
+    short = [_short(pair.short) for pair in pairs]
     said = [
         f"{pair.name}<br>{shown_apart(key, pair.record.mean[key])}"
         + ("" if half is None else f" {shown_range(key, low, high)}")
@@ -174,8 +175,8 @@ def _difference_panel(pairs: Sequence[Pair], key: str, lead: Lead) -> Panel:
     name = quantity.name if quantity.name.isupper() else quantity.name.lower()
     x = {"title": f"difference of {name}{unit}", "range": around_zero(values), "nticks": 5}
     rows = {"type": "category", "range": [len(pairs) - 0.4, -0.6]}
-    y = {"title": "settings", **rows}
-    height = max(300, 90 + 26 * len(pairs))
+    y = {"title": "settings", **rows, "tickvals": names, "ticktext": short}
+    height = max(300, 90 + (44 if ": " in pairs[0].short else 26) * len(pairs))
     return Panel(
         f"{lead.of_event(key)}: paired differences",
         plot([marks], x=x, y=y, shapes=[across]),
@@ -184,7 +185,9 @@ def _difference_panel(pairs: Sequence[Pair], key: str, lead: Lead) -> Panel:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    """Returns the name of a pair in lines that fit beside a narrow plot."""
+    lines = name.split(": ", 1)
+    return "<br>".join(x if len(x) <= LONGEST else x[: LONGEST - 1] + "…" for x in lines)
 
 
 def _axis_panel(study: StudyResults, comparison: Comparison, key: str, of: Lead) -> Panel:

@@ -1,6 +1,6 @@
 """How many documents a figure rests on: their effective number, and a warning where it is small."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from calibtrain.metrics.quantities import number
@@ -67,3 +67,15 @@ def _warning(name: str, documents: int, scored: dict[str, float]) -> str:
         f"Only {documents:,} documents{unequal} were scored by {events} ({name}): intervals over "
         f"fewer than {FEW} are rough."
     )
+
+
+def unlike_texts(evaluations: Sequence[EvaluationRecord]) -> list[str]:
+    """Returns a warning where evaluations that are compared did not score the very same text."""
+    sizes = {each.bytes for each in evaluations}
+    hashes = {each.sample.text_hash for each in evaluations if each.sample}
+    if len(sizes) <= 1 and len(hashes) <= 1:
+        return []
+    return [
+        "The arms were not scored on the same text: differences may come from the text, not from "
+        "the settings."
+    ]

@@ -47,7 +47,7 @@ def run_page(run: RunResults) -> str:
     main = [] if run.main is None else [run.main]
     return render(
         title=run.record.name,
-        kind="training run" if run.finetune is None else "fine-tuning",
+        kind=_kind(run),
         findings=run_findings(run),
         warnings=few_documents([*main, *(e for each in run.by_event.values() for e in each)]),
         parts=[
@@ -69,6 +69,12 @@ def run_page(run: RunResults) -> str:
         results=json.dumps(run.document(), ensure_ascii=False),
         shades=0,
     )
+
+
+def _kind(run: RunResults) -> str:
+    if run.record.status == "imported":
+        return "imported model"
+    return "training run" if run.finetune is None else "fine-tuning"
 
 
 def _by_owner(run: RunResults) -> dict[str, list[EvaluationRecord]]:

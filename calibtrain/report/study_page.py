@@ -16,7 +16,7 @@ from calibtrain.report.blocks import (
     folded,
     note,
 )
-from calibtrain.report.documents import few_documents
+from calibtrain.report.documents import few_documents, unlike_texts
 from calibtrain.report.findings import study_findings
 from calibtrain.report.page import (
     BY_EVENT,
@@ -53,7 +53,7 @@ def study_page(study: StudyResults, folder: str) -> str:
         title=study.record.title,
         kind="ablation",
         findings=study_findings(study, comparison, lead, folder),
-        warnings=few_documents(shown),
+        warnings=[*unlike_texts(shown), *few_documents(shown)],
         parts=[
             *_failures(study),
             *lost_lines({arm.record.name: arm.run for arm in study.arms}),

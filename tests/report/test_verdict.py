@@ -11,7 +11,7 @@ from pages import Page
 from pyarrow import parquet
 
 from calibtrain.report import write_evaluation_report, write_report
-from calibtrain.report.documents import effective_documents
+from calibtrain.report.documents import effective_documents, unlike_texts
 from calibtrain.report.verdict import run_verdict
 from calibtrain.runs.records import EvaluationRecord
 
@@ -93,3 +93,12 @@ def test_predictions_alone_have_a_page(tmp_path: Path) -> None:
     assert "Only 7 documents were scored" in page.findings()
     assert page.figures()[:2] == ["reliability", "curves"]
     assert page.results == record.document()
+
+
+def test_arms_that_read_other_text_are_said_to() -> None:
+    ends = (0.02, 0.01, 0.03)
+    sample = {"documents": 4, "of_documents": 9, "bytes": 80, "of_bytes": 900, "cut": True}
+    one = evaluation(ends, ends, sample=sample | {"text_hash": "a"})
+    other = evaluation(ends, ends, sample=sample | {"text_hash": "b"})
+    assert unlike_texts([one, one]) == []
+    assert "not scored on the same text" in unlike_texts([one, other])[0]
