@@ -1,6 +1,19 @@
 """Plotly figures of records, in one shared style, for a notebook, a report or a browser.
 
-Each function returns a `plotly.graph_objects.Figure` in the colours of the light or dark scheme.
+Each function takes records, as a run's folder holds them, and returns a
+`plotly.graph_objects.Figure` in the colours of the light or dark scheme: `.show()` draws it.
+
+| function | takes | shows |
+|---|---|---|
+| `reliability` | evaluations | accuracy against confidence in bins, over the share of events |
+| `smooth_reliability` | evaluations | the kernel-smoothed reliability curve, over the density |
+| `risk_coverage` | evaluations | error rate of the most confident events, against their share |
+| `by_stratum` | evaluations | ECE or signed gap of the groups of a stratum, with intervals |
+| `frequency_mass` | evaluations | probability given to each frequency decile, less its share |
+| `temperature_heads` | a comparison of heads | differences from no head, with intervals |
+| `along_training` | the results of a run | a figure on held-out text during training |
+
+Several evaluations are pooled or averaged, such as the seeds of one combination of settings.
 
 Example:
     >>> from pathlib import Path
@@ -18,14 +31,23 @@ import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import Line, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
-from calibtrain.figures.strata import COMPARED, CUTS
+from calibtrain.figures.heads import heads_figure
+from calibtrain.figures.strata import CUTS, OF_GROUPS, rows_in
 from calibtrain.figures.strata_figures import strata_figure
 from calibtrain.figures.style import Scheme, painted
 from calibtrain.metrics.quantities import QUANTITIES
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.records import EvaluationRecord, HeadComparisonRecord
 from calibtrain.runs.results import RunResults
 
-__all__ = ["along_training", "by_stratum", "reliability", "risk_coverage", "smooth_reliability"]
+__all__ = [
+    "along_training",
+    "by_stratum",
+    "frequency_mass",
+    "reliability",
+    "risk_coverage",
+    "smooth_reliability",
+    "temperature_heads",
+]
 
 _COLOUR = "var(--cat-0)"
 
@@ -36,6 +58,14 @@ class HasRecord(Protocol):
     @property
     def record(self) -> EvaluationRecord | Callable[[], EvaluationRecord]:
         """The record, or what returns it."""
+
+
+class HasComparison(Protocol):
+    """What holds the record of a comparison of heads, as `Run.compare_heads` returns."""
+
+    @property
+    def record(self) -> HeadComparisonRecord:
+        """The record."""
 
 
 class HasResults(Protocol):
@@ -60,12 +90,28 @@ def reliability(records: Evaluations, scheme: Scheme = "light") -> go.Figure:
 
 
 def risk_coverage(records: Evaluations, scheme: Scheme = "light") -> go.Figure:
-    """Returns a plot of the mean error rate of the most confident events, against their share."""
+    """Returns a plot of the mean error rate of the most confident events, against their share.
+
+    Args:
+        records: evaluations to average.
+        scheme: light or dark.
+
+    Raises:
+        ValueError: the records are of a version that wrote no such curve.
+    """
     return _curve(records, "Risk", scheme)
 
 
 def smooth_reliability(records: Evaluations, scheme: Scheme = "light") -> go.Figure:
-    """Returns a plot of the mean kernel-smoothed reliability curve, over the density of events."""
+    """Returns a plot of the mean kernel-smoothed reliability curve, over the density of events.
+
+    Args:
+        records: evaluations to average.
+        scheme: light or dark.
+
+    Raises:
+        ValueError: the records are of a version that wrote no such curve.
+    """
     return _curve(records, "Smooth", scheme)
 
 
@@ -79,13 +125,55 @@ def by_stratum(
 
     Args:
         records: evaluations to average, such as the seeds of one combination of settings.
-        name: frequency_deciles, positions, entropy_bands or groups.
-        key: ece or signed_gap.
+        name: of the stratum: frequency_mass, or one of `runs.records.STRATA`.
+        key: ece or signed_gap; of frequency_deciles, which are known only afterwards, signed_gap or
+            excess_gap.
         scheme: light or dark.
+
+    Raises:
+        ValueError: the records have no such stratum, or no such figure of it.
     """
     (cut,) = [each for each in CUTS if each.name == name]
-    figure = strata_figure(cut, [_line(records)])
-    return painted(figure.panels[COMPARED.index(key)].plot, scheme)
+    if not any(rows_in(record, cut) for record in _records(records)):
+        raise ValueError(f"records: have no {name}; evaluate again")
+    title = f"{OF_GROUPS[key].name} by "
+    panels = strata_figure(cut, [_line(records)]).panels
+    found = [panel.plot for panel in panels if panel.title.startswith(title)]
+    if not found:
+        raise ValueError(f"key: {key} is not drawn for {name}")
+    return painted(found[0], scheme)
+
+
+def frequency_mass(records: Evaluations, scheme: Scheme = "light") -> go.Figure:
+    """Returns a plot of the probability given to each frequency decile, less its observed share.
+
+    Args:
+        records: evaluations of tokens to average.
+        scheme: light or dark.
+
+    Raises:
+        ValueError: the records are of a version that did not measure it.
+    """
+    return by_stratum(records, "frequency_mass", "gap", scheme)
+
+
+def temperature_heads(
+    record: HeadComparisonRecord | HasComparison, key: str = "ece", scheme: Scheme = "light"
+) -> go.Figure:
+    """Returns a plot of what each temperature head changes on the first corpus, with intervals.
+
+    Args:
+        record: temperature/comparison.json of a run, or what `Run.compare_heads` returns.
+        key: nll or ece.
+        scheme: light or dark.
+
+    Raises:
+        ValueError: the record has no differences from no head.
+    """
+    figure = heads_figure(record if isinstance(record, HeadComparisonRecord) else record.record)
+    if figure is None:
+        raise ValueError("record: has no differences; compare the heads again")
+    return painted(figure.panels[("nll", "ece").index(key)].plot, scheme)
 
 
 def along_training(

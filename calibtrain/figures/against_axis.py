@@ -1,4 +1,4 @@
-"""Figures of a study against its axis: ECE, signed gap, bits per byte and entropy rate."""
+"""Figures of a study against its axis, and of the differences between its settings."""
 
 import math
 from collections.abc import Sequence
@@ -6,24 +6,68 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.figures.display import setting_value, shown, shown_with_half
+from calibtrain.figures.comparable import Lead, Pair, pairs_of
+from calibtrain.figures.display import (
+    plural,
+    setting_value,
+    shown,
+    shown_apart,
+    shown_range,
+    shown_with_half,
+)
 from calibtrain.figures.grouping import Comparison, Group, Series, X, scale_of, summary_of
 from calibtrain.figures.panels import (
     Figure,
     Key,
     Panel,
+    around_zero,
     exact_level,
     gap_axis,
     gap_marks,
     plot,
     room_for_level,
     told,
+    zero,
 )
-from calibtrain.figures.signatures import mixed_in
+from calibtrain.figures.style import INK, SOFT
 from calibtrain.metrics.quantities import QUANTITIES
 from calibtrain.runs.results import StudyResults
 
 AGAINST_AXIS = ("ece", "signed_gap", "bits_per_byte", "entropy_bits_per_byte")
+PAIRED = ("ece", "bits_per_byte")
+"""The figures whose differences are drawn."""
+LONGEST = 24
+"""Letters of a pair's name that an axis shows; its hover text and the table show the whole name."""
+
+
+def lead_figure(study: StudyResults, comparison: Comparison, lead: Lead) -> Figure:
+    """Returns the study's first figure: what compares, with the paired differences beside it."""
+    name, event = comparison.axis_name.lower(), lead.event
+    panels, most = [], 0
+    for key in filter(lead.allows, AGAINST_AXIS):
+        if not _known(study, lead.evaluation, key):
+            continue
+        panels.append(_axis_panel(study, comparison, key, lead))
+        pairs = pairs_of(study, comparison, lead.evaluation, key)
+        known = any(pair.record.half_width.get(key) is not None for pair in pairs)
+        if key in PAIRED and known:
+            panels.append(_difference_panel(pairs, key, lead))
+            most = len(pairs)
+    apart = (
+        " Differences are paired over the seeds; their intervals hold together at 95 % "
+        f"({plural(most, 'pair')}, Bonferroni), and those that exclude 0 are filled."
+        if most
+        else ""
+    )
+    title = f"{event.capitalize()} events: calibration and compression" if lead.compares else ""
+    return Figure(
+        anchor="against",
+        title=f"{title or 'Compression'} by {name}",
+        caption=_caption(study, comparison, whole=lead.compares) + apart,
+        panels=tuple(panels),
+        keys=_series_keys(comparison),
+        columns="halves" if len(panels) % 3 else "thirds",
+    )
 
 
 def against_axis(
@@ -35,10 +79,35 @@ def against_axis(
         study: the study.
         comparison: its groups and their axis.
         evaluation: name of the evaluation.
-        event: the event that it predicts. The figure for tokens is the study's first figure.
+        event: the event that it predicts.
     """
-    several = len(comparison.series) > 1
     name = comparison.axis_name.lower()
+    of = Lead(evaluation, event, compares=False)
+    keys = [key for key in AGAINST_AXIS if _known(study, evaluation, key)]
+    alone = event == "token" and comparison.axis == "vocabulary"
+    caution = (
+        " Tokens are different events in every vocabulary, so that only the figures per byte of "
+        "text compare between them."
+    )
+    return Figure(
+        anchor=f"against-{event}",
+        title=f"By {event}: calibration and compression by {name}",
+        caption=_caption(study, comparison) + (caution if alone else ""),
+        panels=tuple(_axis_panel(study, comparison, key, of) for key in keys),
+        keys=_series_keys(comparison),
+        columns="quarters" if len(keys) == 4 else "halves",
+    )
+
+
+def _known(study: StudyResults, evaluation: str, key: str) -> bool:
+    return any(
+        key in arm.evaluations[evaluation].numbers
+        for arm in study.arms
+        if evaluation in arm.evaluations
+    )
+
+
+def _caption(study: StudyResults, comparison: Comparison, *, whole: bool = True) -> str:
     seeds = max((s.seeds for s in study.summary), default=1)
     interval = (
         "the bar is the 95 % interval over seeds"
@@ -47,26 +116,82 @@ def against_axis(
     )
     apart = (
         " Series are set slightly apart so that their bars can be told from each other."
-        if several and comparison.axis != "category"
+        if len(comparison.series) > 1 and comparison.axis != "category"
         else ""
     )
-    scored = [arm.scored[evaluation] for arm in study.arms if evaluation in arm.scored]
-    keys = [key for key in AGAINST_AXIS if any(key in row.numbers for row in scored)]
-    tokens = event == "token"
-    return Figure(
-        anchor="against" if tokens else f"against-{event}",
-        title=f"Calibration and compression against {name}{'' if tokens else f', by {event}'}",
-        caption=f"Each hollow point is one seed, each filled point the mean of its seeds, and "
-        f"{interval}; lower is better for ECE and bits per byte, and a signed gap of zero means "
-        f"that confidence equals accuracy on average.{apart}{mixed_in(scored, keys, ' ')}",
-        panels=tuple(_axis_panel(study, comparison, key, evaluation, event) for key in keys),
-        keys=tuple(Key(s.name, s.colour, s.dash) for s in comparison.series) if several else (),
+    meaning = (
+        "; lower is better for ECE and bits per byte, and a signed gap of zero means that "
+        "confidence equals accuracy on average"
+        if whole
+        else "; lower is better for bits per byte"
+    )
+    return (
+        f"Each hollow point is one seed, each filled point the mean of its seeds, and {interval}"
+        f"{meaning}.{apart}"
     )
 
 
-def _axis_panel(
-    study: StudyResults, comparison: Comparison, key: str, evaluation: str, event: str
-) -> Panel:
+def _series_keys(comparison: Comparison) -> tuple[Key, ...]:
+    several = comparison.series if len(comparison.series) > 1 else ()
+    return tuple(Key(s.name, s.colour, s.dash) for s in several)
+
+
+def _difference_panel(pairs: Sequence[Pair], key: str, lead: Lead) -> Panel:
+    """Returns the paired differences, one below the other, with intervals that hold together."""
+    quantity = QUANTITIES[key]
+    ends = [pair.ends(key, len(pairs)) for pair in pairs]
+    names = [pair.name for pair in pairs]
+    short = [_short(pair.short) for pair in pairs]
+    said = [
+        f"{pair.name}<br>{shown_apart(key, pair.record.mean[key])}"
+        + ("" if half is None else f" {shown_range(key, low, high)}")
+        for pair, (low, high, half) in zip(pairs, ends, strict=True)
+    ]
+    clear = [half is not None and (low > 0 or high < 0) for low, high, half in ends]
+    marks = go.Scatter(
+        x=[pair.record.mean[key] for pair in pairs],
+        y=names,
+        hovertext=said,
+        hoverinfo="text",
+        name="difference",
+        mode="markers",
+        marker={
+            "size": 10,
+            "color": INK,
+            "symbol": ["circle" if each else "circle-open" for each in clear],
+            "line": {"width": 1.5},
+        },
+        error_x={
+            "type": "data",
+            "array": [half for *_, half in ends],
+            "color": SOFT,
+            "thickness": 1.5,
+            "width": 5,
+        },
+    )
+    across = {**zero(), "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1}
+    values = [value for low, high, _ in ends for value in (low, high)]
+    unit = f" ({quantity.unit})" if quantity.unit == "bits/byte" else ""
+    name = quantity.name if quantity.name.isupper() else quantity.name.lower()
+    x = {"title": f"difference of {name}{unit}", "range": around_zero(values), "nticks": 5}
+    rows = {"type": "category", "range": [len(pairs) - 0.4, -0.6]}
+    y = {"title": "settings", **rows, "tickvals": names, "ticktext": short}
+    height = max(300, 90 + (44 if ": " in pairs[0].short else 26) * len(pairs))
+    return Panel(
+        f"{lead.of_event(key)}: paired differences",
+        plot([marks], x=x, y=y, shapes=[across]),
+        height=height,
+    )
+
+
+def _short(name: str) -> str:
+    """Returns the name of a pair in lines that fit beside a narrow plot."""
+    lines = name.split(": ", 1)
+    return "<br>".join(x if len(x) <= LONGEST else x[: LONGEST - 1] + "…" for x in lines)
+
+
+def _axis_panel(study: StudyResults, comparison: Comparison, key: str, of: Lead) -> Panel:
+    evaluation = of.evaluation
     traces, values, halves = [], [], []
     for index, series in enumerate(comparison.series):
         shift = index - (len(comparison.series) - 1) / 2
@@ -90,14 +215,9 @@ def _axis_panel(
     if exact is not None:
         marks["shapes"].append(exact_level(exact))
     return Panel(
-        f"{_of_event(key, event)}{quantity.name} against {comparison.axis_name.lower()}",
+        of.of_event(key),
         plot(traces, x=x_axis(comparison), y=_y_axis(key, values, halves, exact), **marks),
     )
-
-
-def _of_event(key: str, event: str) -> str:
-    """Returns the name of a figure; events other than tokens are named, unless it is per byte."""
-    return "" if event == "token" or QUANTITIES[key].unit == "bits/byte" else f"By {event}: "
 
 
 def _y_axis(
@@ -135,6 +255,7 @@ def _axis_traces(
             (place(group), value, f"{arm}<br>{name} {shown(key, value)}")
             for group, value, arm in seeds
         ),
+        name="single seed",
         mode="markers",
         marker={
             "symbol": "circle-open",
@@ -156,6 +277,7 @@ def _axis_traces(
             )
             for group, value, half, n in means
         ),
+        name="mean over seeds",
         mode="markers" if comparison.axis == "category" else "lines+markers",
         line={"color": series.colour, "width": 2, "dash": series.dash},
         marker={

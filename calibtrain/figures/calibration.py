@@ -99,7 +99,7 @@ def reliability_panel(
             confidence,
             accuracy,
             f"{_name(b)}<br>confidence {confidence:.4f}<br>accuracy {accuracy:.4f}"
-            f"<br>{b.tokens / total:.2%} of tokens ({count(b.tokens)})",
+            f"<br>{b.tokens / total:.2%} of events ({count(b.tokens)})",
         )
         for b, confidence, accuracy in full
     ]
@@ -121,7 +121,7 @@ def reliability_panel(
     )
     bars = go.Bar(
         **told(
-            ((b.lower + b.upper) / 2, share, f"{_name(b)}<br>{share:.2%} of tokens")
+            ((b.lower + b.upper) / 2, share, f"{_name(b)}<br>{share:.2%} of events")
             for b in bins
             for share in (b.tokens / total,)
         ),
@@ -137,7 +137,7 @@ def reliability_panel(
             [diagonal(), *seeds, curve, bars],
             x=confidence_axis(anchor="y2"),
             y=accuracy_axis("accuracy"),
-            yaxis2=axis("tokens", domain=[0, 0.2], tickformat=".0%", nticks=4, rangemode="tozero"),
+            yaxis2=axis("share", domain=[0, 0.2], tickformat=".0%", nticks=4, rangemode="tozero"),
             annotations=beside_diagonal(),
         ),
         height=360,
@@ -154,7 +154,7 @@ def ece_by_bin(lines: Sequence[Line]) -> Panel:
         for b, confidence, accuracy in _full(bins):
             part = b.tokens / total * (confidence - accuracy)
             text = f"{each.name}<br>{_name(b)}<br>adds "
-            text += f"{number(part, 5, signed=True)}<br>{count(b.tokens)} tokens"
+            text += f"{number(part, 5, signed=True)}<br>{count(b.tokens)} events"
             points.append((confidence, part, text))
         values += [part for _, part, _ in points]
         traces.append(line(points, colour=each.colour, dash=each.dash, group=each.name, marks=True))

@@ -20,7 +20,6 @@ from calibtrain.figures.panels import (
     plot,
     untold,
 )
-from calibtrain.figures.signatures import mixed_in
 from calibtrain.metrics.quantities import QUANTITIES, number
 from calibtrain.runs.records import EvaluationRecord
 
@@ -46,7 +45,6 @@ def curves(lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure | None:
         panels.append(_risk_panel(lines))
     if not panels:
         return None
-    mix = mixed_in(evaluations, _FIGURES, " ")
     seeds = (
         " Lines are means over seeds, thin lines single seeds."
         if any(len(each.evaluations) > 1 for each in lines)
@@ -58,7 +56,7 @@ def curves(lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure | None:
         caption="First, accuracy against confidence, smoothed with the kernel width that SmoothECE "
         "finds, over the density of the tokens; the curve is left out where there are almost no "
         "tokens. Then the error rate of the most confident tokens, against their share of the "
-        f"text: the lower it is, the better confidence ranks tokens.{seeds}{mix}",
+        f"text: the lower it is, the better confidence ranks tokens.{seeds}",
         panels=tuple(panels),
         keys=tuple(keys),
     )

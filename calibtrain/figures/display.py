@@ -30,6 +30,16 @@ def shown_ends(key: str, interval: IntervalRecord | None) -> str:
     return f" [{shown(key, interval.lower)}, {shown(key, interval.upper)}]"
 
 
+def shown_apart(key: str, difference: float) -> str:
+    """Returns a difference of a figure, which always has a sign."""
+    return number(difference, QUANTITIES[key].decimals, signed=True)
+
+
+def shown_range(key: str, low: float, high: float) -> str:
+    """Returns the ends of a difference's interval, such as `[−0.0020, +0.0100]`."""
+    return f"[{shown_apart(key, low)}, {shown_apart(key, high)}]"
+
+
 def count(value: float | None) -> str:
     """Returns a whole number with thousands separators."""
     return NOTHING if value is None else number(value, 0)

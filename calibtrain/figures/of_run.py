@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from calibtrain.figures.calibration import Line, ece_by_bin, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
 from calibtrain.figures.display import shown, shown_ends, text_bytes
+from calibtrain.figures.finetuning import finetuning_figures
 from calibtrain.figures.heads import heads_figure
 from calibtrain.figures.memory import run_memory
 from calibtrain.figures.panels import Figure, Key, told
@@ -24,12 +25,18 @@ MOST_POINTS = 800
 def run_figures(run: RunResults) -> list[Figure]:
     """Returns every figure that the run has data for."""
     figures = []
+    if run.main is not None:
+        figures.append(_reliability(run.main, _line(run, run.main)))
+    if run.finetune is not None and run.measured:
+        figures += finetuning_figures(run)
     if run.measured or run.training:
         figures.append(_along_training(run))
-    if run.main is not None:
-        figures += evaluation_figures(run.main, _line(run, run.main))
     if run.heads is not None and (heads := heads_figure(run.heads)) is not None:
         figures.append(heads)
+    if run.main is not None:
+        figures += evaluation_figures(run.main, _line(run, run.main))[1:]
+    if (words := words_of(run)) is not None:
+        figures += strata_figures([_line(run, words)], event="word")
     memory = run.record.memory
     if any((memory.parameters, memory.optimizer, memory.peak_temporary)):
         figures.append(run_memory(run.record))
@@ -41,6 +48,12 @@ def evaluation_figures(main: EvaluationRecord, line: Line | None = None) -> list
     line = line or Line("Predictions", COLOUR, "solid", (main,), ())
     found = [_reliability(main, line), curves([line]), *strata_figures([line])]
     return [figure for figure in found if figure is not None]
+
+
+def words_of(run: RunResults) -> EvaluationRecord | None:
+    """Returns the latest evaluation of words, of the most text; None where there is none."""
+    found = run.by_event.get("word", ())
+    return max(found, key=lambda e: (e.step, e.bytes), default=None)
 
 
 def _line(run: RunResults, *evaluations: EvaluationRecord) -> Line:
@@ -62,7 +75,8 @@ def training_loss(run: RunResults) -> list[tuple[float, float]]:
 
 
 def _along_training(run: RunResults) -> Figure:
-    loss = training_loss(run)
+    # What a fine-tuning minimises is of other text, and has a panel of its own.
+    loss = training_loss(run) if run.finetune is None else []
     exact = run.record.corpus.entropy_bits_per_byte
     trace = go.Scatter(
         **told(
@@ -103,16 +117,14 @@ def _along_training(run: RunResults) -> Figure:
 
 def _reliability(main: EvaluationRecord, line: Line) -> Figure:
     interval = shown_ends("ece", main.interval("ece"))
-    name = (
-        main.corpus if main.event in ("prediction", "candidate") else f"{main.corpus}, {main.split}"
-    )
+    name = main.corpus if main.step == 0 and not main.bytes else f"{main.corpus}, {main.split}"
     title = f"{name}: ECE {shown('ece', main.ece)}{interval}"
     return Figure(
         anchor="reliability",
         title="Reliability: accuracy against confidence",
         caption=f"Points below the dashed diagonal are over-confident, points above it "
         f"under-confident; a point is one of {main.bins} equal-width bins, its size and the "
-        "bars below give the share of tokens in the bin, and the last panel weighs "
+        "bars below give the share of events in the bin, and the last panel weighs "
         "each bin's distance from the diagonal by its share, so that the sizes add up to the ECE.",
         panels=(reliability_panel(title, [main], COLOUR, line.name), ece_by_bin([line])),
     )

@@ -101,6 +101,7 @@ def line(
     """Returns the main line of a plot."""
     return go.Scatter(
         **told(points),
+        name="value",
         mode="lines+markers" if marks or len(points) == 1 else "lines",
         line={"color": colour, "width": 2.25, "dash": dash},
         marker={"color": colour, "size": 7},
@@ -111,7 +112,7 @@ def line(
 def faint_line(points: Iterable[Sequence[Any]], *, colour: str, group: str) -> go.Scatter:
     """Returns the faint line of one seed, drawn behind the mean."""
     look = {"line": {"color": colour, "width": 1}, "opacity": 0.35}
-    return go.Scatter(**untold(points), mode="lines", legendgroup=group, **look)
+    return go.Scatter(**untold(points), name="single seed", mode="lines", legendgroup=group, **look)
 
 
 def interval_bars(
@@ -123,6 +124,7 @@ def interval_bars(
     return go.Scatter(
         x=[None if end is None else x for x, end in ends],
         y=[end for _, end in ends],
+        name="95 % interval",
         mode="lines+markers",
         line=pen,
         marker={"color": colour, "symbol": "line-ew-open", "size": 8, "line": pen},
@@ -134,7 +136,7 @@ def interval_bars(
 def diagonal() -> go.Scatter:
     """Returns the line on which accuracy equals confidence."""
     look = {"color": SOFT, "width": 1.5, "dash": "dash"}
-    return go.Scatter(**untold([(0, 0), (1, 1)]), mode="lines", line=look)
+    return go.Scatter(**untold([(0, 0), (1, 1)]), name="diagonal", mode="lines", line=look)
 
 
 def confidence_axis(**more: Any) -> dict[str, Any]:
@@ -172,11 +174,11 @@ def _across(value: float) -> dict[str, Any]:
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value}
 
 
-def sides() -> list[dict[str, Any]]:
+def sides(above: str = "over-confident", below: str = "under-confident") -> list[dict[str, Any]]:
     """Returns the annotations on the two sides of a signed gap's zero line."""
     shared = {"xref": "paper", "yref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
-    over = {"y": 1, "yanchor": "top", "text": "↑ over-confident", "font": small(OVER)}
-    under = {"y": 0, "yanchor": "bottom", "text": "↓ under-confident", "font": small(UNDER)}
+    over = {"y": 1, "yanchor": "top", "text": f"↑ {above}", "font": small(OVER)}
+    under = {"y": 0, "yanchor": "bottom", "text": f"↓ {below}", "font": small(UNDER)}
     return [{**shared, **over}, {**shared, **under}]
 
 

@@ -3,7 +3,7 @@
 A signature is `event:token|conf:max|bins:15|...`; every figure of an evaluation has one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from calibtrain.figures.display import plural
 from calibtrain.metrics.quantities import quantity_name
@@ -46,16 +46,24 @@ def _in_order(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(values, key=int)) if all(v.isdecimal() for v in values) else values
 
 
-def mixed(columns: Mapping[str, Column]) -> str:
+def mixed(columns: Mapping[str, Column], expected: Collection[str] = ()) -> str:
     """Returns a note on a table whose columns, or a plot whose axes, mix different signatures.
 
     Args:
         columns: by result key, the signatures of the figures in one column.
+        expected: keys of signatures that need no note.
 
     Returns:
         A line, or "" where every column has one signature.
     """
-    each = {key: differing(s for s in column if s) for key, column in columns.items()}
+    each = {
+        key: {
+            name: values
+            for name, values in differing(s for s in column if s).items()
+            if name not in expected
+        }
+        for key, column in columns.items()
+    }
     parts = [found for found in each.values() if found]
     lines = []
     if parts:
@@ -98,14 +106,16 @@ def _advice(columns: Mapping[str, Column], parts: Sequence[Mapping[str, Sequence
 
 
 def mixed_in(
-    evaluations: Iterable[EvaluationRecord | None], keys: Iterable[str], before: str = ""
+    evaluations: Iterable[EvaluationRecord | None],
+    keys: Iterable[str],
+    expected: Collection[str] = (),
 ) -> str:
     """Returns the note of `mixed` for a table or plot of the evaluations' figures.
 
     Args:
         evaluations: the evaluations; None for a row whose file was not found.
         keys: keys of the columns; those that no evaluation has are left out.
-        before: text before the line, if there is one.
+        expected: keys of signatures that need no note.
     """
     found = list(evaluations)
     columns = {
@@ -115,5 +125,4 @@ def mixed_in(
         for key in keys
         if any(e is not None and key in e.numbers for e in found)
     }
-    text = mixed(columns)
-    return before + text if text else ""
+    return mixed(columns, expected)

@@ -1,10 +1,26 @@
 """Strata of an evaluation's events: their names, and the worst calibrated group."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from calibtrain.figures.display import shown, shown_ends
-from calibtrain.runs.records import EvaluationRecord, StratumRow
+from calibtrain.figures.display import shown
+from calibtrain.metrics.quantities import QUANTITIES, Quantity
+from calibtrain.runs.records import EvaluationRecord, FrequencyMassRow, StratumRow
+from calibtrain.runs.seeds import mean_and_half_width
+
+COMPARED = ("ece", "signed_gap")
+"""The figures that are drawn for groups, unless their stratum has others."""
+_SHARE = "share of tokens"
+_OTHERS = (
+    Quantity("reference_gap", "Perfect model’s gap", "conf. − accuracy", None, "", signed=True),
+    Quantity("excess_gap", "Gap less a perfect model’s", "difference", "zero", "", signed=True),
+    Quantity("gap", "Gap of mass", "predicted − observed", "zero", "", signed=True),
+    Quantity("predicted_share", "Predicted share", _SHARE, None, ""),
+    Quantity("observed_share", "Observed share", _SHARE, None, ""),
+)
+OF_GROUPS: Mapping[str, Quantity] = {**QUANTITIES, **{each.key: each for each in _OTHERS}}
+"""The figures of groups by their key."""
+Row = StratumRow | FrequencyMassRow
 
 
 @dataclass(frozen=True)
@@ -19,6 +35,11 @@ class Stratum:
         group: word for one of its groups.
         caption: how to read its figure.
         ordered: whether its groups have an order, so that a line may join them.
+        by_outcome: whether the groups are known only afterwards, so that a calibrated model shows
+            gaps too: they are drawn beside those that a perfect model would show, or not at all.
+        event: the event that it divides.
+        keys: the figures that are drawn for each group.
+        beside: by figure, the one that it is drawn beside, as hollow diamonds.
     """
 
     name: str
@@ -28,21 +49,53 @@ class Stratum:
     group: str
     caption: str
     ordered: bool = True
+    by_outcome: bool = False
+    event: str = "token"
+    keys: tuple[str, ...] = COMPARED
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
-COMPARED = ("ece", "signed_gap")
-"""The figures that are drawn for each group."""
+_DECILE = "frequency decile (1 = commonest)"
+_SELECTED = (
+    " Such groups are known only afterwards, so that a calibrated model shows gaps too: hollow "
+    "diamonds are what a perfect model with these very probabilities would show, and only the "
+    "distance from them says something about this one."
+)
 
 CUTS = (
+    Stratum(
+        "frequency_mass",
+        "frequency-mass",
+        "Mass calibration: how much probability common and rare tokens get",
+        _DECILE,
+        "decile",
+        "Each decile of the vocabulary holds about a tenth of the training tokens. The gap is the "
+        "mean probability that the model gives to all tokens of a decile together, less the share "
+        "of the text’s tokens that lie in it: a calibrated model has 0 everywhere. Hollow diamonds "
+        "are the observed shares.",
+        keys=("gap", "predicted_share"),
+        beside={"predicted_share": "observed_share"},
+    ),
+    Stratum(
+        "predicted_frequency",
+        "predicted-frequency",
+        "Calibration by frequency of the predicted token",
+        _DECILE,
+        "frequency decile",
+        "Predictions are split by how common the predicted token is in the training text, from the "
+        "commonest (1) to the rarest (10): a gap that moves away from zero to the right says that "
+        "predictions of rare tokens are worse calibrated.",
+    ),
     Stratum(
         "frequency_deciles",
         "frequency",
         "Calibration by frequency of the target token",
-        "frequency decile (1 = commonest)",
+        _DECILE,
         "frequency decile",
-        "Target tokens are split into ten groups by how common they are in the training text, from "
-        "the commonest (1) to the rarest (10): an ECE that climbs to the right, or a gap that "
-        "moves away from zero, says that rarer tokens are worse calibrated.",
+        "Predictions are split by how common the token is that really came." + _SELECTED,
+        by_outcome=True,
+        keys=("signed_gap", "excess_gap"),
+        beside={"signed_gap": "reference_gap"},
     ),
     Stratum(
         "positions",
@@ -63,6 +116,15 @@ CUTS = (
         "opposite signs at the two ends cancels in the signed gap of all tokens.",
     ),
     Stratum(
+        "confidence_bands",
+        "confidence-bands",
+        "Calibration by confidence",
+        "confidence of the prediction",
+        "confidence band",
+        "Predictions are split by their own confidence: a gap of opposite signs at the two ends "
+        "cancels in the signed gap of all of them.",
+    ),
+    Stratum(
         "groups",
         "groups",
         "Calibration by group of documents",
@@ -72,51 +134,91 @@ CUTS = (
         "that what is well calibrated on the whole cannot hide one that is not.",
         ordered=False,
     ),
+    Stratum(
+        "word_pieces",
+        "word-pieces",
+        "Words that the tokenizer keeps whole, and words that it splits",
+        "predicted word",
+        "kind",
+        "Word events are split by whether the predicted word is one token of the tokenizer or "
+        "several.",
+        ordered=False,
+        event="word",
+    ),
+    Stratum(
+        "word_frequency",
+        "word-frequency",
+        "Calibration by frequency of the predicted word",
+        "frequency decile of the word (1 = commonest)",
+        "frequency decile",
+        "Word events are split by how common the predicted word is in the training text: a gap "
+        "that moves away from zero to the right says that rare words are worse calibrated.",
+        event="word",
+    ),
 )
+
+
+def rows_in(evaluation: EvaluationRecord, stratum: Stratum) -> Sequence[Row]:
+    """Returns the rows of a stratum in an evaluation; none if its file has none."""
+    return getattr(evaluation, stratum.name) or ()
+
+
+def name_of(row: Row) -> str:
+    """Returns the name of a row's group."""
+    return row.label or str(row.decile)
+
+
+def has_reference(evaluations: Iterable[EvaluationRecord], stratum: Stratum) -> bool:
+    """Returns whether the groups know what a perfect model would show."""
+    rows = (row for e in evaluations for row in rows_in(e, stratum))
+    return any("reference_gap" in row.numbers for row in rows)
 
 
 def labels_of(evaluations: Sequence[EvaluationRecord], stratum: Stratum) -> list[str]:
     """Returns the groups of all evaluations, in their order."""
-    return list(
-        dict.fromkeys(row.name for e in evaluations for row in e.strata.get(stratum.name, ()))
-    )
+    return list(dict.fromkeys(name_of(row) for e in evaluations for row in rows_in(e, stratum)))
 
 
-def row_of(evaluation: EvaluationRecord, stratum: Stratum, label: str) -> StratumRow | None:
+def row_of(evaluation: EvaluationRecord, stratum: Stratum, label: str) -> Row | None:
     """Returns a group's row in an evaluation, or None."""
-    rows = evaluation.strata.get(stratum.name, ())
-    return next((row for row in rows if row.name == label), None)
-
-
-def worst_group(evaluations: Sequence[EvaluationRecord], stratum: Stratum) -> str | None:
-    """Returns the group with the largest mean ECE that is clearly above that of all tokens.
-
-    In every evaluation, the lower end of the group's interval must be above the ECE of all tokens.
-    """
-    found: dict[str, float] = {}
-    for label in labels_of(evaluations, stratum):
-        rows = [row_of(e, stratum, label) for e in evaluations]
-        if all(
-            row is not None and (ends := row.interval("ece")) is not None and ends.lower > whole
-            for row, whole in zip(rows, (e.ece for e in evaluations), strict=True)
-        ):
-            found[label] = sum(row.numbers["ece"] for row in rows if row) / len(rows)
-    return max(found, key=lambda label: found[label], default=None)
+    return next((row for row in rows_in(evaluation, stratum) if name_of(row) == label), None)
 
 
 def worst_line(evaluations: Sequence[EvaluationRecord], stratum: Stratum, where: str = "") -> str:
-    """Returns a sentence that names the worst calibrated group and begins with `where`."""
+    """Returns a sentence on the groups whose ECE is above that of all tokens, beginning `where`.
+
+    A group is above if the whole of its interval is: over documents for one evaluation, over seeds
+    for several, as a table of the groups shows it.
+    """
     begin = f"{where}: the" if where else "The"
-    whole = shown("ece", sum(e.ece for e in evaluations) / len(evaluations))
-    worst = worst_group(evaluations, stratum)
-    if worst is None:
-        known = any(row.intervals for e in evaluations for row in e.strata.get(stratum.name, ()))
-        if not known:
-            return f"{begin} {stratum.group}s have no intervals, so that none can be called worst."
-        return f"{begin} interval of no {stratum.group} lies above the ECE of all tokens ({whole})."
-    rows = [row for e in evaluations if (row := row_of(e, stratum, worst))]
-    ece = shown("ece", sum(row.numbers["ece"] for row in rows) / len(rows))
-    text = f"{begin} worst calibrated {stratum.group} is {worst}: ECE {ece}"
-    if len(rows) == 1:
-        return f"{text}{shown_ends('ece', rows[0].interval('ece'))}, against {whole} of all tokens."
-    return f"{text} in the mean over seeds, against {whole} of all tokens."
+    whole = sum(e.ece for e in evaluations) / len(evaluations)
+    ends = {label: _ends(evaluations, stratum, label) for label in labels_of(evaluations, stratum)}
+    known = {label: found for label, found in ends.items() if found is not None}
+    said = shown("ece", whole)
+    if not known:
+        return f"{begin} {stratum.group}s have no intervals, so that none can be called worst."
+    above = {label: found for label, found in known.items() if found[1] > whole}
+    if not above:
+        return f"{begin} interval of no {stratum.group} lies above the ECE of all events ({said})."
+    worst = max(above, key=lambda label: above[label][0])
+    ece, low, high = (shown("ece", value) for value in above[worst])
+    others = (
+        f" {len(above)} of {len(ends)} {stratum.group}s lie above it." if len(above) > 1 else ""
+    )
+    return (
+        f"{begin} worst calibrated {stratum.group} is {worst}: ECE {ece} [{low}, {high}], against "
+        f"{said} of all events.{others}"
+    )
+
+
+def _ends(
+    evaluations: Sequence[EvaluationRecord], stratum: Stratum, label: str
+) -> tuple[float, float, float] | None:
+    """Returns the ECE of a group and the ends of its interval; None where it has none."""
+    rows = [row for e in evaluations if (row := row_of(e, stratum, label)) is not None]
+    values = [row.numbers["ece"] for row in rows if "ece" in row.numbers]
+    if len(evaluations) == 1:
+        interval = rows[0].interval("ece") if rows else None
+        return (values[0], interval.lower, interval.upper) if interval and values else None
+    middle, half = mean_and_half_width(values) if values else (0.0, None)
+    return None if half is None else (middle, max(middle - half, 0.0), middle + half)

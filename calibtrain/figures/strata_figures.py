@@ -1,52 +1,67 @@
 """Figures of ECE and signed gap by group of a stratum, with interval bars."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import Line
-from calibtrain.figures.display import shown, shown_ends
 from calibtrain.figures.panels import (
     Figure,
     Key,
     Panel,
+    around_zero,
     faint_line,
-    gap_axis,
-    gap_marks,
     interval_bars,
     line,
     plot,
+    sides,
     small,
+    told,
     zero,
 )
-from calibtrain.figures.signatures import mixed_in
-from calibtrain.figures.strata import COMPARED, CUTS, Stratum, labels_of, row_of
+from calibtrain.figures.strata import (
+    CUTS,
+    OF_GROUPS,
+    Stratum,
+    has_reference,
+    labels_of,
+    row_of,
+    rows_in,
+)
 from calibtrain.figures.style import OVER, UNDER
-from calibtrain.metrics.quantities import QUANTITIES
 
+_SIDES = dict.fromkeys(("signed_gap", "excess_gap"), ("over-confident", "under-confident"))
+_SIDES["gap"] = ("too much probability", "too little")
+"""The figures around zero, and the words for their two sides."""
 LONGEST = 26
 """Letters of a group's name that an axis shows; the table shows the whole name."""
 _ROW = 22
 
 
-def strata_figures(lines: Sequence[Line], keys: Sequence[Key] = ()) -> list[Figure]:
-    """Returns a figure for each stratum that an evaluation of the lines has.
+def strata_figures(
+    lines: Sequence[Line], keys: Sequence[Key] = (), event: str = "token"
+) -> list[Figure]:
+    """Returns a figure for each stratum of an event that an evaluation of the lines has.
 
     Args:
         lines: one line for a run, or one per combination of settings; each has evaluations.
         keys: keys of the lines, where there are several.
+        event: the event of the evaluations.
     """
     figures = []
     for stratum in CUTS:
-        known = [each for each in lines if any(stratum.name in e.strata for e in each.evaluations)]
-        if known:
+        known = [each for each in lines if any(rows_in(e, stratum) for e in each.evaluations)]
+        found = [e for each in known for e in each.evaluations]
+        drawable = not stratum.by_outcome or has_reference(found, stratum)
+        if known and drawable and (event == "word") == (stratum.event == "word"):
             figures.append(strata_figure(stratum, known, keys))
     return figures
 
 
 def strata_figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key] = ()) -> Figure:
-    """Returns the figure of ECE and signed gap of every group of one stratum."""
+    """Returns the figure of every group of one stratum, with a panel for each of its figures."""
     evaluations = [e for each in lines for e in each.evaluations]
     labels = labels_of(evaluations, stratum)
     seeds = max(len(each.evaluations) for each in lines)
@@ -56,17 +71,19 @@ def strata_figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key] =
         else f" {'Thin lines' if stratum.ordered else 'Faint points'} are single seeds; intervals "
         "over seeds are in the table."
     )
+    known = {key for e in evaluations for row in rows_in(e, stratum) for key in row.numbers}
+    panels = [_panel(stratum, lines, labels, key) for key in stratum.keys if key in known]
     return Figure(
         anchor=stratum.anchor,
         title=stratum.title,
-        caption=f"{stratum.caption}{bars}{mixed_in(evaluations, COMPARED, ' ')}",
-        panels=tuple(_panel(stratum, lines, labels, key) for key in COMPARED),
+        caption=f"{stratum.caption}{bars}",
+        panels=tuple(panels if panels[1:] else (replace(panels[0], full=True),)),
         keys=tuple(keys),
     )
 
 
 def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: str) -> Panel:
-    name = QUANTITIES[key].name
+    name, shows = OF_GROUPS[key].name, OF_GROUPS[key].show
     traces: list[Any] = []
     reach: list[float | None] = []
     for index, each in enumerate(lines):
@@ -87,12 +104,32 @@ def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: 
             traces.append(interval_bars(zip(xs, ends, strict=True), **look))
         points = []
         for x, label, mean, interval in zip(xs, labels, means, intervals, strict=True):
-            said = f"{each.name}<br>{stratum.group} {label}<br>{name} {shown(key, mean)}"
+            said = f"{each.name}<br>{stratum.group} {label}<br>{name} {shows(mean)}"
             if interval:
-                said += f"<br>{shown_ends(key, interval).strip()}, 95 %"
+                said += f"<br>[{shows(interval.lower)}, {shows(interval.upper)}], 95 %"
             points.append((x, mean, said))
         traces.append(_joined(line(points, dash=each.dash, marks=True, **look), stratum))
+        if other := stratum.beside.get(key):
+            wanted = [
+                _mean([row.numbers.get(other) if row else None for row in c])
+                for c in zip(*rows, strict=True)
+            ]
+            reach += wanted
+            traces.append(_beside(zip(xs, wanted, strict=True), each, other))
     return _set_out(stratum, labels, key, traces, reach)
+
+
+def _beside(points: Iterable[tuple[float, float | None]], each: Line, key: str) -> go.Scatter:
+    """Returns the hollow diamonds of what a figure is drawn beside."""
+    name, show = OF_GROUPS[key].name, OF_GROUPS[key].show
+    marker = {"color": each.colour, "size": 10, "symbol": "diamond-open", "line": {"width": 1.5}}
+    return go.Scatter(
+        **told((x, y, f"{each.name}<br>{name} {show(y)}") for x, y in points),
+        name=name,
+        mode="markers",
+        marker=marker,
+        legendgroup=each.name,
+    )
 
 
 def _apart(stratum: Stratum, lines: int) -> float:
@@ -104,10 +141,10 @@ def _set_out(
     stratum: Stratum, labels: Sequence[str], key: str, traces: list[Any], reach: list[float | None]
 ) -> Panel:
     """Returns a panel with ordered groups along the x axis, or unordered ones along the y axis."""
-    gap = key == "signed_gap"
-    value: dict[str, Any] = (
-        gap_axis(reach) if gap else {"title": "ECE (0 to 1)", "rangemode": "tozero"}
-    )
+    words, quantity = _SIDES.get(key), OF_GROUPS[key]
+    value: dict[str, Any] = {"title": f"{quantity.name} ({quantity.unit})", "rangemode": "tozero"}
+    if words:
+        value = {"title": quantity.unit_in_words(), "range": around_zero(reach)}
     short = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in labels]
     bands = _bands(stratum.name, short)
     groups = {
@@ -116,9 +153,10 @@ def _set_out(
         "ticktext": bands,
         "range": [0.5, len(labels) + 0.5],
     }
-    name = f"{QUANTITIES[key].name} by {stratum.group}"
+    name = f"{quantity.name} by {stratum.group}"
     if stratum.ordered:
-        return Panel(name, plot(traces, x=groups, y=value, **gap_marks(key)))
+        marks = {"shapes": [zero()], "annotations": sides(*words)} if words else {}
+        return Panel(name, plot(traces, x=groups, y=value, **marks))
     for trace in traces:
         trace.x, trace.y = trace.y, trace.x
         if trace.marker.symbol == "line-ew-open":
@@ -128,8 +166,8 @@ def _set_out(
         traces,
         x=value,
         y={**groups, "range": [len(labels) + 0.5, 0.5]},
-        shapes=[shape] if gap else [],
-        annotations=_sides_across() if gap else [],
+        shapes=[shape] if words else [],
+        annotations=_sides_across() if words else [],
         margin={"l": 8, "r": 14, "t": 28, "b": 8},
     )
     lines = len({trace.legendgroup for trace in traces})

@@ -1,9 +1,9 @@
 """The style of figures: palettes for light and dark, and the Plotly template that plots share.
 
 Colours in plots are CSS custom properties, such as `var(--ink)`: a page resolves them for the
-reader's scheme when it draws, and `painted` does so where there is no page. The sequential colours
-sample the part of the plasma map that contrasts with each scheme's background; the categorical ones
-are those of Okabe and Ito, adjusted for contrast.
+reader's scheme when it draws, and `painted` does so where there is no page. The sequential ones
+are the same in both schemes, so that a vocabulary has one colour: of a lightness that contrasts
+with either background. The categorical ones are those of Okabe and Ito, adjusted for contrast.
 """
 
 import json
@@ -21,11 +21,8 @@ CLEAR = "rgba(0,0,0,0)"
 INK, SOFT = "var(--ink)", "var(--ink-soft)"
 OVER, UNDER = "var(--over)", "var(--under)"
 
-_PLASMA = (
-    "0d0887 2f0596 4903a0 6100a7 7801a8 8e0ca4 a21d9a b42e8d c43e7f "
-    "d24f71 de6164 e97257 f3854b f99a3e fdaf31 fdc627 f8df25 f0f921"
-)
-_SPAN = {"light": (0.04, 0.68), "dark": (0.38, 0.95)}
+_RAMP = ("5b6ee1", "8f5fd6", "bd4fb0", "d94f6e", "d4662a", "a97c00", "5f8f22")
+"""From blue over red to green, each at least 3 to 1 against both backgrounds."""
 _CATEGORIES = {
     "light": ("#0072b2", "#d55e00", "#008f68", "#b5558a", "#8a5a00", "#2a93d5", "#6b7280"),
     "dark": ("#56b4e9", "#f0803c", "#2fc79a", "#e08fbb", "#e6b422", "#8ac7f2", "#9aa3af"),
@@ -48,21 +45,20 @@ def palette(scheme: Scheme, shades: int) -> dict[str, str]:
         shades: number of sequential colours (`seq-0`, ...), in even steps of lightness.
     """
     names, *colours = (row.split() for row in _ROLES)
-    low, high = _SPAN[scheme]
-    places = [low + (high - low) * i / max(shades - 1, 1) for i in range(shades)]
+    reach = min(1.0, (shades + 2) / 6)
+    places = [reach * i / max(shades - 1, 1) for i in range(shades)]
     return {
         **dict(zip(names, colours[scheme == "dark"], strict=True)),
-        **{f"seq-{i}": _plasma(place) for i, place in enumerate(places)},
+        **{f"seq-{i}": _between(place) for i, place in enumerate(places)},
         **{f"cat-{i}": colour for i, colour in enumerate(_CATEGORIES[scheme])},
     }
 
 
-def _plasma(place: float) -> str:
-    colours = _PLASMA.split()
-    scaled = place * (len(colours) - 1)
-    index = min(int(scaled), len(colours) - 2)
+def _between(place: float) -> str:
+    scaled = place * (len(_RAMP) - 1)
+    index = min(int(scaled), len(_RAMP) - 2)
     part = scaled - index
-    ends = [[int(colours[i][j : j + 2], 16) for j in (0, 2, 4)] for i in (index, index + 1)]
+    ends = [[int(_RAMP[i][j : j + 2], 16) for j in (0, 2, 4)] for i in (index, index + 1)]
     return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in zip(*ends, strict=True))
 
 

@@ -22,9 +22,23 @@ def student_half_width(values: Sequence[float], level: float = 0.95) -> float | 
     """
     if len(values) < 2:
         return None
-    from scipy.special import stdtrit
-
     count = len(values)
     mean = sum(values) / count
     variance = sum((value - mean) ** 2 for value in values) / (count - 1)
-    return float(stdtrit(count - 1, (1 + level) / 2)) * math.sqrt(variance / count)
+    return student_quantile(count - 1, level) * math.sqrt(variance / count)
+
+
+def student_quantile(freedom: int, level: float) -> float:
+    """Returns how many standard errors the two-sided interval of Student's t reaches.
+
+    Args:
+        freedom: degrees of freedom, one less than the number of values.
+        level: level of confidence.
+
+    Example:
+        >>> round(student_quantile(2, 0.95), 4)
+        4.3027
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + level) / 2))

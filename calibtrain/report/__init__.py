@@ -50,29 +50,30 @@ def write_evaluation_report(evaluation: EvaluationRecord, target: Path) -> Path:
     Raises:
         UserError: where it cannot be written.
     """
-    from calibtrain.report import page
+    from calibtrain.report.evaluation_page import evaluation_page
 
-    write_whole(target, page.evaluation_page(evaluation))
+    write_whole(target, evaluation_page(evaluation))
     return target
 
 
 def _page(folder: Path) -> str:
     # imported here, so that `import calibtrain.report` does not import Plotly
-    from calibtrain.report import page
+    from calibtrain.report.run_page import run_page
+    from calibtrain.report.study_page import study_page
 
     if (folder / STUDY_FILE).is_file():
         study = results.read_study(folder)
         for arm in study.arms:
             if arm.run is not None and arm.run.lost_lines:
                 _log.warning("%s: %s", folder / arm.record.name, arm.run.lost_lines)
-        return page.study_page(study)
+        return study_page(study, str(folder))
     if (folder / RUN_FILE).is_file():
         run = results.read_run(folder)
         if run.lost_lines:
             _log.warning("%s: %s", folder, run.lost_lines)
         if not run.evaluations and not run.measured:
             raise UserError(_nothing_yet(folder, run.record))
-        return page.run_page(run)
+        return run_page(run)
     if (folder / "config.yaml").is_file():
         raise UserError(
             f"{folder / 'run.json'}: is missing; the command that made the run writes it again"

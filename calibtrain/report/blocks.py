@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from calibtrain.figures.panels import Figure
 from calibtrain.metrics.quantities import NOTHING, Quantity
-from calibtrain.runs.records import EvaluationRecord, IntervalRecord, StratumRow
+from calibtrain.runs.records import EvaluationRecord, FrequencyMassRow, IntervalRecord, StratumRow
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Head:
 class Table:
     """A table that scrolls inside its own box.
 
-    A `quiet` caption is for screen readers only, as the heading above the table shows it.
+    A `quiet` caption is for screen readers only, as the heading above the table shows it. In a
+    table that `explains`, a row's title has a line of its own on narrow screens.
     """
 
     shape: ClassVar[str] = "table"
@@ -65,6 +66,7 @@ class Table:
     heads: Sequence[Head]
     rows: Sequence[Sequence[Cell]]
     quiet: bool = False
+    explains: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,16 @@ class NumberedFigure:
     number: int
     figure: Figure
     blocks: Sequence[Block] = ()
+
+    @property
+    def anchor(self) -> str:
+        """Its anchor on the page."""
+        return self.figure.anchor
+
+    @property
+    def title(self) -> str:
+        """Its title in the list of contents."""
+        return f"Figure {self.number}. {self.figure.title}"
 
 
 def note(text: str) -> list[Block]:
@@ -195,7 +207,25 @@ def estimate(
     )
 
 
-def figure(found: EvaluationRecord | StratumRow, quantity: Quantity, why: str) -> Cell:
+def apart(
+    difference: float, show: Callable[[float], str], ends: tuple[float, float] | None, why: str = ""
+) -> Cell:
+    """Returns a cell of a difference with its interval, emphasised where that excludes 0."""
+    if ends is None:
+        return num(difference, show, why)
+    low, high = ends
+    return Cell(
+        show(difference),
+        "num apart" if low > 0 or high < 0 else "num",
+        half=f"[{show(low)}, {show(high)}]",
+        exact={"value": difference, "lower": low, "upper": high},
+        title=f"{json.dumps(difference)}, 95 % interval {json.dumps(low)} to {json.dumps(high)}",
+    )
+
+
+def figure(
+    found: EvaluationRecord | StratumRow | FrequencyMassRow, quantity: Quantity, why: str
+) -> Cell:
     """Returns a cell of a figure of an evaluation, or of a group in it."""
     key = quantity.key
     return estimate(found.numbers.get(key), quantity.show, found.interval(key), why)

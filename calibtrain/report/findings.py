@@ -1,10 +1,10 @@
-"""The paragraph at the top of a report: what the numbers show, and no more."""
+"""The texts at the top of a report: what the numbers show, and no more."""
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from calibtrain.figures.comparable import Lead
 from calibtrain.figures.display import (
     count,
     plural,
@@ -14,56 +14,68 @@ from calibtrain.figures.display import (
     shown_with_half,
     text_bytes,
 )
-from calibtrain.figures.grouping import Comparison, Group, Series
+from calibtrain.figures.grouping import Comparison, Group, summary_of
 from calibtrain.metrics.quantities import number
+from calibtrain.report.finetuning import base_run
+from calibtrain.report.verdict import run_verdict, study_verdict
 from calibtrain.runs.records import EvaluationRecord, SummaryRecord
 from calibtrain.runs.results import RunResults, StudyResults
 
 Point = tuple[Group, SummaryRecord]
-MOST_SERIES = 3
-"""With more series than this, one sentence describes all of them together."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Findings, and what they do not show: plain text, one paragraph each."""
+    """What a page says above its figures and tables: plain text.
 
+    Attributes:
+        verdict: the first sentence.
+        text: which text was read and scored.
+        how: how the intervals were made, and what to do where there are none.
+        found: what the numbers show besides, as a paragraph.
+        limits: what they do not show.
+    """
+
+    verdict: str
+    text: str
+    how: str
     found: str
     limits: str
 
 
-def study_findings(study: StudyResults, comparison: Comparison) -> Findings:
-    """Returns the findings of a study's main evaluation."""
-    points = _points(study, comparison.groups, comparison)
+def study_findings(
+    study: StudyResults, comparison: Comparison, lead: Lead, folder: str
+) -> Findings:
+    """Returns the findings of a study's leading evaluation; `folder` is named in commands."""
+    verdict, how = (_unbroken(text) for text in study_verdict(study, comparison, lead, folder))
+    points = _points(study, comparison.groups, lead)
+    text = _unbroken(" ".join(filter(None, (_read(study.runs), _scored(study, lead)))))
     if not points:
-        begun = _arms(study, comparison)
-        return Findings(f"{begun} No arm has results yet, so there is nothing to compare.", "")
-    sentences = [_arms(study, comparison), _scored(study)]
-    many = len(comparison.series) > MOST_SERIES
-    for series in [None] if many else comparison.series:
-        found = points if series is None else _points(study, series.groups, comparison)
-        if found:
-            sentences.append(_ece(found, comparison, series))
-    sentences.append(_gap(points, comparison))
+        return Findings(verdict, text, how, _arms(study, comparison), "")
+    sentences = [_arms(study, comparison)]
+    if lead.compares:
+        sentences.append(_gap(points, comparison, lead))
     sentences.append(_compression(study, points, comparison))
-    limits = [_seeds(points)]
-    if comparison.axis == "vocabulary":
-        limits.append(
-            "ECE and signed gap are per token, and a token is a different event in every "
-            "vocabulary: bits per byte is the scale on which vocabularies compare directly."
-        )
-    return Findings(_unbroken(" ".join(filter(None, sentences))), _unbroken(" ".join(limits)))
+    return Findings(
+        verdict, text, how, _unbroken(" ".join(filter(None, sentences))), _seeds(points)
+    )
 
 
-def _points(study: StudyResults, groups: Sequence[Group], comparison: Comparison) -> list[Point]:
-    found = [(group, comparison.summary(study, group)) for group in groups]
+def _read(runs: Sequence[RunResults]) -> str:
+    """Returns which corpora were read, from the runs' own records."""
+    corpora = {run.record.corpus.content_hash: run.record.corpus for run in runs}
+    return " ".join(f"{c.name}: {c.source.rstrip('.')}." for c in corpora.values())
+
+
+def _points(study: StudyResults, groups: Sequence[Group], lead: Lead) -> list[Point]:
+    found = [(group, summary_of(study, group, lead.evaluation)) for group in groups]
     return [(g, s) for g, s in found if s is not None and "ece" in s.mean]
 
 
-def _where(comparison: Comparison, group: Group, series: Series | None = None) -> str:
-    if comparison.axis == "vocabulary" and (series is not None or len(comparison.series) == 1):
+def _where(comparison: Comparison, group: Group) -> str:
+    if comparison.axis == "vocabulary" and len(comparison.series) == 1:
         return f"V = {setting_value(group.x)}"
-    return group.label.replace(" · ", ", ") if series is None else group.short
+    return group.label.replace(" · ", ", ")
 
 
 def _arms(study: StudyResults, comparison: Comparison) -> str:
@@ -88,56 +100,27 @@ def _arms(study: StudyResults, comparison: Comparison) -> str:
     return f"{whole} finished: {what}{others}, {each}."
 
 
-def _scored(study: StudyResults) -> str:
-    scored = [arm.scored[study.main] for arm in study.arms if study.main in arm.scored]
+def _scored(study: StudyResults, lead: Lead) -> str:
+    name = lead.evaluation
+    scored = [arm.scored[name] for arm in study.arms if name in arm.scored]
     if not scored:
         return ""
-    sizes = {e.bytes for e in scored}
     first = scored[0]
-    if len(sizes) == 1:
-        amount = f"the same {text_bytes(first.bytes)} of text for every arm"
+    sizes = {e.bytes for e in scored}
+    texts = {e.sample.text_hash for e in scored if e.sample}
+    amount = f"{text_bytes(first.bytes)} in {plural(first.documents, 'document')}"
+    if len(sizes) == 1 and len(texts) <= 1:
+        if first.sample:
+            whole = f"{text_bytes(first.sample.of_bytes)} in {first.sample.of_documents:,}"
+            amount += f" (of {whole})"
+        amount = f"the same {amount}" if len(scored) > 1 else amount
     else:
-        low, high = min(sizes), max(sizes)
-        amount = f"but not on the same text: {count(low)} to {count(high)} bytes"
-    return f"The figures are for the {first.split} split of {first.corpus}, {amount}."
+        amount = f"but not the same text: {count(min(sizes))} to {count(max(sizes))} bytes"
+    return f"Scored by {lead.event}: its {first.split} split, {amount}."
 
 
 def _value(key: str, summary: SummaryRecord) -> str:
     return shown_with_half(key, summary.mean.get(key), summary.half_width.get(key))
-
-
-def _ece(points: Sequence[Point], comparison: Comparison, series: Series | None) -> str:
-    several = len(comparison.series) > 1
-    prefix = f"With {series.name}, mean" if series and several else "Mean"
-    if len(points) == 1:
-        group, row = points[0]
-        return f"{prefix} ECE is {_value('ece', row)} at {_where(comparison, group, series)}."
-    along = comparison.axis != "category" and not (series is None and several)
-    low, high = _extremes(points, "ece")
-    if not along:
-        return (
-            f"{prefix} ECE is lowest at {_where(comparison, low[0], series)} "
-            f"({_value('ece', low[1])}) and highest at {_where(comparison, high[0], series)} "
-            f"({_value('ece', high[1])}){_overlap(low[1], high[1], 'the two')}."
-        )
-    (first, a), (last, b) = points[0], points[-1]
-    text = (
-        f"{prefix} ECE goes from {_value('ece', a)} at {_where(comparison, first, series)} "
-        f"to {_value('ece', b)} at {_where(comparison, last, series)}"
-    )
-    steps = [y[1].mean["ece"] - x[1].mean["ece"] for x, y in itertools.pairwise(points)]
-    if len(points) > 2:
-        if all(step > 0 for step in steps):
-            text += ", rising at every step"
-        elif all(step < 0 for step in steps):
-            text += ", falling at every step"
-        else:
-            text += (
-                f", not steadily (lowest {shown('ece', low[1].mean['ece'])} at "
-                f"{_where(comparison, low[0], series)}, highest "
-                f"{shown('ece', high[1].mean['ece'])} at {_where(comparison, high[0], series)})"
-            )
-    return f"{text}{_overlap(a, b, 'the two ends' if len(points) > 2 else 'the two')}."
 
 
 def _extremes(points: Sequence[Point], key: str) -> tuple[Point, Point]:
@@ -146,48 +129,29 @@ def _extremes(points: Sequence[Point], key: str) -> tuple[Point, Point]:
     return ordered[0], next(p for p in points if p[1].mean[key] == ordered[-1][1].mean[key])
 
 
-def _overlap(a: SummaryRecord, b: SummaryRecord, which: str) -> str:
-    x, y = a.half_width.get("ece"), b.half_width.get("ece")
-    if x is None or y is None:
-        return ""
-    apart = abs(a.mean["ece"] - b.mean["ece"]) > x + y
-    return f"; the 95 % intervals over seeds of {which} {'do not overlap' if apart else 'overlap'}"
-
-
-def _gap(points: Sequence[Point], comparison: Comparison) -> str:
+def _gap(points: Sequence[Point], comparison: Comparison, lead: Lead) -> str:
+    """Returns on which side of zero the intervals of the mean signed gap lie."""
     gaps = [(group, row) for group, row in points if "signed_gap" in row.mean]
     if not gaps:
         return ""
+    about = f"The mean {lead.event} signed gap (confidence minus accuracy) is"
     low, high = _extremes(gaps, "signed_gap")
-    smallest, largest = low[1].mean["signed_gap"], high[1].mean["signed_gap"]
-    everywhere = " everywhere" if len(gaps) > 1 else ""
-    if len(gaps) == 1:
-        spread = shown("signed_gap", smallest)
-    else:
-        spread = (
-            f"{shown('signed_gap', smallest)} at {_where(comparison, low[0])} to "
-            f"{shown('signed_gap', largest)} at {_where(comparison, high[0])}"
-        )
-    about = "The mean signed gap (confidence minus accuracy) is"
-    if smallest > 0:
-        text = f"{about} positive{everywhere}, over-confident on average: {spread}"
-    elif largest < 0:
-        text = f"{about} negative{everywhere}, under-confident on average: {spread}"
-    else:
-        text = f"{about} of both signs, under-confident to over-confident: {spread}"
-    unsure = [
-        group
-        for group, row in gaps
-        if (half := row.half_width.get("signed_gap")) is not None
-        and abs(row.mean["signed_gap"]) <= half
+    spread = f"{_value('signed_gap', low[1])} at {_where(comparison, low[0])}"
+    if len(gaps) > 1:
+        spread += f" to {_value('signed_gap', high[1])} at {_where(comparison, high[0])}"
+    sides: dict[str, list[str]] = {}
+    for group, row in gaps:
+        half, gap = row.half_width.get("signed_gap"), row.mean["signed_gap"]
+        if half is not None:
+            clear = "over-confident" if gap > half else "under-confident" if gap < -half else ""
+            sides.setdefault(clear, []).append(_where(comparison, group))
+    told = [
+        f"{'; its interval excludes 0' if side else '; its interval holds 0'} "
+        f"{'everywhere' if len(where) == len(gaps) > 1 else 'at ' + _list(where)}"
+        f"{f' ({side} on average)' if side else ''}"
+        for side, where in sides.items()
     ]
-    if unsure and len(unsure) == len(gaps):
-        text += "; its interval over seeds includes zero" + everywhere
-    elif unsure:
-        text += "; its interval over seeds includes zero at " + _list(
-            [_where(comparison, group) for group in unsure]
-        )
-    return text + "."
+    return f"{about} {spread}{''.join(told)}."
 
 
 def _compression(study: StudyResults, points: Sequence[Point], comparison: Comparison) -> str:
@@ -238,68 +202,62 @@ def _list(items: Sequence[str]) -> str:
 # --- a run ---------------------------------------------------------------------------------------
 
 
-def evaluation_findings(evaluation: EvaluationRecord) -> Findings:
-    """Returns the findings of predictions: what the interval of their signed gap allows."""
-    values, gap = evaluation.numbers, evaluation.interval("signed_gap")
-    if gap is None:
-        verdict = "There is no interval, so that no claim is made about over- or under-confidence."
-    elif gap.lower > 0:
-        verdict = "They are over-confident."
-    elif gap.upper < 0:
-        verdict = "They are under-confident."
-    else:
-        verdict = "Neither over- nor under-confidence on average was detected."
-    size = f"{count(values['tokens'])} predictions of {evaluation.corpus}"
-    found = (
-        f"{verdict} For {size}, mean confidence is "
-        f"{shown('mean_confidence', values.get('mean_confidence'))} and accuracy "
-        f"{shown('accuracy', values.get('accuracy'))}: the signed gap is "
-        f"{shown('signed_gap', evaluation.signed_gap)}{shown_ends('signed_gap', gap)}; the ECE is "
-        f"{shown('ece', evaluation.ece)}{shown_ends('ece', evaluation.interval('ece'))}."
-    )
-    limits = f"Brackets are 95 % intervals over {plural(evaluation.documents, 'document')}."
-    return Findings(_unbroken(found), _unbroken(limits) if gap else "")
-
-
 def run_findings(run: RunResults) -> Findings:
     """Returns the findings of a single run."""
-    record, corpus = run.record, run.record.corpus
+    record, main = run.record, run.main
+    verdict = _unbroken(run_verdict(main))
     seen = run.training[-1].bytes if run.training else None
-    text = f" ({text_bytes(seen)} of {corpus.name})" if seen else f" of {corpus.name}"
-    made = f"after {record.step:,} of {plural(record.steps, 'step')}{text}"
+    read = f" ({text_bytes(seen)} of text)" if seen else ""
+    made = f"after {record.step:,} of {plural(record.steps, 'step')}{read}"
     if record.status == "imported":
         made = "imported, not trained here"
+    elif run.finetune is not None:
+        objective = run.finetune.get("objective", "sft")
+        made = f"fine-tuned ({objective}) from {base_run(run)}, {made}"
     begun = (
         f"A model with {plural(record.parameters.total, 'parameter')} and a vocabulary of "
         f"{record.tokenizer.vocab_size:,}, {made}."
     )
-    main = run.main
     if main is None:
-        text = f"{begun} It has no evaluation of its own yet: what follows was measured on the way."
-        return Findings(text, "")
-    values, gap = main.numbers, main.signed_gap
-    sense = "over-confident" if gap > 0 else "under-confident" if gap < 0 else "neither"
+        return Findings(verdict, _read([run]), "", begun, "")
+    values = main.numbers
+    scored = f"Scored by token: its {main.split} split, {text_bytes(main.bytes)} in "
+    scored += f"{plural(main.documents, 'document')}."
+    if main.corpus != record.corpus.name:
+        scored = scored.replace("its", f"{main.corpus}, ")
+    bits = f"{_ends(main, 'bits_per_byte')} bits per byte"
     sentences = [
         begun,
-        f"On the {main.split} split of {main.corpus} ({text_bytes(main.bytes)}) it needs "
-        f"{shown('bits_per_byte', values['bits_per_byte'])} bits per byte; its ECE is "
-        f"{shown('ece', main.ece)}{shown_ends('ece', main.interval('ece'))} and its signed gap "
-        f"{shown('signed_gap', gap)} ({sense} on average: mean confidence "
-        f"{shown('mean_confidence', values.get('mean_confidence'))} against an "
-        f"accuracy of {shown('accuracy', values.get('accuracy'))}).",
+        f"Its mean confidence is {_ends(main, 'mean_confidence')}, its accuracy "
+        f"{_ends(main, 'accuracy')}. It needs {bits}",
     ]
-    entropy, bits = values.get("entropy_bits_per_byte"), values["bits_per_byte"]
-    if entropy is not None:
-        side = "below" if entropy < bits else "above" if entropy > bits else "equal to"
-        sentences.append(
-            f"The mean entropy of its predictions is {shown('entropy_bits_per_byte', entropy)} "
-            f"bits per byte, {side} what it pays on the real text; for a calibrated model the two "
-            "agree."
+    if "entropy_bits_per_byte" in values:
+        sentences[-1] += (
+            f"; the mean entropy of its own predictions is {_ends(main, 'entropy_bits_per_byte')}, "
+            "which for a calibrated model agrees"
         )
-    exact = corpus.entropy_bits_per_byte
+    sentences[-1] += "."
+    exact = record.corpus.entropy_bits_per_byte
     if exact is not None:
         sentences.append(f"The source's exact entropy rate is {number(exact, 3)} bits per byte.")
-    limits = "One run says nothing about the variation between seeds"
-    if any((main.intervals or {}).values()):
-        limits += "; brackets, here and below, are 95 % intervals over documents"
-    return Findings(" ".join(sentences), f"{limits}.")
+    known = any((main.intervals or {}).values())
+    how = "Brackets, here and below, are 95 % intervals over documents." if known else ""
+    limits = "One run says nothing about the variation between seeds."
+    text = _unbroken(f"{_read([run])} {scored}")
+    return Findings(verdict, text, how, _unbroken(" ".join(sentences)), limits)
+
+
+def evaluation_findings(evaluation: EvaluationRecord) -> Findings:
+    """Returns the findings of predictions alone."""
+    size = f"{count(evaluation.numbers['tokens'])} predictions in "
+    size += f"{plural(evaluation.documents, 'document')}."
+    how = f"Brackets are 95 % intervals over {plural(evaluation.documents, 'document')}."
+    known = evaluation.interval("ece") is not None
+    return Findings(
+        _unbroken(run_verdict(evaluation)), size, _unbroken(how) if known else "", "", ""
+    )
+
+
+def _ends(evaluation: EvaluationRecord, key: str) -> str:
+    value = shown(key, evaluation.numbers.get(key))
+    return f"{value}{shown_ends(key, evaluation.interval(key))}"

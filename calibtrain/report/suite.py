@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from calibtrain.figures.grouping import Comparison, summary_of
-from calibtrain.figures.signatures import mixed_in, parse
+from calibtrain.figures.signatures import parse
 from calibtrain.metrics.quantities import NOTHING, QUANTITIES, SUITE, Quantity, number
 from calibtrain.report.blocks import (
     Block,
@@ -13,7 +13,6 @@ from calibtrain.report.blocks import (
     figure,
     mean,
     no_interval,
-    note,
     num,
     titled,
 )
@@ -46,7 +45,7 @@ def run_suite(evaluation: EvaluationRecord, caption: str) -> list[Block]:
             [_title(metric), figure(evaluation, metric, why), _off(metric, [evaluation]), bins]
         )
     heads = [Head("Metric"), Head("Value", "95 % interval", numeric=True), _OFF, Head("Bins")]
-    return [Table(caption, heads, rows, quiet=not caption)]
+    return [Table(caption, heads, rows, quiet=not caption, explains=True)]
 
 
 def study_suite(study: StudyResults, comparison: Comparison, evaluation: str) -> list[Block]:
@@ -73,8 +72,7 @@ def study_suite(study: StudyResults, comparison: Comparison, evaluation: str) ->
     ]
     columns = [Head(group.short, group.series, numeric=True) for group, _ in groups]
     caption = f"{evaluation}: mean over seeds ± half width of the 95 % interval"
-    table = Table(caption, [Head("Metric"), *columns, _OFF], rows)
-    return [table, *note(mixed_in(scored, SUITE))]
+    return [Table(caption, [Head("Metric"), *columns, _OFF], rows, explains=True)]
 
 
 def _title(metric: Quantity) -> Cell:

@@ -1,9 +1,12 @@
-"""Tables of results: of a study, its arms and controls; of a run, its evaluations and heads."""
+"""Tables of results: of a study, its arms and controls; of a run, its evaluations."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from calibtrain.figures.comparable import Lead, pairs_of
 from calibtrain.figures.display import (
     compact,
     count,
@@ -12,16 +15,17 @@ from calibtrain.figures.display import (
     plural,
     setting_name,
     setting_value,
+    shown_apart,
     text_bytes,
 )
 from calibtrain.figures.grouping import VOCABULARY, Comparison, summary_of
-from calibtrain.figures.signatures import mixed_in
-from calibtrain.metrics.quantities import COMPARED, MAIN, NOTHING, QUANTITIES, number, quantity_name
+from calibtrain.metrics.quantities import MAIN, NOTHING, QUANTITIES, number, quantity_name
 from calibtrain.report.blocks import (
     Block,
     Cell,
     Head,
     Table,
+    apart,
     code,
     estimate,
     figure,
@@ -29,12 +33,14 @@ from calibtrain.report.blocks import (
     folded,
     mean,
     no_interval,
+    no_seed_interval,
     note,
     num,
     status,
     titled,
 )
-from calibtrain.runs.records import EvaluationRecord, HeadComparisonRecord, HeadRow, HeldFixed
+from calibtrain.report.documents import effective_documents
+from calibtrain.runs.records import EvaluationRecord, HeldFixed
 from calibtrain.runs.results import RunResults, StudyResults
 
 _FIGURES = tuple(QUANTITIES[key] for key in MAIN)
@@ -44,9 +50,22 @@ _FIGURES = tuple(QUANTITIES[key] for key in MAIN)
 
 
 def result_table(
-    study: StudyResults, comparison: Comparison, evaluation: str, event: str = "token"
+    study: StudyResults,
+    comparison: Comparison,
+    evaluation: str,
+    event: str = "token",
+    keys: Sequence[str] = MAIN,
 ) -> list[Block]:
-    """Returns one row per combination of settings: the mean over seeds, and its half width."""
+    """Returns one row per combination of settings: the mean over seeds, and its half width.
+
+    Args:
+        study: the study.
+        comparison: its groups.
+        evaluation: name of the evaluation.
+        event: the event that it predicts.
+        keys: the figures, in the order of their columns.
+    """
+    quantities = [QUANTITIES[key] for key in keys]
     paths = list(comparison.settings)
     by_size = comparison.axis == "vocabulary" and VOCABULARY not in paths
     settings = ([VOCABULARY] if by_size else []) + paths
@@ -60,15 +79,53 @@ def result_table(
         names += [setting_value(group.settings.get(path)) for path in paths]
         figures = [
             mean(q, summary.mean.get(q.key), summary.half_width.get(q.key), summary.seeds)
-            for q in _FIGURES
+            for q in quantities
         ]
-        rows.append([*map(titled, names or [group.label]), *figures, num(summary.seeds, count)])
+        found = [arm.scored[evaluation] for arm in group.arms if evaluation in arm.scored]
+        documents = num(found[0].documents if found else None, count)
+        seeds = num(summary.seeds, count)
+        rows.append([*map(titled, names or [group.label]), *figures, documents, seeds])
     scored = [arm.scored.get(evaluation) for arm in study.arms if evaluation in arm.evaluations]
     tempered = ", ".join(dict.fromkeys(e.tempered for e in scored if e and e.tempered))
     name = f"{evaluation} ({tempered})" if tempered else evaluation
     caption = f"{name}: mean over seeds ± half width of the 95 % interval"
-    heads = [*heads, *figure_heads(_FIGURES, event), Head("Seeds", numeric=True)]
-    return [Table(caption, heads, rows), *note(mixed_in(scored, MAIN))]
+    heads = [*heads, *figure_heads(quantities, event)]
+    heads += [Head("Documents", "scored", numeric=True), Head("Seeds", numeric=True)]
+    return [Table(caption, heads, rows)]
+
+
+def difference_table(
+    study: StudyResults, comparison: Comparison, lead: Lead, keys: Sequence[str]
+) -> list[Block]:
+    """Returns one row per pair of settings: differences, with intervals that hold together."""
+    known = [key for key in keys if pairs_of(study, comparison, lead.evaluation, key)]
+    if not known:
+        return []
+    pairs = pairs_of(study, comparison, lead.evaluation, known[0])
+    rows = []
+    for pair in pairs:
+        cells = [titled(pair.name)]
+        for key in known:
+            if key not in pair.record.mean:
+                cells.append(Cell(NOTHING, "num"))
+                continue
+            low, high, half = pair.ends(key, len(pairs))
+            cells.append(
+                apart(
+                    pair.record.mean[key],
+                    functools.partial(shown_apart, key),
+                    None if half is None else (low, high),
+                    no_seed_interval(pair.record.seeds),
+                )
+            )
+        rows.append([*cells, num(pair.record.seeds, count)])
+    caption = "Differences, paired over seeds"
+    if any(pair.record.half_width.get(known[0]) is not None for pair in pairs):
+        caption += ", with 95 % intervals"
+        caption += f" that hold together for {len(pairs)} pairs" if len(pairs) > 1 else ""
+        caption += "; those that exclude 0 are bold"
+    heads = [Head(comparison.axis_name), *figure_heads((QUANTITIES[k] for k in known), lead.event)]
+    return [Table(caption, [*heads, Head("Seeds", numeric=True)], rows)]
 
 
 def _setting_head(path: str) -> Head:
@@ -103,9 +160,7 @@ def arms_table(study: StudyResults) -> list[Block]:
         )
     heads = [Head("Arm"), Head("Status"), *_SIZE_HEADS, Head("Configuration", "hash")]
     suffix = f": {study.main}, with 95 % intervals over documents" if study.main else ""
-    mixed = mixed_in([arm.scored.get(study.main) for arm in study.arms if arm.evaluations], MAIN)
-    table = Table(f"Every arm{suffix}", [*heads, *figure_heads(_FIGURES)], rows)
-    return [table, *note(mixed)]
+    return [Table(f"Every arm{suffix}", [*heads, *figure_heads(_FIGURES)], rows)]
 
 
 _SIZE_HEADS = (
@@ -189,12 +244,22 @@ def evaluations_table(evaluations: Sequence[EvaluationRecord], event: str = "tok
         below = ", ".join(filter(None, (f"step {count(e.step)}", e.tempered)))
         head = titled(f"{e.corpus}, {e.split}", below, "titled")
         figures = [figure(e, q, no_interval(e, q.key)) for q in _FIGURES]
-        rows.append([head, num(e.bytes, text_bytes), *figures])
+        rows.append([head, _scored(e), *figures])
     heads = [Head("Evaluation"), Head("Scored", numeric=True), *figure_heads(_FIGURES, event)]
     caption = f"Evaluations by {event}, with 95 % intervals over documents"
     table = Table(caption, heads, rows, quiet=event == "token")
     noted = [(f"{e.corpus}, {e.split}", text) for e in evaluations for text in e.notes or ()]
-    return [table, *_notes(noted), *note(mixed_in(evaluations, MAIN))]
+    return [table, *notes(noted)]
+
+
+def _scored(evaluation: EvaluationRecord) -> Cell:
+    """Returns how much text was scored, and in how many documents."""
+    effective, documents = effective_documents(evaluation), evaluation.documents
+    title = f"{evaluation.bytes:,} bytes in {plural(documents, 'document')}"
+    if effective is not None:
+        title += f", worth {number(effective, 1)} of equal length"
+    cell = num(evaluation.bytes, text_bytes)
+    return replace(cell, half=plural(documents, "document"), title=title)
 
 
 def predictions_table(evaluation: EvaluationRecord) -> Table:
@@ -208,7 +273,7 @@ def predictions_table(evaluation: EvaluationRecord) -> Table:
     return Table(caption, heads, [[titled(evaluation.corpus), *sizes, *figures]], quiet=True)
 
 
-def _notes(noted: Sequence[tuple[str, str]]) -> list[Block]:
+def notes(noted: Sequence[tuple[str, str]]) -> list[Block]:
     """Returns the notes on figures, each with the evaluations that it is about."""
     lines = dict.fromkeys(f"{owner}: {text}" for owner, text in noted)
     return [block for line in lines for block in note(line)]
@@ -243,81 +308,15 @@ def _flops(value: float) -> str:
     return f"{value:.3e}"
 
 
-# --- temperature heads ---------------------------------------------------------------------------
-
-HEAD_DECIMALS = 4
-"""Decimals of the figures of heads, whose differences are small."""
-
-
-def heads_blocks(found: HeadComparisonRecord) -> list[Block]:
-    """Returns the comparison of temperature heads, with one table per corpus."""
-    text = (
-        f"Fitted on {found.fitted_on.corpus}-{found.fitted_on.split} to the frozen model of step "
-        f"{found.checkpoint.step:,}. Brackets are "
-        "95 % intervals of the difference to no head, over the same documents: where one holds 0, "
-        "the text does not tell them apart. A head that lowers the ECE and raises the NLL has made "
-        "the predictions worse."
-    )
-    heads = [Head("Head"), *figure_heads(QUANTITIES[key] for key in COMPARED)]
-    heads += [Head("Parameters", numeric=True), Head("Fitted in", numeric=True)]
-    tables = [
-        Table(
-            f"{corpus.name} ({'in domain' if corpus.in_domain else 'out of domain'})",
-            heads,
-            [
-                [
-                    titled(row.head),
-                    *(_head_cell(row, key) for key in COMPARED),
-                    num(row.parameters, count),
-                    num(row.seconds, duration),
-                ]
-                for row in corpus.rows
-            ],
-        )
-        for corpus in found.corpora
-    ]
-    signatures = {
-        f"{corpus.name}: {row.head}": [row.signatures or {}]
-        for corpus in found.corpora
-        for row in corpus.rows
-    }
-    absent = (
-        "The comparison is of a version of calibtrain that wrote no signatures beside its figures."
-    )
-    noted = [(corpus.name, text) for corpus in found.corpora for text in corpus.notes or ()]
-    return [*tables, *_notes(noted), *note(text), *signature_blocks(signatures, absent)]
-
-
-def _head_cell(row: HeadRow, key: str) -> Cell:
-    value, apart = row.numbers[key], (row.differences or {}).get(key)
-    shown = QUANTITIES[key].show(value, HEAD_DECIMALS)
-    if apart is None:
-        return num(value, lambda _: shown)
-    low, high = (number(end, HEAD_DECIMALS, signed=True) for end in (apart.lower, apart.upper))
-    return Cell(
-        shown,
-        "num",
-        half=f"[{low}, {high}]",
-        exact={"value": value, "lower": apart.lower, "upper": apart.upper},
-        title=f"{value!r}; less no head {apart.difference!r}, 95 % from {apart.lower!r} to "
-        f"{apart.upper!r}",
-    )
-
-
 # --- where figures come from ---------------------------------------------------------------------
 
 
-def signature_blocks(
-    owners: Mapping[str, Sequence[Mapping[str, str]]],
-    absent: str = "The evaluations are of a version of calibtrain that wrote no signatures beside "
-    "its figures.",
-) -> list[Block]:
+def signature_blocks(owners: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Block]:
     """Returns every signature, the figures that have it, and their owners.
 
     Args:
         owners: signatures of figures by their owner: a combination of settings, an evaluation or a
             head.
-        absent: the text shown where there are no signatures.
     """
     figures: dict[str, dict[str, None]] = {}
     whose: dict[str, dict[str, None]] = {}
@@ -327,7 +326,9 @@ def signature_blocks(
                 figures.setdefault(signature, {})[quantity_name(key)] = None
                 whose.setdefault(signature, {})[owner] = None
     if not figures:
-        return note(absent)
+        return note(
+            "These figures are of a version of calibtrain that wrote no signatures beside them."
+        )
     rows = [
         [
             Cell(", ".join(figures[text]), "prose"),

@@ -121,6 +121,12 @@ class FileRecord(Record):
     """Whether the file holds results, and ends in their checksum."""
 
     format: Whole
+    _path: Path | None = PrivateAttr(None)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that it was read from; None for a record that was made."""
+        return self._path
 
     @classmethod
     def read(cls, path: Path, remedy: str | None = None) -> Self:
@@ -136,10 +142,12 @@ class FileRecord(Record):
         remedy = remedy or cls.REMEDY
         tree = read_document(path, remedy)
         try:
-            return cls.model_validate(tree)
+            found = cls.model_validate(tree)
         except ValidationError as error:
             message = f"{path}: is damaged ({_misfit(error)}); remove it, and {remedy}"
             raise UserError(message) from None
+        found._path = path
+        return found
 
     def text(self) -> str:
         """The file's text."""

@@ -169,6 +169,23 @@ class RiskPoint(Record):
     risk: Number
 
 
+class SampleRecord(Record):
+    """Which part of a split was scored; `text_hash` is equal where the very same bytes were.
+
+    Attributes:
+        documents, bytes: what was scored.
+        of_documents, of_bytes: what the split holds.
+        cut: whether a document was scored in part.
+    """
+
+    documents: Whole
+    of_documents: Whole
+    bytes: Number
+    of_bytes: Number
+    cut: Flag
+    text_hash: Text
+
+
 class StratumRow(Record):
     """One group of a stratum: its figures, and the intervals of those that have one.
 
@@ -234,6 +251,7 @@ class ArmEvaluation(Record):
     split: Text | None = None
     event: Text = "token"
     """What is predicted: token, byte, word; candidate, prediction."""
+    sample: SampleRecord | None = None
 
 
 class EvaluationRecord(FileRecord):
@@ -245,6 +263,7 @@ class EvaluationRecord(FileRecord):
     Attributes:
         temperature: divided the logits; or the name of the head that supplied it.
         limit: bytes of text that were asked for, about; None means the whole split.
+        sample: which part of the split was scored.
         effective_documents: how many documents of equal size would tell as much (Kish).
         notes: what a reader of the figures must know.
         intervals, bounds, signatures: by figure: its interval, how far it may be off, how it was
@@ -266,6 +285,7 @@ class EvaluationRecord(FileRecord):
     bins: Whole
     documents: Whole
     effective_documents: Number | None = None
+    sample: SampleRecord | None = None
     limit: Whole | None = None
     event: Text = "token"
     temperature: NumberOrName | None = 1.0
@@ -279,15 +299,15 @@ class EvaluationRecord(FileRecord):
     reliability: list[ReliabilityBin]
     smooth_reliability: list[SmoothPoint] | None = None
     risk_coverage: list[RiskPoint] | None = None
-    frequency_deciles: list[StratumRow] | None = None
     frequency_mass: list[FrequencyMassRow] | None = None
+    frequency_deciles: list[StratumRow] | None = None
     predicted_frequency: list[StratumRow] | None = None
     positions: list[StratumRow] | None = None
     entropy_bands: list[StratumRow] | None = None
     confidence_bands: list[StratumRow] | None = None
+    groups: list[StratumRow] | None = None
     word_pieces: list[StratumRow] | None = None
     word_frequency: list[StratumRow] | None = None
-    groups: list[StratumRow] | None = None
 
     @model_validator(mode="after")
     def _per_byte(self) -> Self:
@@ -304,7 +324,9 @@ class EvaluationRecord(FileRecord):
     def tempered(self) -> str:
         """The temperature in words, empty where it changes nothing."""
         temperature = self.temperature or 1
-        return "" if temperature == 1 else f"T = {temperature}"
+        if temperature == 1:
+            return ""
+        return f"T = {temperature if isinstance(temperature, str) else f'{temperature:.3g}'}"
 
     def interval(self, key: str) -> IntervalRecord | None:
         """The interval of a figure, where there is one."""
@@ -319,7 +341,10 @@ class EvaluationRecord(FileRecord):
 
 
 class ArmRecord(Record):
-    """One arm of a study, and the single figures of its final evaluations by CORPUS-SPLIT."""
+    """One arm of a study, and the single figures of its final evaluations.
+
+    Those of tokens are called CORPUS-SPLIT, those of other events CORPUS-SPLIT-EVENT.
+    """
 
     name: Text
     folder: Text
@@ -344,6 +369,25 @@ class SummaryRecord(Record):
     mean: dict[str, Number]
     half_width: dict[str, Number | None]
     signatures: dict[str, list[Text]] | None = None
+
+
+class DifferenceRecord(Record):
+    """Figures of one combination of settings less those of another, paired over their seeds.
+
+    Attributes:
+        evaluation: the evaluation that both have.
+        settings, reference: the combinations, without the seed: the first less the second.
+        seeds: how many seeds both have.
+        mean: of the differences, by figure.
+        half_width: of their 95 % interval (Student's t); null with one seed.
+    """
+
+    evaluation: Text
+    settings: dict[str, Any]
+    reference: dict[str, Any]
+    seeds: Whole
+    mean: dict[str, Number]
+    half_width: dict[str, Number | None]
 
 
 class HeldFixed(Record):
@@ -372,6 +416,7 @@ class StudyRecord(FileRecord):
     held_fixed: list[HeldFixed]
     arms: list[ArmRecord]
     summary: list[SummaryRecord]
+    differences: list[DifferenceRecord] | None = None
 
 
 # --- temperature/comparison.json -----------------------------------------------------------------

@@ -6,11 +6,12 @@ among the files of the arm's run.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from calibtrain.config.yaml_text import read_tree
 from calibtrain.errors import UserError
 from calibtrain.runs.records import (
     HEADS_FILE,
@@ -18,16 +19,17 @@ from calibtrain.runs.records import (
     STUDY_FILE,
     ArmEvaluation,
     ArmRecord,
+    DifferenceRecord,
     EvaluationRecord,
     HeadComparisonRecord,
     RunRecord,
     StudyRecord,
     SummaryRecord,
 )
-from calibtrain.runs.seeds import summarise
+from calibtrain.runs.seeds import differences, summarise
 from calibtrain.storage.metrics import is_evaluation, read_metrics
 
-_SAME = ("step", "corpus_hash", "limit", "temperature", "bins")
+_SAME = ("step", "corpus_hash", "limit", "temperature", "bins", "bytes")
 """The keys that tell evaluations of one corpus and split apart."""
 
 
@@ -46,13 +48,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class RunResults:
-    """A run folder: run.json, metrics.jsonl, evaluations/*.json and the comparison of its heads."""
+    """A run folder: run.json, metrics.jsonl, evaluations/*.json and the comparison of its heads.
+
+    `finetune` is the section of that name in its config.yaml, for a run that is a fine-tuning.
+    """
 
     record: RunRecord
     training: tuple[Measured, ...] = ()
     measured: tuple[Measured, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
     heads: HeadComparisonRecord | None = None
+    finetune: Mapping[str, Any] | None = None
 
     @cached_property
     def main(self) -> EvaluationRecord | None:
@@ -133,7 +139,14 @@ def read_run(folder: Path) -> RunResults:
             EvaluationRecord.read(file) for file in sorted((folder / "evaluations").glob("*.json"))
         ),
         heads=HeadComparisonRecord.read(heads) if heads.is_file() else None,
+        finetune=_finetune(folder / "config.yaml"),
     )
+
+
+def _finetune(path: Path) -> Mapping[str, Any] | None:
+    """Returns the section `finetune` of a configuration; None where there is none."""
+    found = read_tree(path).get("finetune") if path.is_file() else None
+    return found if isinstance(found, Mapping) else None
 
 
 def _read_metrics(path: Path) -> tuple[tuple[Measured, ...], tuple[Measured, ...]]:
@@ -191,6 +204,10 @@ class ArmResults:
         """Entries of its vocabulary."""
         return self.record.vocab_size
 
+    def found_again(self, name: str) -> bool:
+        """Whether a file of more text stands in place of what ablation.json says."""
+        return self.evaluations.get(name) is not self.record.evaluations.get(name)
+
 
 @dataclass(frozen=True)
 class StudyResults:
@@ -201,15 +218,17 @@ class StudyResults:
         text: that file, character for character.
         arms: with the runs behind them.
         summary: means over seeds of every evaluation that is named below.
+        differences: of every evaluation that is named below, between all pairs of settings.
         evaluations: names of those of tokens.
         by_event: names of the others by their event, the one to show first in front.
-        main: the evaluation that a reader wants first, empty when nothing was evaluated.
+        main: the evaluation of tokens that a reader wants first, empty when there is none.
     """
 
     record: StudyRecord
     text: str
     arms: tuple[ArmResults, ...]
     summary: tuple[SummaryRecord, ...]
+    differences: tuple[DifferenceRecord, ...]
     evaluations: tuple[str, ...]
     by_event: Mapping[str, tuple[str, ...]]
     main: str
@@ -234,25 +253,34 @@ def read_study(folder: Path) -> StudyResults:
     """
     path = folder / STUDY_FILE
     record, text = StudyRecord.read(path), path.read_text(encoding="utf-8")
-    arms = tuple(_read_arm(folder, arm) for arm in record.arms)
-    named = dict.fromkeys(name for arm in arms for name in arm.evaluations)
-    events = {name: arm.scored[name].event for arm in arms for name in arm.scored}
-    names = tuple(name for name in named if events.get(name, "token") == "token")
+    arms = _with_files([_read_arm(folder, arm) for arm in record.arms])
+    named = {name: found.event for arm in arms for name, found in arm.evaluations.items()}
+    names = tuple(name for name, event in named.items() if event == "token")
     main = _main(names)
-    others: dict[str, list[str]] = {}
-    for name in named:
-        if (event := events.get(name, "token")) != "token":
-            others.setdefault(event, []).append(name)
     by_event = {
-        event: tuple(sorted(each, key=lambda name: name != f"{main} by {event}"))
-        for event, each in others.items()
+        event: tuple(
+            sorted(
+                (name for name in named if named[name] == event),
+                key=lambda name: name != f"{main}-{event}",
+            )
+        )
+        for event in dict.fromkeys(named.values())
+        if event != "token"
     }
-    further = summarise(arms, [name for found in by_event.values() for name in found])
+    # What ablation.json says of an evaluation holds for the figures that it holds.
+    told = {name for arm in record.arms for name in arm.evaluations}
+    told -= {name for arm in arms for name in arm.evaluations if arm.found_again(name)}
+    new = [name for name in named if name not in told]
+    unpaired = new if record.differences is not None else list(named)
     return StudyResults(
         record=record,
         text=text,
         arms=arms,
-        summary=(*(row for row in record.summary if row.evaluation in names), *further),
+        summary=(*(r for r in record.summary if r.evaluation in told), *summarise(arms, new)),
+        differences=(
+            *(r for r in record.differences or () if r.evaluation in told),
+            *(r for r in differences(arms) if r.evaluation in unpaired),
+        ),
         evaluations=names,
         by_event=by_event,
         main=main,
@@ -261,29 +289,47 @@ def read_study(folder: Path) -> StudyResults:
 
 def _read_arm(study: Path, record: ArmRecord) -> ArmResults:
     folder = study / record.folder
-    done = record.status == "done"
-    run = read_run(folder) if done else _remains(folder)
-    flat = {name: each for name, each in record.evaluations.items() if each.event == "token"}
-    behind = {} if run is None else {name: _behind(name, flat[name], run) for name in flat}
-    others = _of_other_events(run) if done and run is not None else {}
-    return ArmResults(
-        record=record,
-        run=run,
-        evaluations={**flat, **others},
-        scored={name: found for name, found in behind.items() if found is not None} | others,
+    run = read_run(folder) if record.status == "done" else _remains(folder)
+    told = record.evaluations
+    behind = {} if run is None else {name: _behind(name, told[name], run) for name in told}
+    scored = {name: found for name, found in behind.items() if found is not None}
+    return ArmResults(record=record, run=run, evaluations=told, scored=scored)
+
+
+def _with_files(arms: Sequence[ArmResults]) -> tuple[ArmResults, ...]:
+    """Returns the arms with what their files say of other events than the token.
+
+    An evaluation that ablation.json holds gives way to files of more text only if every arm that
+    finished has one, of as much text.
+    """
+    done = [arm for arm in arms if arm.record.status == "done" and arm.run is not None]
+    found = {arm.record.name: _of_other_events(arm.run) for arm in done if arm.run is not None}
+    kept: dict[str, dict[str, EvaluationRecord]] = {name: {} for name in found}
+    for name in dict.fromkeys(name for each in found.values() for name in each):
+        files = {arm: each[name] for arm, each in found.items() if name in each}
+        told = [arm.evaluations[name] for arm in done if name in arm.evaluations]
+        whole = len(files) == len(done) and len({file.bytes for file in files.values()}) == 1
+        least = min(file.bytes for file in files.values())
+        if not told or (whole and all(least > each.numbers.get("bytes", 0) for each in told)):
+            for arm, file in files.items():
+                kept[arm][name] = file
+    return tuple(
+        replace(
+            arm,
+            evaluations={**arm.evaluations, **kept.get(arm.record.name, {})},
+            scored={**arm.scored, **kept.get(arm.record.name, {})},
+        )
+        for arm in arms
     )
 
 
 def _of_other_events(run: RunResults) -> dict[str, EvaluationRecord]:
-    """Returns an arm's latest evaluation by each event but the token, of the most text, by name.
-
-    They come from their own files, as ablation.json need not hold them.
-    """
+    """Returns a run's latest evaluation by each event but the token, of the most text, by name."""
     found: dict[str, EvaluationRecord] = {}
     for evaluation in sorted(run.evaluations, key=lambda e: (e.step, e.bytes)):
         if evaluation.event != "token":
-            parts = (f"{evaluation.corpus}-{evaluation.split}", evaluation.tempered)
-            found[f"{', '.join(filter(None, parts))} by {evaluation.event}"] = evaluation
+            name = f"{evaluation.corpus}-{evaluation.split}-{evaluation.event}"
+            found[", ".join(filter(None, (name, evaluation.tempered)))] = evaluation
     return found
 
 
@@ -301,12 +347,14 @@ def _behind(name: str, flat: ArmEvaluation, run: RunResults) -> EvaluationRecord
     Files of the same corpus and split may be of another amount of text or another temperature: the
     one meant agrees in all that both say.
     """
-    wanted = _slug(f"{flat.corpus}-{flat.split}" if flat.corpus and flat.split else name)
+    plain = name.removesuffix(f"-{flat.event}")
+    wanted = _slug(f"{flat.corpus}-{flat.split}" if flat.corpus and flat.split else plain)
     same = {key: flat.get(key) for key in _SAME if key in flat}
     found: Iterable[EvaluationRecord] = (
         e
-        for e in run.of_tokens
-        if _slug(f"{e.corpus}-{e.split}") == wanted
+        for e in run.evaluations
+        if e.event == flat.event
+        and _slug(f"{e.corpus}-{e.split}") == wanted
         and all(e.get(key, value) == value for key, value in same.items())
     )
     return max(found, key=lambda e: e.step, default=None)

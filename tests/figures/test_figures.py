@@ -69,3 +69,44 @@ def test_no_colour_is_left_to_a_page(scheme: str, record: EvaluationRecord) -> N
     text = figure.to_json()
     assert "var(" not in text
     assert json.loads(text)["layout"]["paper_bgcolor"] == palette(scheme, 0)["raised"]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance by WCAG 2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("shades", [1, 2, 3, 5, 9])
+def test_a_vocabulary_has_one_colour_that_stands_out_in_both_schemes(shades: int) -> None:
+    light, dark = palette("light", shades), palette("dark", shades)
+    for index in range(shades):
+        colour = light[f"seq-{index}"]
+        assert colour == dark[f"seq-{index}"]
+        for scheme in (light, dark):
+            low, high = sorted(luminance(c) + 0.05 for c in (colour, scheme["raised"]))
+            assert high / low >= 3, "WCAG 2 asks for 3 to 1 of what is drawn"
+
+
+def test_mass_and_what_a_perfect_model_shows(record: EvaluationRecord) -> None:
+    ends = {"lower": -0.01, "upper": 0.02, "method": "bca"}
+    mass = {"label": "1", "decile": 1, "tokens": 9.0, "predicted_share": 0.11, "gap": 0.01}
+    mass |= {"observed_share": 0.1, "intervals": {"gap": ends}}
+    row = {"label": "1", "tokens": 9.0, "ece": 0.2, "signed_gap": -0.3, "reference_gap": -0.29}
+    row |= {"excess_gap": -0.01, "intervals": {"excess_gap": ends}}
+    tables = {"frequency_mass": [mass], "frequency_deciles": [row]}
+    found = EvaluationRecord.parse(record.document() | tables, "new")
+    bars, gap = figures.frequency_mass([found]).data
+    assert (list(bars.y[:2]), list(gap.y)) == ([-0.01, 0.02], [0.01])
+    whole, perfect = figures.by_stratum([found], "frequency_deciles", "signed_gap").data
+    assert (list(whole.y), list(perfect.y)) == ([-0.3], [-0.29])
+    bars, excess = figures.by_stratum([found], "frequency_deciles", "excess_gap").data
+    assert (list(bars.y[:2]), list(excess.y)) == ([-0.01, 0.02], [-0.01])
+    with pytest.raises(ValueError, match="ece is not drawn for frequency_deciles"):
+        figures.by_stratum([found], "frequency_deciles", "ece")
+    with pytest.raises(ValueError, match="have no word_pieces"):
+        figures.by_stratum([found], "word_pieces")
+    without = {k: v for k, v in found.document().items() if k != "frequency_mass"}
+    with pytest.raises(ValueError, match="evaluate again"):
+        figures.frequency_mass([EvaluationRecord.parse(without, "old")])

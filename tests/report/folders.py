@@ -160,7 +160,7 @@ def details(
     positions = ("below 64 bytes", "64–256 bytes", "256–1024 bytes", "4096 bytes and more")
     labels = tuple(map(str, range(1, 11)))
     deciles = [
-        row | {"decile": index, "vocabulary_entries": 3 * index}
+        row | {"decile": index, "vocabulary_entries": 3 * index, "reference_gap": 0.01 * index}
         for index, row in enumerate(strata_rows(labels, results, rng), 1)
     ]
     return {

@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
     def cells(self, anchor: str) -> list[dict[str, str | None]]:
         """Attributes of every cell of a number in a section or figure."""
-        texts = re.findall(r'<td class="num"(.*?)>', self.part(anchor))
+        texts = re.findall(r'<td class="num(?: apart)?"(.*?)>', self.part(anchor))
         return [dict(re.findall(r'([\w-]+)="([^"]*)"', text)) for text in texts]
 
     def findings(self) -> str:
