@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from calibtrain.data.batches.sample import Stretch
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
@@ -70,7 +71,7 @@ class TextEvents:
     """
 
     space: EventSpace
-    plan: Callable[..., tuple[Int[np.ndarray, " chosen"], list[ByteWindow]]]
+    plan: Callable[..., tuple[tuple[Stretch, ...], list[ByteWindow]]]
     reader: Callable[[Sequence[ByteWindow], int], WindowReader]
     lanes: int = 1
 
@@ -159,13 +160,13 @@ class TextEvaluator:
         groups: Sequence[str] = (),
         progress: Progress = lambda done, total: None,
     ) -> Evaluation:
-        """Scores whole documents of a store, by this beam and by the wider one.
+        """Scores a store or a sample of it, by this beam and by the wider one.
 
         Args:
             params: the model's parameters.
             store: tokens of a split, in the network's vocabulary.
             about: what the results belong to: corpus, split, step, hashes.
-            limit: about how many bytes of text; None means all.
+            limit: how many bytes of text; None means all.
             groups: group of each document of the store; empty: results are not given by group.
             progress: called before each step of a byte; may raise to give up.
 
@@ -173,12 +174,14 @@ class TextEvaluator:
             UserError: where the beam allows no tokenisation of the text.
             NonFiniteError: where a result is infinite or NaN.
         """
-        documents, windows = self.events.plan(
+        stretches, windows = self.events.plan(
             store, self.tokenizer.piece_bytes, context=self.context, limit=limit
         )
         if not windows:
-            raise ValueError("no documents to evaluate")
-        measured = Measurement(self.events.space, store, documents, about, self.bins, groups)
+            raise UserError(
+                f"{limit} bytes: no {self.events.space.name} begins in them; ask for more bytes"
+            )
+        measured = Measurement(self.events.space, store, stretches, about, self.bins, groups)
         beams = self.beam, self.beam.wider
         sums = [
             measured.sums(self._passes(params, windows, beam, number, progress))

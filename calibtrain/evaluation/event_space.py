@@ -7,12 +7,14 @@ more. A `Measurement` takes the events of some documents, as their scorer yields
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 import calibtrain
+from calibtrain.data.batches.sample import Documents, Stretch, facts, scored_bytes
 from calibtrain.errors import NonFiniteError, require_finite
 from calibtrain.evaluation.event_figures import compute_results
 from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
@@ -41,18 +43,6 @@ class EventSpace:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class Documents(Protocol):
-    """Names and sizes of documents that events are scored on."""
-
-    @property
-    def document_ids(self) -> tuple[str, ...]:
-        """Their names."""
-
-    @property
-    def document_bytes(self) -> Int[np.ndarray, " documents"]:
-        """Bytes of text of each."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Measurement:
     """Some events of some documents, to be measured.
@@ -60,7 +50,7 @@ class Measurement:
     Attributes:
         space: what the events are.
         documents: names and sizes of the documents, by index.
-        chosen: those that are scored.
+        stretches: what is scored of them.
         about: what the results belong to: corpus, split, step, hashes.
         bins: equal-width bins of the ECE.
         groups: group of each document; empty: results are not given by group.
@@ -68,10 +58,20 @@ class Measurement:
 
     space: EventSpace
     documents: Documents
-    chosen: Int[np.ndarray, " chosen"]
+    stretches: Sequence[Stretch]
     about: Mapping[str, Any]
     bins: int
     groups: Sequence[str] = ()
+
+    @cached_property
+    def chosen(self) -> Int[np.ndarray, " chosen"]:
+        """The documents of which something is scored."""
+        return np.unique([stretch.document for stretch in self.stretches])
+
+    @cached_property
+    def scored_bytes(self) -> Int[np.ndarray, " documents"]:
+        """How many bytes of each document are scored."""
+        return scored_bytes(self.documents, self.stretches)
 
     def sums(self, batches: Iterable[ScoredEvents]) -> EventSums:
         """Adds up events as they are scored.
@@ -81,7 +81,7 @@ class Measurement:
         """
         own = document_groups(self.groups)
         strata = [*self.space.strata, *([] if own is None else [own])]
-        sums = EventSums(self.documents.document_bytes, self.chosen, strata, self.bins)
+        sums = EventSums(self.scored_bytes, self.chosen, strata, self.bins)
         for events in batches:
             sums.add(events)
         return sums
@@ -119,7 +119,7 @@ class Measurement:
         Args:
             sums: of all events.
             results: read from them, and whatever tables stand beside.
-            limit: bytes of text, about, that were asked for; None means all.
+            limit: bytes of text that were asked for; None means all.
             context: tokens that the model sees back.
             temperature: number that divided the logits.
             head: name of the network's head, if it has one.
@@ -147,6 +147,7 @@ class Measurement:
                 "temperature": fitted or temperature,
                 **({"head": head} if head else {}),
                 "documents": len(self.chosen),
+                "sample": facts(self.documents, self.stretches, self.about["corpus_hash"]),
             },
             results={**results, "signatures": signatures(results, signature)},
             documents=self._document_table(sums.documents[self.chosen]),
@@ -157,7 +158,7 @@ class Measurement:
         columns = dict(zip(("tokens", *COLUMNS), sums.T, strict=True))
         return {
             "document": [self.documents.document_ids[index] for index in self.chosen],
-            "bytes": self.documents.document_bytes[self.chosen],
+            "bytes": self.scored_bytes[self.chosen],
             **{key: column for key, column in columns.items() if not np.isnan(column).all()},
         }
 

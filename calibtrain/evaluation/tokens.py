@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from calibtrain.data.batches.examples import AnswerWindows
+from calibtrain.data.batches.sample import whole
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.batches.windows import EvaluationWindows, WindowBatch
 from calibtrain.evaluation.event_space import EventSpace, Measurement, require_finite_figures
@@ -108,7 +109,9 @@ class TokenEvaluator:
             NonFiniteError: where a result is infinite or NaN.
         """
         windows = self._windows(store, limit)
-        measured = Measurement(TOKENS, store, windows.documents, about, self.bins, groups)
+        measured = Measurement(
+            TOKENS, store, whole(store, windows.documents), about, self.bins, groups
+        )
         sums = measured.sums(self._events(windows, params, about, temperature, check))
         results = measured.results(sums, vocabulary_entries=self._entries, thorough=thorough)
         return measured.evaluation(
@@ -135,7 +138,9 @@ class TokenEvaluator:
         Arguments as for `evaluate`; errors name corpus, split and step of `about`.
         """
         windows = self._windows(store, limit)
-        measured = Measurement(TOKENS, store, windows.documents, about, self.bins, groups)
+        measured = Measurement(
+            TOKENS, store, whole(store, windows.documents), about, self.bins, groups
+        )
         return measured.sums(self._events(windows, params, about, 1.0, lambda: None))
 
     def _windows(

@@ -189,6 +189,20 @@ class StratumRow(Record):
         return (self.intervals or {}).get(key)
 
 
+class SampleRecord(Record):
+    """Which text was scored: how much of the split, and whether documents were cut.
+
+    `text_hash` is equal where the very same bytes were scored.
+    """
+
+    documents: Whole
+    of_documents: Whole
+    bytes: Whole
+    of_bytes: Whole
+    cut: Flag
+    text_hash: Text
+
+
 class ArmEvaluation(Record):
     """Single figures of an evaluation, flat, as ablation.json holds them for each arm."""
 
@@ -196,6 +210,7 @@ class ArmEvaluation(Record):
     split: Text | None = None
     event: Text = "token"
     """What is predicted: token, byte, word."""
+    sample: SampleRecord | None = None
 
 
 class EvaluationRecord(FileRecord):
@@ -204,6 +219,7 @@ class EvaluationRecord(FileRecord):
     Attributes:
         temperature: divided the logits; or the name of the head that supplied it.
         limit: bytes of text that were asked for, about; None means the whole split.
+        sample: what was scored of the split.
         notes: what a reader of the figures must know.
         intervals, bounds, signatures: by figure: its interval, how far it may be off, how it was
             made.
@@ -224,6 +240,7 @@ class EvaluationRecord(FileRecord):
     bins: Whole
     documents: Whole
     limit: Whole | None = None
+    sample: SampleRecord | None = None
     event: Text = "token"
     temperature: NumberOrName | None = 1.0
     notes: list[Text] | None = None
