@@ -76,7 +76,9 @@ def show_run(outcome: Any, path: Path, as_json: bool, *, quiet: bool = False) ->
     if as_json:
         print_json({**outcome.summary, "evaluations": outcome.results})
     elif outcome.status == "done" and not quiet:
-        print_table(results_table(list(outcome.results.items()), "evaluation"))
+        for event in dict.fromkeys(each["event"] for each in outcome.results.values()):
+            rows = [(name, r) for name, r in outcome.results.items() if r["event"] == event]
+            print_table(results_table(rows, "evaluation", event))
         say(f"run: {path}    report: calibtrain report {shlex.quote(str(path))}")
 
 

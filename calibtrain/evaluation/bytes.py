@@ -25,9 +25,11 @@ from calibtrain.generation.byte_beam import STOP
 from calibtrain.generation.byte_trie import ByteTrie
 from calibtrain.generation.next_byte import Beam, NextByte
 from calibtrain.models import Network, Params
+from calibtrain.models.shared_decoding import can_share
 
-LANES = {"cpu": 16}
-"""Texts read side by side, by platform: on a CPU as many as its caches hold the states of."""
+LANES, LANES_OF_COPIES = 64, 16
+"""Texts read side by side on a CPU; where each hypothesis has a cache of its own, as many as the
+processor's caches hold."""
 LANES_ELSEWHERE = 128
 
 Progress = Callable[[int, int], None]
@@ -147,7 +149,7 @@ class TextEvaluator:
         self._head, self._fitted = network.head.name if network.head else None, fitted
         self.network, self.tokenizer, self.context, self.bins = network, tokenizer, context, bins
         self.beam, self.events = beam or Beam(), events or NEXT_BYTE
-        self.lanes = lanes or LANES.get(jax.default_backend(), LANES_ELSEWHERE)
+        self._lanes = lanes
         self.trie = ByteTrie.of(tokenizer.piece_bytes, tokenizer.eos_id)
 
     def evaluate(
@@ -232,6 +234,13 @@ class TextEvaluator:
                 )
         yield events
 
+    def _most_lanes(self, params: Params) -> int:
+        if self._lanes is not None:
+            return self._lanes
+        if jax.default_backend() != "cpu":
+            return LANES_ELSEWHERE
+        return LANES if can_share(self.network, params) else LANES_OF_COPIES
+
     def score(
         self,
         params: Params,
@@ -247,13 +256,15 @@ class TextEvaluator:
             beam: how many tokenisations are followed.
             progress: called before each step with the number of symbols read, and of all.
         """
-        texts = min(max(1, self.lanes // self.events.lanes), len(windows))
+        most = max(1, self._most_lanes(params) // self.events.lanes)
+        texts = -(-len(windows) // -(-len(windows) // most))  # rounds of about the same size
         next_byte = NextByte.of(
             self.network,
             params,
             self.trie,
             lanes=texts * self.events.lanes,
             context=self.context,
+            texts=texts,
             beam=beam,
         )
         total = sum(len(window.symbols) for window in windows)

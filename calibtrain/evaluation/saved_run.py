@@ -11,20 +11,17 @@ from calibtrain.config import MeshConfig, config_hash
 from calibtrain.data.batches.store import frequency_deciles
 from calibtrain.data.batches.windows import EvaluationWindows
 from calibtrain.data.corpora.named import Columns, settings_are_options
-from calibtrain.evaluation.bytes import NEXT_BYTE, Progress, TextEvaluator, TextEvents
+from calibtrain.evaluation.bytes import Progress, TextEvaluator, TextEvents
 from calibtrain.evaluation.result import Evaluation
+from calibtrain.evaluation.text_events import TEXT_EVENTS
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.vocabulary import vocabulary_table, with_vocabulary_errors
-from calibtrain.evaluation.words import NEXT_WORD
 from calibtrain.fitting import FittedTemperature, fit_temperature
 from calibtrain.generation.next_byte import Beam
 from calibtrain.models import Params
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.loading import SavedRun, Say, opened
-
-TEXT_EVENTS = {events.space.name: events for events in (NEXT_BYTE, NEXT_WORD)}
-"""Events of text, the same for every vocabulary."""
 
 
 def evaluate_run(

@@ -288,7 +288,10 @@ class EvaluationRecord(FileRecord):
 
 
 class ArmRecord(Record):
-    """One arm of a study, and the single figures of its final evaluations by CORPUS-SPLIT."""
+    """One arm of a study, and the single figures of its final evaluations.
+
+    They are named CORPUS-SPLIT where events are tokens, else CORPUS-SPLIT-EVENT.
+    """
 
     name: Text
     folder: Text
@@ -315,6 +318,21 @@ class SummaryRecord(Record):
     signatures: dict[str, list[Text]] | None = None
 
 
+class DifferenceRecord(Record):
+    """A combination of settings less another, paired over the seeds that both have.
+
+    `mean` is that of the differences of each figure, seed by seed, and `half_width` half the width
+    of its 95 % interval by Student's t; with one seed in common it is null.
+    """
+
+    evaluation: Text
+    settings: dict[str, Any]
+    reference: dict[str, Any]
+    seeds: Whole
+    mean: dict[str, Number]
+    half_width: dict[str, Number | None]
+
+
 class HeldFixed(Record):
     """One control: the rule, and the range that was found over the arms."""
 
@@ -327,7 +345,7 @@ class HeldFixed(Record):
 
 
 class StudyRecord(FileRecord):
-    """ablation.json: the grid and its controls, every arm, and means over seeds."""
+    """ablation.json: the grid and its controls, every arm, and means and differences over seeds."""
 
     FINITE: ClassVar[bool] = False
     """A setting may be infinite."""
@@ -341,6 +359,7 @@ class StudyRecord(FileRecord):
     held_fixed: list[HeldFixed]
     arms: list[ArmRecord]
     summary: list[SummaryRecord]
+    differences: list[DifferenceRecord] | None = None
 
 
 # --- temperature/comparison.json -----------------------------------------------------------------

@@ -1,14 +1,30 @@
 """Arms that differ in their seed alone, summarised: mean, interval, signatures of each figure."""
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from calibtrain.metrics.student import student_half_width
 from calibtrain.runs.record import Record
-from calibtrain.runs.records import SummaryRecord
+from calibtrain.runs.records import DifferenceRecord, SummaryRecord
 
 SEED = "seed"
+_NOT_FIGURES = (
+    "format",
+    "step",
+    "vocab_size",
+    "context",
+    "bins",
+    "documents",
+    "limit",
+    "temperature",
+    "beam",
+    "ratio",
+    "warm_up",
+    "longest_word",
+)
+"""Numbers of an evaluation that say how it was made, so that their difference says nothing."""
 
 
 class Scored(Protocol):
@@ -70,6 +86,46 @@ def summarise(arms: Iterable[Scored], names: Sequence[str] | None = None) -> lis
                     mean={key: mean for key, (mean, _) in spread.items()},
                     half_width={key: half for key, (_, half) in spread.items()},
                     signatures=_signatures(found),
+                )
+            )
+    return rows
+
+
+def differences(arms: Iterable[Scored]) -> list[DifferenceRecord]:
+    """Returns how every combination of settings differs from every one before it, seed by seed.
+
+    The seeds of two combinations are paired: they read the same text in the same order. Figures
+    that some seed lacks are left out, as are pairs without a seed in common.
+    """
+    groups: dict[str, dict[Any, Scored]] = {}
+    for arm in arms:
+        if arm.evaluations:
+            groups.setdefault(settings_key(arm.settings), {})[arm.settings.get(SEED)] = arm
+    rows = []
+    for reference, members in itertools.combinations(groups.values(), 2):
+        pairs = [(members[seed], reference[seed]) for seed in members if seed in reference]
+        for name in dict.fromkeys(name for arm, _ in pairs for name in arm.evaluations):
+            found = [
+                (arm.evaluations[name].numbers, other.evaluations[name].numbers)
+                for arm, other in pairs
+                if name in arm.evaluations and name in other.evaluations
+            ]
+            if not found:
+                continue
+            keys = [key for key in found[0][0] if all(key in each for two in found for each in two)]
+            spread = {
+                key: mean_and_half_width([float(mine[key] - theirs[key]) for mine, theirs in found])
+                for key in keys
+                if key not in _NOT_FIGURES
+            }
+            rows.append(
+                DifferenceRecord(
+                    evaluation=name,
+                    settings=without_seed(pairs[0][0].settings),
+                    reference=without_seed(pairs[0][1].settings),
+                    seeds=len(found),
+                    mean={key: mean for key, (mean, _) in spread.items()},
+                    half_width={key: half for key, (_, half) in spread.items()},
                 )
             )
     return rows

@@ -24,7 +24,7 @@ from calibtrain.training.summary import describe_run
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told what happens: {"event": "tokenised" | "start" | "progress" | "evaluation" | "saved" |
-"final" | "note", ...}; a note has a `text` that the user must see."""
+"measuring" | "final" | "note", ...}; a note has a `text` that the user must see."""
 
 
 class Evaluator(Protocol):

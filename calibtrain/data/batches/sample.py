@@ -16,6 +16,9 @@ from calibtrain.data.batches.stream import document_order
 
 LEAST = 64
 """Bytes of a document that a sample reads at least, where the document has them."""
+MOST = 128
+"""Bytes of a stretch at most: a document of which a sample reads more gives several, spread evenly
+over it, which are read side by side."""
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -72,10 +75,16 @@ def choose_stretches(documents: Documents, limit: int | None) -> tuple[Stretch, 
     found = []
     for number, (document, length) in enumerate(zip(order, lengths, strict=True)):
         size = int(sizes[document])
-        begin = 0 if length == size else int((0.5 + number * _GOLDEN) % 1.0 * size)
-        beyond = max(0, begin + int(length) - size)
-        found.append(Stretch(int(document), begin, begin + int(length) - beyond))
-        found.append(Stretch(int(document), 0, beyond))
+        if length == size:
+            found.append(Stretch(int(document), 0, size))
+            continue
+        begin = int((0.5 + number * _GOLDEN) % 1.0 * size)
+        pieces = -(-int(length) // MOST)
+        for piece in range(pieces):
+            start = (begin + size * piece // pieces) % size
+            stop = start + int(length) * (piece + 1) // pieces - int(length) * piece // pieces
+            found.append(Stretch(int(document), start, min(stop, size)))
+            found.append(Stretch(int(document), 0, stop - size))
     return tuple(sorted(stretch for stretch in found if stretch.stop > stretch.start))
 
 
