@@ -178,13 +178,14 @@ def show_counting(what: str) -> Iterator[Callable[[int, int], None]]:
             task = bar.add_task(what)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
-    told = time.monotonic()
+    began = told = time.monotonic()
 
     def tell(done: int, total: int) -> None:
         nonlocal told
         if time.monotonic() - told >= 10:
             told = time.monotonic()
-            say(f"{what}: {done:,} of {total:,}")
+            left = f", {(told - began) * (total - done) / done:.0f} s left" if done else ""
+            say(f"{what}: {done:,} of {total:,}{left}")
 
     yield tell
 

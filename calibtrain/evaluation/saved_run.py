@@ -22,6 +22,7 @@ from calibtrain.models import Params
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.loading import SavedRun, Say, opened
+from calibtrain.training.begin import use_compiled_programs
 
 
 def evaluate_run(
@@ -45,7 +46,7 @@ def evaluate_run(
         path: the run folder.
         corpus: kjv, pydoc, markov, files:GLOB, tfds:NAME[/CONFIG]; default the run's own.
         split: train, validation or test.
-        limit: about how many bytes of text are read; None means the whole split.
+        limit: about how many bytes of text are read, in whole documents; None means all.
         temperature: the name of a head that was fitted to this checkpoint; None means no head.
         columns: the fields of the corpus that are read; None means those of the run's own.
         full: whether Full-ECE and classwise ECE are measured too, which takes another pass.
@@ -86,7 +87,7 @@ def evaluate_run_on_text(
         events: byte or word.
         corpus: as for `evaluate_run`.
         split: as for `evaluate_run`.
-        limit: as for `evaluate_run`.
+        limit: how many bytes of text are read, in stretches of many documents; None means all.
         width: how many tokenisations are followed; default 5.
         ratio: a tokenisation is given up below this share of the best one's weight; default 0.05.
         temperature: as for `evaluate_run`.
@@ -195,6 +196,7 @@ def evaluate_text(
 ) -> Evaluation:
     """Evaluates a saved run on events of text, on one device, and writes the result into it."""
     store = saved.store(corpus, split)
+    use_compiled_programs(saved.cache)
     evaluator = TextEvaluator(
         saved.network,
         saved.tokenizer,

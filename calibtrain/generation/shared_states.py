@@ -56,8 +56,7 @@ class SharedStates:
         self._columns = jnp.asarray(network.unembedding(params)[:, events])
         self._pools, self._slots = pools, slots
         self._pool = np.arange(rows) // slots % pools
-        most = rows // pools
-        self._sizes = [(-(-rows // 4), -(-2 * most // 3)), (rows, most)]
+        self._sizes = (-(-rows // 3), rows)  # few, as each is a program of its own
         places = -(-(context + SPARE) // 16) * 16
         self._cache = empty_shared_cache(network, params, pools, places)
         self._holds = np.zeros((rows, places), bool)  # the places that a state consists of
@@ -121,11 +120,19 @@ class SharedStates:
         seen &= self._position[pool] > (position - self._context)[:, None]
         seen[np.arange(len(pool)), place] = True
         self._position[pool, place] = position
-        size, numbers = self._size(len(pool), int(number.max()) + 1)
+        size = next(size for size in self._sizes if size >= len(pool))
         asked = np.zeros(size, np.int64)
         asked[: len(pool)] = np.arange(len(pool))
         found = self._probabilities(
-            tokens, pool, place, position, number, seen, asked, size=size, numbers=numbers
+            tokens,
+            pool,
+            place,
+            position,
+            number,
+            seen,
+            asked,
+            size=size,
+            numbers=len(self._holds) // self._pools,
         )
         self._holds[targets], self._length[targets] = seen, position + 1
         return found[: len(pool)]
@@ -167,10 +174,6 @@ class SharedStates:
             tuple(jnp.pad(keys, beside) for keys in self._cache.keys),
             tuple(jnp.pad(values, below) for values in self._cache.values),
         )
-
-    def _size(self, count: int, numbers: int) -> tuple[int, int]:
-        """The compiled size that so many new tokens fit into, and so many of one pool."""
-        return next(size for size in self._sizes if size[0] >= count and size[1] >= numbers)
 
     def _probabilities(
         self,
