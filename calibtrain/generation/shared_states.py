@@ -96,9 +96,16 @@ class SharedStates:
             asked = np.zeros(self._pools, np.int64)
             asked[: len(ends)] = ends
             read = self._probabilities(
-                tokens[text, at], pool, at, at, at - first, seen, asked,
-                size=self._pools * CHUNK, numbers=CHUNK,
-            )  # fmt: skip
+                tokens[text, at],
+                pool,
+                at,
+                at,
+                at - first,
+                seen,
+                asked,
+                size=self._pools * CHUNK,
+                numbers=CHUNK,
+            )
             found[text[ends]] = read[: len(ends)]
         self._holds[rows] = np.arange(self._holds.shape[1]) < counts[:, None]
         self._length[rows] = counts
