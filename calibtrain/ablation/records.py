@@ -5,7 +5,8 @@ from pathlib import Path
 
 from calibtrain.ablation.controls import ControlledArm, FailedArm
 from calibtrain.errors import UserError
-from calibtrain.evaluation.result import evaluation_name, read_evaluation
+from calibtrain.evaluation.result import evaluation_name, file_name, read_evaluation
+from calibtrain.generation.next_byte import Beam
 from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.records import TABLES, ArmEvaluation, ArmRecord
 from calibtrain.training.as_begun import as_begun, text_of
@@ -80,14 +81,22 @@ def describe_arm(
 
 
 def _evaluation_files(arm: ControlledArm, run: RunFolder) -> dict[str, Path]:
-    """Returns the files of an arm's final evaluations, by corpus and split."""
+    """Returns the files of an arm's final evaluations, by corpus, split and event."""
     config = as_begun(arm.config, run) if run.exists else arm.config
     name, step = config.corpus.name, arm.plan.budget.steps
-    return {
+    found = {
         f"{name}-{split}": run.evaluations
         / f"{evaluation_name({'corpus': name, 'split': split, 'step': step})}.json"
         for split in arm.config.evaluation.final_splits
     }
+    settings, corpus_hash = arm.config.evaluation, arm.plan.corpus.provenance.content_hash
+    for event in settings.text_events:
+        about = {"corpus": name, "split": "test", "step": step, "corpus_hash": corpus_hash}
+        about |= {"limit": getattr(settings.event_bytes, event), "temperature": 1.0}
+        about |= {"event": event, "beam": Beam().width, "ratio": Beam().ratio}
+        file = file_name(about, corpus_hash, settings.final_bytes)
+        found[f"{name}-test-{event}"] = run.evaluations / f"{file}.json"
+    return found
 
 
 def _evaluations(arm: ControlledArm, run: RunFolder) -> dict[str, ArmEvaluation]:

@@ -7,7 +7,7 @@ from typing import Any
 import calibtrain
 from calibtrain.config import StudyConfig
 from calibtrain.runs.records import STUDY_FILE, ArmRecord, HeldFixed, StudyRecord
-from calibtrain.runs.seeds import summarise
+from calibtrain.runs.seeds import differences, summarise
 from calibtrain.storage.documents import FORMAT
 
 
@@ -29,6 +29,7 @@ def write_result(
         held_fixed=[*(HeldFixed(**row) for row in fixed), *_evaluated_text(arms)],
         arms=list(arms),
         summary=summarise(arms),
+        differences=differences(arms),
     )
     record.write(folder / STUDY_FILE)
     return record.document()
@@ -38,16 +39,20 @@ def _evaluated_text(arms: Sequence[ArmRecord]) -> list[HeldFixed]:
     """Returns the rows of the table of controls that depend on the evaluations."""
     rows = []
     for name in dict.fromkeys(name for arm in arms for name in arm.evaluations):
-        found = [arm.evaluations[name].numbers for arm in arms if name in arm.evaluations]
-        raw = [figures["bytes"] for figures in found]
+        found = [arm.evaluations[name] for arm in arms if name in arm.evaluations]
+        raw = [figures.numbers["bytes"] for figures in found]
+        samples = [figures.sample for figures in found]
+        # files of earlier versions do not say which text they scored
+        hashes = {None if sample is None else sample.text_hash for sample in samples}
+        whole = all(sample is None or sample.bytes == sample.of_bytes for sample in samples)
         rows.append(
             HeldFixed(
                 quantity=f"Evaluated text, {name}",
-                rule="every byte of the split once",
+                rule="every byte of the split once" if whole else "the very same bytes in all arms",
                 unit="bytes",
                 smallest=min(raw),
                 largest=max(raw),
-                held=min(raw) == max(raw),
+                held=min(raw) == max(raw) and len(hashes) == 1,
             )
         )
     return rows

@@ -1,6 +1,7 @@
 """The commands `evaluate` and `report`."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -39,7 +40,7 @@ def evaluate(
     ] = "test",
     limit: Annotated[
         int | None,
-        typer.Option("--bytes", min=1, help="Bytes of text to score, about; default all."),
+        typer.Option("--bytes", min=1, help="Bytes of text to score; default all."),
     ] = None,
     events: Annotated[
         Events,
@@ -78,6 +79,8 @@ def evaluate(
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
 
+    Of a study's folder, every finished arm is measured.
+
     Events are tokens, or bytes or words summed over tokenisations, which make vocabularies
     comparable.
 
@@ -93,6 +96,7 @@ def evaluate(
     from calibtrain.cli.terminal import show_counting
     from calibtrain.data.corpora.named import columns_of
     from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text
+    from calibtrain.runs.records import STUDY_FILE
 
     by_tokens = events is Events.token
     if by_tokens and (beam is not None or ratio is not None):
@@ -102,6 +106,8 @@ def evaluate(
     if full and not by_tokens:
         raise UserError(f"--full: is for --events token, not {events.value}; leave one of them out")
     if corpus and len(corpus) > 1:
+        if (place(run) / STUDY_FILE).exists():
+            raise UserError(f"--corpus: takes one for a study ({run}), and {len(corpus)} are named")
         if full:
             raise UserError(
                 f"--full: takes one --corpus, and {len(corpus)} are named; evaluate them one by one"
@@ -142,24 +148,60 @@ def evaluate(
         "temperature": temperature,
         "say": say,
     }
-    if by_tokens:
-        with show_counting("batches scored") as progress:
-            evaluation = evaluate_run(place(run), **asked, full=full, progress=progress)
-    else:
-        with show_counting("bytes read") as progress:
-            evaluation = evaluate_run_on_text(
-                place(run), **asked, events=events.value, width=beam, ratio=ratio, progress=progress
-            )
+
+    def measure(path: Path, progress: Any) -> Any:
+        if by_tokens:
+            return evaluate_run(path, **asked, full=full, progress=progress)
+        how: dict[str, Any] = {"events": events.value, "width": beam, "ratio": ratio}
+        return evaluate_run_on_text(path, **asked, **how, progress=progress)
+
+    shown = (*RESULT_COLUMNS, *(VOCABULARY_COLUMNS if full else ()))
+    if (place(run) / STUDY_FILE).exists():
+        from calibtrain.ablation.evaluated import evaluate_study
+
+        with show_counting("all arms") as progress:
+            arms = evaluate_study(place(run), measure, progress=progress, say=say)
+        first = next(iter(arms.values()))
+        say_sample(first, limit)
+        say_notes(dict.fromkeys(note for each in arms.values() for note in each.notes))
+        if as_json:
+            print_json({"arms": {name: each.to_dict() for name, each in arms.items()}})
+        else:
+            rows = [
+                (name, {**each.about, **each.results, "file": each.path and str(each.path)})
+                for name, each in arms.items()
+            ]
+            for table in results_tables(rows, shown):
+                print_table(table)
+        return
+    with show_counting("batches scored" if by_tokens else "bytes read") as progress:
+        evaluation = measure(place(run), progress)
+    say_sample(evaluation, limit)
     say_notes(evaluation.to_dict().get("notes", ()))
     if as_json:
         print_json(evaluation.to_dict())
     else:
         name = f"{evaluation.about['corpus']}-{split}"
-        shown = (*RESULT_COLUMNS, *(VOCABULARY_COLUMNS if full else ()))
         file = evaluation.path and str(evaluation.path)
         row = (name, {**evaluation.about, **evaluation.results, "file": file})
         for table in results_tables([row], shown):
             print_table(table)
+
+
+def say_sample(evaluation: Any, limit: int | None) -> None:
+    """Says which text was scored, where that is not the whole split."""
+    sample = evaluation.about["sample"]
+    if limit is None or sample["bytes"] == sample["of_bytes"]:
+        return
+    of = f"{sample['bytes']:,} of {sample['of_bytes']:,} bytes"
+    documents = f"{sample['documents']:,} of {sample['of_documents']:,} documents"
+    if sample["cut"]:
+        say(f"scored: {of}, in stretches of {documents}")
+    else:
+        say(
+            f"scored: {of}, {documents}: they are taken whole by tokens, so that --bytes {limit:,} "
+            "is met by the next whole document"
+        )
 
 
 def report(

@@ -124,14 +124,29 @@ def domains_table(found: Mapping[str, Any]) -> Table:
     return table
 
 
-def study_table(result: Mapping[str, Any]) -> Table:
-    """Returns the table of a study's main evaluation: means over seeds ± half of 95 % intervals."""
-    names = [row["evaluation"] for row in result["summary"]]
-    main = next((name for name in names if name.endswith("-test")), names[0] if names else "")
+def study_tables(result: Mapping[str, Any]) -> list[Table]:
+    """Returns a table for each kind of event: means over seeds ± half of 95 % intervals.
+
+    Bytes and words, which compare vocabularies, come before tokens.
+    """
+    events = {
+        name: each.get("event", "token")
+        for arm in result["arms"]
+        for name, each in arm["evaluations"].items()
+    }
+    names = dict.fromkeys(row["evaluation"] for row in result["summary"])
+    shown = [name for name in names if events[name] != "token"]
+    of_tokens = [name for name in names if events[name] == "token"]
+    tests = [name for name in of_tokens if name.endswith("-test")]
+    shown += (tests or of_tokens)[:1]
+    return [_study_table(result, name, events[name]) for name in shown]
+
+
+def _study_table(result: Mapping[str, Any], main: str, event: str) -> Table:
     table = Table(show_edge=False, title=f"{result['title']} ({main})", title_justify="left")
     table.add_column("arm")
     table.add_column("seeds", justify="right")
-    add_columns(table, STUDY_COLUMNS)
+    add_columns(table, STUDY_COLUMNS, event)
     for row in result["summary"]:
         if row["evaluation"] != main:
             continue

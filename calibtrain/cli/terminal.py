@@ -88,7 +88,7 @@ class PlainView(SilentView):
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
         """Writes a line for an event, if it is time."""
-        if event["event"] in ("progress", "tokenising"):
+        if event["event"] in ("progress", "tokenising", "measuring"):
             if time.monotonic() - self._told.get(arm, 0.0) < 10:
                 return
             self._told[arm] = time.monotonic()
@@ -159,6 +159,8 @@ class LiveView(SilentView):
                 speed=f"{event['tokens_per_second']:,.0f} tok/s",
                 left=f"{event['seconds_left']:.0f} s left",
             )
+        elif kind == "measuring":
+            self._progress.update(self._task(arm), speed="", left=describe(event))
         elif kind == "evaluation":
             quality = f"{event['bits_per_byte']:.3f} bits/byte, ECE {event['ece']:.4f}"
             self._progress.update(self._task(arm), quality=quality)
@@ -277,6 +279,11 @@ def describe(event: Mapping[str, Any]) -> str:
     if kind == "progress":
         return (
             f"step {event['step']}/{event['steps']}, {event['tokens_per_second']:,.0f} tokens/s, "
+            f"{event['seconds_left']:.0f} s left"
+        )
+    if kind == "measuring":
+        return (
+            f"{event['what']}: {event['done']:,} of {event['total']:,} read, "
             f"{event['seconds_left']:.0f} s left"
         )
     if kind == "evaluation":

@@ -173,7 +173,7 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool, before: set[st
         before: the arms that were finished before, from `finished`.
     """
     from calibtrain.ablation.controls import NOT_MATCHED
-    from calibtrain.cli.result_tables import print_table, study_table
+    from calibtrain.cli.result_tables import print_table, study_tables
     from calibtrain.report import write_report
 
     statuses = [arm["status"] for arm in result["arms"]]
@@ -181,7 +181,8 @@ def show_study(result: dict[str, Any], path: Path, as_json: bool, before: set[st
     if as_json:
         print_json(result)
     elif report_path:
-        print_table(study_table(result))
+        for table in study_tables(result):
+            print_table(table)
     for row in result["held_fixed"]:
         if row["rule"].startswith(NOT_MATCHED):
             say(

@@ -1,6 +1,7 @@
 """The configuration tree: sections, reading, overrides, hash and JSON schema."""
 
 from calibtrain.config.corpus import CorpusConfig, MarkovConfig
+from calibtrain.config.evaluation import EvaluationConfig
 from calibtrain.config.finetuning import FinetuningConfig, LoRAConfig
 from calibtrain.config.losses import AnyTerm
 from calibtrain.config.overridden import overridden, refusal
@@ -26,7 +27,6 @@ from calibtrain.config.sections import (
     CheckpointConfig,
     Config,
     ContextConfig,
-    EvaluationConfig,
     MeshConfig,
     ModelConfig,
     OptimizerConfig,

@@ -70,6 +70,19 @@ def _no_final_splits(config: Config) -> str | None:
     return None if config.evaluation.final_splits else "evaluation.final_splits: []"
 
 
+def _no_test_split(config: Config) -> str | None:
+    splits = config.evaluation.final_splits
+    return None if "test" in splits else f"evaluation.final_splits: [{', '.join(splits)}]"
+
+
+def _not_measured(event: str) -> Callable[[Config], str | None]:
+    def reason(config: Config) -> str | None:
+        events = config.evaluation.events
+        return None if event in events else f"evaluation.events: [{', '.join(events)}]"
+
+    return reason
+
+
 def _saved_every(config: Config) -> str | None:
     every = config.checkpoints.every
     return None if every is None else f"checkpoints.every: {every}"
@@ -113,6 +126,9 @@ RULES: tuple[Rule, ...] = (
     ("temperature", ("decay",), _not_decayed),
     ("evaluation", ("times",), _evaluated_every),
     ("evaluation", ("final_bytes",), _no_final_splits),
+    ("evaluation", ("events",), _no_test_split),
+    ("evaluation.event_bytes", ("byte",), _not_measured("byte")),
+    ("evaluation.event_bytes", ("word",), _not_measured("word")),
     ("checkpoints", ("times",), _saved_every),
     ("finetune", ("beta",), _not_preferences),
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from calibtrain.config.corpus import CorpusConfig
+from calibtrain.config.evaluation import EvaluationConfig
 from calibtrain.config.finetuning import FinetuningConfig
 from calibtrain.config.losses import CROSS_ENTROPY, AnyTerm, BatchTerm
 from calibtrain.config.section import Cadence, Count, Fraction, Section, exactly_one
@@ -258,34 +259,6 @@ class OptimizerConfig(Section):
         if self.schedule == "wsd" and self.warmup_fraction + self.decay_fraction > 1:
             raise ValueError("warmup_fraction + decay_fraction must not exceed 1")
         return self
-
-
-class EvaluationConfig(Section):
-    """Evaluations of calibration and entropy, during training and at its end."""
-
-    times: Annotated[int, Field(ge=1, le=100_000)] = 8
-    """Evaluations per run, evenly spaced, the last one at the end."""
-    every: Cadence | None = None
-    """Steps between two evaluations, instead of `times`; the last one is at the end."""
-    bytes: Count | None = 65_536
-    """Bytes of text that an evaluation during training scores, in whole documents, about; null
-    means the whole split."""
-    final_bytes: Count | None = None
-    """Bytes of text that each final evaluation scores, about; null means the whole split."""
-    final_splits: tuple[Literal["train", "validation", "test"], ...] = ("validation", "test")
-    """Splits evaluated at the end."""
-    rows: Annotated[int, Field(ge=1, le=1_048_576)] = 16
-    """Windows per batch."""
-    bins: Annotated[int, Field(ge=1, le=480)] = 15
-    """Equal-width bins of the ECE and of the reliability table; a divisor of 480."""
-
-    @field_validator("bins")
-    @classmethod
-    def _bins_are_cells(cls, bins: int) -> int:
-        if 480 % bins:  # a bin is made of whole cells of the histogram that is kept
-            near = sorted((n for n in range(1, 481) if 480 % n == 0), key=lambda n: abs(n - bins))
-            raise ValueError(f"{bins} does not divide 480; near it: {near[0]}, {near[1]}, or 15")
-        return bins
 
 
 class CheckpointConfig(Section):

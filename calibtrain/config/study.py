@@ -45,3 +45,19 @@ class StudyConfig(Section):
             if not values:
                 raise ValueError(f"key {key} has no values")
         return grid
+
+
+def measured_by_bytes(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns the plain tree of a study whose arms are measured by bytes too, unless it says which.
+
+    Bytes are the same events for every vocabulary. A study that does not evaluate the test split
+    stays as it is.
+    """
+    base = tree.get("base") or {}
+    evaluation = (base.get("evaluation") or {}) if isinstance(base, dict) else None
+    if not isinstance(evaluation, dict) or "events" in evaluation:
+        return tree
+    splits = evaluation.get("final_splits", ["test"])
+    if isinstance(splits, list) and "test" not in splits:
+        return tree
+    return {**tree, "base": {**base, "evaluation": {**evaluation, "events": ["token", "byte"]}}}

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from calibtrain.data.batches.sample import Stretch
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
@@ -24,9 +25,11 @@ from calibtrain.generation.byte_beam import STOP
 from calibtrain.generation.byte_trie import ByteTrie
 from calibtrain.generation.next_byte import Beam, NextByte
 from calibtrain.models import Network, Params
+from calibtrain.models.shared_decoding import can_share
 
-LANES = {"cpu": 16}
-"""Texts read side by side, by platform: on a CPU as many as its caches hold the states of."""
+LANES, LANES_OF_COPIES = 64, 16
+"""Texts read side by side on a CPU; where each hypothesis has a cache of its own, as many as the
+processor's caches hold."""
 LANES_ELSEWHERE = 128
 
 Progress = Callable[[int, int], None]
@@ -72,7 +75,7 @@ class TextEvents:
     """
 
     space: EventSpace
-    plan: Callable[..., tuple[Int[np.ndarray, " chosen"], list[ByteWindow]]]
+    plan: Callable[..., tuple[tuple[Stretch, ...], list[ByteWindow]]]
     reader: Callable[[Sequence[ByteWindow], int], WindowReader]
     lanes: int = 1
     strata: Callable[[Tokenizer, Mapping[bytes, int] | None], list[Stratum]] | None = None
@@ -149,7 +152,7 @@ class TextEvaluator:
         self._head, self._fitted = network.head.name if network.head else None, fitted
         self.network, self.tokenizer, self.context, self.bins = network, tokenizer, context, bins
         self.beam, self.events = beam or Beam(), events or NEXT_BYTE
-        self.lanes = lanes or LANES.get(jax.default_backend(), LANES_ELSEWHERE)
+        self._lanes = lanes
         self.trie = ByteTrie.of(tokenizer.piece_bytes, tokenizer.eos_id)
 
     def evaluate(
@@ -163,13 +166,13 @@ class TextEvaluator:
         words: Mapping[bytes, int] | None = None,
         progress: Progress = lambda done, total: None,
     ) -> Evaluation:
-        """Scores whole documents of a store, by this beam and by the wider one.
+        """Scores a store or a sample of it, by this beam and by the wider one.
 
         Args:
             params: the model's parameters.
             store: tokens of a split, in the network's vocabulary.
             about: what the results belong to: corpus, split, step, hashes.
-            limit: about how many bytes of text; None means all.
+            limit: how many bytes of text; None means all.
             groups: group of each document of the store; empty: results are not given by group.
             words: how often each word occurs in the training text; None: words are not cut by that.
             progress: called before each step of a byte; may raise to give up.
@@ -178,14 +181,16 @@ class TextEvaluator:
             UserError: where the beam allows no tokenisation of the text.
             NonFiniteError: where a result is infinite or NaN.
         """
-        documents, windows = self.events.plan(
+        stretches, windows = self.events.plan(
             store, self.tokenizer.piece_bytes, context=self.context, limit=limit
         )
         if not windows:
-            raise ValueError("no documents to evaluate")
+            raise UserError(
+                f"{limit} bytes: no {self.events.space.name} begins in them; ask for more bytes"
+            )
         strata = self.events.strata(self.tokenizer, words) if self.events.strata else []
         measured = Measurement(
-            self.events.space, store, documents, about, self.bins, groups, strata
+            self.events.space, store, stretches, about, self.bins, groups, strata
         )
         beams = self.beam, self.beam.wider
         sums = [
@@ -237,6 +242,13 @@ class TextEvaluator:
                 )
         yield events
 
+    def _most_lanes(self, params: Params) -> int:
+        if self._lanes is not None:
+            return self._lanes
+        if jax.default_backend() != "cpu":
+            return LANES_ELSEWHERE
+        return LANES if can_share(self.network, params) else LANES_OF_COPIES
+
     def score(
         self,
         params: Params,
@@ -252,13 +264,15 @@ class TextEvaluator:
             beam: how many tokenisations are followed.
             progress: called before each step with the number of symbols read, and of all.
         """
-        texts = min(max(1, self.lanes // self.events.lanes), len(windows))
+        most = max(1, self._most_lanes(params) // self.events.lanes)
+        texts = -(-len(windows) // -(-len(windows) // most))  # rounds of about the same size
         next_byte = NextByte.of(
             self.network,
             params,
             self.trie,
             lanes=texts * self.events.lanes,
             context=self.context,
+            texts=texts,
             beam=beam,
         )
         total = sum(len(window.symbols) for window in windows)

@@ -7,12 +7,14 @@ An `EventSpace` says what its events are: tokens, next bytes, words, predictions
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 import calibtrain
+from calibtrain.data.batches.sample import Documents, Stretch, facts, scored_bytes
 from calibtrain.errors import NonFiniteError, require_finite
 from calibtrain.evaluation.event_figures import compute_results
 from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
@@ -43,18 +45,6 @@ class EventSpace:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class Documents(Protocol):
-    """Names and sizes of documents that events are scored on."""
-
-    @property
-    def document_ids(self) -> tuple[str, ...]:
-        """Their names."""
-
-    @property
-    def document_bytes(self) -> Int[np.ndarray, " documents"]:
-        """Bytes of text of each."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Measurement:
     """Some events of some documents, to be measured.
@@ -62,7 +52,7 @@ class Measurement:
     Attributes:
         space: what the events are.
         documents: names and sizes of the documents, by index.
-        chosen: those that are scored.
+        stretches: what is scored of them.
         about: what the results belong to: corpus, split, step, hashes.
         bins: equal-width bins of the ECE.
         groups: group of each document; empty: results are not given by group.
@@ -71,11 +61,21 @@ class Measurement:
 
     space: EventSpace
     documents: Documents
-    chosen: Int[np.ndarray, " chosen"]
+    stretches: Sequence[Stretch]
     about: Mapping[str, Any]
     bins: int
     groups: Sequence[str] = ()
     strata: Sequence[Stratum] = ()
+
+    @cached_property
+    def chosen(self) -> Int[np.ndarray, " chosen"]:
+        """The documents of which something is scored, in the order of the stretches."""
+        return np.array(list(dict.fromkeys(stretch.document for stretch in self.stretches)))
+
+    @cached_property
+    def scored_bytes(self) -> Int[np.ndarray, " documents"]:
+        """How many bytes of each document are scored."""
+        return scored_bytes(self.documents, self.stretches)
 
     def sums(self, batches: Iterable[ScoredEvents]) -> EventSums:
         """Adds up events as they are scored.
@@ -85,9 +85,7 @@ class Measurement:
         """
         own = document_groups(self.groups)
         strata = [*self.space.strata, *self.strata, *([] if own is None else [own])]
-        sums = EventSums(
-            self.documents.document_bytes, self.chosen, strata, self.bins, self.space.precision
-        )
+        sums = EventSums(self.scored_bytes, self.chosen, strata, self.bins, self.space.precision)
         for events in batches:
             sums.add(events)
         return sums
@@ -128,7 +126,7 @@ class Measurement:
         Args:
             sums: of all events.
             results: read from them, and whatever tables stand beside.
-            limit: bytes of text, about, that were asked for; None means all.
+            limit: bytes of text that were asked for; None means all.
             context: tokens that the model sees back; None where that is not known.
             temperature: number that divided the logits.
             head: name of the network's head, if it has one.
@@ -157,17 +155,22 @@ class Measurement:
                 **({"head": head} if head else {}),
                 "documents": len(self.chosen),
                 "effective_documents": sums.effective_documents,
+                **({"sample": self._sample} if self.scored_bytes.any() else {}),
             },
             results={**results, "signatures": signatures(results, signature)},
             documents=self._document_table(sums.documents[self.chosen]),
         )
+
+    @property
+    def _sample(self) -> dict[str, Any]:
+        return facts(self.documents, self.stretches, self.about["corpus_hash"])
 
     def _document_table(self, sums: Float[np.ndarray, "chosen 6"]) -> dict[str, Any]:
         """Columns of the table with a row per document; those that the events have."""
         columns = dict(zip(("tokens", *COLUMNS), sums.T, strict=True))
         return {
             "document": [self.documents.document_ids[index] for index in self.chosen],
-            "bytes": self.documents.document_bytes[self.chosen],
+            "bytes": self.scored_bytes[self.chosen],
             **{key: column for key, column in columns.items() if not np.isnan(column).all()},
         }
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from calibtrain.config import EvaluationConfig, validate
+from calibtrain.data.batches.sample import Stretch
 from calibtrain.data.predictions.table import Choices, Judged, PredictionTable
 from calibtrain.errors import SettingError
 from calibtrain.evaluation.event_space import EventSpace, Measurement
@@ -137,7 +138,8 @@ def measured(table: PredictionTable, *, bins: int = 15) -> Evaluation:
         "tokenizer_hash": None,
         **({"notes": list(table.notes)} if table.notes else {}),
     }
-    measurement = Measurement(space, _Documents(names), _drawn(len(names)), about, bins)
+    stretches = [Stretch(int(number), 0, 0) for number in _drawn(len(names))]
+    measurement = Measurement(space, _Documents(names), stretches, about, bins)
     sums = measurement.sums([events])
     confidence, correct = (events.column(key) for key in ("confidence", "correct"))
     exact = exact_figures(confidence.astype(precision), correct, bins)

@@ -73,29 +73,35 @@ class Evaluation:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from calibtrain.generation.next_byte import Beam
-
         make_folder(folder)
-        name = evaluation_name(self.about)
-        if self.about["corpus_hash"] != corpus_hash:
-            name += f"_{self.about['corpus_hash'][:8]}"
-        if (limit := self.about["limit"]) != final_bytes:
-            name += "_whole" if limit is None else f"_{limit}bytes"
-        if (temperature := self.about["temperature"]) != 1.0:
-            named = isinstance(temperature, str)
-            name += f"_T-{temperature}" if named else f"_T{temperature:.4f}"
-        if (event := self.about["event"]) != "token":
-            name += f"-{event}"
-            if (beam := self.about["beam"]) != Beam().width:
-                name += f"_beam{beam}"
-            if (ratio := self.about["ratio"]) != Beam().ratio:
-                name += f"_ratio{ratio:g}"
+        name = file_name(self.about, corpus_hash, final_bytes)
         buffer = io.BytesIO()
         pq.write_table(pa.table(dict(self.documents)), buffer)
         write_whole(folder / f"{name}.parquet", buffer.getvalue())
         path = folder / f"{name}.json"
         self.record().write(path)
         return path
+
+
+def file_name(about: Mapping[str, Any], corpus_hash: str | None, final_bytes: int | None) -> str:
+    """The name of an evaluation's files, without what follows the dot (see `Evaluation.write`)."""
+    name = evaluation_name(about)
+    if about["corpus_hash"] != corpus_hash:
+        name += f"_{about['corpus_hash'][:8]}"
+    if (limit := about["limit"]) != final_bytes:
+        name += "_whole" if limit is None else f"_{limit}bytes"
+    if (temperature := about["temperature"]) != 1.0:
+        named = isinstance(temperature, str)
+        name += f"_T-{temperature}" if named else f"_T{temperature:.4f}"
+    if (event := about["event"]) != "token":
+        from calibtrain.generation.next_byte import Beam
+
+        name += f"-{event}"
+        if (beam := about["beam"]) != Beam().width:
+            name += f"_beam{beam}"
+        if (ratio := about["ratio"]) != Beam().ratio:
+            name += f"_ratio{ratio:g}"
+    return name
 
 
 def evaluation_name(about: Mapping[str, Any]) -> str:

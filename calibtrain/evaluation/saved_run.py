@@ -13,21 +13,19 @@ from calibtrain.data.batches.store import TokenStore, frequency_deciles
 from calibtrain.data.batches.windows import EvaluationWindows
 from calibtrain.data.corpora.named import Columns, settings_are_options
 from calibtrain.errors import UserError
-from calibtrain.evaluation.bytes import NEXT_BYTE, Progress, TextEvaluator, TextEvents
+from calibtrain.evaluation.bytes import Progress, TextEvaluator, TextEvents
 from calibtrain.evaluation.result import Evaluation
+from calibtrain.evaluation.text_events import TEXT_EVENTS
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.vocabulary import vocabulary_table, with_vocabulary_errors
 from calibtrain.evaluation.word_strata import training_words
-from calibtrain.evaluation.words import NEXT_WORD
 from calibtrain.fitting import FittedTemperature, fit_temperature
 from calibtrain.generation.next_byte import Beam
 from calibtrain.models import Params
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.loading import SavedRun, Say, opened
-
-TEXT_EVENTS = {events.space.name: events for events in (NEXT_BYTE, NEXT_WORD)}
-"""Events of text, the same for every vocabulary."""
+from calibtrain.training.begin import use_compiled_programs
 
 
 def evaluate_run(
@@ -52,7 +50,7 @@ def evaluate_run(
         path: the run folder.
         corpus: kjv, pydoc, markov, files:GLOB, tfds:NAME[/CONFIG]; default the run's own.
         split: train, validation or test.
-        limit: about how many bytes of text are read; None means the whole split.
+        limit: about how many bytes of text are read, in whole documents; None means all.
         temperature: the name of a head that was fitted to this checkpoint; None means no head.
         columns: the fields of the corpus that are read; None means those of the run's own.
         full: whether Full-ECE and classwise ECE are measured too, which takes another pass.
@@ -95,7 +93,7 @@ def evaluate_run_on_text(
         events: byte or word.
         corpus: as for `evaluate_run`.
         split: as for `evaluate_run`.
-        limit: as for `evaluate_run`.
+        limit: how many bytes of text are read, in stretches of many documents; None means all.
         width: how many tokenisations are followed; default 5.
         ratio: a tokenisation is given up below this share of the best one's weight; default 0.05.
         temperature: as for `evaluate_run`.
@@ -226,6 +224,7 @@ def evaluate_text(
 ) -> Evaluation:
     """Evaluates a saved run on events of text, on one device, and writes the result into it."""
     store = saved.store(corpus, split)
+    use_compiled_programs(saved.cache)
     about = _about(saved, corpus, split)
     words, note = _training_words(saved) if events.strata else (None, None)
     if note:

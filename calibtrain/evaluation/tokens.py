@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from calibtrain.data.batches.examples import AnswerWindows
+from calibtrain.data.batches.sample import whole
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.batches.windows import EvaluationWindows, WindowBatch
 from calibtrain.evaluation.event_space import EventSpace, Measurement, require_finite_figures
@@ -99,7 +100,8 @@ class TokenEvaluator:
         """
         windows = self._windows(store, limit)
         strata = [PREDICTION] if thorough else []
-        measured = Measurement(TOKENS, store, windows.documents, about, self.bins, groups, strata)
+        stretches = whole(store, windows.documents)
+        measured = Measurement(TOKENS, store, stretches, about, self.bins, groups, strata)
         sums = measured.sums(self._events(windows, params, about, temperature, check, thorough))
         results = measured.results(sums, vocabulary_entries=self._entries, thorough=thorough)
         return measured.evaluation(
@@ -126,7 +128,9 @@ class TokenEvaluator:
         Arguments as for `evaluate`; errors name corpus, split and step of `about`.
         """
         windows = self._windows(store, limit)
-        measured = Measurement(TOKENS, store, windows.documents, about, self.bins, groups)
+        measured = Measurement(
+            TOKENS, store, whole(store, windows.documents), about, self.bins, groups
+        )
         return measured.sums(self._events(windows, params, about, 1.0, lambda: None))
 
     def _windows(

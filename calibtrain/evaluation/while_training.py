@@ -1,5 +1,6 @@
 """Evaluation as a part of training: what `calibtrain train` runs."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ import jax
 
 from calibtrain.config import Config
 from calibtrain.data.batches.store import TokenStore, frequency_deciles, ignore, open_store
-from calibtrain.evaluation.result import Evaluation, evaluation_name, read_evaluation
+from calibtrain.evaluation.bytes import Progress, TextEvaluator
+from calibtrain.evaluation.result import Evaluation, file_name, read_evaluation
+from calibtrain.evaluation.text_events import TEXT_EVENTS
 from calibtrain.evaluation.tokens import TokenEvaluator
+from calibtrain.generation.next_byte import Beam
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import make_layout
@@ -97,7 +101,7 @@ class EvaluationWhileTraining:
         evaluator: of its network, which runs that differ in their seed alone share.
         """
         self.plan, self.folder, self.evaluator = run.plan, run.folder, evaluator
-        self._observer = run.observer
+        self.observer = run.observer
         self.settings = self.plan.config.evaluation
         corpus, tokenizer = self.plan.corpus, self.plan.tokenizer
         self.stores: dict[str, TokenStore] = {
@@ -112,13 +116,16 @@ class EvaluationWhileTraining:
         if step < self.plan.budget.steps:  # at the end, the final evaluation is enough
             self._write(evaluation)
         if self.folder.writes:
-            self._observer({"event": "measured", "step": step, "result": evaluation.to_dict()})
+            self.observer({"event": "measured", "step": step, "result": evaluation.to_dict()})
         return evaluation.figures
 
     def final(
         self, params: Params, step: int, stop: Callable[[], bool]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """Scores the splits of `evaluation.final_splits`, except those that are done."""
+        """Scores the splits of `evaluation.final_splits`, except those that are done.
+
+        Then it scores the test split by the other events of `evaluation.events`.
+        """
         results: dict[str, Mapping[str, Any]] = {}
         for split in self.settings.final_splits:
             found = self._done(split, step)
@@ -129,14 +136,35 @@ class EvaluationWhileTraining:
                 found = evaluation.to_dict()
             if found is not None:  # it is, but for a host whose view of the disk is stale
                 results[f"{found['corpus']}-{split}"] = found
+        for event in self.settings.text_events:
+            limit = getattr(self.settings.event_bytes, event)
+            beam = Beam()
+            how = {"event": event, "limit": limit, "beam": beam.width, "ratio": beam.ratio}
+            found = self._done("test", step, **how)
+            if not hosts.agreed(found is not None):
+                evaluation = self._evaluate_text(params, step, event, limit, stop)
+                self._write(evaluation)
+                found = evaluation.to_dict()
+            if found is not None:
+                results[f"{found['corpus']}-test-{event}"] = found
         return results
 
-    def _done(self, split: str, step: int) -> dict[str, Any] | None:
-        """Returns the final evaluation of a split, if it is there and is what would be made now."""
-        wanted = {**self.about(split, step), "limit": self.settings.final_bytes}
-        path = self.folder.evaluations / f"{evaluation_name(wanted)}.json"
+    def _done(self, split: str, step: int, **how: Any) -> dict[str, Any] | None:
+        """Returns the final evaluation of a split, if it is there and is what would be made now.
+
+        Args:
+            split: validation, test or train.
+            step: that of the parameters.
+            how: what the results say of events of text; without it, events are tokens.
+        """
+        wanted = {**self.about(split, step), "limit": self.settings.final_bytes, **how}
+        named = {"event": "token", "temperature": 1.0, **wanted}
+        name = file_name(named, self.plan.corpus.provenance.content_hash, self.settings.final_bytes)
+        path = self.folder.evaluations / f"{name}.json"
         found = read_evaluation(path) if path.is_file() else None
         fits = found and all(found.get(key, "missing") == value for key, value in wanted.items())
+        if how and found and found.sample is None:  # an earlier version read another text
+            return None
         return found.document() if found and fits else None
 
     def _write(self, evaluation: Evaluation) -> None:
@@ -157,6 +185,56 @@ class EvaluationWhileTraining:
             "config_hash": identity.config,
             "vocab_size": self.plan.tokenizer.vocab_size,
         }
+
+    def _evaluate_text(
+        self,
+        params: Params,
+        step: int,
+        event: str,
+        limit: int | None,
+        stop: Callable[[], bool],
+    ) -> Evaluation:
+        """Scores the test split by bytes or words, on one device of each host, which all do so."""
+        evaluator = TextEvaluator(
+            self.plan.network,
+            self.plan.tokenizer,
+            context=self.plan.context,
+            bins=self.settings.bins,
+            events=TEXT_EVENTS[event],
+        )
+        return evaluator.evaluate(
+            hosts.gathered(params),
+            self.stores["test"],
+            self.about("test", step),
+            limit=limit,
+            groups=self.groups["test"],
+            progress=self._told(event, giving_up(stop)),
+        )
+
+    def _told(self, event: str, check: Callable[[], None]) -> Progress:
+        """Tells the observer how far the scoring of a kind of events is, twice a second."""
+        told, calls, began, before = 0.0, 0, 0.0, 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told, calls, began, before
+            check()
+            now, calls = time.monotonic(), calls + 1
+            if calls == 3:  # programs are compiled by now
+                began, before = now, done
+            elif calls > 3 and now - told >= 0.5:
+                told = now
+                left = (now - began) * (total - done) / max(1, done - before)
+                self.observer(
+                    {
+                        "event": "measuring",
+                        "what": f"{event} events",
+                        "done": done,
+                        "total": total,
+                        "seconds_left": left,
+                    }
+                )
+
+        return tell
 
     def _evaluate(
         self,

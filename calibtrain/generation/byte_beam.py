@@ -117,6 +117,11 @@ class ByteBeam:
         """State rows that all hypotheses together may need."""
         return self.lanes * self.slots
 
+    @property
+    def live(self) -> Int[np.ndarray, " hypotheses"]:
+        """The state rows of all hypotheses."""
+        return self._row
+
     def start(self, lanes: Int[np.ndarray, " started"]) -> Int[np.ndarray, " started"]:
         """Begins texts in some lanes and returns the state row of each; all others are dropped.
 

@@ -14,8 +14,10 @@ from jaxtyping import Float, Int
 
 from calibtrain.generation.byte_beam import ByteBeam
 from calibtrain.generation.byte_trie import ByteTrie
+from calibtrain.generation.shared_states import SharedStates
 from calibtrain.generation.states import DecodingStates
 from calibtrain.models import Network, Params
+from calibtrain.models.shared_decoding import can_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,9 @@ class TokenStates(Protocol):
     ) -> None:
         """Copies the states of some rows into others."""
 
+    def keep(self, rows: Int[np.ndarray, " kept"], /) -> None:
+        """Says that the states of all other rows are not needed any more."""
+
 
 class NextByte:
     """The distribution of the next byte of each lane, under a model and a beam.
@@ -86,6 +91,7 @@ class NextByte:
         *,
         lanes: int,
         context: int,
+        texts: int | None = None,
         beam: Beam | None = None,
     ) -> "NextByte":
         """The next-byte distribution of a network.
@@ -96,13 +102,26 @@ class NextByte:
             trie: of its vocabulary.
             lanes: texts that can be read side by side.
             context: how many tokens of a hypothesis the model sees.
+            texts: how many of the lanes begin a text; a lane beyond goes on from lane i modulo
+                `texts` alone. Default: all.
             beam: how many tokenisations are followed; default `Beam()`.
         """
         beam = beam or Beam()
         hypotheses = ByteBeam(trie, lanes, beam.width, beam.ratio)
-        states = DecodingStates(
-            network, params, rows=hypotheses.rows, context=context, events=trie.order
-        )
+        rows, events = hypotheses.rows, trie.order
+        states: TokenStates
+        if can_share(network, params):
+            states = SharedStates(
+                network,
+                params,
+                rows=rows,
+                slots=hypotheses.slots,
+                pools=texts or lanes,
+                context=context,
+                events=events,
+            )
+        else:
+            states = DecodingStates(network, params, rows=rows, context=context, events=events)
         return cls(hypotheses, states)
 
     def start(self, prefixes: Sequence[Int[np.ndarray, " tokens"]]) -> None:
@@ -146,4 +165,5 @@ class NextByte:
         new = change.extensions
         if len(new.tokens):
             self._hypotheses.set_probabilities(new.targets, self._states.extend(*new))
+            self._states.keep(self._hypotheses.live)
         return change.kept

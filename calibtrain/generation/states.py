@@ -113,6 +113,9 @@ class DecodingStates:
         """Copies the states of some rows into others."""
         self._cache = self._copy(self._cache, self._padded(sources, targets))
 
+    def keep(self, rows: Int[np.ndarray, " kept"]) -> None:
+        """Does nothing: the states of other rows are overwritten where their row is needed."""
+
     def _padded(self, *columns: Int[np.ndarray, " rows"]) -> Int[np.ndarray, "columns size"]:
         """Sources, targets and more, padded to a compiled size; the padding goes to no row."""
         count = len(columns[0])

@@ -190,6 +190,18 @@ def agreed(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+@losses()
+def gathered(arrays: Any) -> Any:
+    """Returns a tree of arrays, which devices of any host may hold, on this host's own memory."""
+    import jax
+
+    if not are_many():
+        return jax.device_get(arrays)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(arrays, tiled=True)
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """Makes all hosts raise where the body fails on one of them; every host must enter it.

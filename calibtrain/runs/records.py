@@ -263,7 +263,7 @@ class EvaluationRecord(FileRecord):
     Attributes:
         temperature: divided the logits; or the name of the head that supplied it.
         limit: bytes of text that were asked for, about; None means the whole split.
-        sample: which part of the split was scored.
+        sample: what was scored of the split.
         effective_documents: how many documents of equal size would tell as much (Kish).
         notes: what a reader of the figures must know.
         intervals, bounds, signatures: by figure: its interval, how far it may be off, how it was
@@ -402,7 +402,7 @@ class HeldFixed(Record):
 
 
 class StudyRecord(FileRecord):
-    """ablation.json: the grid and its controls, every arm, and means over seeds."""
+    """ablation.json: the grid and its controls, every arm, and means and differences over seeds."""
 
     FINITE: ClassVar[bool] = False
     """A setting may be infinite."""

@@ -98,7 +98,7 @@ def begun(
                     _hold(run, held)
                     made.append(run)  # not before: what another process holds is not ours to remove
             with disk_errors(runs[0].path):  # what nothing else named, as too many open files
-                _use_compiled_programs(cache)
+                use_compiled_programs(cache)
                 for plan, run in zip(plans, runs, strict=True):
                     _require_tokenizer(plan, run)
                     run.write_target_counts(plan.store.counts)  # in case they were lost
@@ -130,7 +130,7 @@ def _hold(run: RunFolder, held: ExitStack) -> None:
         held.enter_context(run.locked())
 
 
-def _use_compiled_programs(cache: Path) -> None:
+def use_compiled_programs(cache: Path) -> None:
     """Has JAX look for compiled programs in the cache, and keep them there."""
     jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

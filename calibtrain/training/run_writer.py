@@ -24,8 +24,9 @@ from calibtrain.training.summary import describe_run
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told what happens: {"event": "tokenised" | "start" | "progress" | "metrics" | "measured" |
-"evaluation" | "saved" | "final" | "note", ...}; metrics have the `line` that was written, what is
-measured has the whole `result` of an evaluation, a note has a `text` that the user must see."""
+"measuring" | "evaluation" | "saved" | "final" | "note", ...}; metrics have the `line` that was
+written, what is measured has the whole `result` of an evaluation, and a note has a `text` that the
+user must see."""
 
 
 class Evaluator(Protocol):

@@ -80,6 +80,9 @@ class TinyStates:
     def copy(self, sources: np.ndarray, targets: np.ndarray) -> None:
         self._rows.update(zip(targets, [self._rows[source] for source in sources], strict=True))
 
+    def keep(self, rows: np.ndarray) -> None:
+        self._rows = {row: self._rows[row] for row in rows}
+
     def _put(self, sequences: list[Tokens], rows: np.ndarray) -> np.ndarray:
         self._rows.update(zip(rows, sequences, strict=True))
         return np.stack([self._model.next_token(s)[self._model.trie.order] for s in sequences])

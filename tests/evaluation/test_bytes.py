@@ -95,9 +95,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 
 def test_all_tokenisations_together_are_no_less_probable_than_one(run: Path) -> None:
-    by_tokens = evaluate_run(run, limit=1500).results
-    by_bytes = evaluate_run_on_text(run, limit=1500).results
-    assert by_bytes["bytes"] == by_tokens["bytes"]
+    tokens, both = evaluate_run(run), evaluate_run_on_text(run)
+    assert tokens.about["sample"] == both.about["sample"]  # the very same text: all of it
+    by_tokens, by_bytes = tokens.results, both.results
     error = abs(by_bytes["difference"]["bits_per_byte"])
     assert by_bytes["bits_per_byte"] <= by_tokens["bits_per_byte"] + error + 1e-6
     assert by_bytes["wider"]["beam"] == 10
@@ -129,9 +129,10 @@ def test_the_beam_belongs_to_bytes(run: Path) -> None:
 def test_windows_score_every_byte_once_from_half_a_context(context: int, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     store = make_store(tmp_path / "store", tokenizer)
-    documents, windows = plan_byte_windows(store, tokenizer.piece_bytes, context=context, warm_up=3)
-    assert documents.tolist() == list(range(len(TEXTS)))
-    scored: dict[int, list[int]] = {document: [] for document in documents}
+    stretches, windows = plan_byte_windows(store, tokenizer.piece_bytes, context=context, warm_up=3)
+    sizes = [len(text.encode()) for text in TEXTS]
+    assert stretches == tuple((document, 0, size) for document, size in enumerate(sizes))
+    scored: dict[int, list[int]] = {document: [] for document in range(len(TEXTS))}
     for window in windows:
         scored[window.document] += window.symbols[window.scored_from :].tolist()
         if window.prefix[0] == tokenizer.bos_id:
@@ -144,3 +145,30 @@ def test_windows_score_every_byte_once_from_half_a_context(context: int, tmp_pat
         assert given in [text[i : i + len(given)] for i in range(len(text))]
     for document, symbols in scored.items():  # in the last document every symbol is another
         assert sorted(symbols) == sorted([*TEXTS[document].encode(), 256])
+
+
+@pytest.mark.parametrize("limit", [40, 90])
+def test_windows_of_a_sample_score_its_very_bytes(limit: int, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    store = make_store(tmp_path / "store", tokenizer)
+    stretches, windows = plan_byte_windows(
+        store, tokenizer.piece_bytes, context=16, limit=limit, warm_up=3
+    )
+    assert sum(stop - start for _, start, stop in stretches) == limit
+    wanted = {
+        (document, at)
+        for document, start, stop in stretches
+        for at in range(start, stop + (stop == store.document_bytes[document]))
+    }
+    found = [
+        (window.document, window.before + at)
+        for window in windows
+        for at in range(window.scored_from, len(window.symbols))
+    ]
+    assert len(found) == len(set(found))
+    assert set(found) == wanted
+    for window in windows:
+        text = [*TEXTS[window.document].encode(), 256]
+        begin = window.before
+        assert window.symbols.tolist() == text[begin : begin + len(window.symbols)]
+        assert begin == 0 or len(window.prefix) + window.scored_from >= 8

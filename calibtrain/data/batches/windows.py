@@ -45,10 +45,11 @@ class Window:
     scored_from: int
 
 
-def plan_windows(slots: int, context: int, document: int = 0) -> list[Window]:
-    """Returns the windows over one document of so many slots."""
-    windows = [Window(document, 0, min(slots, context), 0)]
+def plan_windows(slots: int, context: int, document: int = 0, first: int = 0) -> list[Window]:
+    """Returns the windows over one document of so many slots, which score from slot `first` on."""
     stride = max(1, context // 2)
+    start = max(0, first - (context - stride))
+    windows = [Window(document, start, min(slots, start + context), first)]
     while windows[-1].end < slots:
         done = windows[-1].end
         end = min(slots, done + stride)
