@@ -22,7 +22,12 @@ UNOPTIMISED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_p
 programs as users do."""
 
 TINY: dict[str, Any] = {
-    "corpus": {"name": "markov", "markov": {"words": 24, "successors": 4, "bytes": 60_000}},
+    "corpus": {
+        "name": "markov",
+        "markov": {"words": 24, "successors": 4, "bytes": 60_000},
+        "validation_fraction": 0.1,
+        "test_fraction": 0.1,
+    },
     "tokenizer": {"vocab_size": 290},
     "context": {"tokens": 32},
     "model": {"width": 16, "depth": 1, "heads": 2},

@@ -155,15 +155,11 @@ class Measurement:
                 **({"head": head} if head else {}),
                 "documents": len(self.chosen),
                 "effective_documents": sums.effective_documents,
-                **({"sample": self._sample} if self.scored_bytes.any() else {}),
+                "sample": facts(self.documents, self.stretches, self.about["corpus_hash"]),
             },
             results={**results, "signatures": signatures(results, signature)},
             documents=self._document_table(sums.documents[self.chosen]),
         )
-
-    @property
-    def _sample(self) -> dict[str, Any]:
-        return facts(self.documents, self.stretches, self.about["corpus_hash"])
 
     def _document_table(self, sums: Float[np.ndarray, "chosen 6"]) -> dict[str, Any]:
         """Columns of the table with a row per document; those that the events have."""

@@ -148,7 +148,8 @@ def measured(table: PredictionTable, *, bins: int = 15) -> Evaluation:
     columns = {
         key: np.asarray(column)[order] for key, column in found.documents.items() if key != "bytes"
     }
-    return dataclasses.replace(found, documents=columns)
+    about = {key: value for key, value in found.about.items() if key != "sample"}  # of no text
+    return dataclasses.replace(found, about=about, documents=columns)
 
 
 def choice_columns(

@@ -30,8 +30,8 @@ def test_folders_and_files_are_those_that_a_text_begins(folder: Path) -> None:
     assert complete_folder("runs/") == ["runs/study", "runs/吾輩"]
     assert complete_folder("runs/吾輩/") == []
     assert complete_folder("nowhere/") == []
-    assert complete_config("t") == ["tiny.yaml"]
-    assert complete_config("") == ["runs/", "tiny.yaml"]
+    assert complete_config("ti") == ["tiny", "tiny.yaml"]  # that of the package, and that file
+    assert {"runs/", "tiny.yaml", "quickstart", "losses/focal"} <= {*complete_config("")}
 
 
 def test_the_kinds_of_heads_are_all_that_there_are() -> None:

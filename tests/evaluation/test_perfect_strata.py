@@ -93,7 +93,7 @@ def rarest(results: dict[str, Any]) -> dict[str, float]:
 
 
 def test_mass_calibration_finds_what_the_pooled_ece_does_not() -> None:
-    texts = list(MARKOV.sample_documents(60, 2))
+    texts = list(MARKOV.sample_documents(60, 3))
     perfect, wrong = (compute_results(TokenModel.of(MARKOV, f).sums(texts)) for f in (1.0, 0.7))
     assert rarest(perfect)["lower"] < 0 < rarest(perfect)["upper"]
     assert rarest(wrong)["upper"] < 0

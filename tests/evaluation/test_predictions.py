@@ -237,7 +237,7 @@ def test_the_command_prints_what_the_function_returns(tmp_path: Path) -> None:
     assert printed["corpus"] == "mine.csv"
     assert str(output) in done.stderr
     html = page.read_text()
-    assert "They are over-confident." in html
+    assert "over-confident on average" in html
     shown = call("measure", file).stdout
     assert "mine.csv: 60 predictions" in shown
     assert "Signed gap" in shown

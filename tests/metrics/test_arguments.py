@@ -145,6 +145,8 @@ PUBLIC |= {
         {"first": SUMS["sums"], "second": SUMS["sums"][::-1].copy()},
         {"level": 0.5},
     ),
+    "mass_calibration": (metrics.mass_calibration, ROWS, {"groups": np.array([0, 1, 1, 0])}),
+    "group_mass": (metrics.group_mass, {}, {"groups": np.array([0, 1, 1, 0])}),
     "effective_documents": (
         metrics.effective_documents,
         {"sizes": np.array([2.0, 2, 1, 3])},
@@ -179,7 +181,7 @@ PUBLIC |= {
 }
 """Name -> the function of keywords, its arrays, its other arguments."""
 
-RESULTS = {"BrierParts", "Interval"}
+RESULTS = {"BrierParts", "Interval", "MassCalibration"}
 """Public names that are only returned."""
 WITH_ARRAYS = [name for name, (_, arrays, _) in PUBLIC.items() if arrays]
 UNBOUNDED = {"top_k_confidence", "top_k_correct", "Signature"}
