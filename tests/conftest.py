@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     "batch": {"rows": 4},
     "budget": {"steps": 24},
     "log_every": 5,
-    "evaluation": {"every": 8, "bytes": 2_000, "final_bytes": 3_000, "rows": 4},
+    "evaluation": {"every": 8, "bytes": 2_000, "final_bytes": 4_000, "rows": 4},
     "checkpoints": {"every": 6, "keep": 10},
 }
 """A run of a few seconds."""
@@ -59,6 +59,23 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if "not long" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", UNOPTIMISED)
+
+
+TRAINING = (
+    "ablation",
+    "evaluation",
+    "finetuning",
+    "temperature",
+    "training",
+    "library",
+    "trackers",
+)
+"""Folders whose files wait for runs that are trained."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files that take long, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in TRAINING)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Iterato
     path = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("evaluated") / "run"))
     yield path
     # whatever the tests here did beside it, the run's own result stayed
-    assert json.loads((path / "evaluations" / "markov-test-24.json").read_text())["limit"] == 3_000
+    assert json.loads((path / "evaluations" / "markov-test-24.json").read_text())["limit"] == 4_000
 
 
 def written(run: Path, *arguments: str | None, limit: int | None = None) -> set[str]:
@@ -38,7 +38,7 @@ def test_another_amount_of_text_is_another_file(run: Path) -> None:
     assert written(run, limit=500) == {"markov-test-24_500bytes.json"}
     assert written(run, limit=None) == {"markov-test-24_whole.json"}
     assert own.read_bytes() == before
-    assert written(run, limit=3_000) == set()
+    assert written(run, limit=4_000) == set()
     assert json.loads(own.read_bytes()) == json.loads(before)
 
 

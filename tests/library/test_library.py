@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> ct.libr
 
 @pytest.fixture(scope="module")
 def result(run: ct.library.Run) -> ct.library.EvaluationResult:
-    return run.evaluate(bytes=3_000)
+    return run.evaluate(bytes=4_000)
 
 
 @pytest.mark.parametrize("module", [ct, ct.library])

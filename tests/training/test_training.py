@@ -492,7 +492,7 @@ def test_a_damaged_file_of_a_run_is_said(
 def test_a_run_is_evaluated_without_its_run_json(finished: Path, tmp_path: Path) -> None:
     run = copy_of(finished, tmp_path)
     (run / "run.json").unlink()
-    assert evaluate_run(run, limit=3_000).results["nll"] == pytest.approx(
+    assert evaluate_run(run, limit=4_000).results["nll"] == pytest.approx(
         json.loads((finished / "evaluations" / "markov-test-24.json").read_text())["nll"]
     )
 
