@@ -89,7 +89,7 @@ def test_of_a_byte_vocabulary_byte_figures_are_token_figures(kind: Any, tmp_path
 def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     path = tmp_path_factory.mktemp("bytes") / "run"
     settings = {"final_splits": ["test"], "times": 1}
-    config = tiny(budget={"steps": 120}, evaluation=settings, optimizer={"learning_rate": 0.02})
+    config = tiny(budget={"steps": 60}, evaluation=settings, optimizer={"learning_rate": 0.02})
     assert train_run(config, path).status == "done"
     return path
 

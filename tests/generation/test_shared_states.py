@@ -13,7 +13,8 @@ from calibtrain.models.shared_decoding import can_share
 LANES, SLOTS, CONTEXT = 4, 3, 8
 
 
-@pytest.mark.parametrize("pools", [pytest.param(4, marks=pytest.mark.long), 2])
+@pytest.mark.long
+@pytest.mark.parametrize("pools", [4, 2])
 def test_a_random_walk_of_states_is_that_of_states_with_their_own_caches(pools: int) -> None:
     """States are extended, branch, move and are dropped, far beyond the context."""
     sizes = {"width": 16, "depth": 2, "heads": 4, "kv_heads": 2}

@@ -84,7 +84,9 @@ def test_an_evaluation_is_the_one_of_the_files(
     assert ece.signature == tree["signatures"]["ece"]
     assert result["nll"].unit == "nats/token"
     assert "step" not in result.figures
-    (read,) = [each for each in run.evaluations if each.record == result.record]
+    (read,) = [
+        each for each in run.evaluations if each.record.document() == result.record.document()
+    ]
     assert read.documents.to_arrow() == result.documents.to_arrow()
 
 

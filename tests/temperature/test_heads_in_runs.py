@@ -87,6 +87,7 @@ def test_bytes_are_read_through_the_head(whole: Path, tmp_path: Path) -> None:
     assert "|T:adaptive|" in by_byte.results["signatures"]["ece"]
 
 
+@pytest.mark.long
 def test_run_json_and_figures_tell_the_head(whole: Path) -> None:
     """The counts that are controlled leave it out."""
     summary = json.loads((whole / "run.json").read_text())

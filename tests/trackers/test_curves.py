@@ -117,6 +117,7 @@ def test_a_calibrated_bin_lies_on_the_diagonal() -> None:
     assert colour(0.35, 0.5) == (255, 255, 255)
 
 
+@pytest.mark.long
 def test_a_tracker_that_is_added_later_shows_the_whole_run(
     finished_run: Path, tmp_path: Path
 ) -> None:

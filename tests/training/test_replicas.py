@@ -234,6 +234,7 @@ def test_an_ablation_trains_its_seeds_together(alone: list[Path], tmp_path: Path
     assert named == {arm["name"] for arm in result["arms"]}
 
 
+@pytest.mark.long
 def test_what_cannot_be_divided_is_told(tmp_path: Path, alone: list[Path]) -> None:
     devices = list(range(8))
     layout = make_layout(MeshConfig(), 8, 1, devices, replicas=6)
