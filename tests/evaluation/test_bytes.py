@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import call, tiny
+from conftest import call
 
 from calibtrain.config import ModelConfig, TokenizerConfig
 from calibtrain.data.batches.store import TokenStore, frequency_deciles, read_store, write_store
@@ -19,7 +20,6 @@ from calibtrain.evaluation import (
     TokenEvaluator,
     evaluate_run,
     evaluate_run_on_text,
-    train_run,
 )
 from calibtrain.evaluation.byte_windows import plan_byte_windows
 from calibtrain.evaluation.bytes import TextEvaluator
@@ -86,12 +86,8 @@ def test_of_a_byte_vocabulary_byte_figures_are_token_figures(kind: Any, tmp_path
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    path = tmp_path_factory.mktemp("bytes") / "run"
-    settings = {"final_splits": ["test"], "times": 1}
-    config = tiny(budget={"steps": 60}, evaluation=settings, optimizer={"learning_rate": 0.02})
-    assert train_run(config, path).status == "done"
-    return path
+def run(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("bytes") / "run"))
 
 
 def test_all_tokenisations_together_are_no_less_probable_than_one(run: Path) -> None:
@@ -105,14 +101,14 @@ def test_all_tokenisations_together_are_no_less_probable_than_one(run: Path) -> 
 
 @pytest.mark.long
 def test_byte_results_have_a_file_of_their_own(run: Path) -> None:
-    own = run / "evaluations" / "markov-test-120.json"
+    own = run / "evaluations" / "markov-test-24.json"
     before = own.read_bytes()
     arguments = ("--events", "byte", "--bytes", "500", "--beam", "3", "--ratio", "0.1", "--json")
     done = call("evaluate", run, *arguments)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["event"], found["beam"], found["ratio"]) == ("byte", 3, 0.1)
-    written = run / "evaluations" / "markov-test-120_500bytes-byte_beam3_ratio0.1.json"
+    written = run / "evaluations" / "markov-test-24_500bytes-byte_beam3_ratio0.1.json"
     assert unsealed(json.loads(written.read_text())) == found
     assert written.with_suffix(".parquet").is_file()
     assert own.read_bytes() == before

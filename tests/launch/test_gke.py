@@ -285,7 +285,7 @@ def invoke(*arguments: str) -> Any:
 
 def test_dry_run_prints_a_jobset_an_arm_and_the_commands_of_xpk(tmp_path: Path) -> None:
     config = tmp_path / "study.yaml"
-    grid = {"tokenizer.vocab_size": [285, 310]}
+    grid = {"tokenizer.vocab_size": [285, 300]}
     config.write_text(json.dumps({"title": "Two", "base": TINY, "grid": grid}))
     done = invoke(
         *(str(config), "--tpu", "v5e-16", "--run", "gs://b/kjv/", "--image", "i:1", "--dry-run")
@@ -294,10 +294,10 @@ def test_dry_run_prints_a_jobset_an_arm_and_the_commands_of_xpk(tmp_path: Path) 
     jobsets = [JobSet.model_validate(tree) for tree in yaml.safe_load_all(done.stdout)]
     assert [jobset.metadata.name for jobset in jobsets] == [
         "kjv-vocab-size-285",
-        "kjv-vocab-size-310",
+        "kjv-vocab-size-300",
     ]
     lines = [line for line in done.stderr.splitlines() if line.startswith("with XPK: ")]
-    for line, size in zip(lines, (285, 310), strict=True):
+    for line, size in zip(lines, (285, 300), strict=True):
         words = shlex.split(line.removeprefix("with XPK: "))
         assert words[:3] == ["xpk", "workload", "create"]
         given = dict(word.removeprefix("--").split("=", 1) for word in words[3:])

@@ -236,6 +236,7 @@ def test_an_answered_signal_is_given_to_whoever_handled_it_before() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_is_read_meanwhile_and_goes_on(
     tmp_path: Path, finished_run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -28,6 +28,7 @@ def run_blocks(examples: list[str]) -> dict[str, Any]:
     return namespace
 
 
+@pytest.mark.long
 def test_the_first_script_is_short_and_runs_on_any_configuration(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

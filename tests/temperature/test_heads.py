@@ -41,7 +41,7 @@ def test_a_head_changes_nothing_before_it_is_trained(kind: str) -> None:
     ("kind", "model"),
     [
         *(
-            pytest.param(kind, "transformer", marks=[] if kind == "adaptive" else pytest.mark.long)
+            pytest.param(kind, "transformer", marks=[] if kind == "position" else pytest.mark.long)
             for kind in KINDS
         ),
         pytest.param("adaptive", "lstm", marks=pytest.mark.long),
@@ -103,6 +103,7 @@ def test_temperatures_stay_within_their_limits(kind: str, data: st.DataObject) -
     assert (np.asarray(found, np.float64) >= 1 / limit).all(), found
 
 
+@pytest.mark.long
 def test_thermometer_is_the_mean_of_inverse_temperatures_so_far() -> None:
     network = with_head("thermometer")
     params = stirred(params_of(network), 1.0)
