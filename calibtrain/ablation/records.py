@@ -7,8 +7,9 @@ from calibtrain.ablation.controls import ControlledArm, FailedArm
 from calibtrain.errors import UserError
 from calibtrain.evaluation.result import evaluation_name, file_name, read_evaluation
 from calibtrain.generation.next_byte import Beam
+from calibtrain.runs.evaluation_records import TABLES, ArmEvaluation
 from calibtrain.runs.folder import RunFolder
-from calibtrain.runs.records import TABLES, ArmEvaluation, ArmRecord
+from calibtrain.runs.records import ArmRecord
 from calibtrain.training.as_begun import as_begun, text_of
 from calibtrain.training.resumption import metrics_trouble
 

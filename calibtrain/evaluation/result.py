@@ -9,7 +9,7 @@ from typing import Any
 
 import calibtrain
 from calibtrain.evaluation.figure_intervals import document_notes
-from calibtrain.runs.records import FIGURE_DETAILS, TABLES, EvaluationRecord
+from calibtrain.runs.evaluation_records import FIGURE_DETAILS, TABLES, EvaluationRecord
 from calibtrain.storage.disk import make_folder, write_whole
 from calibtrain.storage.documents import FORMAT
 

@@ -15,10 +15,10 @@ from calibtrain.data.corpora.named import Columns, settings_are_options
 from calibtrain.errors import UserError
 from calibtrain.evaluation.bytes import Progress, TextEvaluator, TextEvents
 from calibtrain.evaluation.result import Evaluation
-from calibtrain.evaluation.text_events import TEXT_EVENTS
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.vocabulary import vocabulary_table, with_vocabulary_errors
 from calibtrain.evaluation.word_strata import training_words
+from calibtrain.evaluation.words import TEXT_EVENTS
 from calibtrain.fitting import FittedTemperature, fit_temperature
 from calibtrain.generation.next_byte import Beam
 from calibtrain.models import Params

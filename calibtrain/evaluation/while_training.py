@@ -11,8 +11,8 @@ from calibtrain.config import Config
 from calibtrain.data.batches.store import TokenStore, frequency_deciles, ignore, open_store
 from calibtrain.evaluation.bytes import Progress, TextEvaluator
 from calibtrain.evaluation.result import Evaluation, file_name, read_evaluation
-from calibtrain.evaluation.text_events import TEXT_EVENTS
 from calibtrain.evaluation.tokens import TokenEvaluator
+from calibtrain.evaluation.words import TEXT_EVENTS
 from calibtrain.generation.next_byte import Beam
 from calibtrain.models import Params
 from calibtrain.parallel import hosts

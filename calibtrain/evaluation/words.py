@@ -7,14 +7,14 @@ text's hypotheses are copied into a second lane, which goes on alone, and the te
 next word until that is over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from calibtrain.data.corpora.documents import END, SYMBOLS
 from calibtrain.evaluation.byte_windows import ByteWindow, plan_word_windows
-from calibtrain.evaluation.bytes import TextEvents
+from calibtrain.evaluation.bytes import NEXT_BYTE, TextEvents
 from calibtrain.evaluation.event_space import EventSpace
 from calibtrain.evaluation.event_sums import COLUMNS, ScoredEvents
 from calibtrain.evaluation.strata import POSITION
@@ -205,3 +205,8 @@ NEXT_WORD = TextEvents(
     lanes=2,
     strata=word_strata,
 )
+
+TEXT_EVENTS: Mapping[str, TextEvents] = {
+    events.space.name: events for events in (NEXT_BYTE, NEXT_WORD)
+}
+"""The kinds of events of text, by name."""

@@ -18,7 +18,7 @@ Several evaluations are pooled or averaged, such as the seeds of one combination
 Example:
     >>> from pathlib import Path
     >>> from calibtrain import figures
-    >>> from calibtrain.runs.records import EvaluationRecord
+    >>> from calibtrain.runs.evaluation_records import EvaluationRecord
     >>> record = EvaluationRecord.read(Path("tests/runs/golden/evaluation.json"))
     >>> figures.reliability([record]).layout.xaxis.title.text
     'confidence (probability)'
@@ -36,7 +36,8 @@ from calibtrain.figures.strata import CUTS, OF_GROUPS, rows_in
 from calibtrain.figures.strata_figures import strata_figure
 from calibtrain.figures.style import Scheme, painted
 from calibtrain.metrics.quantities import QUANTITIES
-from calibtrain.runs.records import EvaluationRecord, HeadComparisonRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
+from calibtrain.runs.records import HeadComparisonRecord
 from calibtrain.runs.results import RunResults
 
 __all__ = [

@@ -25,7 +25,7 @@ from calibtrain.figures.panels import (
     told,
 )
 from calibtrain.metrics.quantities import QUANTITIES, number
-from calibtrain.runs.records import EvaluationRecord, ReliabilityBin
+from calibtrain.runs.evaluation_records import EvaluationRecord, ReliabilityBin
 from calibtrain.runs.results import RunResults
 
 TRAINING_TEXT = "training text seen (bytes)"

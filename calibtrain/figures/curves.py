@@ -21,7 +21,7 @@ from calibtrain.figures.panels import (
     untold,
 )
 from calibtrain.metrics.quantities import QUANTITIES, number
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 
 _FIGURES = ("smooth_calibration_error", "area_under_risk_coverage")
 Curve = Mapping[float, float | None]

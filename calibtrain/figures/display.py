@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calibtrain.metrics.quantities import NOTHING, QUANTITIES, number
-from calibtrain.runs.records import IntervalRecord
+from calibtrain.runs.evaluation_records import IntervalRecord
 
 
 def shown(key: str, value: float | None) -> str:

@@ -14,7 +14,7 @@ from calibtrain.figures.panels import Figure, Key, told
 from calibtrain.figures.strata_figures import strata_figures
 from calibtrain.figures.style import SOFT
 from calibtrain.metrics.quantities import number
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.results import RunResults
 
 HELD_OUT, TRAINING = "Held-out text", "Training batches"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from calibtrain.figures.display import plural
 from calibtrain.metrics.quantities import quantity_name
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 
 _NAMES = {
     "event": ("event", "events"),

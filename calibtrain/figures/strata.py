@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from calibtrain.figures.display import shown
 from calibtrain.metrics.quantities import QUANTITIES, Quantity
-from calibtrain.runs.records import EvaluationRecord, FrequencyMassRow, StratumRow
+from calibtrain.runs.evaluation_records import EvaluationRecord, FrequencyMassRow, StratumRow
 from calibtrain.runs.seeds import mean_and_half_width
 
 COMPARED = ("ece", "signed_gap")

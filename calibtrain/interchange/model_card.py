@@ -7,8 +7,9 @@ import calibtrain
 from calibtrain.config import Config, to_yaml
 from calibtrain.config.yaml_text import write_yaml
 from calibtrain.metrics.quantities import NOTHING, QUANTITIES
+from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.folder import RunFolder
-from calibtrain.runs.records import EvaluationRecord, RunRecord
+from calibtrain.runs.records import RunRecord
 from calibtrain.storage.documents import FORMAT
 
 MODEL_CARD = "README.md"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from calibtrain.errors import UserError
 from calibtrain.library.table import Table
 from calibtrain.metrics.quantities import QUANTITIES
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 
 if TYPE_CHECKING:
     import pandas

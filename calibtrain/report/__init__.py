@@ -5,7 +5,8 @@ from pathlib import Path
 
 from calibtrain.errors import UserError
 from calibtrain.runs import results
-from calibtrain.runs.records import RUN_FILE, STUDY_FILE, EvaluationRecord, RunRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
+from calibtrain.runs.records import RUN_FILE, STUDY_FILE, RunRecord
 from calibtrain.storage.disk import write_whole
 from calibtrain.storage.places import place, reached
 

@@ -11,7 +11,12 @@ from typing import Any, ClassVar
 
 from calibtrain.figures.panels import Figure
 from calibtrain.metrics.quantities import NOTHING, Quantity
-from calibtrain.runs.records import EvaluationRecord, FrequencyMassRow, IntervalRecord, StratumRow
+from calibtrain.runs.evaluation_records import (
+    EvaluationRecord,
+    FrequencyMassRow,
+    IntervalRecord,
+    StratumRow,
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from calibtrain.metrics.quantities import number
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 
 FEW = 20
 """With fewer documents than this, intervals over them are rough."""

@@ -11,7 +11,7 @@ from calibtrain.report.findings import evaluation_findings
 from calibtrain.report.page import EVERY, SUITE_TITLE, numbered, render, section, signatures
 from calibtrain.report.strata import run_strata
 from calibtrain.report.suite import run_suite
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 
 
 def evaluation_page(evaluation: EvaluationRecord) -> str:

@@ -18,7 +18,8 @@ from calibtrain.figures.grouping import Comparison, Group, summary_of
 from calibtrain.metrics.quantities import number
 from calibtrain.report.finetuning import base_run
 from calibtrain.report.verdict import run_verdict, study_verdict
-from calibtrain.runs.records import EvaluationRecord, SummaryRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
+from calibtrain.runs.records import SummaryRecord
 from calibtrain.runs.results import RunResults, StudyResults
 
 Point = tuple[Group, SummaryRecord]

@@ -26,7 +26,7 @@ from calibtrain.report.blocks import (
 )
 from calibtrain.report.findings import Findings
 from calibtrain.report.strata import run_strata
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.results import RunResults
 
 Part = Section | NumberedFigure

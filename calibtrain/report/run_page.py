@@ -34,7 +34,7 @@ from calibtrain.report.page import (
 )
 from calibtrain.report.strata import run_strata
 from calibtrain.report.suite import run_suite
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.results import RunResults
 
 

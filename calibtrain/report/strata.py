@@ -30,7 +30,7 @@ from calibtrain.report.blocks import (
     num,
     titled,
 )
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.seeds import mean_and_half_width
 
 _COLUMNS = ("ece", "signed_gap", "accuracy", "mean_confidence", "nll", "entropy_rate")

@@ -16,7 +16,7 @@ from calibtrain.report.blocks import (
     num,
     titled,
 )
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.results import StudyResults
 
 _SCHEMES = {

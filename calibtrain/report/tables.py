@@ -40,7 +40,8 @@ from calibtrain.report.blocks import (
     titled,
 )
 from calibtrain.report.documents import effective_documents
-from calibtrain.runs.records import EvaluationRecord, HeldFixed
+from calibtrain.runs.evaluation_records import EvaluationRecord
+from calibtrain.runs.records import HeldFixed
 from calibtrain.runs.results import RunResults, StudyResults
 
 _FIGURES = tuple(QUANTITIES[key] for key in MAIN)

@@ -7,7 +7,7 @@ from calibtrain.figures.comparable import Lead, Pair, pairs_of
 from calibtrain.figures.display import plural, shown, shown_apart, shown_ends, shown_range
 from calibtrain.figures.grouping import Comparison
 from calibtrain.report.blocks import no_interval
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.results import StudyResults
 
 BYTES = 8_000

@@ -12,14 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import UserError
-from calibtrain.runs.records import (
-    RUN_FILE,
-    STUDY_FILE,
-    ArmRecord,
-    EvaluationRecord,
-    RunRecord,
-    StudyRecord,
-)
+from calibtrain.runs.evaluation_records import EvaluationRecord
+from calibtrain.runs.records import RUN_FILE, STUDY_FILE, ArmRecord, RunRecord, StudyRecord
 from calibtrain.storage.bucket_lock import is_fresh
 from calibtrain.storage.disk_lock import is_held_to_write
 from calibtrain.storage.json_text import parse_json

@@ -13,14 +13,13 @@ from typing import Any
 
 from calibtrain.config.yaml_text import read_tree
 from calibtrain.errors import UserError
+from calibtrain.runs.evaluation_records import ArmEvaluation, EvaluationRecord
 from calibtrain.runs.records import (
     HEADS_FILE,
     RUN_FILE,
     STUDY_FILE,
-    ArmEvaluation,
     ArmRecord,
     DifferenceRecord,
-    EvaluationRecord,
     HeadComparisonRecord,
     RunRecord,
     StudyRecord,

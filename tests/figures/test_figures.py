@@ -8,7 +8,8 @@ import pytest
 
 from calibtrain import figures
 from calibtrain.figures.style import NAME, TEMPLATE, palette
-from calibtrain.runs.records import EvaluationRecord, RunRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
+from calibtrain.runs.records import RunRecord
 from calibtrain.runs.results import Measured, RunResults
 
 GOLDEN = Path(__file__).parent.parent / "runs" / "golden"

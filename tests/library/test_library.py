@@ -21,7 +21,7 @@ from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
 from calibtrain.library.progress import Narrator
 from calibtrain.process.interruption import passed_on
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.training.stopping import stop_signals
 
 PACKAGE = Path(ct.__file__).parent

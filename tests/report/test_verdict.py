@@ -13,7 +13,7 @@ from pyarrow import parquet
 from calibtrain.report import write_evaluation_report, write_report
 from calibtrain.report.documents import effective_documents, unlike_texts
 from calibtrain.report.verdict import run_verdict
-from calibtrain.runs.records import EvaluationRecord
+from calibtrain.runs.evaluation_records import EvaluationRecord
 
 GOLDEN = Path(__file__).parent.parent / "runs" / "golden"
 

@@ -12,9 +12,10 @@ import pytest
 from conftest import call
 
 from calibtrain.errors import UserError
+from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.listing import RunEntry, finished_runs, list_runs
-from calibtrain.runs.records import EvaluationRecord, RunRecord
+from calibtrain.runs.records import RunRecord
 from calibtrain.runs.results import read_run
 from calibtrain.storage.disk_lock import held_to_read, held_to_write, is_held_to_write
 

@@ -10,14 +10,9 @@ from typing import Any
 import pytest
 
 from calibtrain.errors import UserError
+from calibtrain.runs.evaluation_records import STRATA, EvaluationRecord
 from calibtrain.runs.record import FileRecord
-from calibtrain.runs.records import (
-    STRATA,
-    EvaluationRecord,
-    HeadComparisonRecord,
-    RunRecord,
-    StudyRecord,
-)
+from calibtrain.runs.records import HeadComparisonRecord, RunRecord, StudyRecord
 from calibtrain.runs.seeds import summarise
 from calibtrain.storage.documents import CHECKSUM
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from calibtrain.runs.records import ArmEvaluation, ArmRecord
+from calibtrain.runs.evaluation_records import ArmEvaluation
+from calibtrain.runs.records import ArmRecord
 from calibtrain.runs.seeds import differences
 
 
