@@ -207,9 +207,11 @@ def worst_line(evaluations: Sequence[EvaluationRecord], stratum: Stratum, where:
         if len(above) > 1
         else ""
     )
+    noise = " Noise raises the ECE of few events, which intervals over seeds do not show."
     return (
         f"{begin} largest ECE whose whole interval lies above that of all events ({said}) is {ece} "
         f"[{low}, {high}], of {stratum.group} {worst}.{others}"
+        f"{noise if len(evaluations) > 1 else ''}"
     )
 
 
