@@ -1,4 +1,4 @@
-# The two commands of the README, and the checks behind them.
+# The commands of the README, and the checks behind them.
 #   make quickstart   .venv, the demonstration ablation, runs/quickstart/report.html
 #   make test         .venv, the tests that a newcomer waits for: facts of every room
 #   make test-all     .venv, every test: those, and the long ones (make test-long)
@@ -25,7 +25,8 @@ test-long: $(VENV)/installed-dev
 
 test-all: test test-long
 
-# Comparisons with transformers (which brings PyTorch along), of a real model too: two minutes or so.
+# Comparisons with transformers (which brings PyTorch along), of a real model too, and with
+# lm-evaluation-harness: two minutes or so.
 test-peers: $(VENV)/installed-peers $(VENV)/installed-real-model
 	$(BIN)/python -m pytest -n 0 -m peers tests/interchange
 

@@ -276,7 +276,7 @@ def held_fixed(study: StudyConfig, arms: Sequence[ControlledArm]) -> list[dict[s
     rows.append(
         {
             "quantity": "Training text",
-            "rule": "one order of documents a seed, whatever the vocabulary",
+            "rule": "one order of documents per seed, whatever the vocabulary",
             "unit": "corpus hash",
             "smallest": corpora[0],
             "largest": corpora[-1],
@@ -303,5 +303,5 @@ def held_fixed(study: StudyConfig, arms: Sequence[ControlledArm]) -> list[dict[s
     rule = "matched" if controls.context == "bytes" else "free"
     row("Context", rule, "bytes", [round(value, 1) for value in context_bytes], 0.01)
     batch = [plan.batches.slots_per_step for plan in plans]
-    row("Batch", "as configured", "tokens a step", batch)
+    row("Batch", "as configured", "tokens per step", batch)
     return rows

@@ -22,7 +22,7 @@ def compile_(
 ) -> None:
     """Compile a run's training step and evaluation for devices that are not here: do they fit?
 
-    Example: calibtrain compile configs/tpu/v5e-8.yaml --topology v5e:2x4
+    Example: calibtrain compile tpu/v5e-8 --topology v5e:2x4
     """
     from calibtrain.compilation.target import find_target, prepare
     from calibtrain.config import load_config

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from calibtrain.cli.completion import complete_fitted_head, complete_folder, complete_one_of
-from calibtrain.cli.options import AsJson, Fields, Groups, RunOrBucket
+from calibtrain.cli.options import AsJson, Fields, Groups
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say, say_notes
 from calibtrain.storage.places import place
@@ -24,7 +24,12 @@ class Events(StrEnum):
 
 
 def evaluate(
-    run: RunOrBucket,
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run or study folder, or gs://BUCKET/PATH.", autocompletion=complete_folder
+        ),
+    ],
     corpus: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,7 +84,7 @@ def evaluate(
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
 
-    Of a study's folder, every finished arm is measured.
+    Given the folder of a study, it measures every finished arm.
 
     Events are tokens, or bytes or words summed over tokenisations, which make vocabularies
     comparable.
@@ -213,7 +218,10 @@ def report(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Write report.html, one self-contained page, from the files of a run or a study."""
+    """Write report.html, one self-contained page, from the files of a run or a study.
+
+    Example: calibtrain report runs/tiny
+    """
     from calibtrain.report import write_report
 
     path = write_report(place(folder))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calibtrain.cli.options import AsJson, Overrides, run_folder
+from calibtrain.cli.options import AsJson, RunOrStudyOverrides, run_folder
 from calibtrain.config.ready_made import found
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say
@@ -16,14 +16,16 @@ launch_app = typer.Typer(
     no_args_is_help=True, help="Run on an engine: a Slurm cluster, or Cloud TPUs under GKE."
 )
 
-Described = Annotated[str, typer.Argument(help="YAML file of a run or an ablation.")]
+Described = Annotated[
+    str, typer.Argument(help="YAML file of a run or an ablation, or a ready-made name.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted.")]
 
 
 @launch_app.command()
 def slurm(
     config: Described,
-    overrides: Overrides = None,
+    overrides: RunOrStudyOverrides = None,
     run: Annotated[
         str | None, typer.Option(help="Run or study folder on a shared disk; default runs/NAME.")
     ] = None,
@@ -54,7 +56,7 @@ def slurm(
     A job that is preempted or reaches its time limit saves, goes back into the queue and goes on
     later. Arms that are done are skipped. An ablation ends with its report.
 
-    Example: calibtrain launch slurm configs/kjv-ablation.yaml --run runs/kjv --time 4:00:00
+    Example: calibtrain launch slurm kjv-ablation --run runs/kjv --time 4:00:00
     """
     from calibtrain.launch.slurm import Resources, launch, options, plan
 
@@ -100,7 +102,7 @@ def slurm(
 @launch_app.command()
 def gke(
     config: Described,
-    overrides: Overrides = None,
+    overrides: RunOrStudyOverrides = None,
     tpu: Annotated[str, typer.Option(help="Slice: v5e-16, v6e-32, v5p-64 (64 cores), v4-32.")] = "",
     run: Annotated[str, typer.Option(help="Run or study folder: gs://BUCKET/PATH.")] = "",
     image: Annotated[str, typer.Option(help="Container image with calibtrain[tpu].")] = "",
@@ -124,7 +126,7 @@ def gke(
     Standard output is the manifest (with --dry-run) or kubectl's output; the XPK commands that do
     the same go to standard error.
 
-    Example: calibtrain launch gke configs/tiny.yaml --tpu v5e-16 --run gs://me/tiny --image me/ct:1
+    Example: calibtrain launch gke tiny --tpu v5e-16 --run gs://me/tiny --image me/ct:1
     """
     for option, value in {"--tpu": tpu, "--run": run, "--image": image}.items():
         if not value:

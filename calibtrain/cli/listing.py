@@ -48,7 +48,7 @@ def runs(
     elif rows:
         _print(root, events.value, rows)
     if not rows:
-        say(f"{root}: holds no runs yet; to train one: calibtrain train configs/tiny.yaml")
+        say(f"{root}: holds no runs yet; to train one: calibtrain train tiny")
 
 
 def _row(entry: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Does vocabulary size change how well a language model knows what it knows?\n\n"
-    "Start with: **calibtrain ablate configs/quickstart.yaml**, then open the report it names.",
+    "Start with: **calibtrain ablate quickstart**, then open the report it names.",
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
@@ -74,7 +74,8 @@ def show_version(asked: bool) -> None:
 def before(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Checks threads and memory before a command loads JAX."""

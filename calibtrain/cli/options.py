@@ -33,6 +33,19 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings that replace the file's: model.width=256 budget.steps=100"),
 ]
+StudyOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Settings that replace the file's: base.model.width=256 'grid={seed: [0, 1]}'"
+    ),
+]
+RunOrStudyOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Settings that replace the file's: model.width=256, or base.model.width=256 of an "
+        "ablation"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Progress = Annotated[ProgressKind, typer.Option(help="How to show progress (on standard error).")]
 Field = Annotated[

@@ -26,7 +26,7 @@ def tokenizer_train(
 ) -> None:
     """Train a configuration's tokenizer on the training split, and check that it is lossless.
 
-    Example: calibtrain tokenizer train configs/tiny.yaml tokenizer.vocab_size=2048
+    Example: calibtrain tokenizer train tiny tokenizer.vocab_size=2048
     """
     from calibtrain.config import load_config
     from calibtrain.data.corpora.corpus import open_corpus

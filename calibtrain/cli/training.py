@@ -13,6 +13,7 @@ from calibtrain.cli.options import (
     Overrides,
     Progress,
     ProgressKind,
+    StudyOverrides,
     as_typed,
     run_folder,
 )
@@ -41,7 +42,7 @@ def train(
     With train.replicas=R, R seeds are trained by one program, each in its own run folder inside
     --run.
 
-    Example: calibtrain train configs/tiny.yaml tokenizer.vocab_size=1024 --run runs/v1024
+    Example: calibtrain train tiny tokenizer.vocab_size=1024 --run runs/v1024
     """
     source = found(config)
     path = run_folder(run, source)
@@ -134,7 +135,7 @@ def train_beside(config: Path, path: Path, names: list[str], progress: ProgressK
 
 def ablate(
     config: ConfigPath,
-    overrides: Overrides = None,
+    overrides: StudyOverrides = None,
     run: Annotated[
         str | None, typer.Option(help="Study folder; default runs/NAME. Resumed if it is there.")
     ] = None,
@@ -146,7 +147,7 @@ def ablate(
 
     Arms that are done are not run again; a failed arm is reported and the others go on.
 
-    Example: calibtrain ablate configs/kjv-ablation.yaml base.budget.bytes=2e6 --jobs 2
+    Example: calibtrain ablate kjv-ablation base.budget.bytes=2e6 --jobs 2
     """
     source = found(config)
     path = run_folder(run, source)
@@ -224,7 +225,7 @@ def finetune(
     Calibration is measured meanwhile, on the run's corpus and on held-out answers. Started
     again with the same arguments, it goes on from the last checkpoint.
 
-    Example: calibtrain finetune configs/finetune/sft.yaml finetune.run=runs/tiny --run runs/sft
+    Example: calibtrain finetune finetune/sft finetune.run=runs/tiny --run runs/sft
     """
     source = found(config)
     path = run_folder(run, source)

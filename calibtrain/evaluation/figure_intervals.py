@@ -121,8 +121,8 @@ def document_notes(documents: int, effective: float | None) -> list[str]:
         return [f"{held}: figures have no intervals, which need {FEWEST_DOCUMENTS} documents"]
     if documents < FEW_DOCUMENTS:
         return [
-            f"{documents} documents: intervals are over documents, and of so few they are wide and "
-            "may cover less often than 95 %"
+            f"{documents} documents: intervals over so few are wide and may cover less often than "
+            "95 %"
         ]
     if effective is not None and effective < FEW_DOCUMENTS:
         return [

@@ -48,10 +48,10 @@ class TokenEvaluator:
         """Args:
         network: the model.
         deciles: frequency decile 0..9 of each vocabulary entry in the training text.
-        rows: windows' rows a batch; rounded up to a multiple of the devices that share them.
-        context: slots a row.
+        rows: windows per batch; rounded up to a multiple of the devices that share them.
+        context: slots per row.
         bins: equal-width bins of the ECE.
-        layout: of the devices that share the work; none: one device.
+        layout: of the devices that share the work; None means one device.
         chunk: tokens whose logits are held at once.
         fitted: name of the network's head, if it was fitted afterwards.
         """

@@ -1,4 +1,4 @@
-"""Strata of an evaluation's events: their names, and the worst calibrated group."""
+"""Strata of an evaluation's events: their names, and the group that is clearly worst."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -203,11 +203,15 @@ def worst_line(evaluations: Sequence[EvaluationRecord], stratum: Stratum, where:
     worst = max(above, key=lambda label: above[label][0])
     ece, low, high = (shown("ece", value) for value in above[worst])
     others = (
-        f" {len(above)} of {len(ends)} {stratum.group}s lie above it." if len(above) > 1 else ""
+        f" The intervals of {len(above)} of {len(ends)} {stratum.group}s lie above it."
+        if len(above) > 1
+        else ""
     )
+    noise = " Noise raises the ECE of few events, which intervals over seeds do not show."
     return (
-        f"{begin} worst calibrated {stratum.group} is {worst}: ECE {ece} [{low}, {high}], against "
-        f"{said} of all events.{others}"
+        f"{begin} largest ECE whose whole interval lies above that of all events ({said}) is {ece} "
+        f"[{low}, {high}], of {stratum.group} {worst}.{others}"
+        f"{noise if len(evaluations) > 1 else ''}"
     )
 
 

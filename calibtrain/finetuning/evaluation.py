@@ -50,7 +50,7 @@ class FinetuningEvaluation:
     def final(
         self, params: Params, step: int, stop: Callable[[], bool]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """Of each split, and of the held-out answers."""
+        """Returns the results of each final split and of the held-out answers, by name."""
         results = dict(self._corpus.final(params, step, stop))
         answers = self._answers(params, step, stop, thorough=True)
         if self.folder.writes:

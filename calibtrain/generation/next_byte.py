@@ -25,7 +25,7 @@ class Beam:
     """How many tokenisations of a text are followed.
 
     Attributes:
-        width: hypotheses a text.
+        width: hypotheses per text.
         ratio: a hypothesis is dropped below this share of the best one's weight.
     """
 

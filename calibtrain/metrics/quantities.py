@@ -69,10 +69,10 @@ class Quantity:
         return self.show(half, decimals).lstrip("+")
 
     def plain(self, value: float | None) -> str:
-        """A value for a terminal, with four decimals or none; its signs are ASCII."""
+        """A value for a terminal, with four decimals or none; ASCII signs, no negative zero."""
         if value is None:
             return NOTHING
-        return f"{value:{'+' if self.signed else ''},.{4 if self.decimals else 0}f}"
+        return f"{value:{'+' if self.signed else ''}z,.{4 if self.decimals else 0}f}"
 
     def plain_half(self, half: float) -> str:
         """The half width of an interval for a terminal, which has no sign."""

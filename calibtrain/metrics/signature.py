@@ -3,7 +3,8 @@
     event:token|conf:max|bins:15|scheme:width|edges:left-open|T:1|corpus:1f0a93c2|tok:77ab01de|v:0.1.0
 
 Two figures may be compared if their signatures are equal; otherwise `differences` says in which
-keys they differ. Every signature has these keys, in this order:
+keys they differ. Figures of bytes and words may be compared where only `tok` differs. Every
+signature has these keys, in this order:
 
 | key | says |
 |---|---|

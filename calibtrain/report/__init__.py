@@ -81,7 +81,7 @@ def _page(folder: Path) -> str:
         )
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is no folder; a report is made from the folder of a run or study"
+            f"{folder} is not a folder; a report is made from the folder of a run or study"
         )
     raise UserError(
         f"{folder} is neither a run (it has no {RUN_FILE}) nor a study (it has no {STUDY_FILE})"

@@ -343,7 +343,7 @@ def signature_blocks(owners: Mapping[str, Sequence[Mapping[str, str]]]) -> list[
         "event: what is predicted; conf: which probability is the confidence; bins, scheme, "
         "edges: how bins are made; T: temperature; corpus, tok: first digits of the hashes of "
         "the text and the tokenizer; v: version of calibtrain. Figures compare if their "
-        "signatures are equal."
+        "signatures are equal; those of bytes and words also where only tok differs."
     )
     title = f"{plural(len(rows), 'signature')} of {plural(len(owners), 'set')} of figures"
     return folded(

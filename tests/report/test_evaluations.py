@@ -262,7 +262,7 @@ def test_no_group_is_hidden_and_the_worst_is_named(tmp_path: Path) -> None:
     change(path, groups=many)
     part = page_of(tmp_path / "run").part("groups")
     assert all(f'<th scope="row">Group {i:03}</th>' in part for i in range(150))
-    assert "worst calibrated group is Group 070: ECE 0.4000 [0.3000, 0.5000]" in part
+    assert "is 0.4000 [0.3000, 0.5000], of group Group 070." in part
 
 
 def test_the_worst_group_is_one_whose_interval_in_the_table_lies_above(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_the_worst_group_is_one_whose_interval_in_the_table_lies_above(tmp_path:
 
     # Over seeds, the second varies more than it is away: only the first one's interval is clear.
     said = part([0.40, 0.41, 0.42], [0.9, 0.1, 0.2])
-    assert f"worst calibrated group is {GROUPS[0]}: ECE 0.4100 [0.3852, 0.4348]" in said
+    assert f"is 0.4100 [0.3852, 0.4348], of group {GROUPS[0]}." in said
     assert "interval of no group lies above" in part([0.1, 0.6, 0.2], [0.9, 0.1, 0.2])
 
 

