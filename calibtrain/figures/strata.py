@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from calibtrain.figures.display import shown
 from calibtrain.metrics.quantities import QUANTITIES, Quantity
 from calibtrain.runs.evaluation_records import EvaluationRecord, FrequencyMassRow, StratumRow
-from calibtrain.runs.seeds import mean_and_half_width
 
 COMPARED = ("ece", "signed_gap")
 """The figures that are drawn for groups, unless their stratum has others."""
@@ -187,8 +186,8 @@ def row_of(evaluation: EvaluationRecord, stratum: Stratum, label: str) -> Row | 
 def worst_line(evaluations: Sequence[EvaluationRecord], stratum: Stratum, where: str = "") -> str:
     """Returns a sentence on the groups whose ECE is above that of all tokens, beginning `where`.
 
-    A group is above if the whole of its interval is: over documents for one evaluation, over seeds
-    for several, as a table of the groups shows it.
+    A group is above if the whole of its interval over documents is, in every evaluation. An
+    interval over seeds says nothing here: noise raises the ECE of few events in every seed alike.
     """
     begin = f"{where}: the" if where else "The"
     whole = sum(e.ece for e in evaluations) / len(evaluations)
@@ -207,22 +206,24 @@ def worst_line(evaluations: Sequence[EvaluationRecord], stratum: Stratum, where:
         if len(above) > 1
         else ""
     )
-    noise = " Noise raises the ECE of few events, which intervals over seeds do not show."
+    seeds = " in every seed" if len(evaluations) > 1 else ""
     return (
-        f"{begin} largest ECE whose whole interval lies above that of all events ({said}) is {ece} "
-        f"[{low}, {high}], of {stratum.group} {worst}.{others}"
-        f"{noise if len(evaluations) > 1 else ''}"
+        f"{begin} largest ECE whose whole interval over documents lies above that of all events "
+        f"({said}){seeds} is {ece} [{low}, {high}], of {stratum.group} {worst}.{others}"
     )
 
 
 def _ends(
     evaluations: Sequence[EvaluationRecord], stratum: Stratum, label: str
 ) -> tuple[float, float, float] | None:
-    """Returns the ECE of a group and the ends of its interval; None where it has none."""
-    rows = [row for e in evaluations if (row := row_of(e, stratum, label)) is not None]
-    values = [row.numbers["ece"] for row in rows if "ece" in row.numbers]
-    if len(evaluations) == 1:
-        interval = rows[0].interval("ece") if rows else None
-        return (values[0], interval.lower, interval.upper) if interval and values else None
-    middle, half = mean_and_half_width(values) if values else (0.0, None)
-    return None if half is None else (middle, max(middle - half, 0.0), middle + half)
+    """Returns the mean ECE of a group, and the outermost ends of its intervals over documents.
+
+    None where one of the evaluations has none.
+    """
+    rows = [row_of(e, stratum, label) for e in evaluations]
+    found = [(row.numbers["ece"], row.interval("ece")) for row in rows if row and row.tokens]
+    intervals = [interval for _, interval in found if interval is not None]
+    if not found or len(intervals) < len(evaluations):
+        return None
+    mean = sum(ece for ece, _ in found) / len(found)
+    return mean, min(each.lower for each in intervals), max(each.upper for each in intervals)

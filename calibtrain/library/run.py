@@ -61,9 +61,10 @@ class Run:
 
     @property
     def evaluations(self) -> tuple[EvaluationResult, ...]:
-        """Every evaluation that was made of it, during training and afterwards, by file name."""
+        """Every evaluation that was made of it, in training and afterwards, by split and step."""
         files = sorted(self._files.evaluations.glob("*.json"))
-        return tuple(EvaluationResult.read(file) for file in files)
+        found = [EvaluationResult.read(file) for file in files]
+        return tuple(sorted(found, key=lambda each: (each.record.split, each.record.step)))
 
     @property
     def results(self) -> RunResults:

@@ -23,7 +23,10 @@ BASE = {
     "budget": {"bytes": 3_000},
     "context": {"bytes": 96},
     "evaluation": {
-        **{"every": 24, "bytes": 2_000, "final_bytes": 3_000, "rows": 4},
+        "every": 24,
+        "bytes": 2_000,
+        "final_bytes": 3_000,
+        "rows": 4,
         "events": ["token"],  # a study that is read from a file has byte events by default
     },
     "checkpoints": {"every": 24},
