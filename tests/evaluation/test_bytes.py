@@ -82,7 +82,8 @@ def test_of_a_byte_vocabulary_byte_figures_are_token_figures(kind: Any, tmp_path
     for name, column in by_bytes.documents.items():
         if name != "document":
             np.testing.assert_allclose(column, by_tokens.documents[name], rtol=1e-5, atol=1e-5)
-    assert by_bytes.results["difference"]["nll"] == 0  # there is only one tokenisation
+    # there is only one tokenisation, which both beams follow in batches of their own
+    assert by_bytes.results["difference"]["nll"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -366,7 +366,8 @@ def test_word_results_have_a_file_of_their_own(
     assert table.column_names == ["document", "bytes", "tokens", "nll", "confidence", "correct"]
     assert sum(table["tokens"].to_pylist()) == found["tokens"]
     by_bytes = evaluate_run_on_text(run, events="byte", limit=1500, width=3).results
-    assert found["bits_per_byte"] == pytest.approx(by_bytes["bits_per_byte"], rel=0.01)
+    # words that begin in the sample reach a little beyond it
+    assert found["bits_per_byte"] == pytest.approx(by_bytes["bits_per_byte"], rel=0.03)
     assert call("report", run).returncode == 0
     assert math.isclose(
         found["signed_gap"], found["mean_confidence"] - found["accuracy"], abs_tol=1e-12
