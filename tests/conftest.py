@@ -24,7 +24,7 @@ programs as users do."""
 TINY: dict[str, Any] = {
     "corpus": {
         "name": "markov",
-        "markov": {"words": 24, "successors": 4, "bytes": 72_000},
+        "markov": {"words": 24, "successors": 4, "bytes": 60_000, "mean_document_words": 100.0},
         "validation_fraction": 0.1,
         "test_fraction": 0.1,
     },

@@ -46,7 +46,8 @@ BEHIND = {
     "ablate": (
         *(f"base.{item}" for item in SMALL if not item.startswith(("corpus", "tokenizer"))),
         "grid={tokenizer.vocab_size: [270, 280]}",
-        "controls={budget: steps, parameters: null, context: tokens}",
+        *("base.model.heads=2", "base.evaluation.event_bytes={byte: 300}"),
+        "controls={budget: as_given, parameters: as_given}",
     ),
     "evaluate": ("--bytes", "700"),
     "compare": ("--bytes", "700", "--steps", "3"),
@@ -153,9 +154,10 @@ def test_every_command_that_can_run_here_works_as_typed(
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "my").mkdir()
     (tmp_path / "mine").mkdir()
-    for number in range(40):  # texts of one's own
+    for path in DOCUMENTS[1:]:  # texts of one's own
+        shutil.copy(path, tmp_path / "my" / f"{path.stem}.txt")
+    for number in range(40):
         text = f"{number} men went up, and {number + 1} came down again from the mountain.\n"
-        (tmp_path / "my" / f"{number}.txt").write_text(text * 20)
         (tmp_path / "mine" / f"{number}.jsonl").write_text(
             f'{{"body": "{text.strip()}", "topic": "{number % 2}"}}\n'
         )

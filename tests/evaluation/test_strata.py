@@ -139,7 +139,7 @@ def test_an_interval_ends_where_its_figure_does() -> None:
 def test_few_documents_are_noted() -> None:
     assert document_notes(1, 1.0)[0].startswith("one document: figures have no intervals")
     assert document_notes(4, 4.0)[0].startswith("4 documents: figures have no intervals")
-    assert document_notes(5, 5.0)[0].startswith("5 documents: intervals are over documents")
+    assert document_notes(5, 5.0)[0].startswith("5 documents: intervals over so few")
     assert document_notes(19, None)[0].startswith("19 documents")
     assert document_notes(400, 7.31)[0].startswith("400 documents of very unequal length count as ")
     assert "count as 7.3:" in document_notes(400, 7.31)[0]
