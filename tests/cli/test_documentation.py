@@ -28,13 +28,14 @@ ELSEWHERE = {
     r" import |smollm2": "needs a model of a hub: tests/interchange makes its own",
     r"kjv-ablation": "takes an hour",
     r"leave-one-group-out": "needs a run on a corpus with groups: tests/posthoc",
+    r"ablate quickstart": "takes minutes: tests/ablation, make quickstart",
     r" STUDY ": "needs a study: tests/evaluation has one",
     r"tokenizer train CONFIG": "CONFIG is one of the reader's own",
     r" config schema| measure |lm.eval": "tested with the command itself",
 }
 """What of a command says that it is only parsed here, and why."""
 SMALL = (
-    *("model.width=16", "model.depth=1", "batch.rows=4", "context={tokens: 96}"),
+    *("model.width=24", "model.depth=1", "batch.rows=4", "context={tokens: 96}"),
     *("evaluation.times=1", "evaluation.bytes=1000", "evaluation.final_bytes=1000"),
     *("budget={steps: 3}", "tokenizer.vocab_size=290"),
     "corpus={name: markov, markov: {words: 24, successors: 4, bytes: 60000}}",
@@ -46,7 +47,7 @@ BEHIND = {
     "ablate": (
         *(f"base.{item}" for item in SMALL if not item.startswith(("corpus", "tokenizer"))),
         "grid={tokenizer.vocab_size: [270, 280]}",
-        *("base.model.heads=2", "base.evaluation.event_bytes={byte: 300}"),
+        "base.evaluation.event_bytes={byte: 300}",
         "controls={budget: as_given, parameters: as_given}",
     ),
     "evaluate": ("--bytes", "700"),
