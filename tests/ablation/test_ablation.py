@@ -278,7 +278,7 @@ def test_arms_that_would_train_the_same_are_refused_by_name(
         {"tokenizer": [first, second]},
         {"tokenizer": [first, bpe]},
         {"budget": [{"steps": 24}, {"tokens": 24 * 4 * 32}]},
-        {"context": [{"bytes": 90}, {"bytes": 91}]},
+        {"context": [{"bytes": 91}, {"bytes": 92}]},
         {"model.mlp_ratio": [None, 2.6666666]},
         {"model.kv_heads": [None, 2]},
         {"model.head_size": [None, 8]},
