@@ -29,6 +29,7 @@ ELSEWHERE = {
     r"kjv-ablation": "takes an hour",
     r"leave-one-group-out": "needs a run on a corpus with groups: tests/posthoc",
     r"ablate quickstart": "takes minutes: tests/ablation, make quickstart",
+    r"runs/dpo": "tests/finetuning prefers answers",
     r" STUDY ": "needs a study: tests/evaluation has one",
     r"tokenizer train CONFIG": "CONFIG is one of the reader's own",
     r" config schema| measure |lm.eval": "tested with the command itself",
