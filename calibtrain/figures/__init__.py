@@ -32,7 +32,7 @@ import plotly.graph_objects as go
 from calibtrain.figures.calibration import Line, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
 from calibtrain.figures.heads import heads_figure
-from calibtrain.figures.strata import CUTS, OF_GROUPS, rows_in
+from calibtrain.figures.strata import CUTS, rows_in
 from calibtrain.figures.strata_figures import strata_figure
 from calibtrain.figures.style import Scheme, painted
 from calibtrain.metrics.quantities import QUANTITIES
@@ -137,7 +137,7 @@ def by_stratum(
     (cut,) = [each for each in CUTS if each.name == name]
     if not any(rows_in(record, cut) for record in _records(records)):
         raise ValueError(f"records: have no {name}; evaluate again")
-    title = f"{OF_GROUPS[key].name} by "
+    title = f"{QUANTITIES[key].name} by "
     panels = strata_figure(cut, [_line(records)]).panels
     found = [panel.plot for panel in panels if panel.title.startswith(title)]
     if not found:

@@ -4,21 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from calibtrain.figures.display import shown
-from calibtrain.metrics.quantities import QUANTITIES, Quantity
 from calibtrain.runs.evaluation_records import EvaluationRecord, FrequencyMassRow, StratumRow
 
 COMPARED = ("ece", "signed_gap")
 """The figures that are drawn for groups, unless their stratum has others."""
-_SHARE = "share of tokens"
-_OTHERS = (
-    Quantity("reference_gap", "Perfect model’s gap", "conf. − accuracy", None, "", signed=True),
-    Quantity("excess_gap", "Gap less a perfect model’s", "difference", "zero", "", signed=True),
-    Quantity("gap", "Gap of mass", "predicted − observed", "zero", "", signed=True),
-    Quantity("predicted_share", "Predicted share", _SHARE, None, ""),
-    Quantity("observed_share", "Observed share", _SHARE, None, ""),
-)
-OF_GROUPS: Mapping[str, Quantity] = {**QUANTITIES, **{each.key: each for each in _OTHERS}}
-"""The figures of groups by their key."""
 Row = StratumRow | FrequencyMassRow
 
 
@@ -155,6 +144,11 @@ CUTS = (
         event="word",
     ),
 )
+
+
+def drawn_at(anchor: str) -> Stratum | None:
+    """Returns the stratum whose figure has an anchor; None for the anchor of another figure."""
+    return next((each for each in CUTS if each.anchor == anchor), None)
 
 
 def rows_in(evaluation: EvaluationRecord, stratum: Stratum) -> Sequence[Row]:

@@ -23,7 +23,6 @@ from calibtrain.figures.panels import (
 )
 from calibtrain.figures.strata import (
     CUTS,
-    OF_GROUPS,
     Stratum,
     has_reference,
     labels_of,
@@ -31,6 +30,7 @@ from calibtrain.figures.strata import (
     rows_in,
 )
 from calibtrain.figures.style import OVER, UNDER
+from calibtrain.metrics.quantities import QUANTITIES
 
 _SIDES = dict.fromkeys(("signed_gap", "excess_gap"), ("over-confident", "under-confident"))
 _SIDES["gap"] = ("too much probability", "too little")
@@ -83,7 +83,7 @@ def strata_figure(stratum: Stratum, lines: Sequence[Line], keys: Sequence[Key] =
 
 
 def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: str) -> Panel:
-    name, shows = OF_GROUPS[key].name, OF_GROUPS[key].show
+    name, shows = QUANTITIES[key].name, QUANTITIES[key].show
     traces: list[Any] = []
     reach: list[float | None] = []
     for index, each in enumerate(lines):
@@ -121,7 +121,7 @@ def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: 
 
 def _beside(points: Iterable[tuple[float, float | None]], each: Line, key: str) -> go.Scatter:
     """Returns the hollow diamonds of what a figure is drawn beside."""
-    name, show = OF_GROUPS[key].name, OF_GROUPS[key].show
+    name, show = QUANTITIES[key].name, QUANTITIES[key].show
     marker = {"color": each.colour, "size": 10, "symbol": "diamond-open", "line": {"width": 1.5}}
     return go.Scatter(
         **told((x, y, f"{each.name}<br>{name} {show(y)}") for x, y in points),
@@ -141,7 +141,7 @@ def _set_out(
     stratum: Stratum, labels: Sequence[str], key: str, traces: list[Any], reach: list[float | None]
 ) -> Panel:
     """Returns a panel with ordered groups along the x axis, or unordered ones along the y axis."""
-    words, quantity = _SIDES.get(key), OF_GROUPS[key]
+    words, quantity = _SIDES.get(key), QUANTITIES[key]
     value: dict[str, Any] = {"title": f"{quantity.name} ({quantity.unit})", "rangemode": "tozero"}
     if words:
         value = {"title": quantity.unit_in_words(), "range": around_zero(reach)}

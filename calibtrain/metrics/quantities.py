@@ -299,7 +299,7 @@ _ALL = (
     Quantity(
         "predicted_share",
         "Predicted share",
-        "0 to 1",
+        "share of tokens",
         None,
         "Mean probability of all tokens of a group of the vocabulary together.",
         column="predicted share",
@@ -307,14 +307,14 @@ _ALL = (
     Quantity(
         "observed_share",
         "Observed share",
-        "0 to 1",
+        "share of tokens",
         None,
         "Share of the targets that lie in a group of the vocabulary.",
         column="observed share",
     ),
     Quantity(
         "gap",
-        "Mass gap",
+        "Gap of mass",
         "predicted − observed",
         "zero",
         "Mass calibration: predicted less observed share of a group of the vocabulary. Positive: "
@@ -324,7 +324,7 @@ _ALL = (
     ),
     Quantity(
         "reference_gap",
-        "Reference gap",
+        "Perfect model’s gap",
         "conf. − accuracy",
         None,
         "The signed gap that a perfect model with these very probabilities would show, where "
@@ -334,8 +334,8 @@ _ALL = (
     ),
     Quantity(
         "excess_gap",
-        "Excess gap",
-        "conf. − accuracy",
+        "Gap less a perfect model’s",
+        "difference",
         "zero",
         "The signed gap less that of a perfect model with these very probabilities.",
         signed=True,

@@ -222,10 +222,9 @@ def run_findings(run: RunResults) -> Findings:
     if main is None:
         return Findings(verdict, _read([run]), "", begun, "")
     values = main.numbers
-    scored = f"Scored by token: its {main.split} split, {text_bytes(main.bytes)} in "
+    whose = "its" if main.corpus == record.corpus.name else f"{main.corpus},"
+    scored = f"Scored by token: {whose} {main.split} split, {text_bytes(main.bytes)} in "
     scored += f"{plural(main.documents, 'document')}."
-    if main.corpus != record.corpus.name:
-        scored = scored.replace("its", f"{main.corpus}, ")
     bits = f"{_ends(main, 'bits_per_byte')} bits per byte"
     sentences = [
         begun,

@@ -5,7 +5,7 @@ import json
 from calibtrain.figures.display import text_bytes
 from calibtrain.figures.of_run import run_figures, words_of
 from calibtrain.figures.signatures import mixed_in
-from calibtrain.figures.strata import CUTS
+from calibtrain.figures.strata import drawn_at
 from calibtrain.metrics.quantities import MAIN, SUITE
 from calibtrain.report import tables
 from calibtrain.report.blocks import (
@@ -16,7 +16,7 @@ from calibtrain.report.blocks import (
     note,
 )
 from calibtrain.report.documents import few_documents
-from calibtrain.report.findings import run_findings
+from calibtrain.report.findings import Findings, run_findings
 from calibtrain.report.finetuning import finetuning_blocks
 from calibtrain.report.heads import head_signatures, heads_blocks
 from calibtrain.report.page import (
@@ -43,18 +43,19 @@ def run_page(run: RunResults) -> str:
     heads = [] if run.heads is None else heads_blocks(run.heads)
     signed = {} if run.heads is None else head_signatures(run.heads)
     figures = numbered(run_figures(run), lambda name: _below_run(run, name))
+    findings = run_findings(run)
     ahead = 1 if run.main else 0
     main = [] if run.main is None else [run.main]
     return render(
         title=run.record.name,
         kind=_kind(run),
-        findings=run_findings(run),
+        findings=findings,
         warnings=few_documents([*main, *(e for each in run.by_event.values() for e in each)]),
         parts=[
             *_unfinished(run),
             *lost_lines({"": run}),
             *figures[:ahead],
-            *section("results", "Results", _run_results(run)),
+            *section("results", "Results", _run_results(run, findings)),
             *section("finetuning", "Fine-tuning", finetuning_blocks(run)),
             *section("events", BY_EVENT, _run_events(run)),
             *section("suite", SUITE_TITLE, _run_suite(run)),
@@ -110,10 +111,9 @@ def _unfinished(run: RunResults) -> list[Section]:
     return [Section("unfinished", title, [Text(text, "p")], kind="notice")]
 
 
-def _run_results(run: RunResults) -> list[Block]:
+def _run_results(run: RunResults, findings: Findings) -> list[Block]:
     """Returns the evaluations of tokens: the main one, the last ones, those during training."""
     main = run.main
-    findings = run_findings(run)
     prose: list[Block] = [Text(findings.found, "p"), *note(findings.limits)]
     if main is None:
         return prose
@@ -156,7 +156,7 @@ def _run_suite(run: RunResults) -> list[Block]:
 
 
 def _below_run(run: RunResults, anchor: str) -> list[Block]:
-    stratum = next((each for each in CUTS if each.anchor == anchor), None)
+    stratum = drawn_at(anchor)
     found = words_of(run) if stratum and stratum.event == "word" else run.main
     return run_strata(found, stratum) if stratum and found else []
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from calibtrain.figures.display import count
 from calibtrain.figures.strata import (
     COMPARED,
-    OF_GROUPS,
     Row,
     Stratum,
     labels_of,
@@ -14,7 +13,7 @@ from calibtrain.figures.strata import (
     rows_in,
     worst_line,
 )
-from calibtrain.metrics.quantities import Quantity
+from calibtrain.metrics.quantities import QUANTITIES, Quantity
 from calibtrain.report.blocks import (
     Block,
     Cell,
@@ -43,7 +42,7 @@ def _columns(stratum: Stratum, keys: tuple[str, ...]) -> list[Quantity]:
     # Where groups are known only afterwards, an ECE says nothing.
     more = [] if stratum.name == "frequency_mass" else [key for key in keys if key != "ece"]
     more = list(keys) if stratum.keys == COMPARED else more
-    return [OF_GROUPS[key] for key in dict.fromkeys([*own, *more])]
+    return [QUANTITIES[key] for key in dict.fromkeys([*own, *more])]
 
 
 def run_strata(evaluation: EvaluationRecord, stratum: Stratum) -> list[Block]:

@@ -5,7 +5,7 @@ from calibtrain.figures.comparable import Lead, lead_of
 from calibtrain.figures.grouping import Comparison, compare
 from calibtrain.figures.of_study import lines_of, study_figures
 from calibtrain.figures.signatures import mixed_in
-from calibtrain.figures.strata import CUTS, rows_in
+from calibtrain.figures.strata import drawn_at, rows_in
 from calibtrain.metrics.quantities import MAIN, SUITE
 from calibtrain.report import tables
 from calibtrain.report.blocks import (
@@ -17,7 +17,7 @@ from calibtrain.report.blocks import (
     note,
 )
 from calibtrain.report.documents import few_documents, unlike_texts
-from calibtrain.report.findings import study_findings
+from calibtrain.report.findings import Findings, study_findings
 from calibtrain.report.page import (
     BY_EVENT,
     EVERY,
@@ -48,17 +48,18 @@ def study_page(study: StudyResults, folder: str) -> str:
         group.label: [e for arm in group.arms for e in arm.scored.values()]
         for group in comparison.groups
     }
+    findings = study_findings(study, comparison, lead, folder)
     shown = [arm.scored[lead.evaluation] for arm in study.arms if lead.evaluation in arm.scored]
     return render(
         title=study.record.title,
         kind="ablation",
-        findings=study_findings(study, comparison, lead, folder),
+        findings=findings,
         warnings=[*unlike_texts(shown), *few_documents(shown)],
         parts=[
             *_failures(study),
             *lost_lines({arm.record.name: arm.run for arm in study.arms}),
             *figures[:1],
-            *_lead_results(study, comparison, lead),
+            *_lead_results(study, comparison, lead, findings),
             *figures[1:ahead],
             *_token_results(study, comparison, lead),
             *section("events", BY_EVENT, _study_events(study, comparison, lead)),
@@ -87,13 +88,13 @@ def _failures(study: StudyResults) -> list[Section]:
     return [Section("failures", title, blocks, kind="notice")]
 
 
-def _lead_results(study: StudyResults, comparison: Comparison, lead: Lead) -> list[Section]:
+def _lead_results(
+    study: StudyResults, comparison: Comparison, lead: Lead, findings: Findings
+) -> list[Section]:
     """Returns the results that compare between settings, with the differences between them."""
     if not lead.evaluation:
         return []
-    findings = study_findings(study, comparison, lead, "")
-    keys = [key for key in (*AGAINST_AXIS, *MAIN) if lead.allows(key)]
-    keys = list(dict.fromkeys(keys))
+    keys = [key for key in dict.fromkeys((*AGAINST_AXIS, *MAIN)) if lead.allows(key)]
     blocks: list[Block] = [
         *tables.result_table(study, comparison, lead.evaluation, lead.event, keys),
         *tables.difference_table(study, comparison, lead, [k for k in AGAINST_AXIS if k in keys]),
@@ -166,7 +167,7 @@ def _study_events(study: StudyResults, comparison: Comparison, lead: Lead) -> li
 
 def _below_study(study: StudyResults, comparison: Comparison, anchor: str) -> list[Block]:
     """Returns the table of a figure: that of a run for one evaluation, means for several."""
-    stratum = next((each for each in CUTS if each.anchor == anchor), None)
+    stratum = drawn_at(anchor)
     if stratum is None:
         return []
     words = study.by_event.get("word", ("",))
