@@ -1,5 +1,6 @@
 """The commands `evaluate` and `report`."""
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,7 +97,6 @@ def evaluate(
         VOCABULARY_COLUMNS,
         domains_table,
         print_table,
-        results_tables,
     )
     from calibtrain.cli.terminal import show_counting
     from calibtrain.data.corpora.named import columns_of
@@ -172,12 +172,7 @@ def evaluate(
         if as_json:
             print_json({"arms": {name: each.to_dict() for name, each in arms.items()}})
         else:
-            rows = [
-                (name, {**each.about, **each.results, "file": each.path and str(each.path)})
-                for name, each in arms.items()
-            ]
-            for table in results_tables(rows, shown):
-                print_table(table)
+            _print_evaluations(arms, shown)
         return
     with show_counting("batches scored" if by_tokens else "bytes read") as progress:
         evaluation = measure(place(run), progress)
@@ -186,11 +181,19 @@ def evaluate(
     if as_json:
         print_json(evaluation.to_dict())
     else:
-        name = f"{evaluation.about['corpus']}-{split}"
-        file = evaluation.path and str(evaluation.path)
-        row = (name, {**evaluation.about, **evaluation.results, "file": file})
-        for table in results_tables([row], shown):
-            print_table(table)
+        _print_evaluations({f"{evaluation.about['corpus']}-{split}": evaluation}, shown)
+
+
+def _print_evaluations(evaluations: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """Prints evaluations by name, with the files that hold them."""
+    from calibtrain.cli.result_tables import print_table, results_tables
+
+    rows = [
+        (name, {**each.about, **each.results, "file": each.path and str(each.path)})
+        for name, each in evaluations.items()
+    ]
+    for table in results_tables(rows, columns):
+        print_table(table)
 
 
 def say_sample(evaluation: Any, limit: int | None) -> None:

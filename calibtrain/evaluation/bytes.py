@@ -17,7 +17,8 @@ from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.evaluation.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
-from calibtrain.evaluation.event_space import EventSpace, Measurement
+from calibtrain.evaluation.event_figures import single_figures
+from calibtrain.evaluation.event_space import EventSpace, Measurement, require_finite_figures
 from calibtrain.evaluation.event_sums import ScoredEvents, Stratum, joined
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.strata import ENTROPY, POSITION
@@ -197,9 +198,8 @@ class TextEvaluator:
             measured.sums(self._passes(params, windows, beam, number, progress))
             for number, beam in enumerate(beams)
         ]
-        own, wider = (
-            measured.results(each, thorough=number == 0) for number, each in enumerate(sums)
-        )
+        own, (wider, _) = measured.results(sums[0]), single_figures(sums[1])
+        require_finite_figures(wider, about)
         singles = [name for name, value in own.items() if isinstance(value, float)]
         results = {
             **own,

@@ -69,23 +69,12 @@ def compute_results(
     Raises:
         ValueError: where there are no events.
     """
-    blocks = sums.blocks
-    if not blocks[:, N].sum():
-        raise ValueError("no tokens: the selection is empty")
-    bins = sums.tables.shape[1]
-    figures: dict[str, float | None] = dict.fromkeys(OPTIONAL)
-    figures |= {
-        name: float(of(blocks.sum(0)[None])[0]) for name, of in plain_figures(blocks).items()
-    }
-    errors = {**histogram_metrics(sums.histogram, bins=bins), **(exact or {})}
-    parts = {f"brier_{part}": errors.pop(part) for part in BRIER_PARTS}
-    sigma = errors.pop("smooth_sigma")
-    for name in ("weight", "accuracy", "mean_confidence", "signed_gap"):  # read from the blocks
-        del errors[name]
+    figures, sigma = single_figures(sums, exact)
+    blocks, bins = sums.blocks, sums.tables.shape[1]
     fine = sums.histogram.rows()
     intervals = main_intervals(sums, RESAMPLES if thorough else 200)
     if thorough:
-        intervals |= thorough_intervals(sums, errors)
+        intervals |= thorough_intervals(sums, figures)
     strata = {
         name: _stratum(stratum, vocabulary_entries, thorough)
         for name, stratum in sums.strata.items()
@@ -98,8 +87,6 @@ def compute_results(
         "tokens": int(blocks[:, N].sum()),
         "bytes": int(blocks[:, BYTES].sum()),
         **figures,
-        **errors,
-        **parts,
         "intervals": {name: interval_fields(interval) for name, interval in intervals.items()},
         "bounds": {
             name: bound
@@ -112,6 +99,28 @@ def compute_results(
         **strata,
         **mass,
     }
+
+
+def single_figures(
+    sums: EventSums, exact: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], float]:
+    """Returns the figures of `compute_results`, and the bandwidth of the SmoothECE.
+
+    Arguments and errors are those of `compute_results`.
+    """
+    blocks = sums.blocks
+    if not blocks[:, N].sum():
+        raise ValueError("no tokens: the selection is empty")
+    figures: dict[str, Any] = dict.fromkeys(OPTIONAL)
+    figures |= {
+        name: float(of(blocks.sum(0)[None])[0]) for name, of in plain_figures(blocks).items()
+    }
+    errors = {**histogram_metrics(sums.histogram, bins=sums.tables.shape[1]), **(exact or {})}
+    parts = {f"brier_{part}": errors.pop(part) for part in BRIER_PARTS}
+    sigma = errors.pop("smooth_sigma")
+    for name in ("weight", "accuracy", "mean_confidence", "signed_gap"):  # read from the blocks
+        del errors[name]
+    return {**figures, **errors, **parts}, sigma
 
 
 # --- tables --------------------------------------------------------------------------------------

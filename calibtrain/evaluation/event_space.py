@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 import calibtrain
-from calibtrain.data.batches.sample import Documents, Stretch, facts, scored_bytes
+from calibtrain.data.batches.sample import Documents, Stretch, sample_of, scored_bytes
 from calibtrain.errors import NonFiniteError, require_finite
 from calibtrain.evaluation.event_figures import compute_results
 from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
@@ -155,7 +155,7 @@ class Measurement:
                 **({"head": head} if head else {}),
                 "documents": len(self.chosen),
                 "effective_documents": sums.effective_documents,
-                "sample": facts(self.documents, self.stretches, self.about["corpus_hash"]),
+                **sample_of(self.documents, self.stretches, self.about["corpus_hash"]),
             },
             results={**results, "signatures": signatures(results, signature)},
             documents=self._document_table(sums.documents[self.chosen]),

@@ -148,8 +148,7 @@ def measured(table: PredictionTable, *, bins: int = 15) -> Evaluation:
     columns = {
         key: np.asarray(column)[order] for key, column in found.documents.items() if key != "bytes"
     }
-    about = {key: value for key, value in found.about.items() if key != "sample"}  # of no text
-    return dataclasses.replace(found, about=about, documents=columns)
+    return dataclasses.replace(found, documents=columns)
 
 
 def choice_columns(

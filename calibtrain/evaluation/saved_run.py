@@ -280,13 +280,10 @@ def _about(saved: SavedRun, corpus: str | None, split: str) -> dict[str, Any]:
 
 def _written(saved: SavedRun, evaluation: Evaluation) -> Evaluation:
     """Writes an evaluation into its run, where that may be written; returns it with its path."""
-    own, final = (
-        checkpoint.read_identity(saved.run.checkpoints, saved.step),
-        saved.config.evaluation,
-    )
-    path = None
+    own = checkpoint.read_identity(saved.run.checkpoints, saved.step)
+    final_bytes, path = saved.config.evaluation.final_bytes, None
     with saved.writing():
-        path = evaluation.write(saved.run.evaluations, own.corpus, final.final_bytes)
+        path = evaluation.write(saved.run.evaluations, own.corpus, final_bytes)
     return dataclasses.replace(evaluation, path=path)
 
 

@@ -145,3 +145,12 @@ def facts(documents: Documents, stretches: Sequence[Stretch], corpus_hash: str) 
         "cut": bool((scored[read] < sizes[read]).any()),
         "text_hash": digest.hexdigest()[:16],
     }
+
+
+def sample_of(
+    documents: Documents, stretches: Sequence[Stretch], corpus_hash: str
+) -> dict[str, Any]:
+    """Returns `facts` as the `sample` of results; {} for documents without text."""
+    if not documents.document_bytes.any():
+        return {}
+    return {"sample": facts(documents, stretches, corpus_hash)}
