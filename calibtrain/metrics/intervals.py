@@ -305,6 +305,11 @@ def events_of(sums: Float[np.ndarray, "documents ..."]) -> Float[np.ndarray, " d
     return sums[..., 0].reshape(len(sums), -1).sum(-1)
 
 
+def kish(weight: Float[np.ndarray, " documents"]) -> float:
+    """Returns the effective number of documents of such weights: (sum w)^2 / sum w^2."""
+    return float(weight.sum() ** 2 / (weight**2).sum())
+
+
 def figures_left_out(
     sums: Float[np.ndarray, "documents ..."], statistic: Statistic
 ) -> Float[np.ndarray, " documents"]:
@@ -350,7 +355,7 @@ def expansion(sums: Float[np.ndarray, "documents ..."], level: float) -> float:
     from scipy.special import ndtri, stdtrit
 
     weight = events_of(sums)
-    effective = max(2.0, float(weight.sum() ** 2 / (weight**2).sum()))
+    effective = max(2.0, kish(weight))
     tail = (1 + level) / 2
     student = float(stdtrit(effective - 1, tail) / ndtri(tail))
     return math.sqrt(effective / (effective - 1)) * student

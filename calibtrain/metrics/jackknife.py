@@ -22,6 +22,7 @@ from calibtrain.metrics.intervals import (
     events_of,
     figures_left_out,
     figures_of,
+    kish,
     paired_sums,
 )
 
@@ -47,8 +48,7 @@ def effective_documents(sizes: Float[np.ndarray, " documents"]) -> float:
     sizes = numbers("sizes", sizes, 0.0, np.inf)
     if sizes.ndim != 1 or not sizes.any():
         raise ValueError("sizes: must be a vector, not all 0")
-    shares = sizes / sizes.max()
-    return float(shares.sum() ** 2 / (shares**2).sum())
+    return kish(sizes / sizes.max())
 
 
 def student_interval(
