@@ -74,7 +74,7 @@ class Setting:
 
     @property
     def temperatures(self) -> tuple[float, ...]:
-        """Of the model, and of the other head."""
+        """The temperatures of the model and of the other head."""
         return (1.0,) if self.temperature is None else (1.0, self.temperature)
 
     @property
@@ -91,7 +91,7 @@ class Setting:
 
 
 SIGMA = 1.5
-"""Of the lognormal lengths."""
+"""Standard deviation of the logarithm of lognormal document lengths."""
 SETTINGS = {
     setting.name: setting
     for setting in (
@@ -202,7 +202,7 @@ def tried(sums: list[EventSums]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def sides(sums: list[EventSums], true: dict[str, float]) -> dict[str, int]:
-    """Of each interval, on which side of it the truth lies: below -1, above 1, covered 0.
+    """Returns on which side of each interval the truth lies: below -1, above 1, covered 0.
 
     A ten-millionth of a percent is rounding, and covered.
     """

@@ -128,7 +128,7 @@ class EvaluationResult:
 
     @property
     def strata(self) -> Mapping[str, Table]:
-        """The same figures by groups of events, such as `positions`: a row per group."""
+        """Tables by groups of events, such as `positions`: each group has a row of figures."""
         return {name: self.tables[name] for name in self.record.strata}
 
     @cached_property

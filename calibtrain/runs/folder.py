@@ -108,7 +108,7 @@ class RunFolder:
         return validate(Config, read_tree(path), str(path))
 
     def _no_run(self) -> str:
-        """Returns why the folder is no run, and where it is a study, the names of its arms."""
+        """Returns why the folder is not a run; for a study, with the names of its arms."""
         if not (arms := arms_of(self.path)):
             return f"{self.path}: is no run folder (it has no config.yaml)"
         more = f" and {len(arms) - _MOST_ARMS:,} more" if len(arms) > _MOST_ARMS else ""

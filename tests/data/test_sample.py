@@ -36,7 +36,7 @@ def test_a_sample_holds_exactly_so_many_bytes_of_as_many_documents_as_fit(
 
 
 def test_every_byte_is_as_likely_as_another_to_be_in_a_sample() -> None:
-    """Of documents of one length, which are drawn evenly: first and last bytes are not rarer."""
+    """First and last bytes are not rarer, where all documents have one length."""
     documents = split([200] * 3_000)
     read = np.zeros(200)
     for _, start, stop in choose_stretches(documents, 150_000):

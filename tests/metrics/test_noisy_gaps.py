@@ -113,7 +113,7 @@ def test_many_documents_are_drawn_some_at_a_time(monkeypatch: pytest.MonkeyPatch
 
 
 def smooth_cells(sharpness: float, seed: int, documents: int = 20) -> np.ndarray:
-    """Of a model that is this much too sure, on the same events for every sharpness."""
+    """Returns the cells of a model that is this much too sure; sharpness changes no event."""
     rng = np.random.default_rng(seed)
     size = 150 * documents
     logit = rng.normal(1, 1.5, size)
