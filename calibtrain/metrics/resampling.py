@@ -10,6 +10,7 @@ scaled to what could have led to the estimate.
 import dataclasses
 import itertools
 import math
+import statistics
 from collections.abc import Callable
 from functools import cached_property
 
@@ -46,12 +47,14 @@ class NoisyGaps:
         noise: what each draw adds to the gaps.
         error: from gaps to the error.
         expansion: factor by which the spread of errors is too small (`intervals.expansion`).
+        left_out: the errors without each document in turn.
     """
 
     gaps: Float[np.ndarray, " gaps"]
     noise: Float[np.ndarray, "draws gaps"]
     error: GapError
     expansion: float
+    left_out: Float[np.ndarray, " documents"]
 
     @classmethod
     def of(
@@ -84,7 +87,7 @@ class NoisyGaps:
         rng, rows = np.random.default_rng(seed), max(1, AT_ONCE // draws)
         for some in (deviations[i : i + rows] for i in range(0, count, rows)):
             noise += rng.standard_normal((draws, len(some))) @ some
-        return cls(read(whole[None])[0], noise, error, expansion(tables, level))
+        return cls(read(whole[None])[0], noise, error, expansion(tables, level), error(left_out))
 
     @cached_property
     def estimate(self) -> float:
@@ -154,16 +157,33 @@ def within(interval: Interval, least: float, most: float) -> Interval:
 def scaled_difference(first: NoisyGaps, second: NoisyGaps, level: float) -> Interval:
     """Returns the interval of the difference of two models' errors, whose noise is of one seed.
 
-    It holds for all pairs of scales that leave each model's estimate between its 10 % tails.
+    It holds for all pairs of scales that leave each model's estimate between its 10 % tails, and
+    Student's interval of the difference as well, which is the right one where gaps are far larger
+    than their noise.
     """
     misses = np.stack(
         [one - other for one, other in itertools.product(_misses(first), _misses(second))]
     )
     estimate, tail = first.estimate - second.estimate, (1 - level) / 2
     low, high = np.quantile(misses, [tail, 1 - tail], axis=1)
-    lower, upper = estimate - high.max(), estimate - low.min()
+    reach = student_reach(first.left_out - second.left_out, first.expansion, level)
+    lower = min(estimate - high.max(), estimate - reach)
+    upper = max(estimate - low.min(), estimate + reach)
     drawn = first.errors(1.0) - second.errors(1.0)
     return interval_of(estimate, lower, upper, level, "scaled gaps", drawn)
+
+
+def student_reach(
+    left_out: Float[np.ndarray, " documents"], expansion: float, level: float
+) -> float:
+    """Returns how far Student's interval reaches from a figure, given it without each document.
+
+    The jackknife's standard error, times the normal quantile, times how much further Student's
+    reaches (`intervals.expansion`).
+    """
+    count = len(left_out)
+    error = math.sqrt((count - 1) / count * float(((left_out - left_out.mean()) ** 2).sum()))
+    return statistics.NormalDist().inv_cdf((1 + level) / 2) * expansion * error
 
 
 def _misses(model: NoisyGaps) -> list[Float[np.ndarray, " draws"]]:

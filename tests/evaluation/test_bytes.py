@@ -91,6 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("bytes") / "run"))
 
 
+@pytest.mark.long
 def test_all_tokenisations_together_are_no_less_probable_than_one(run: Path) -> None:
     tokens, both = evaluate_run(run), evaluate_run_on_text(run)
     assert tokens.about["sample"] == both.about["sample"]  # the very same text: all of it
