@@ -99,6 +99,8 @@ COMPANIONS: dict[tuple[str, Any], dict[str, Any]] = {
     ("corpus.markov.successors", 100_000): {"corpus.markov.words": 100_000},
     ("model.heads", 1024): {"model.width": 2048},
     ("model.kv_heads", 1024): {"model.heads": 1024, "model.width": 2048},
+    ("tokenizer.cut_from", 258): {"tokenizer.kind": "bpe", "tokenizer.vocab_size": 258},
+    ("tokenizer.cut_from", 1_000_000): {"tokenizer.kind": "bpe"},
     ("batch.accumulate", 65_536): {"batch.rows": 65_536},
 }
 """What an extreme value needs beside it."""

@@ -46,6 +46,9 @@ class CorpusConfig(Section):
     group: Annotated[str, Field(min_length=1)] | None = None
     """The field that names a document's group, for .jsonl, .parquet and TFDS data sets; results are
     also given by group. kjv has groups of its own: the sections of the Bible."""
+    sample_bytes: Annotated[int, Field(ge=1_000, le=10**15)] | None = None
+    """About how many bytes of the corpus are read: whole documents, drawn by a hash of their text;
+    null means all."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Share of the documents held out for validation."""
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05

@@ -44,6 +44,8 @@ may change when a run goes on."""
 
 ADDED_LATER: dict[str, tuple[str, ...]] = {
     "": ("loss", "temperature", "finetune"),
+    "corpus": ("sample_bytes",),
+    "tokenizer": ("cut_from",),
     "model": ("head_size", "feed_forward_width", "qkv_bias", "embedding_scale", "rope_scaling"),
 }
 """Keys by section ("" for the top level) that a run's hash leaves out where they have their

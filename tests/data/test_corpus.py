@@ -72,6 +72,37 @@ def write_lines(path, records):
     return path
 
 
+# --- samples -------------------------------------------------------------------------------------
+
+
+def test_a_sample_holds_about_what_is_asked_for_whatever_the_order_of_documents(cache, tmp_path):
+    lines = [{"text": f"{number}: " + "word " * (number % 7 * 10)} for number in range(200)]
+    size = sum(len(line["text"]) for line in lines)
+    one = write_lines(tmp_path / "one.jsonl", lines)
+    other = write_lines(tmp_path / "other.jsonl", lines[::-1])
+    whole = from_files(cache, one)
+    drawn = from_files(cache, one, sample_bytes=8_000)
+    texts = {document.text for document in everything(drawn)}
+    assert abs(sum(map(len, texts)) - 8_000) <= 310  # the longest document
+    assert texts < {document.text for document in everything(whole)}
+    assert texts == {
+        document.text for document in everything(from_files(cache, other, sample_bytes=8_000))
+    }
+    larger = from_files(cache, one, sample_bytes=16_000)
+    assert texts < {document.text for document in everything(larger)}
+    assert drawn.provenance.content_hash != whole.provenance.content_hash
+    assert f"a sample of about 8,000 of {size:,} bytes" in drawn.provenance.source
+    every = from_files(cache, one, sample_bytes=10**9)
+    assert every.provenance.content_hash == whole.provenance.content_hash
+    assert "leaves none out" in every.provenance.source
+
+
+def test_a_sample_too_small_to_split_is_refused(cache, tmp_path):
+    path = write_lines(tmp_path / "x.jsonl", [{"text": f"{n} " + "long " * 400} for n in range(9)])
+    with pytest.raises(UserError, match=r"holds 1 distinct document\(s\) to split"):
+        from_files(cache, path, sample_bytes=2_000)
+
+
 # --- the embedded corpora ------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -516,6 +517,47 @@ def test_the_first_document_that_does_not_come_back_is_named(unigram):
         unigram.check_lossless([*documents, SmallDocument("bad", "a\u00e9\ud900")])
 
 
+# --- vocabularies that are nested ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("texts", [TEXTS, JAPANESE * 20], ids=["english", "japanese"])
+def test_a_bpe_cut_from_a_larger_one_is_the_one_that_training_gives(texts):
+    for size in (360, 420, 460):
+        direct, cut = trained("bpe", size, texts), trained("bpe", size, texts, cut_from=460)
+        assert cut.model == direct.model
+        assert cut.hash == direct.hash  # it behaves the same
+        assert cut.manifest.settings["cut_from"] == 460
+
+
+def test_smaller_cuts_are_parts_of_larger_ones_and_lossless_even_without_all_characters():
+    pieces: set[bytes] = set()
+    for size in (262, 280, 330, 460):
+        cut = trained("bpe", size, JAPANESE * 20, cut_from=460)
+        assert cut.vocab_size == size
+        assert pieces <= set(cut.piece_bytes)
+        assert all(cut.gives_back(text) for text in (*JAPANESE, "and English"))
+        pieces = set(cut.piece_bytes)
+    characters = {letter for text in JAPANESE for letter in text}
+    small = trained("bpe", 280, JAPANESE * 20, cut_from=460)
+    kept = {letter for letter in characters if letter.encode() in small.piece_bytes}
+    count = Counter("".join(JAPANESE))
+    assert 0 < len(kept) < len(characters)  # the most frequent ones
+    assert min(count[letter] for letter in kept) >= max(count[x] for x in characters - kept)
+
+
+def test_a_cut_that_is_not_possible_is_refused_in_one_line():
+    for said, words in (
+        ({"kind": "unigram", "cut_from": 400}, "cut_from 400 is used with kind: bpe alone"),
+        ({"kind": "bpe", "vocab_size": 500, "cut_from": 400}, r"cut_from \(400\) must be at least"),
+    ):
+        with pytest.raises(UserError, match=words):
+            validate(TokenizerConfig, said)
+    with pytest.raises(UserError, match=r"^tokenizer.cut_from: 90000 is more than a bpe tokenizer"):
+        trained("bpe", 330, cut_from=90_000)
+    with pytest.raises(UserError, match=r"vocab_size: 260 leaves no room.* 261"):
+        trained("bpe", 260, cut_from=400)
+
+
 # --- obtaining one -------------------------------------------------------------------------------
 
 
@@ -541,6 +583,8 @@ def test_another_corpus_size_or_coverage_is_another_tokenizer(tmp_path):
         (settings_of("bpe", character_coverage=0.98), SmallCorpus(TEXTS)),
     ):
         assert obtain_tokenizer(config, corpus, tmp_path).hash != base.hash
+    cut = obtain_tokenizer(settings_of("bpe", cut_from=340), SmallCorpus(TEXTS), tmp_path)
+    assert (cut.hash, "cut_from" in base.manifest.settings) == (base.hash, False)
 
 
 def test_processes_that_want_the_same_tokenizer_train_it_once(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ Every source of text (`sources`) is stored in the same form under the cache: `ar
 and a `provenance.json` that identifies the text to the byte.
 """
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -25,7 +26,13 @@ from calibtrain.data.corpora.documents import (
 )
 from calibtrain.data.corpora.named import parse_corpus
 from calibtrain.data.corpora.sources import source_of
-from calibtrain.data.corpora.splits import SPLITS, assign_splits, text_key
+from calibtrain.data.corpora.splits import (
+    SPLITS,
+    assign_splits,
+    draw_sample,
+    sample_key,
+    text_key,
+)
 from calibtrain.errors import UserError
 from calibtrain.storage.disk import cache_directory, disk_errors
 from calibtrain.storage.json_text import read_json
@@ -86,6 +93,8 @@ def open_corpus(config: CorpusConfig, cache: Path, *, split: bool = True) -> Cor
 def _key(config: CorpusConfig, source: Source) -> str:
     parts = [_FORM, config.name.partition(":")[0], source.version, source.fingerprint]
     shares = [config.validation_fraction, config.test_fraction]
+    if config.sample_bytes is not None:
+        shares.append(config.sample_bytes)
     return hashlib.sha256(json.dumps(parts + shares).encode()).hexdigest()[:16]
 
 
@@ -94,11 +103,12 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path, split: bool) ->
 
     work = folder / "work"
     work.mkdir()
-    keys, own = array("Q"), array("b")
+    keys, own, drawn_by, sizes = array("Q"), array("b"), array("Q"), array("Q")
     with (work / "spool").open("w+b") as file:
         spool = Spool(file)
         for side, document in source.read():
-            if len(document.text.encode()) > _LARGEST:
+            sizes.append(len(document.text.encode()))
+            if sizes[-1] > _LARGEST:
                 raise UserError(
                     f"corpus {config.name}: document {document.id!r} is larger than 1 GiB; "
                     "cut it up"
@@ -106,9 +116,17 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path, split: bool) ->
             spool.append(document)
             keys.append(text_key(document.text))
             own.append(SPLITS.index(side) if side else -1)
-        numbers = {name: np.arange(len(keys)) for name in SPLITS}
+            if config.sample_bytes is not None:
+                drawn_by.append(sample_key(document.text))
+        taken = np.arange(len(keys))
+        if config.sample_bytes is not None:
+            columns = np.array(drawn_by, np.uint64), np.array(sizes, np.uint64)
+            taken = draw_sample(*columns, config.sample_bytes)
+        numbers = dict.fromkeys(SPLITS, taken)
         if split or not keys:
-            numbers = _split(config, np.array(keys, np.uint64), np.array(own, np.int8))
+            found = np.array(keys, np.uint64)[taken], np.array(own, np.int8)[taken]
+            numbers = {name: taken[chosen] for name, chosen in _split(config, *found).items()}
+        source = _sampled(source, config, sum(sizes), len(keys) - len(taken))
         write_documents(spool, numbers, work).rename(folder / "records")
     shutil.rmtree(work)
     provenance = _describe(config, source, read_documents(folder / "records"))
@@ -123,6 +141,16 @@ def _prepare(config: CorpusConfig, source: Source, folder: Path, split: bool) ->
                 "documents out, or give more text"
             )
     (folder / "provenance.json").write_text(json.dumps(provenance.to_dict(), indent=2), "utf-8")
+
+
+def _sampled(source: Source, config: CorpusConfig, size: int, left_out: int) -> Source:
+    """Returns the source with a description that says what was drawn from it."""
+    if config.sample_bytes is None:
+        return source
+    drawn = f"a sample of about {config.sample_bytes:,} of {size:,} bytes, in whole documents"
+    if not left_out:
+        drawn = f"all of its {size:,} bytes, of which corpus.sample_bytes leaves none out"
+    return dataclasses.replace(source, description=f"{source.description} Read: {drawn}.")
 
 
 def _split(config: CorpusConfig, keys: np.ndarray, own: np.ndarray) -> dict[str, np.ndarray]:

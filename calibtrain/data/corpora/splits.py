@@ -20,6 +20,30 @@ def text_key(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
+def sample_key(text: str) -> int:
+    """Returns 64 bits of a hash that says nothing about a text's split, to draw samples by."""
+    digest = hashlib.sha256(b"sample\0" + text.encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def draw_sample(
+    keys: UInt64[np.ndarray, " documents"],
+    sizes: UInt64[np.ndarray, " documents"],
+    wanted: int,
+) -> Int[np.ndarray, " sample"]:
+    """Returns the numbers of documents that hold about so many bytes, in ascending order.
+
+    Documents are taken in the order of their keys; the last one is left out where the sample is
+    nearer to what is wanted without it.
+    """
+    order = np.argsort(keys, kind="stable")
+    held = np.cumsum(sizes[order].astype(np.int64))
+    count = int(np.searchsorted(held, wanted)) + 1
+    if 1 < count <= len(held) and held[count - 1] - wanted > wanted - held[count - 2]:
+        count -= 1
+    return np.sort(order[:count])
+
+
 def assign_splits(
     keys: UInt64[np.ndarray, " documents"], shares: Mapping[str, float]
 ) -> Int[np.ndarray, " documents"] | None:

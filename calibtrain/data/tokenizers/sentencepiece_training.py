@@ -12,7 +12,7 @@ from typing import Any
 import sentencepiece
 
 from calibtrain.config import TokenizerConfig
-from calibtrain.data.tokenizers.sentencepiece_model import SPACE_MARK
+from calibtrain.data.tokenizers.sentencepiece_model import SPACE_MARK, read_proto
 from calibtrain.errors import UserError
 
 _UNKNOWN_MARK = "\u2585"  # the trainer silently skips lines with this character
@@ -41,7 +41,8 @@ _FIXED: dict[str, Any] = {
 
 def training_settings(config: TokenizerConfig) -> dict[str, Any]:
     """Returns the settings besides kind and size that shape the trained model, as JSON values."""
-    return {**_FIXED, "character_coverage": config.character_coverage}
+    settings = {**_FIXED, "character_coverage": config.character_coverage}
+    return settings if config.cut_from is None else {**settings, "cut_from": config.cut_from}
 
 
 def trainer_version() -> str:
@@ -50,7 +51,7 @@ def trainer_version() -> str:
 
 
 def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
-    """Trains a `unigram` or `bpe` model of exactly `config.vocab_size` pieces.
+    """Trains a `unigram` or `bpe` model of `config.vocab_size` pieces, or of `config.cut_from`.
 
     Args:
         config: kind, size and character coverage.
@@ -63,29 +64,69 @@ def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
         UserError: when the size is larger or smaller than the texts allow (naming the nearest size
             that works).
     """
-    model = io.BytesIO()
+    wanted, model = config.cut_from or config.vocab_size, io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=training_lines(texts),
             model_writer=model,
             model_type=config.kind,
-            vocab_size=config.vocab_size,
+            vocab_size=wanted,
             # Without the limit, a BPE that runs out of pairs ends with fewer pieces, which gives
             # the largest possible size; with the limit it only says that the size is wrong.
             hard_vocab_limit=config.kind == "unigram",
             # Otherwise the suffix array overflows at 2^31 characters and aborts the process.
             train_extremely_large_corpus=sum(map(len, texts)) >= 2**30,
             minloglevel=4,
-            **training_settings(config),
+            character_coverage=config.character_coverage,
+            **_FIXED,
         )
     except RuntimeError as error:
         if "KeyboardInterrupt" in str(error):  # Ctrl-C while the trainer was reading lines
             raise KeyboardInterrupt from None
         raise _explain(config, str(error)) from None
     size = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
-    if size != config.vocab_size:
+    if size != wanted:
         raise _too_large(config, size)
     return model.getvalue()
+
+
+def cut_bpe(model: bytes, vocab_size: int) -> bytes:
+    """Returns a BPE model with the first pieces of another one.
+
+    Special pieces, the newline and the 256 bytes stay. Then come the characters, and then the
+    merges in their order, as far as they fit. Where not all characters fit, the most frequent ones
+    stay, and the others are spelled in bytes. So the pieces of a smaller cut are among those of a
+    larger one. Where all characters fit, training with this size gives the same pieces.
+
+    Args:
+        model: the bytes of a BPE model that SentencePiece has trained.
+        vocab_size: how many pieces are kept, at most all.
+
+    Raises:
+        UserError: for a size that holds no character.
+    """
+    proto = read_proto(model)
+    normal = [piece for piece in proto.pieces if piece.type == proto.SentencePiece.NORMAL]
+    fixed = [piece for piece in proto.pieces if piece.type != proto.SentencePiece.NORMAL]
+    room = vocab_size - len(fixed)
+    if room < 1:
+        raise UserError(
+            f"tokenizer.vocab_size: {vocab_size} leaves no room for a character; the smallest "
+            f"possible size with cut_from is {len(fixed) + 1}"
+        )
+    merges = [piece for piece in normal if len(piece.piece) > 1]
+    characters = [piece for piece in normal if len(piece.piece) == 1]  # most frequent first
+    if len(characters) > room:  # a space always has a piece
+        characters.sort(key=lambda piece: piece.piece != SPACE_MARK)
+    kept = merges[: max(0, room - len(characters))] + characters[:room]
+    made = type(proto)()
+    made.CopyFrom(proto)
+    made.trainer_spec.vocab_size = vocab_size
+    del made.pieces[:]
+    made.pieces.extend(fixed)
+    for place, piece in enumerate(kept):
+        made.pieces.add(piece=piece.piece, score=-float(place))
+    return bytes(made.SerializeToString())
 
 
 def training_lines(texts: Sequence[str]) -> Iterator[str]:
@@ -121,14 +162,21 @@ def _explain(config: TokenizerConfig, message: str) -> UserError:
                 f"at least {_LOWEST_COVERAGE}): fewer characters then need a piece of their own"
             )
         return UserError(
-            f"tokenizer.vocab_size: {config.vocab_size} is too small for the characters of this "
+            f"{_asked(config)} is too small for the characters of this "
             f"text; the smallest possible size is {found[1]}{hint}"
         )
     return UserError(f"tokenizer: SentencePiece cannot train on this text: {message.strip()}")
 
 
+def _asked(config: TokenizerConfig) -> str:
+    """Returns the key that says how many pieces are trained, and its value."""
+    if config.cut_from is not None:
+        return f"tokenizer.cut_from: {config.cut_from}"
+    return f"tokenizer.vocab_size: {config.vocab_size}"
+
+
 def _too_large(config: TokenizerConfig, largest: int) -> UserError:
     return UserError(
-        f"tokenizer.vocab_size: {config.vocab_size} is more than a {config.kind} tokenizer can "
+        f"{_asked(config)} is more than a {config.kind} tokenizer can "
         f"learn from this text; the largest possible size is {largest}"
     )

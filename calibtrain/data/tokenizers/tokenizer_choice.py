@@ -15,6 +15,7 @@ from calibtrain.data.tokenizers.byte_level_bpe import BYTE_LEVEL
 from calibtrain.data.tokenizers.encoder import HasText
 from calibtrain.data.tokenizers.sentencepiece_model import load_model, specials_of
 from calibtrain.data.tokenizers.sentencepiece_training import (
+    cut_bpe,
     train_sentencepiece,
     trainer_version,
     training_settings,
@@ -30,6 +31,8 @@ from calibtrain.errors import UserError, shown
 from calibtrain.storage.places import place
 from calibtrain.storage.prepared import prepare_once
 
+UNCUT_HASH = "uncut_model_hash"
+"""The setting of a manifest that holds the SHA-256 of the model that a cut one is made of."""
 _BATCH = 256  # documents encoded at once when a whole corpus is encoded
 
 _Item = TypeVar("_Item")
@@ -120,11 +123,16 @@ def train_tokenizer(
     training_bytes = sum(len(utf8_bytes(text)) for text in texts)
     if not training_bytes:
         raise UserError(f"tokenizer: the training text of corpus {corpus_name} is empty")
-    model = None if config.kind == "byte" else train_sentencepiece(config, texts)
+    model, settings = None, _settings(config)
+    if config.kind != "byte":
+        model = train_sentencepiece(config, texts)
+    if model is not None and config.cut_from is not None:
+        settings = {**settings, UNCUT_HASH: hashlib.sha256(model).hexdigest()}
+        model = cut_bpe(model, config.vocab_size)
     manifest = Manifest(
         kind=config.kind,
         vocab_size=config.vocab_size,
-        settings=_settings(config),
+        settings=settings,
         corpus=corpus_name,
         corpus_hash=corpus_hash,
         training_bytes=training_bytes,
@@ -163,9 +171,10 @@ def check_described(config: TokenizerConfig, manifest: Manifest | None = None) -
         return
     coverage = manifest.settings.get("character_coverage")
     found = {"kind": manifest.kind, "vocab_size": manifest.vocab_size}
+    further = {"character_coverage": coverage, "cut_from": manifest.settings.get("cut_from")}
     fields = type(config).model_fields
     resolved = config.model_fields_set == set(fields)
-    for name, value in {**found, "character_coverage": coverage}.items():
+    for name, value in {**found, **further}.items():
         said = getattr(config, name)
         silent = name not in config.model_fields_set or (
             said == fields[name].default and (resolved or name not in found)
@@ -200,7 +209,7 @@ def _is_asked_for(manifest: Manifest, config: TokenizerConfig, corpus_hash: str)
         manifest.kind == config.kind
         and manifest.vocab_size == config.vocab_size
         and manifest.corpus_hash == corpus_hash
-        and manifest.settings == _settings(config)
+        and {**manifest.settings, UNCUT_HASH: None} == {**_settings(config), UNCUT_HASH: None}
         and manifest.trainer == _trainer(config)
     )
 
