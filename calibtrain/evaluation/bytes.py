@@ -19,7 +19,7 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
 from calibtrain.evaluation.event_figures import single_figures
 from calibtrain.evaluation.event_space import EventSpace, Measurement, require_finite_figures
-from calibtrain.evaluation.event_sums import ScoredEvents, Stratum, joined
+from calibtrain.evaluation.event_sums import ScoredEvents, Stratum
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.strata import ENTROPY, POSITION
 from calibtrain.generation.byte_beam import STOP
@@ -287,7 +287,16 @@ class TextEvaluator:
             done += reader.symbols_read
             scored += reader.events()
         progress(total, total)
-        return joined(scored)
+        return _joined(scored)
+
+
+def _joined(parts: Sequence[ScoredEvents]) -> ScoredEvents:
+    """The events of all parts, one part after another."""
+    columns: dict[str, Any] = {}
+    for field in dataclasses.fields(ScoredEvents):
+        known = [column for part in parts if (column := getattr(part, field.name)) is not None]
+        columns[field.name] = np.concatenate(known) if known else None
+    return ScoredEvents(**columns)
 
 
 def symbol_columns(

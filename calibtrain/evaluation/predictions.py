@@ -146,7 +146,9 @@ def measured(table: PredictionTable, *, bins: int = 15) -> Evaluation:
     found = measurement.evaluation(sums, measurement.results(sums, exact=exact))
     order = np.argsort(measurement.chosen)
     columns = {
-        key: np.asarray(column)[order] for key, column in found.documents.items() if key != "bytes"
+        key: np.asarray(column)[order]
+        for key, column in found.documents.items()
+        if key not in ("bytes", "index")
     }
     return dataclasses.replace(found, documents=columns)
 
