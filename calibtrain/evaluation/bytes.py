@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from calibtrain.data.batches.sample import Stretch
 from calibtrain.data.batches.store import TokenStore
+from calibtrain.data.corpora.corpus import Corpus
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.evaluation.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
@@ -71,15 +72,16 @@ class TextEvents:
         plan: plans the windows of a store, as `plan_byte_windows` does.
         reader: makes the reader of some windows, at most so many.
         lanes: lanes of the beam that a window takes.
-        strata: returns strata of its own, from the tokenizer and how often words occur in the
-            training text (None where it is not known); None means that there are none.
+        strata: returns strata of its own and what is to be noted of them, from the tokenizer and
+            the corpus that was trained on (None where it is not here); None means that there are
+            none.
     """
 
     space: EventSpace
     plan: Callable[..., tuple[tuple[Stretch, ...], list[ByteWindow]]]
     reader: Callable[[Sequence[ByteWindow], int], WindowReader]
     lanes: int = 1
-    strata: Callable[[Tokenizer, Mapping[bytes, int] | None], list[Stratum]] | None = None
+    strata: Callable[[Tokenizer, Corpus | None], tuple[list[Stratum], list[str]]] | None = None
 
 
 class ByteReader:
@@ -164,7 +166,7 @@ class TextEvaluator:
         *,
         limit: int | None = None,
         groups: Sequence[str] = (),
-        words: Mapping[bytes, int] | None = None,
+        trained_on: Corpus | None = None,
         progress: Progress = lambda done, total: None,
     ) -> Evaluation:
         """Scores a store or a sample of it, by this beam and by the wider one.
@@ -175,7 +177,8 @@ class TextEvaluator:
             about: what the results belong to: corpus, split, step, hashes.
             limit: how many bytes of text; None means all.
             groups: group of each document of the store; empty: results are not given by group.
-            words: how often each word occurs in the training text; None: words are not cut by that.
+            trained_on: the corpus that the model was trained on, whose words are counted; None
+                where it is not here.
             progress: called before each step of a byte; may raise to give up.
 
         Raises:
@@ -189,7 +192,11 @@ class TextEvaluator:
             raise UserError(
                 f"{limit} bytes: no {self.events.space.name} begins in them; ask for more bytes"
             )
-        strata = self.events.strata(self.tokenizer, words) if self.events.strata else []
+        strata: list[Stratum] = []
+        if self.events.strata:
+            strata, notes = self.events.strata(self.tokenizer, trained_on)
+            if notes:
+                about = {**about, "notes": [*about.get("notes", ()), *notes]}
         measured = Measurement(
             self.events.space, store, stretches, about, self.bins, groups, strata
         )
