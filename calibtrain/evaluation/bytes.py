@@ -18,6 +18,7 @@ from calibtrain.data.corpora.corpus import Corpus
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.evaluation.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
+from calibtrain.evaluation.choices import choice_columns
 from calibtrain.evaluation.event_figures import single_figures
 from calibtrain.evaluation.event_space import EventSpace, Measurement, require_finite_figures
 from calibtrain.evaluation.event_sums import ScoredEvents, Stratum
@@ -113,7 +114,7 @@ class ByteReader:
         self._events.append(
             ScoredEvents(
                 document=self._document[scored],
-                values=symbol_columns(probability[scored], now[scored]),
+                values=choice_columns(probability[scored], None, now[scored]),
                 before=self._before[scored] + self._place,
             )
         )
@@ -304,20 +305,6 @@ def _joined(parts: Sequence[ScoredEvents]) -> ScoredEvents:
         known = [column for part in parts if (column := getattr(part, field.name)) is not None]
         columns[field.name] = np.concatenate(known) if known else None
     return ScoredEvents(**columns)
-
-
-def symbol_columns(
-    probability: Float[np.ndarray, "events 257"], symbols: Int[np.ndarray, " events"]
-) -> Float[np.ndarray, "events columns"]:
-    """`events.COLUMNS` of symbols that came, from the probabilities of all 257."""
-    of_event = probability[np.arange(len(symbols)), symbols]
-    with np.errstate(divide="ignore"):  # what no kept hypothesis allows is refused at the end
-        nll = -np.log(of_event)
-    logs = np.log(probability, out=np.zeros_like(probability), where=probability > 0)
-    entropy = -(probability * logs).sum(axis=1)
-    correct = (probability.argmax(axis=1) == symbols).astype(np.float64)
-    brier = 1 - 2 * of_event + np.square(probability).sum(axis=1)
-    return np.column_stack([nll, entropy, probability.max(axis=1), correct, brier])
 
 
 NEXT_BYTE = TextEvents(EventSpace("byte", (POSITION, ENTROPY)), plan_byte_windows, ByteReader)
