@@ -26,7 +26,7 @@ from calibtrain.config import MarkovConfig, TokenizerConfig
 from calibtrain.data.batches.token_store import frequency_deciles
 from calibtrain.data.corpora.synthetic import MarkovSource, markov_source
 from calibtrain.data.tokenizers.tokenizer_choice import train_tokenizer
-from calibtrain.evaluation.bytes import symbol_columns
+from calibtrain.evaluation.choices import choice_columns
 from calibtrain.evaluation.event_figures import compute_results
 from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
 from calibtrain.evaluation.frequency import decile_columns
@@ -91,7 +91,7 @@ class TokenModel:
         sizes = np.array([len(text.encode()) for text in texts])
         strata = [FREQUENCY, PREDICTION, POSITION, ENTROPY, groups]
         sums = EventSums(sizes, np.arange(len(texts)), strata, BINS)
-        values = symbol_columns(self.laws[state], token)
+        values = choice_columns(self.laws[state], None, token)
         mass = self.laws @ np.eye(DECILES)[self.deciles]
         decile, predicted = self.deciles[token], self.deciles[self.laws.argmax(1)[state]]
         confidence = values[:, COLUMNS.index("confidence")]

@@ -27,7 +27,7 @@ from calibtrain.config import MarkovConfig
 from calibtrain.data.corpora.documents import END
 from calibtrain.data.corpora.markov_bytes import MarkovBytes
 from calibtrain.data.corpora.synthetic import MarkovSource, markov_source
-from calibtrain.evaluation.bytes import symbol_columns
+from calibtrain.evaluation.choices import choice_columns
 from calibtrain.evaluation.event_figures import compute_results
 from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
 from calibtrain.evaluation.figure_intervals import plain_figures
@@ -66,7 +66,7 @@ class Model:
         return cls(
             perfect,
             state * (END + 1) + symbol,
-            symbol_columns(tempered[state], symbol),
+            choice_columns(tempered[state], None, symbol),
             perfect.visits[state] * perfect.laws[state, symbol],
         )
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from calibtrain.ablation.controls import ControlledArm, FailedArm
 from calibtrain.errors import UserError
-from calibtrain.evaluation.result import evaluation_name, file_name, read_evaluation
-from calibtrain.generation.next_byte import Beam
+from calibtrain.evaluation.final import final_evaluations
+from calibtrain.evaluation.result import read_evaluation
 from calibtrain.runs.evaluation_records import TABLES, ArmEvaluation
 from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.records import ArmRecord
@@ -83,21 +83,10 @@ def describe_arm(
 
 def _evaluation_files(arm: ControlledArm, run: RunFolder) -> dict[str, Path]:
     """Returns the files of an arm's final evaluations, by corpus, split and event."""
-    config = as_begun(arm.config, run) if run.exists else arm.config
-    name, step = config.corpus.name, arm.plan.budget.steps
-    found = {
-        f"{name}-{split}": run.evaluations
-        / f"{evaluation_name({'corpus': name, 'split': split, 'step': step})}.json"
-        for split in arm.config.evaluation.final_splits
-    }
-    settings, corpus_hash = arm.config.evaluation, arm.plan.corpus.provenance.content_hash
-    for event in settings.text_events:
-        about = {"corpus": name, "split": "test", "step": step, "corpus_hash": corpus_hash}
-        about |= {"limit": getattr(settings.event_bytes, event), "temperature": 1.0}
-        about |= {"event": event, "beam": Beam().width, "ratio": Beam().ratio}
-        file = file_name(about, corpus_hash, settings.final_bytes)
-        found[f"{name}-test-{event}"] = run.evaluations / f"{file}.json"
-    return found
+    name = (as_begun(arm.config, run) if run.exists else arm.config).corpus.name
+    corpus_hash, step = arm.plan.corpus.provenance.content_hash, arm.plan.budget.steps
+    wanted = final_evaluations(arm.config.evaluation, name, corpus_hash, step)
+    return {each.name: run.evaluations / each.file for each in wanted}
 
 
 def _evaluations(arm: ControlledArm, run: RunFolder) -> dict[str, ArmEvaluation]:

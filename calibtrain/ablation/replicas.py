@@ -9,7 +9,7 @@ from calibtrain.ablation.records import result_of
 from calibtrain.ablation.result import write_result
 from calibtrain.ablation.runner import StudyObserver
 from calibtrain.ablation.study import expand
-from calibtrain.config import Config, ControlsConfig, StudyConfig, resolved_yaml
+from calibtrain.config import Config, ControlsConfig, StudyConfig, resolved_yaml, with_value
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_together
 from calibtrain.parallel import hosts
@@ -46,7 +46,7 @@ def train_replicas(
     seeds = list(range(config.seed, config.seed + config.train.replicas))
     study = StudyConfig(
         title=f"{absolute(folder).name}, {len(seeds)} seeds"[:200],
-        base=config,
+        base=with_value(config, {"evaluation.events": list(config.evaluation.events)}),
         grid={"seed": seeds},
         controls=ControlsConfig(budget="as_given", parameters="as_given", context="as_given"),
     )

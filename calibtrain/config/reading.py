@@ -16,7 +16,7 @@ from calibtrain.config.mistakes import explain, not_text, with_nulls
 from calibtrain.config.overridden import refusal, refuse_overridden
 from calibtrain.config.section import Section
 from calibtrain.config.sections import Config
-from calibtrain.config.study import StudyConfig, measured_by_bytes
+from calibtrain.config.study import StudyConfig
 from calibtrain.config.yaml_text import parse_yaml, read_text, to_tree, write_yaml
 from calibtrain.errors import UserError, cut, quoted
 from calibtrain.storage.places import place, reached
@@ -209,8 +209,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyConfig:
             f"{path}: has no grid, so it is not an ablation; run: calibtrain train {path}"
         )
     overrides = list(overrides)
-    tree = measured_by_bytes(apply_overrides(tree, overrides))
-    study = validate(StudyConfig, tree, str(path), overrides)
+    study = validate(StudyConfig, apply_overrides(tree, overrides), str(path), overrides)
     keys = _keys(overrides)
     source = _origin(["grid"], f"{path}: grid", keys)
     for key, values in study.grid.items():

@@ -28,11 +28,25 @@ class StudyConfig(Section):
 
     title: Annotated[str, Field(min_length=1, max_length=200)] = "Vocabulary-size ablation"
     """Heading of the report."""
-    base: Config = Config()
+    base: Annotated[Config, Field(validate_default=True)] = Config()
     """The configuration that every arm starts from."""
     grid: dict[str, list[Any]]
     """Dotted paths into the base, each with its values; an arm is one combination of values."""
     controls: ControlsConfig = ControlsConfig()
+
+    @field_validator("base")
+    @classmethod
+    def _measured_by_bytes(cls, base: Config) -> Config:
+        """Returns the base with byte events, unless it says by which events arms are measured.
+
+        Bytes are the same events for every vocabulary. A base that does not evaluate the test split
+        stays as it is.
+        """
+        evaluation = base.evaluation
+        if "events" in evaluation.model_fields_set or "test" not in evaluation.final_splits:
+            return base
+        measured = evaluation.model_copy(update={"events": ("token", "byte")})
+        return base.model_copy(update={"evaluation": measured})
 
     @field_validator("grid")
     @classmethod
@@ -45,19 +59,3 @@ class StudyConfig(Section):
             if not values:
                 raise ValueError(f"key {key} has no values")
         return grid
-
-
-def measured_by_bytes(tree: dict[str, Any]) -> dict[str, Any]:
-    """Returns the plain tree of a study whose arms are measured by bytes too, unless it says which.
-
-    Bytes are the same events for every vocabulary. A study that does not evaluate the test split
-    stays as it is.
-    """
-    base = tree.get("base") or {}
-    evaluation = (base.get("evaluation") or {}) if isinstance(base, dict) else None
-    if not isinstance(evaluation, dict) or "events" in evaluation:
-        return tree
-    splits = evaluation.get("final_splits", ["test"])
-    if isinstance(splits, list) and "test" not in splits:
-        return tree
-    return {**tree, "base": {**base, "evaluation": {**evaluation, "events": ["token", "byte"]}}}

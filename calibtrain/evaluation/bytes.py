@@ -14,12 +14,14 @@ from jaxtyping import Float, Int
 
 from calibtrain.data.batches.sample import Stretch
 from calibtrain.data.batches.store import TokenStore
+from calibtrain.data.corpora.corpus import Corpus
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.evaluation.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
+from calibtrain.evaluation.choices import choice_columns
 from calibtrain.evaluation.event_figures import single_figures
 from calibtrain.evaluation.event_space import EventSpace, Measurement, require_finite_figures
-from calibtrain.evaluation.event_sums import ScoredEvents, Stratum, joined
+from calibtrain.evaluation.event_sums import ScoredEvents, Stratum
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.strata import ENTROPY, POSITION
 from calibtrain.generation.byte_beam import STOP
@@ -71,15 +73,16 @@ class TextEvents:
         plan: plans the windows of a store, as `plan_byte_windows` does.
         reader: makes the reader of some windows, at most so many.
         lanes: lanes of the beam that a window takes.
-        strata: returns strata of its own, from the tokenizer and how often words occur in the
-            training text (None where it is not known); None means that there are none.
+        strata: returns strata of its own and what is to be noted of them, from the tokenizer and
+            the corpus that was trained on (None where it is not here); None means that there are
+            none.
     """
 
     space: EventSpace
     plan: Callable[..., tuple[tuple[Stretch, ...], list[ByteWindow]]]
     reader: Callable[[Sequence[ByteWindow], int], WindowReader]
     lanes: int = 1
-    strata: Callable[[Tokenizer, Mapping[bytes, int] | None], list[Stratum]] | None = None
+    strata: Callable[[Tokenizer, Corpus | None], tuple[list[Stratum], list[str]]] | None = None
 
 
 class ByteReader:
@@ -111,7 +114,7 @@ class ByteReader:
         self._events.append(
             ScoredEvents(
                 document=self._document[scored],
-                values=symbol_columns(probability[scored], now[scored]),
+                values=choice_columns(probability[scored], None, now[scored]),
                 before=self._before[scored] + self._place,
             )
         )
@@ -164,7 +167,7 @@ class TextEvaluator:
         *,
         limit: int | None = None,
         groups: Sequence[str] = (),
-        words: Mapping[bytes, int] | None = None,
+        trained_on: Corpus | None = None,
         progress: Progress = lambda done, total: None,
     ) -> Evaluation:
         """Scores a store or a sample of it, by this beam and by the wider one.
@@ -175,7 +178,8 @@ class TextEvaluator:
             about: what the results belong to: corpus, split, step, hashes.
             limit: how many bytes of text; None means all.
             groups: group of each document of the store; empty: results are not given by group.
-            words: how often each word occurs in the training text; None: words are not cut by that.
+            trained_on: the corpus that the model was trained on, whose words are counted; None
+                where it is not here.
             progress: called before each step of a byte; may raise to give up.
 
         Raises:
@@ -189,7 +193,11 @@ class TextEvaluator:
             raise UserError(
                 f"{limit} bytes: no {self.events.space.name} begins in them; ask for more bytes"
             )
-        strata = self.events.strata(self.tokenizer, words) if self.events.strata else []
+        strata: list[Stratum] = []
+        if self.events.strata:
+            strata, notes = self.events.strata(self.tokenizer, trained_on)
+            if notes:
+                about = {**about, "notes": [*about.get("notes", ()), *notes]}
         measured = Measurement(
             self.events.space, store, stretches, about, self.bins, groups, strata
         )
@@ -287,21 +295,16 @@ class TextEvaluator:
             done += reader.symbols_read
             scored += reader.events()
         progress(total, total)
-        return joined(scored)
+        return _joined(scored)
 
 
-def symbol_columns(
-    probability: Float[np.ndarray, "events 257"], symbols: Int[np.ndarray, " events"]
-) -> Float[np.ndarray, "events columns"]:
-    """`events.COLUMNS` of symbols that came, from the probabilities of all 257."""
-    of_event = probability[np.arange(len(symbols)), symbols]
-    with np.errstate(divide="ignore"):  # what no kept hypothesis allows is refused at the end
-        nll = -np.log(of_event)
-    logs = np.log(probability, out=np.zeros_like(probability), where=probability > 0)
-    entropy = -(probability * logs).sum(axis=1)
-    correct = (probability.argmax(axis=1) == symbols).astype(np.float64)
-    brier = 1 - 2 * of_event + np.square(probability).sum(axis=1)
-    return np.column_stack([nll, entropy, probability.max(axis=1), correct, brier])
+def _joined(parts: Sequence[ScoredEvents]) -> ScoredEvents:
+    """The events of all parts, one part after another."""
+    columns: dict[str, Any] = {}
+    for field in dataclasses.fields(ScoredEvents):
+        known = [column for part in parts if (column := getattr(part, field.name)) is not None]
+        columns[field.name] = np.concatenate(known) if known else None
+    return ScoredEvents(**columns)
 
 
 NEXT_BYTE = TextEvents(EventSpace("byte", (POSITION, ENTROPY)), plan_byte_windows, ByteReader)

@@ -4,13 +4,13 @@ Intervals come from `figure_intervals`; where there are many documents, they are
 neighbours.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from calibtrain.evaluation.event_sums import BYTES, EventSums, N, StratumSums
+from calibtrain.evaluation.event_sums import BYTES, COLUMNS, EventSums, N, StratumSums
 from calibtrain.evaluation.figure_intervals import (
     RESAMPLES,
     group_intervals,
@@ -27,6 +27,7 @@ from calibtrain.metrics.from_histogram import histogram_bounds, histogram_metric
 from calibtrain.metrics.ordered import WEIGHT
 from calibtrain.metrics.ranking import risk_curve
 from calibtrain.metrics.smooth import smooth_curve
+from calibtrain.runs.document_rows import BIN_COLUMNS
 
 CURVE_POINTS = 101
 OPTIONAL = (
@@ -98,6 +99,28 @@ def compute_results(
         "risk_coverage": _risk_coverage(fine),
         **strata,
         **mass,
+    }
+
+
+def document_columns(
+    names: Sequence[str], chosen: Int[np.ndarray, " chosen"], sums: EventSums
+) -> dict[str, Any]:
+    """Returns the columns of `runs.document_rows` that the events have: a row per chosen document.
+
+    Args:
+        names: ids of all documents, by index.
+        chosen: the documents that were scored, as the sums have them.
+        sums: of all events.
+    """
+    columns = zip(("tokens", *COLUMNS), sums.documents[chosen].T, strict=True)
+    tables = sums.document_tables
+    bins = {} if tables is None else dict(zip(BIN_COLUMNS, np.moveaxis(tables, 2, 0), strict=True))
+    return {
+        "document": [names[index] for index in chosen],
+        "index": chosen,
+        "bytes": sums.document_bytes[chosen],
+        **{key: column for key, column in columns if not np.isnan(column).all()},
+        **bins,
     }
 
 

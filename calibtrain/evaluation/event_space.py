@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 import calibtrain
 from calibtrain.data.batches.sample import Documents, Stretch, sample_of, scored_bytes
 from calibtrain.errors import NonFiniteError, require_finite
-from calibtrain.evaluation.event_figures import compute_results
+from calibtrain.evaluation.event_figures import compute_results, document_columns
 from calibtrain.evaluation.event_sums import COLUMNS, EventSums, ScoredEvents
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.signatures import signatures, temperature_label
@@ -158,17 +158,8 @@ class Measurement:
                 **sample_of(self.documents, self.stretches, self.about["corpus_hash"]),
             },
             results={**results, "signatures": signatures(results, signature)},
-            documents=self._document_table(sums.documents[self.chosen]),
+            documents=document_columns(self.documents.document_ids, self.chosen, sums),
         )
-
-    def _document_table(self, sums: Float[np.ndarray, "chosen 6"]) -> dict[str, Any]:
-        """Columns of the table with a row per document; those that the events have."""
-        columns = dict(zip(("tokens", *COLUMNS), sums.T, strict=True))
-        return {
-            "document": [self.documents.document_ids[index] for index in self.chosen],
-            "bytes": self.scored_bytes[self.chosen],
-            **{key: column for key, column in columns.items() if not np.isnan(column).all()},
-        }
 
 
 def require_finite_figures(figures: Mapping[str, Any], about: Mapping[str, Any]) -> None:

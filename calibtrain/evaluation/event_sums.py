@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, Shaped
 from calibtrain.metrics.calibration import bin_edges
 from calibtrain.metrics.histogram import CELLS, ConfidenceHistogram, cell_middles
 from calibtrain.metrics.jackknife import effective_documents
+from calibtrain.runs.document_rows import MOST_CELLS
 
 COLUMNS = ("nll", "entropy", "confidence", "correct", "multiclass_brier")
 """The scores of an event: nats, nats, probability, 1 or 0, 1 - 2 p_y + sum of p^2.
@@ -63,15 +64,6 @@ class ScoredEvents:
         return self.values[:, COLUMNS.index(name)]
 
 
-def joined(parts: Sequence[ScoredEvents]) -> ScoredEvents:
-    """The events of all parts, one part after another."""
-    columns: dict[str, Any] = {}
-    for field in dataclasses.fields(ScoredEvents):
-        known = [column for part in parts if (column := getattr(part, field.name)) is not None]
-        columns[field.name] = np.concatenate(known) if known else None
-    return ScoredEvents(**columns)
-
-
 @dataclasses.dataclass(frozen=True)
 class Stratum:
     """One way to cut the events.
@@ -108,6 +100,7 @@ class EventSums:
         documents: number of events and sums of `COLUMNS`, by document.
         coarse: a histogram of `COARSE` cells of confidence, by block of documents.
         tables: a reliability table, by block.
+        document_tables: the same by chosen document; None where there are too many.
         strata: sums by stratum, under its name.
         further: sums of `ScoredEvents.further`, by block; None where there are none.
     """
@@ -128,13 +121,20 @@ class EventSums:
         precision: type in which confidences were computed, so that an edge is an edge.
         """
         documents, count = len(document_bytes), min(MAX_BLOCKS, len(chosen))
-        self._block = np.full(documents, -1)
-        self._block[chosen] = np.arange(len(chosen)) * count // max(1, len(chosen))
-        self._document_bytes, self._bins = document_bytes, bins
+        self._place = np.full(documents, -1)
+        self._place[chosen] = np.arange(len(chosen))
+        blocks = self._place * count // max(1, len(chosen))
+        self._block = np.where(self._place < 0, -1, blocks)
+        self.document_bytes, self._bins = document_bytes, bins
         self.documents: Float[np.ndarray, "documents 6"] = np.zeros((documents, 1 + len(COLUMNS)))
         self._fine = np.zeros((CELLS, 5))
         self.coarse: Float[np.ndarray, "blocks coarse 5"] = np.zeros((count, COARSE, 5))
         self.tables: Float[np.ndarray, "blocks bins 3"] = np.zeros((count, bins, 3))
+        self.document_tables: Float[np.ndarray, "chosen bins 3"] | None = None
+        if count == len(chosen):  # a block is a document
+            self.document_tables = self.tables
+        elif len(chosen) * bins <= MOST_CELLS:
+            self.document_tables = np.zeros((len(chosen), bins, 3))
         self.strata = {
             stratum.name: StratumSums(
                 stratum,
@@ -163,6 +163,9 @@ class EventSums:
         _add(self.coarse, block * COARSE + cell // (CELLS // COARSE), moments)
         bin_ = cell // (CELLS // self._bins)
         _add(self.tables, block * self._bins + bin_, moments[:, :3])
+        if self.document_tables is not None and self.document_tables is not self.tables:
+            place = self._place[events.document]
+            _add(self.document_tables, place * self._bins + bin_, moments[:, :3])
         likelihood = np.column_stack([ones, nll, entropy])
         for stratum, sums, tables in self.strata.values():
             member = block * len(stratum.labels) + stratum.group_of(events)
@@ -180,7 +183,7 @@ class EventSums:
         scored = self._block >= 0
         block = self._block[scored]
         _add(blocks, block, self.documents[scored])
-        raw_bytes = np.bincount(block, self._document_bytes[scored], minlength=len(blocks))
+        raw_bytes = np.bincount(block, self.document_bytes[scored], minlength=len(blocks))
         return np.column_stack([blocks, raw_bytes])
 
     @property

@@ -17,6 +17,7 @@ from calibtrain.config import EvaluationConfig, validate
 from calibtrain.data.batches.sample import Stretch
 from calibtrain.data.predictions.table import Choices, Judged, PredictionTable
 from calibtrain.errors import SettingError
+from calibtrain.evaluation.choices import choice_columns
 from calibtrain.evaluation.event_space import EventSpace, Measurement
 from calibtrain.evaluation.event_sums import COLUMNS, MAX_BLOCKS, ScoredEvents, Stratum
 from calibtrain.evaluation.result import Evaluation
@@ -114,7 +115,9 @@ def measured(table: PredictionTable, *, bins: int = 15) -> Evaluation:
     bins = validate(EvaluationConfig, {"bins": bins}).bins
     count, scores = len(table.scores), table.scores
     if isinstance(scores, Choices):
-        values = choice_columns(scores.log_probabilities, scores.label)
+        given = scores.log_probabilities - scores.log_probabilities.max(-1, keepdims=True)
+        logs = given - np.log(np.exp(given).sum(-1, keepdims=True))
+        values = choice_columns(np.exp(logs), logs, scores.label)
         precision = np.dtype(np.float64)
         kind = {"name": "candidate", "strata": (CONFIDENCE, ENTROPY), "confidence": "max"}
     else:
@@ -146,32 +149,11 @@ def measured(table: PredictionTable, *, bins: int = 15) -> Evaluation:
     found = measurement.evaluation(sums, measurement.results(sums, exact=exact))
     order = np.argsort(measurement.chosen)
     columns = {
-        key: np.asarray(column)[order] for key, column in found.documents.items() if key != "bytes"
+        key: np.asarray(column)[order]
+        for key, column in found.documents.items()
+        if key not in ("bytes", "index")
     }
     return dataclasses.replace(found, documents=columns)
-
-
-def choice_columns(
-    log_probabilities: Float[np.ndarray, "n choices"], label: Int[np.ndarray, " n"]
-) -> Float[np.ndarray, "n columns"]:
-    """Returns `event_sums.COLUMNS` of choices: their softmax p is the predictive distribution.
-
-    nll is -log p of the right choice and entropy -sum p log p, in nats; the confidence is the
-    largest p, and of equal ones the first counts as predicted; the Brier score is
-    1 - 2 p_right + sum p^2.
-
-    Example:
-        >>> print(choice_columns(np.log([[0.5, 0.25, 0.25]]), np.array([0])).round(4))
-        [[0.6931 1.0397 0.5    1.     0.375 ]]
-    """
-    rows = np.arange(len(label))
-    shifted = log_probabilities - log_probabilities.max(-1, keepdims=True)
-    shifted = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    p = np.exp(shifted)
-    entropy = -np.where(p > 0, p * np.where(p > 0, shifted, 0.0), 0.0).sum(-1)
-    best = p.argmax(-1)
-    brier = 1 - 2 * p[rows, label] + (p * p).sum(-1)
-    return np.column_stack([-shifted[rows, label], entropy, p[rows, best], best == label, brier])
 
 
 def exact_figures(

@@ -1,7 +1,6 @@
 """`Evaluation`: results and how they were made, and the JSON and Parquet files that hold them."""
 
 import dataclasses
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 
 import calibtrain
 from calibtrain.evaluation.figure_intervals import document_notes
+from calibtrain.runs.document_rows import write_documents
 from calibtrain.runs.evaluation_records import FIGURE_DETAILS, TABLES, EvaluationRecord
-from calibtrain.storage.disk import make_folder, write_whole
+from calibtrain.storage.disk import make_folder
 from calibtrain.storage.documents import FORMAT
 
 
@@ -25,9 +25,8 @@ class Evaluation:
             of a fitted head; head, the kind of head that the network has; notes on the text. For
             events other than tokens also how they were scored.
         results: from `event_figures.compute_results`, and `signatures`.
-        documents: columns of the table with a row per document: document, bytes, tokens, and the
-            sums of nll and entropy (nats), confidence, correct and the multiclass Brier score;
-            columns that the events lack are left out.
+        documents: columns of the table with a row per document (see `runs.document_rows`); bins
+            are arrays [documents, bins].
         path: the JSON file that holds it; None where it is not kept.
     """
 
@@ -70,14 +69,9 @@ class Evaluation:
             corpus_hash: hash of the run's own corpus.
             final_bytes: how much text the run evaluates at its end.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         make_folder(folder)
         name = file_name(self.about, corpus_hash, final_bytes)
-        buffer = io.BytesIO()
-        pq.write_table(pa.table(dict(self.documents)), buffer)
-        write_whole(folder / f"{name}.parquet", buffer.getvalue())
+        write_documents(folder / f"{name}.parquet", self.documents)
         path = folder / f"{name}.json"
         self.record().write(path)
         return path

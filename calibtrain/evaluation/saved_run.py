@@ -1,7 +1,7 @@
 """Evaluates a run on any corpus, when it is done or while it rests: `calibtrain evaluate`."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ import jax
 from calibtrain.config import MeshConfig, config_hash
 from calibtrain.data.batches.store import TokenStore, frequency_deciles
 from calibtrain.data.batches.windows import EvaluationWindows
+from calibtrain.data.corpora.corpus import Corpus
 from calibtrain.data.corpora.named import Columns, settings_are_options
 from calibtrain.errors import UserError
 from calibtrain.evaluation.bytes import Progress, TextEvaluator, TextEvents
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.vocabulary import vocabulary_table, with_vocabulary_errors
-from calibtrain.evaluation.word_strata import training_words
 from calibtrain.evaluation.words import TEXT_EVENTS
 from calibtrain.fitting import FittedTemperature, fit_temperature
 from calibtrain.generation.next_byte import Beam
@@ -226,9 +226,6 @@ def evaluate_text(
     store = saved.store(corpus, split)
     use_compiled_programs(saved.cache)
     about = _about(saved, corpus, split)
-    words, note = _training_words(saved) if events.strata else (None, None)
-    if note:
-        about["notes"] = [*about.get("notes", ()), note]
     evaluator = TextEvaluator(
         saved.network,
         saved.tokenizer,
@@ -245,22 +242,18 @@ def evaluate_text(
             about,
             limit=limit,
             groups=saved.corpus(corpus).groups(split),
-            words=words,
+            trained_on=_trained_on(saved) if events.strata else None,
             progress=progress,
         )
     return _written(saved, evaluation)
 
 
-def _training_words(saved: SavedRun) -> tuple[Mapping[bytes, int] | None, str | None]:
-    """Returns how often words occur in the run's training text, and what is to be noted of it."""
+def _trained_on(saved: SavedRun) -> Corpus | None:
+    """Returns the run's own corpus; None where it has changed since, or is gone."""
     try:
-        corpus = saved.corpus(None)
-    except UserError:  # the run is measured on another text, and its own has changed or is gone
-        return None, "words have no frequencies: the text that the run was trained on is not here"
-    words, read = training_words(corpus)
-    size = corpus.provenance.splits["train"].bytes
-    part = f"words are counted in {read:,} of {size:,} bytes of the training text"
-    return words, part if read < size else None
+        return saved.corpus(None)
+    except UserError:  # the run is measured on another text
+        return None
 
 
 def _about(saved: SavedRun, corpus: str | None, split: str) -> dict[str, Any]:

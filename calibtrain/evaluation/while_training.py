@@ -10,10 +10,10 @@ import jax
 from calibtrain.config import Config
 from calibtrain.data.batches.store import TokenStore, frequency_deciles, ignore, open_store
 from calibtrain.evaluation.bytes import Progress, TextEvaluator
-from calibtrain.evaluation.result import Evaluation, file_name, read_evaluation
+from calibtrain.evaluation.final import FinalEvaluation, final_evaluations
+from calibtrain.evaluation.result import Evaluation, read_evaluation
 from calibtrain.evaluation.tokens import TokenEvaluator
 from calibtrain.evaluation.words import TEXT_EVENTS
-from calibtrain.generation.next_byte import Beam
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.parallel.mesh import make_layout
@@ -112,7 +112,9 @@ class EvaluationWhileTraining:
 
     def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
         """Scores about `evaluation.bytes` of the validation split."""
-        evaluation = self._evaluate(params, "validation", step, self.settings.bytes, stop, False)
+        evaluation = self._evaluate(
+            params, "validation", step, self.settings.bytes, stop, thorough=False
+        )
         if step < self.plan.budget.steps:  # at the end, the final evaluation is enough
             self._write(evaluation)
         if self.folder.writes:
@@ -126,45 +128,33 @@ class EvaluationWhileTraining:
 
         Then it scores the test split by the other events of `evaluation.events`.
         """
+        provenance = self.plan.corpus.provenance
         results: dict[str, Mapping[str, Any]] = {}
-        for split in self.settings.final_splits:
-            found = self._done(split, step)
+        for wanted in final_evaluations(
+            self.settings, provenance.name, provenance.content_hash, step
+        ):
+            found = self._done(wanted)
             if not hosts.agreed(found is not None):
-                limit = self.settings.final_bytes
-                evaluation = self._evaluate(params, split, step, limit, stop, True)
+                if wanted.event == "token":
+                    evaluation = self._evaluate(
+                        params, wanted.split, step, wanted.limit, stop, thorough=True
+                    )
+                else:
+                    evaluation = self._evaluate_text(params, wanted, step, stop)
                 self._write(evaluation)
                 found = evaluation.to_dict()
             if found is not None:  # it is, but for a host whose view of the disk is stale
-                results[f"{found['corpus']}-{split}"] = found
-        for event in self.settings.text_events:
-            limit = getattr(self.settings.event_bytes, event)
-            beam = Beam()
-            how = {"event": event, "limit": limit, "beam": beam.width, "ratio": beam.ratio}
-            found = self._done("test", step, **how)
-            if not hosts.agreed(found is not None):
-                evaluation = self._evaluate_text(params, step, event, limit, stop)
-                self._write(evaluation)
-                found = evaluation.to_dict()
-            if found is not None:
-                results[f"{found['corpus']}-test-{event}"] = found
+                results[wanted.name] = found
         return results
 
-    def _done(self, split: str, step: int, **how: Any) -> dict[str, Any] | None:
-        """Returns the final evaluation of a split, if it is there and is what would be made now.
-
-        Args:
-            split: validation, test or train.
-            step: that of the parameters.
-            how: what the results say of events of text; without it, events are tokens.
-        """
-        wanted = {**self.about(split, step), "limit": self.settings.final_bytes, **how}
-        named = {"event": "token", "temperature": 1.0, **wanted}
-        name = file_name(named, self.plan.corpus.provenance.content_hash, self.settings.final_bytes)
-        path = self.folder.evaluations / f"{name}.json"
+    def _done(self, wanted: FinalEvaluation) -> dict[str, Any] | None:
+        """Returns a final evaluation, if it is there and is what would be made now."""
+        made = {**self.about(wanted.split, wanted.made["step"]), **wanted.made}
+        path = self.folder.evaluations / wanted.file
         found = read_evaluation(path) if path.is_file() else None
-        fits = found and all(found.get(key, "missing") == value for key, value in wanted.items())
-        if how and found and found.sample is None:  # an earlier version read another text
-            return None
+        fits = found and all(found.get(key, "missing") == value for key, value in made.items())
+        if wanted.event != "token" and found and found.sample is None:
+            return None  # an earlier version read another text
         return found.document() if found and fits else None
 
     def _write(self, evaluation: Evaluation) -> None:
@@ -187,28 +177,24 @@ class EvaluationWhileTraining:
         }
 
     def _evaluate_text(
-        self,
-        params: Params,
-        step: int,
-        event: str,
-        limit: int | None,
-        stop: Callable[[], bool],
+        self, params: Params, wanted: FinalEvaluation, step: int, stop: Callable[[], bool]
     ) -> Evaluation:
-        """Scores the test split by bytes or words, on one device of each host, which all do so."""
+        """Scores bytes or words of a split, on one device of each host, which all do so."""
         evaluator = TextEvaluator(
             self.plan.network,
             self.plan.tokenizer,
             context=self.plan.context,
             bins=self.settings.bins,
-            events=TEXT_EVENTS[event],
+            events=TEXT_EVENTS[wanted.event],
         )
         return evaluator.evaluate(
             hosts.gathered(params),
-            self.stores["test"],
-            self.about("test", step),
-            limit=limit,
-            groups=self.groups["test"],
-            progress=self._told(event, giving_up(stop)),
+            self.stores[wanted.split],
+            self.about(wanted.split, step),
+            limit=wanted.limit,
+            groups=self.groups[wanted.split],
+            trained_on=self.plan.corpus,
+            progress=self._told(wanted.event, giving_up(stop)),
         )
 
     def _told(self, event: str, check: Callable[[], None]) -> Progress:
@@ -243,6 +229,7 @@ class EvaluationWhileTraining:
         step: int,
         limit: int | None,
         stop: Callable[[], bool],
+        *,
         thorough: bool,
     ) -> Evaluation:
         return self.evaluator.evaluate(

@@ -49,6 +49,24 @@ def word_strata(tokenizer: Tokenizer, counts: Mapping[bytes, int] | None) -> lis
     return found
 
 
+def strata_and_notes(
+    tokenizer: Tokenizer, trained_on: Corpus | None
+) -> tuple[list[Stratum], list[str]]:
+    """Returns the strata of word events, and what is to be noted of them.
+
+    Args:
+        tokenizer: the model's.
+        trained_on: the corpus that it was trained on; None where that is not here.
+    """
+    if trained_on is None:
+        note = "words have no frequencies: the text that the run was trained on is not here"
+        return word_strata(tokenizer, None), [note]
+    words, read = training_words(trained_on)
+    size = trained_on.provenance.splits["train"].bytes
+    part = f"words are counted in {read:,} of {size:,} bytes of the training text"
+    return word_strata(tokenizer, words), [part] if read < size else []
+
+
 def _of_words(
     group: Callable[[Sequence[bytes]], Int[np.ndarray, " words"]],
 ) -> Callable[[ScoredEvents], Int[np.ndarray, " events"]]:

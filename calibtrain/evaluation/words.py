@@ -19,7 +19,7 @@ from calibtrain.evaluation.event_space import EventSpace
 from calibtrain.evaluation.event_sums import COLUMNS, ScoredEvents
 from calibtrain.evaluation.strata import POSITION
 from calibtrain.evaluation.word_spelling import LONGEST, PartialWords, Words
-from calibtrain.evaluation.word_strata import word_strata
+from calibtrain.evaluation.word_strata import strata_and_notes
 from calibtrain.generation.byte_beam import STAY, STOP
 
 WORD_COLUMNS = ("nll", "confidence", "correct")
@@ -203,7 +203,7 @@ NEXT_WORD = TextEvents(
     plan_word_windows,
     WordReader,
     lanes=2,
-    strata=word_strata,
+    strata=strata_and_notes,
 )
 
 TEXT_EVENTS: Mapping[str, TextEvents] = {

@@ -4,12 +4,13 @@ import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from calibtrain.errors import UserError
 from calibtrain.library.table import Table
 from calibtrain.metrics.quantities import QUANTITIES
+from calibtrain.runs.document_rows import document_table, read_documents
 from calibtrain.runs.evaluation_records import EvaluationRecord
 
 if TYPE_CHECKING:
@@ -142,23 +143,23 @@ class EvaluationResult:
 
     @cached_property
     def documents(self) -> Table:
-        """A row per document: bytes, tokens, and sums of nll and entropy (nats) and the like.
+        """A row per document: bytes, tokens, sums of nll and entropy (nats) and the like, and bins.
+
+        The columns are those of `runs.document_rows`; `documents["bin_events"]` is an array
+        [documents, bins].
 
         Raises:
-            UserError: where the Parquet file is missing or damaged.
+            UserError: where the Parquet file is missing, damaged or that of another evaluation.
         """
-        if not isinstance(self._documents, Path):
-            return Table(self._documents or {})
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return Table(pq.read_table(self._documents))
-        except (OSError, pa.ArrowInvalid) as error:
-            reason = str(error).partition("\n")[0]
+        if not isinstance(self._documents, PurePath):  # a place in a bucket is one too
+            return Table(document_table(self._documents or {}))
+        found = Table(read_documents(self._documents))
+        if len(found) != self.record.documents:
             raise UserError(
-                f"{self._documents}: cannot be read ({reason}); evaluate again"
-            ) from None
+                f"{self._documents}: has {len(found):,} documents, the evaluation beside it "
+                f"{self.record.documents:,}; evaluate again"
+            )
+        return found
 
     def to_arrow(self) -> "pyarrow.Table":
         """Returns the figures as Arrow: figure, value, lower, upper, unit, signature."""

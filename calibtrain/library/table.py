@@ -64,15 +64,21 @@ class Table:
     def __contains__(self, name: object) -> bool:
         return name in self.columns
 
-    def __getitem__(self, name: str) -> Shaped[np.ndarray, " rows"]:
-        """Returns a column; a number that is missing is NaN.
+    def __getitem__(self, name: str) -> Shaped[np.ndarray, " *shape"]:
+        """Returns a column, [rows], or [rows, size] of lists of one size; NaN is what is missing.
 
         Raises:
             KeyError: for a name that no column has.
         """
         if name not in self.columns:
             raise KeyError(f"{name!r}: is no column; there are {', '.join(self.columns)}")
-        return self._arrow.column(name).to_numpy()
+        import pyarrow as pa
+
+        column = self._arrow.column(name)
+        if not pa.types.is_fixed_size_list(column.type):
+            return column.to_numpy()
+        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(column), column.type.list_size)
 
     def to_arrow(self) -> "pyarrow.Table":
         """Returns the table as Arrow has it."""

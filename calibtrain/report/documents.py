@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from calibtrain.errors import UserError
 from calibtrain.metrics.quantities import number
+from calibtrain.runs.document_rows import read_documents
 from calibtrain.runs.evaluation_records import EvaluationRecord
 
 FEW = 20
@@ -32,12 +34,9 @@ def effective_documents(evaluation: EvaluationRecord) -> float | None:
 
 
 def _events(table: Path) -> list[float]:
-    from pyarrow import ArrowException, parquet
-
     try:
-        with table.open("rb") as file:
-            return parquet.read_table(file, columns=["tokens"])["tokens"].to_pylist()
-    except (OSError, ArrowException):
+        return read_documents(table, ["tokens"])["tokens"].to_pylist()
+    except UserError:
         return []  # a damaged table costs the warning alone; `evaluate` names it where it is needed
 
 

@@ -27,7 +27,7 @@ BASE = {
         "bytes": 2_000,
         "final_bytes": 3_000,
         "rows": 4,
-        "events": ["token"],  # a study that is read from a file has byte events by default
+        "events": ["token"],  # a study has byte events by default
     },
     "checkpoints": {"every": 24},
 }

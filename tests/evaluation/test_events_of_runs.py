@@ -8,13 +8,24 @@ from typing import Any
 import pytest
 from conftest import TINY, call, tiny
 
-from calibtrain.config import load_config, load_study, to_yaml
+from calibtrain.ablation.study import expand
+from calibtrain.config import (
+    Config,
+    EvaluationConfig,
+    StudyConfig,
+    config_hash,
+    load_config,
+    load_study,
+    to_yaml,
+    validate,
+)
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run_on_text, train_run
 from calibtrain.runs.results import read_study
 from calibtrain.storage.documents import unsealed
 
 EVENTS = {"events": ["token", "byte"], "event_bytes": {"byte": 300}}
+WITH_WORDS = {"events": ["token", "byte", "word"], "event_bytes": {"byte": 300, "word": 500}}
 
 
 def write(path: Path, tree: Any) -> Path:
@@ -30,6 +41,22 @@ def test_an_ablation_measures_bytes_unless_it_says_otherwise(tmp_path: Path) -> 
     assert events_of() == ("token", "byte")
     assert events_of(events=["token"]) == ("token",)
     assert events_of(final_splits=["validation"]) == ("token",)  # the test split is not touched
+
+
+def test_a_study_made_in_python_is_that_of_a_file(tmp_path: Path) -> None:
+    grid: dict[str, list[Any]] = {"seed": [0, 1]}
+    for base in (TINY, {**TINY, "evaluation": {"final_splits": ["validation"]}}):
+        read = load_study(write(tmp_path / "study.yaml", {"base": base, "grid": grid}))
+        made = StudyConfig(base=validate(Config, base), grid=grid)
+        assert made == read
+        assert [config_hash(arm.config) for arm in expand(made)] == [
+            config_hash(arm.config) for arm in expand(read)
+        ]
+    by_tokens = EvaluationConfig(events=("token",))
+    made = StudyConfig(base=Config(evaluation=by_tokens), grid=grid)
+    assert made.base.evaluation.events == ("token",)
+    before = made.model_copy(update={"title": "again"})
+    assert validate(StudyConfig, before.model_dump(mode="json")) == before
 
 
 @pytest.mark.parametrize(
@@ -63,7 +90,7 @@ def test_a_finished_run_measures_what_is_asked_for_later_and_nothing_twice(
     run = shutil.copytree(finished_run, tmp_path / "run")
     before = {path: path.read_bytes() for path in run.glob("evaluations/*")}
     metrics = (run / "metrics.jsonl").read_bytes()
-    config = tiny(evaluation=EVENTS)
+    config = tiny(evaluation=WITH_WORDS)
     told: list[Any] = []
     outcome = train_run(config, run, observer=told.append)
     assert (run / "metrics.jsonl").read_bytes() == metrics
@@ -74,10 +101,16 @@ def test_a_finished_run_measures_what_is_asked_for_later_and_nothing_twice(
     assert unsealed(json.loads(path.read_text())) == found
     assert {"measuring"} <= {event["event"] for event in told}
     stamp = path.stat().st_mtime_ns
-    again = train_run(config, run)
-    assert again.results["markov-test-byte"] == found
+    assert train_run(config, run).results["markov-test-byte"] == found
     assert path.stat().st_mtime_ns == stamp
-    assert evaluate_run_on_text(run, limit=300).to_dict() == found  # as `calibtrain evaluate` does
+    for event, limit in (("byte", 300), ("word", 500)):  # as `calibtrain evaluate` does
+        (path,) = run.glob(f"evaluations/*_{limit}bytes-{event}.json")
+        files = [path, path.with_suffix(".parquet")]
+        before = {file: file.read_bytes() for file in files}
+        again = evaluate_run_on_text(run, events=event, limit=limit)
+        assert again.to_dict() == outcome.results[f"markov-test-{event}"]
+        assert {file: file.read_bytes() for file in files} == before
+    assert outcome.results["markov-test-word"]["word_frequency"]
 
 
 @pytest.mark.long

@@ -38,7 +38,7 @@ def config(path: Path, **changes: Any) -> Any:
         corpus={"name": "files", "paths": [str(path)]},
         tokenizer={"kind": "byte", "vocab_size": 258},
         budget={"steps": 4},
-        evaluation={"every": 4, "bytes": 300, "final_bytes": 300, "rows": 4},
+        evaluation={"every": 4, "bytes": 300, "final_bytes": 300, "rows": 4, "events": ["token"]},
         checkpoints={"every": 2, "keep": 10},
         **changes,
     )

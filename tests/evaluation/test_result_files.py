@@ -1,17 +1,23 @@
 """Which file an evaluation is written to: nothing takes the place of what a run itself measured."""
 
+import doctest
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import tiny
+from conftest import call, tiny
 
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.evaluation.result import evaluation_name
+from calibtrain.library import EvaluationResult
+from calibtrain.report.documents import effective_documents
+from calibtrain.runs import document_rows
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.documents import CHECKSUM, sealed
 
@@ -61,6 +67,62 @@ def test_corpora_that_differ_are_different_files(run: Path, tmp_path: Path) -> N
         os.rename(tmp_path / "now", folder)
     assert len(names) == 2
     assert evaluation_name({"corpus": "files:猫", "split": "test", "step": 1}) == "files_猫-test-1"
+
+
+def test_rows_of_documents_add_up_to_the_figures(run: Path) -> None:
+    assert doctest.testmod(document_rows).failed == 0
+    for name in ("validation-24", "test-24"):
+        result = EvaluationResult.read(run / "evaluations" / f"markov-{name}.json")
+        rows, record = result.documents, result.record
+        assert len(rows) == record.documents
+        assert len(set(rows["index"].tolist())) == len(set(rows["document"])) == len(rows)
+        tokens, text = rows["tokens"].sum(), rows["bytes"].sum()
+        events, confidence, correct = (
+            rows[f"bin_{key}"] for key in ("events", "confidence", "correct")
+        )
+        assert events.shape == (len(rows), record.bins)
+        np.testing.assert_array_equal(events.sum(1), rows["tokens"])
+        np.testing.assert_allclose(confidence.sum(1), rows["confidence"], rtol=1e-12)
+        np.testing.assert_array_equal(correct.sum(1), rows["correct"])
+        found = {
+            "tokens": tokens,
+            "bytes": text,
+            "nll": rows["nll"].sum() / tokens,
+            "bits_per_byte": rows["nll"].sum() / math.log(2) / text,
+            "entropy_rate": rows["entropy"].sum() / tokens,
+            "accuracy": rows["correct"].sum() / tokens,
+            "multiclass_brier": rows["multiclass_brier"].sum() / tokens,
+            "signed_gap": (rows["confidence"].sum() - rows["correct"].sum()) / tokens,
+            "ece": np.abs(confidence.sum(0) - correct.sum(0)).sum() / tokens,
+        }
+        for key, value in found.items():
+            assert value == pytest.approx(float(result[key]), rel=1e-9, abs=1e-12), key
+
+
+def test_a_damaged_table_of_documents_is_noticed_by_what_reads_it_alone(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    path = run / "evaluations" / "markov-test-24.json"
+    table = path.with_suffix(".parquet")
+    whole = table.read_bytes()
+    printed = call("runs", run, "--json").stdout
+    other = (run / "evaluations" / "markov-validation-24.parquet").read_bytes()
+    middle = len(whole) // 2
+    one_bit = whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]  # in the page of the names
+    zeros = whole[:middle] + bytes(len(whole) - middle)
+    for damaged in (b"", whole[:-5], one_bit, zeros, other, None):
+        table.unlink()
+        if damaged is not None:
+            table.write_bytes(damaged)
+        result = EvaluationResult.read(path)
+        with pytest.raises(UserError, match=r"markov-test-24\.parquet: .*; evaluate again$"):
+            _ = result.documents
+        older = result.record.model_copy(update={"effective_documents": None})
+        assert older.path == path
+        assert (effective_documents(older) is None) or damaged in (other, one_bit)
+    table.write_bytes(whole[:middle])
+    assert call("runs", run, "--json").stdout == printed
 
 
 @pytest.mark.long

@@ -96,6 +96,30 @@ def test_batches_and_their_order_change_nothing() -> None:
             assert again[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
 
 
+@pytest.mark.parametrize("documents", [20, MAX_BLOCKS + 20])
+def test_bins_of_each_document_are_kept_up_to_a_limit(
+    documents: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored, text = events(3000, documents + 1), np.full(documents + 1, 100)
+    first = scored.document == 0  # is not chosen
+    kept = ScoredEvents(*(None if c is None else c[~first] for c in dataclasses.astuple(scored)))
+    chosen = np.random.default_rng(2).permutation(np.arange(1, documents + 1))
+    sums = EventSums(text, chosen, [], BINS)
+    sums.add(kept)
+    assert sums.document_tables is not None
+    assert sums.document_tables.shape == (documents, BINS, 3)
+    np.testing.assert_allclose(sums.document_tables.sum(0), sums.tables.sum(0), rtol=1e-12)
+    for place in (0, 7, documents - 1):
+        member = kept.document == chosen[place]
+        confidence = kept.column("confidence")[member]
+        bins = np.ceil(confidence * BINS).astype(int) - 1
+        wanted = np.bincount(bins, confidence, BINS)
+        np.testing.assert_allclose(sums.document_tables[place, :, 1], wanted)
+    monkeypatch.setattr("calibtrain.evaluation.event_sums.MOST_CELLS", documents * BINS - 1)
+    limited = EventSums(text, chosen, [], BINS).document_tables
+    assert (limited is None) == (documents > MAX_BLOCKS)
+
+
 def test_intervals_hold_the_estimate_and_grow_narrow_with_more_documents() -> None:
     widths = []
     for documents in (20, MAX_BLOCKS + 20):

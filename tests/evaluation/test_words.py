@@ -35,6 +35,7 @@ from calibtrain.evaluation.word_strata import kept_whole, word_counts
 from calibtrain.evaluation.words import NEXT_WORD, WordReader
 from calibtrain.generation.next_byte import Beam
 from calibtrain.models import build
+from calibtrain.runs.document_rows import BIN_COLUMNS
 from calibtrain.storage.documents import unsealed
 
 MARKOV = markov_source(MarkovConfig(words=24, successors=4, mean_document_words=30.0))
@@ -363,7 +364,8 @@ def test_word_results_have_a_file_of_their_own(
     (written,) = (run / "evaluations").glob("*_1500bytes-word*.json")
     assert unsealed(json.loads(written.read_text())) == found
     table = pq.read_table(written.with_suffix(".parquet"))
-    assert table.column_names == ["document", "bytes", "tokens", "nll", "confidence", "correct"]
+    known = ["document", "index", "bytes", "tokens", "nll", "confidence", "correct"]
+    assert table.column_names == [*known, *BIN_COLUMNS]
     assert sum(table["tokens"].to_pylist()) == found["tokens"]
     by_bytes = evaluate_run_on_text(run, events="byte", limit=1500, width=3).results
     # words that begin in the sample reach a little beyond it

@@ -66,6 +66,7 @@ def logs(folder: Path) -> str:
 
 def write_study(path: Path) -> Path:
     base = {**TINY, "budget": {"bytes": 3_000}, "context": {"bytes": 96}}
+    base["evaluation"] = {**TINY["evaluation"], "events": ["token"]}
     tree = {"title": "Two", "base": base, "grid": {"tokenizer.vocab_size": [285, 300]}}
     path.write_text(to_yaml(validate(StudyConfig, tree)))
     return path
