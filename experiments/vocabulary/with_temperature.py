@@ -41,7 +41,8 @@ def main() -> None:
                 continue
             began = time.monotonic()
             if measured(arm, run.config.evaluation.event_bytes.byte):
-                print(f"{arm.name}: {number} of {len(arms)}, {time.monotonic() - began:.0f} s", flush=True)
+                seconds = time.monotonic() - began
+                print(f"{arm.name}: {number} of {len(arms)}, {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
