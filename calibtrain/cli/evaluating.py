@@ -34,8 +34,8 @@ def evaluate(
     corpus: Annotated[
         list[str] | None,
         typer.Option(
-            help="kjv, pydoc, markov, files:GLOB or tfds:NAME[/CONFIG]; default the run's own. "
-            "Several give a table, raw and with one temperature fitted on the run's own corpus."
+            help="kjv, pydoc, stdlib, markov, files:GLOB or tfds:NAME[/CONFIG]; default the run's "
+            "own. Several give a table, raw and with one temperature fitted on that of the run."
         ),
     ] = None,
     field: Fields = None,

@@ -16,7 +16,7 @@ def import_(
     corpus: Annotated[
         str | None,
         typer.Option(
-            help="The run's own corpus: kjv (default), pydoc, markov, files:GLOB or "
+            help="The run's own corpus: kjv (default), pydoc, stdlib, markov, files:GLOB or "
             "tfds:NAME[/CONFIG]."
         ),
     ] = None,

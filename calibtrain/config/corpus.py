@@ -37,7 +37,7 @@ class CorpusConfig(Section):
     """The text to train on, and how its documents are split."""
 
     name: Annotated[str, Field(min_length=1)] = "kjv"
-    """kjv, pydoc, markov, files, files:GLOB, or tfds:NAME[/CONFIG]."""
+    """kjv, pydoc, stdlib, markov, files, files:GLOB, or tfds:NAME[/CONFIG]."""
     paths: tuple[str, ...] = ()
     """For `files`: .txt, .jsonl, .jsonl.gz or .parquet files, or globs. A path that exists is taken
     as it is, even if it looks like a glob; in a glob, [[] stands for a bracket."""
@@ -60,11 +60,12 @@ class CorpusConfig(Section):
     @classmethod
     def _known(cls, name: str) -> str:
         kind, _, rest = name.partition(":")
-        if name in ("kjv", "pydoc", "markov", "files") or (kind in ("tfds", "files") and rest):
+        known = ("kjv", "pydoc", "stdlib", "markov", "files")
+        if name in known or (kind in ("tfds", "files") and rest):
             return name
         raise ValueError(
-            f"{quoted(name)} is no corpus; allowed: kjv, pydoc, markov, files, files:GLOB, "
-            "tfds:NAME[/CONFIG]"
+            f"{quoted(name)} is no corpus; allowed: kjv, pydoc, stdlib, markov, files, "
+            "files:GLOB, tfds:NAME[/CONFIG]"
         )
 
     @model_validator(mode="after")

@@ -48,7 +48,7 @@ def evaluate_run(
 
     Args:
         path: the run folder.
-        corpus: kjv, pydoc, markov, files:GLOB, tfds:NAME[/CONFIG]; default the run's own.
+        corpus: kjv, pydoc, stdlib, markov, files:GLOB, tfds:NAME[/CONFIG]; default the run's own.
         split: train, validation or test.
         limit: about how many bytes of text are read, in whole documents; None means all.
         temperature: the name of a head that was fitted to this checkpoint; None means no head.

@@ -100,7 +100,8 @@ class Run:
         The result is also written into the run's `evaluations/`.
 
         Args:
-            corpus: kjv, pydoc, markov, files:GLOB or tfds:NAME[/CONFIG]; None means its own.
+            corpus: kjv, pydoc, stdlib, markov, files:GLOB or tfds:NAME[/CONFIG]; None means its
+                own.
             split: train, validation or test.
             events: token; or byte or word, which compare between vocabularies and take longer.
             bytes: about how many bytes of text are scored; None means the whole split.

@@ -217,7 +217,7 @@ def _is_cheap(tree: Any) -> bool:
     corpus = tree.get("corpus")
     if isinstance(corpus, dict) and corpus.get("name") not in ("markov", "files", "nonsense"):
         return not isinstance(corpus.get("name"), str)
-    if corpus in ("kjv", "pydoc"):
+    if corpus in ("kjv", "pydoc", "stdlib"):
         return False
     return all(_is_small(".".join(where), value) for where, value in _leaves(tree))
 
@@ -237,7 +237,7 @@ def _is_small(key: str, value: Any) -> bool:
 def _is_cheap_override(text: str) -> bool:
     key, _, value = text.partition("=")
     if key.startswith("corpus.name"):
-        return "kjv" not in value and "pydoc" not in value
+        return not any(name in value for name in ("kjv", "pydoc", "stdlib"))
     known = VALID.get(key, ())
     if value in [_plain(each) for each in known]:
         return True

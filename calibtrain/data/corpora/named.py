@@ -32,7 +32,7 @@ def parse_corpus(spec: str, like: CorpusConfig, columns: Columns | None = None) 
     """Returns the settings of a corpus that a command line names, the others as in `like`.
 
     Args:
-        spec: kjv, pydoc, markov, files:GLOB or tfds:NAME[/CONFIG].
+        spec: kjv, pydoc, stdlib, markov, files:GLOB or tfds:NAME[/CONFIG].
         like: settings for everything that the command does not say.
         columns: the fields that are read.
 

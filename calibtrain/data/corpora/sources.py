@@ -1,5 +1,5 @@
-"""Sources of documents: the embedded King James text, Python's documentation, the user's files, a
-Markov source, or any TFDS data set by name."""
+"""Sources of documents: the embedded King James text, Python's documentation
+and source files, the user's files, a Markov source, or any TFDS data set by name."""
 
 import hashlib
 import importlib.metadata
@@ -13,6 +13,7 @@ from pathlib import Path
 from calibtrain.config import CorpusConfig, MarkovConfig, config_hash
 from calibtrain.data.corpora import text_files
 from calibtrain.data.corpora.documents import Document, Source
+from calibtrain.data.corpora.standard_library import standard_library
 from calibtrain.data.corpora.synthetic import markov_source
 from calibtrain.data.corpora.tfds_catalog import named_data_set
 from calibtrain.errors import UserError
@@ -33,6 +34,8 @@ def source_of(config: CorpusConfig, folder: Path) -> Source:
             return _king_james()
         case "pydoc":
             return _python_topics()
+        case "stdlib":
+            return standard_library()
         case "markov":
             return _markov(config.markov)
         case "files":
@@ -64,6 +67,8 @@ def check_fields(config: CorpusConfig) -> None:
             reason = ".txt files have no fields"
         elif kind == "kjv" and key == "group":
             reason = "kjv has groups of its own, the sections of the Bible"
+        elif kind == "stdlib" and key == "group":
+            reason = "stdlib has groups of its own, the packages of the library"
         else:
             reason = f"the documents of {kind} have no fields"
         raise UserError(f"corpus.{key}: {value!r} is not used: {reason}; remove it")
