@@ -31,11 +31,11 @@ from calibtrain.config.sections import (
     ModelConfig,
     OptimizerConfig,
     RopeScalingConfig,
-    TokenizerConfig,
     TrainConfig,
 )
 from calibtrain.config.study import ControlsConfig, StudyConfig
 from calibtrain.config.temperature import HEADS, TemperatureConfig
+from calibtrain.config.tokenizer import TokenizerConfig
 from calibtrain.config.yaml_text import parse_yaml, read_text, read_tree, to_tree
 
 __all__ = [
