@@ -14,21 +14,25 @@ the byte belongs to a token of at least 4 bytes that began before it. That is kn
 comes, and happens more often in larger vocabularies. Delta is set so that the ECE of the largest
 vocabulary exceeds that of the smallest by exactly what is asked for.
 
-python experiments/vocabulary/control.py --draws 100
+Seeds of a corpus share the test text, as those of the study do; every draw has texts of its own.
+
+python experiments/vocabulary/control.py --draws 100          # how often effects are found
+python experiments/vocabulary/control.py --write results/control --effect 0.01
 """
 
 import argparse
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pandas as pd
+from collect import noise_figures, write
 from jaxtyping import Bool, Float, Int
+from slopes import contrast, noisy_gaps, pooled, slope_intervals
 
 from calibtrain.config import MarkovConfig, TokenizerConfig
 from calibtrain.data.corpora.markov_bytes import MarkovBytes
@@ -38,6 +42,11 @@ from calibtrain.metrics.calibration import bin_edges
 
 LONG = 4
 BINS = 15
+TEXT = 16_384
+"""Bytes that every arm is measured on, about."""
+LADDER = (256, 512, 1024, 2048, 4096)
+CORPORA = 5
+SEEDS = 3
 BASE = 0.006
 """Mean ECE of an arm in which nothing is planted."""
 
@@ -63,6 +72,11 @@ class World:
         """The mean over endless text of a number that each state has."""
         return float(self.model.visits @ values / self.model.visits.sum())
 
+    @property
+    def own_mean(self) -> float:
+        """The mean of m of arms in which nothing is planted: their ECE is `BASE`."""
+        return BASE / self.mean(1 - self.likeliest)
+
     def planted(self, effect: float) -> float:
         """Delta: what is planted in states inside long tokens, for an effect over the ladder."""
         reach = [self.mean(inside * (1 - self.likeliest)) for inside in self.inside.values()]
@@ -73,7 +87,7 @@ class World:
         return self.mean((mean + delta * self.inside[vocab]) * (1 - self.likeliest))
 
 
-def world(seed: int, ladder: Sequence[int], *, words: int = 800, successors: int = 4) -> World:
+def world(seed: int, ladder: Sequence[int], *, words: int = 2500, successors: int = 3) -> World:
     """Returns the world of a seed; its tokenizers are trained on text of its own.
 
     Args:
@@ -83,7 +97,7 @@ def world(seed: int, ladder: Sequence[int], *, words: int = 800, successors: int
         successors: how many words may follow a word.
     """
     config = MarkovConfig(
-        words=words, successors=successors, letters=5, mean_document_words=24.0, seed=seed
+        words=words, successors=successors, letters=12, mean_document_words=24.0, seed=seed
     )
     source = markov_source(config)
     model = MarkovBytes.of(source)
@@ -148,10 +162,10 @@ def _guesses(source: MarkovSource, model: MarkovBytes) -> list[tuple[int, int]]:
     return found
 
 
-def document_rows(
+def document_columns(
     world: World, texts: Sequence[str], vocab: int, own: float, delta: float
 ) -> dict[str, Any]:
-    """Returns the rows of an arm's documents: the columns of an evaluation's Parquet file."""
+    """Returns the columns of an arm's table of documents, as beside an evaluation of a run."""
     document, state, symbol = world.model.read(texts)
     moved = (own + delta * world.inside[vocab])[state]
     right = symbol == world.symbol[state]
@@ -161,6 +175,7 @@ def document_rows(
     columns = {"tokens": np.ones(len(state)), "nll": nll, "confidence": confidence}
     columns["correct"] = right.astype(float)
     rows: dict[str, Any] = {
+        "index": np.arange(len(texts)),
         "document": [str(index) for index in range(len(texts))],
         "bytes": np.array([len(text.encode()) for text in texts]),
     }
@@ -172,12 +187,134 @@ def document_rows(
     return rows
 
 
-def test_text(world: World, seed: int, size: int = 16_384) -> list[str]:
-    """Returns documents of about a size, drawn from the source."""
+def drawn_text(world: World, seed: int) -> list[str]:
+    """Returns documents of about `TEXT` bytes, drawn from the source."""
     texts, total = [], 0
     for text in world.source.sample_documents(10_000, 50_000 + seed):
         texts.append(text)
         total += len(text.encode())
-        if total >= size:
+        if total >= TEXT:
             break
     return texts
+
+
+def study(
+    worlds: Sequence[World], effect: float, draw: int, seeds: int = SEEDS
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the rows of arms and of documents of a study, as `collect.py` makes them of runs.
+
+    Args:
+        worlds: the corpora.
+        effect: planted difference of the ECE between the ends of the ladder; 0 plants nothing.
+        draw: which texts, and which arms, are drawn.
+        seeds: arms per vocabulary.
+    """
+    rng = np.random.default_rng(draw)
+    arms, documents = [], []
+    for each in worlds:
+        texts = drawn_text(each, draw)
+        mean, delta = each.own_mean, each.planted(effect) if effect else 0.0
+        for vocab in each.inside:
+            for seed in range(seeds):
+                columns = document_columns(each, texts, vocab, rng.uniform(0, 2 * mean), delta)
+                keys = {
+                    "corpus": each.name,
+                    "kind": "byte" if vocab == 256 else "bpe",
+                    "vocab_size": vocab,
+                    "capacity": "large",
+                    "passes": 4,
+                    "match": "body",
+                    "seed": seed,
+                }
+                arms.append({**keys, "log2_vocab": math.log2(vocab), **figures(columns)})
+                for row in zip(*columns.values(), strict=True):
+                    documents.append(
+                        {**keys, "event": "byte", **dict(zip(columns, row, strict=True))}
+                    )
+    return arms, documents
+
+
+def tables(columns: Mapping[str, Any]) -> Float[np.ndarray, "documents bins 3"]:
+    """The reliability tables of an arm's documents."""
+    return np.stack([columns[f"bin_{name}"] for name in ("events", "confidence", "correct")], -1)
+
+
+def figures(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the figures of the byte events of an arm, as columns of the table of arms."""
+    sums = tables(columns)
+    whole, events = sums.sum(0), sums[..., 0].sum()
+    return {
+        "byte_ece": float(np.abs(whole[:, 1] - whole[:, 2]).sum() / events),
+        "byte_signed_gap": float((whole[:, 1] - whole[:, 2]).sum() / events),
+        "byte_bits_per_byte": float(columns["nll"].sum() / math.log(2) / columns["bytes"].sum()),
+        "byte_accuracy": float(whole[:, 2].sum() / events),
+        "byte_tokens": float(events),
+        **{f"byte_{name}": value for name, value in noise_figures(sums).items()},
+    }
+
+
+def truth(worlds: Sequence[World], effect: float) -> float:
+    """Returns the exact slope of the ECE on log2 V, in the mean over the corpora."""
+    found = []
+    for each in worlds:
+        delta = each.planted(effect) if effect else 0.0
+        errors = [each.error(vocab, each.own_mean, delta) for vocab in each.inside]
+        found.append(float(contrast([*each.inside]) @ errors))
+    return float(np.mean(found))
+
+
+def check(worlds: Sequence[World], effect: float, draws: Sequence[int]) -> dict[str, float]:
+    """Returns how often the study's intervals cover the exact slope, and find that it is not 0.
+
+    Returns:
+        `truth`; of the interval over corpora: mean estimate, share of draws that cover, share that
+        find an effect; and `cover_these_texts`, the share of corpora and draws in which the
+        interval of one corpus, of documents and seeds, covers.
+    """
+    exact, estimates, cover, found, own = truth(worlds, effect), [], [], [], []
+    for draw in draws:
+        arms, documents = study(worlds, effect, draw)
+        over = pooled(pd.DataFrame(arms), "byte_ece")
+        assert over is not None
+        estimates.append(over.estimate)
+        cover.append(over.lower <= exact <= over.upper)
+        found.append(over.lower * over.upper > 0)
+        frame = pd.DataFrame(documents)
+        for each in worlds:
+            part = frame[frame.corpus == each.name]
+            models: dict[int, list[Any]] = {vocab: [] for vocab in each.inside}
+            for (vocab, _), rows in part.groupby(["vocab_size", "seed"]):
+                models[vocab].append(
+                    noisy_gaps(tables({n: np.stack(rows[n]) for n in rows if n.startswith("bin_")}))
+                )
+            both = slope_intervals(models)[2]
+            one = truth([each], effect)
+            own.append(both.lower <= one <= both.upper)
+    return {
+        "effect": effect,
+        "draws": len(draws),
+        "truth": exact,
+        "mean_estimate": float(np.mean(estimates)),
+        "cover": float(np.mean(cover)),
+        "found": float(np.mean(found)),
+        "cover_these_texts": float(np.mean(own)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=0)
+    parser.add_argument("--effect", type=float, nargs="*", default=[0.0, 0.01])
+    parser.add_argument("--write", type=Path, help="write one study as Parquet files here")
+    given = parser.parse_args()
+    if given.write:
+        small = [world(seed, LADDER[:4]) for seed in range(3)]
+        write(given.write, *study(small, given.effect[-1], 0))
+    if given.draws:
+        worlds = [world(seed, LADDER) for seed in range(CORPORA)]
+        for effect in given.effect:
+            print(json.dumps(check(worlds, effect, range(given.draws))))
+
+
+if __name__ == "__main__":
+    main()
