@@ -191,7 +191,7 @@ def h3(arms: pd.DataFrame, error: str) -> Sequence[Test]:
         ("H3a", error, "at equal bits per byte the byte ECE differs by less than 0.003"),
         ("H3b", f"{error}_t", "after one temperature as well it does not differ at all"),
     ):
-        effect = pooled(chosen, column) if column in chosen else None
+        effect = pooled(chosen, column)
 
         def judge(p: float, effect: Effect | None = effect, name: str = name) -> str:
             assert effect is not None
@@ -218,7 +218,7 @@ def h3(arms: pd.DataFrame, error: str) -> Sequence[Test]:
 def h4(arms: pd.DataFrame) -> Test:
     """The rarest tenth gets too little or too much mass as V grows."""
     chosen = ladder(arms, **HEADLINE)
-    effect = pooled(chosen, "mass_gap_9") if "mass_gap_9" in chosen else None
+    effect = pooled(chosen, "mass_gap_9")
     gap = level(chosen[chosen.vocab_size == LARGEST], "mass_gap_9")
 
     def judge(p: float) -> str:

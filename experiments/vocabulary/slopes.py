@@ -104,11 +104,13 @@ def smallest_effect(standard_error: float, freedom: int, power: float = 0.8) -> 
         return math.nan
     limit = student_quantile(freedom, LEVEL)
 
-    def lacks(effect: float) -> float:
-        found = stats.nct.sf(limit, freedom, effect) + stats.nct.cdf(-limit, freedom, effect)
-        return float(found) - power
+    def lacks(effect: float) -> float:  # the other tail adds less than 1 % where power is 80 %
+        return float(stats.nct.sf(limit, freedom, effect)) - power
 
-    return standard_error * float(optimize.brentq(lacks, 0.0, 10 * limit + 10))
+    high = limit
+    while lacks(high) < 0:
+        high *= 1.25
+    return standard_error * float(optimize.brentq(lacks, 0.0, high))
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
@@ -142,8 +144,10 @@ def slopes(arms: pd.DataFrame, figure: str) -> pd.DataFrame:
 
     Args:
         arms: those of one cell: corpus, seed, vocab_size and the figure.
-        figure: name of a column. A corpus in which it is missing for an arm has no row.
+        figure: name of a column. A seed in which it is missing for an arm has no slope.
     """
+    if figure not in arms:
+        return pd.DataFrame()
     table = arms.pivot(index=["corpus", "seed"], columns="vocab_size", values=figure)
     found: dict[str, dict[int, float]] = {}
     for (corpus, seed), row in table.iterrows():
@@ -225,28 +229,65 @@ def slope_intervals(
         arms: by vocabulary, the arms of its seeds in order.
 
     Returns:
-        The three intervals, and draws of the error of the slope from both, for a mean over corpora.
+        The three intervals, and the draws of the noise of documents.
     """
     ladder = sorted(arms)
     errors = np.array([[model.estimate for model in arms[vocab]] for vocab in ladder])
     of_seeds = Effect.of({str(seed): s for seed, s in enumerate(contrast(ladder) @ errors)})
+    estimate, error = of_seeds.estimate, of_seeds.standard_error
     documents = noise_of_slope(arms)
-    rng = np.random.default_rng(len(of_seeds.values))
-    seeds = np.zeros(DRAWS)
-    if of_seeds.freedom:
-        seeds = of_seeds.standard_error * rng.standard_t(of_seeds.freedom, DRAWS)
+    both = [noise + seed_noise(error, of_seeds.freedom) for noise in documents]
+    own = float(documents[0].std(ddof=1))
     return (
-        _around(of_seeds.estimate, documents),
-        Interval(of_seeds.estimate, of_seeds.lower, of_seeds.upper, of_seeds.standard_error),
-        _around(of_seeds.estimate, [draws + seeds for draws in documents]),
-        documents[0] + seeds,
+        _around(estimate, documents, own),
+        Interval(estimate, of_seeds.lower, of_seeds.upper, error),
+        _around(estimate, both, math.hypot(own, error)),
+        documents[0],
     )
 
 
-def _around(estimate: float, noises: Sequence[Float[np.ndarray, " draws"]]) -> Interval:
+def mean_interval(
+    documents: Sequence[Interval],
+    seeds: Sequence[Interval],
+    counts: Sequence[int],
+    noises: Sequence[Float[np.ndarray, " draws"]],
+) -> Interval:
+    """Returns the mean of corpora's slopes with the noise of documents and seeds: these very texts.
+
+    Variances over seeds are pooled (Welch and Satterthwaite), since a few seeds alone say little of
+    theirs.
+
+    Args:
+        documents: intervals of the corpora's slopes, by the noise of documents.
+        seeds: likewise, by that of seeds.
+        counts: numbers of seeds.
+        noises: draws of the noise of documents, by corpus.
+    """
+    size = len(documents)
+    variances = np.array([each.standard_error**2 for each in seeds]) / size**2
+    error = math.sqrt(variances.sum())
+    spread = (variances**2 / (np.array(counts) - 1.0)).sum() if min(counts) > 1 else 0.0
+    freedom = int(variances.sum() ** 2 / spread) if spread > 0 else 0
+    # texts of different corpora have nothing in common, so their draws are paired at random
+    rng = np.random.default_rng(0)
+    mean = np.mean([rng.permutation(noise) for noise in noises], axis=0)
+    total = math.hypot(float(mean.std(ddof=1)), error)
+    estimate = float(np.mean([each.estimate for each in documents]))
+    return _around(estimate, [mean + seed_noise(error, freedom)], total)
+
+
+def seed_noise(error: float, freedom: int) -> Float[np.ndarray, " draws"]:
+    """Returns draws of the error of a mean over seeds; 0 where there is one seed."""
+    if freedom < 1:
+        return np.zeros(DRAWS)
+    return error * np.random.default_rng(freedom).standard_t(freedom, DRAWS)
+
+
+def _around(
+    estimate: float, noises: Sequence[Float[np.ndarray, " draws"]], error: float
+) -> Interval:
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(noises, [tail, 1 - tail], axis=1)
-    error = float(noises[0].std(ddof=1))
     return Interval(estimate, float(estimate - high.max()), float(estimate - low.min()), error)
 
 
@@ -293,7 +334,7 @@ def mixed(arms: pd.DataFrame, figure: str, covariate: str | None = None) -> Mixe
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            fit = model.fit(reml=True)
+            fit = model.fit(reml=True, method=["lbfgs", "bfgs", "powell"])
         except np.linalg.LinAlgError:
             return None
     estimate, error = float(fit.params["x"]) * scale, float(fit.bse["x"]) * scale
