@@ -3,7 +3,9 @@
 Reads records only: run.json, config.yaml, the files in evaluations/ and the fitted temperature.
 Arms that did not finish are left out, and named.
 
-python experiments/vocabulary/collect.py runs/vocabulary/* --bits runs/vocabulary-bits/*
+A study whose folder is called CORPUS-bits... is one of arms matched in bits per byte.
+
+python experiments/vocabulary/collect.py runs/vocabulary/*
 """
 
 import argparse
@@ -35,23 +37,25 @@ FIGURES = (
 )
 LANGUAGES = {"kjv": "English", "pepys": "English", "soseki": "Japanese", "esperanto": "Esperanto"}
 LANGUAGES |= {"stdlib": "Python", "pydoc": "English", "markov": "none"}
-CAPACITIES = {(64, 2): "small", (128, 4): "large"}
+CAPACITIES = {(48, 2): "small", (96, 3): "large"}
+"""Width and depth of the base configuration."""
 PASSES = (1, 4)
+ONE_PASS = 800_000
+"""Bytes of training text that a pass is called, about."""
 KEYS = ("corpus", "kind", "vocab_size", "capacity", "passes", "match", "seed")
 """What tells arms apart."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("studies", type=Path, nargs="*", help="folders with ablation.json")
-    parser.add_argument("--bits", type=Path, nargs="*", default=[], help="matched in bits per byte")
+    parser.add_argument("studies", type=Path, nargs="+", help="folders with ablation.json")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     arms: list[dict[str, Any]] = []
     documents: list[dict[str, Any]] = []
     try:
-        for folder in (*given.studies, *given.bits):
-            for arm, rows in read_study(folder, "bits" if folder in given.bits else None):
+        for folder in given.studies:
+            for arm, rows in read_study(folder):
                 arms.append(arm)
                 documents += rows
         require_distinct(arms)
@@ -97,22 +101,17 @@ def require_distinct(arms: Iterable[Mapping[str, Any]]) -> None:
         seen[key] = arm["folder"]
 
 
-def read_study(
-    folder: Path, match: str | None = None
-) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Yields the row of each arm that is done, with the rows of its documents.
-
-    Args:
-        folder: holds ablation.json.
-        match: what the arms have in common; None means what the study's controls say.
-    """
+def read_study(folder: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Yields the row of each arm of a study that is done, with the rows of its documents."""
     study = StudyRecord.read(folder / STUDY_FILE)
     base = read_tree(folder / "study.yaml")["base"]
+    is_of_bits = "-bits" in folder.resolve().name
+    match = "bits" if is_of_bits else str(study.controls.get("parameters"))
     for arm in study.arms:
         if arm.status != "done":
             print(f"not done: {folder / arm.folder}: {arm.error or arm.status}", file=sys.stderr)
             continue
-        yield read_arm(folder, arm, base, match or str(study.controls.get("parameters")))
+        yield read_arm(folder, arm, base, match)
 
 
 def read_arm(
@@ -133,9 +132,9 @@ def read_arm(
     }
     size = (int(asked["width"]), int(asked["depth"]))
     trained = run.budget.bytes or 0.0
-    passes = trained / run.corpus.splits["train"].bytes
-    near = min(PASSES, key=lambda each: abs(np.log(passes / each)))
-    corpus = corpus_name(run.corpus.name)
+    passes = trained / ONE_PASS
+    near = min(PASSES, key=lambda each: abs(passes - each))
+    corpus = corpus_name(config["corpus"])
     kind = run.tokenizer.kind
     vocab = 256 if kind == "byte" else run.tokenizer.vocab_size
     row: dict[str, Any] = {
@@ -145,7 +144,11 @@ def read_arm(
         "vocab_size": vocab,
         "log2_vocab": float(np.log2(vocab)),
         "capacity": CAPACITIES.get(size, f"{size[0]}x{size[1]}"),
-        "passes": 0 if match == "bits" else near if abs(passes / near - 1) < 0.2 else round(passes),
+        "passes": 0.0
+        if match == "bits"
+        else near
+        if abs(passes / near - 1) < 0.05
+        else round(passes, 3),
         "match": match,
         "seed": int(config["seed"]),
         "budget_bytes": float(trained),
@@ -184,10 +187,13 @@ def read_arm(
     return row, documents
 
 
-def corpus_name(name: str) -> str:
-    """The name of a corpus; of files, the word of the file that is the corpus's name."""
-    stem = Path(name.removeprefix("files:")).name.partition(".")[0].lower()
-    return next((each for each in LANGUAGES if each in stem or each in name.lower()), stem)
+def corpus_name(corpus: Mapping[str, Any]) -> str:
+    """The name of a corpus in a configuration; of files, that of the first without its endings."""
+    name = str(corpus["name"])
+    if not name.startswith("files"):
+        return name
+    file = corpus["paths"][0] if corpus["paths"] else name.removeprefix("files:")
+    return Path(file).name.partition(".")[0]
 
 
 def fitted_temperature(folder: Path) -> float | None:

@@ -35,7 +35,7 @@ def draw(levels: Sequence[Mapping[str, Any]], path: Path) -> None:
         path: the SVG file.
     """
     with mpl.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.9), layout="constrained")
+        figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.9), layout="constrained")
         corpora = sorted({row["corpus"] for row in levels})
         ticks = sorted({row["vocab_size"] for row in levels})
         for axes, name, title in (
@@ -97,7 +97,8 @@ def _reference(axes: Any, levels: Sequence[Mapping[str, Any]], ticks: Sequence[i
         [max(by_vocab[vocab]) for vocab in ticks],
         color="#bbbbbb",
         alpha=0.5,
-        linewidth=0,
+        linewidth=2,
+        edgecolor="#bbbbbb",
         label="a perfect model (noise)",
     )
     axes.set_ylim(bottom=0)
