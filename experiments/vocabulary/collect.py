@@ -134,6 +134,7 @@ def read_arm(
     trained = run.budget.bytes or 0.0
     passes = trained / ONE_PASS
     near = min(PASSES, key=lambda each: abs(passes - each))
+    passes = near if abs(passes / near - 1) < 0.05 else round(passes, 3)
     corpus = corpus_name(config["corpus"])
     kind = run.tokenizer.kind
     vocab = 256 if kind == "byte" else run.tokenizer.vocab_size
