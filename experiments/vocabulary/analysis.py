@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from figure import draw
-from hypotheses import HEADLINE, Verdict, judged, ladder
+from hypotheses import HEADLINE, KEYS, Verdict, judged, ladder, matched
 from slopes import (
     Effect,
     Interval,
@@ -86,7 +86,12 @@ def analysed(results: Path) -> tuple[str, dict[str, Any]]:
         for name in FIGURES
         if name in chosen and (effect := pooled(chosen, name)) is not None
     }
-    these = of_these_texts(results / "documents.parquet", chosen)
+    documents = results / "documents.parquet"
+    these = {
+        f"{name}: {key}": interval
+        for name, part in (("headline", chosen), ("equal bits per byte", matched(arms)))
+        for key, interval in of_these_texts(documents, part).items()
+    }
     fits = {
         name: found
         for name in ("byte_ece", "byte_signed_gap", "token_ece")
@@ -141,15 +146,19 @@ def of_these_texts(path: Path, arms: pd.DataFrame) -> dict[str, Interval]:
 
     Keys are CORPUS (documents | seeds | both), and "mean of these corpora (both)".
 
+    Args:
+        path: the table of documents.
+        arms: those of a cell; seeds that lack a vocabulary are left out.
+
     Raises:
-        SystemExit: arms of a corpus were measured on different documents.
+        SystemExit: rows are missing, or arms of a corpus were measured on different documents.
     """
-    if not path.is_file():
+    if not path.is_file() or not len(arms):
         return {}
-    rows = pq.read_table(path).to_pandas()
-    if not len(rows):
-        return {}
-    rows = ladder(rows[rows.event == "byte"], **HEADLINE)
+    table = pq.read_table(path).to_pandas()
+    whole = arms.groupby("corpus").vocab_size.transform("nunique")
+    arms = arms[arms.groupby(["corpus", "seed"]).vocab_size.transform("nunique") == whole]
+    rows = table.merge(arms[list(KEYS)], on=list(KEYS)) if len(table) else table
     found: dict[str, Interval] = {}
     of_documents, of_seeds, counts, noises = [], [], [], []
     for corpus, part in rows.groupby("corpus"):
@@ -162,9 +171,10 @@ def of_these_texts(path: Path, arms: pd.DataFrame) -> dict[str, Interval]:
             models.setdefault(vocab, []).append(noisy_gaps(cells.astype(float)))
         if len(set(measured.values())) > 1:
             sys.exit(f"error: {path}: arms of {corpus} were measured on different documents")
-        ladder_of_corpus = arms.loc[arms.corpus == corpus, "vocab_size"].unique()
-        if set(models) != set(ladder_of_corpus) or len(models) < 2:
-            sys.exit(f"error: {path}: lacks documents of some vocabularies of {corpus}")
+        if len(measured) != (arms.corpus == corpus).sum():
+            sys.exit(f"error: {path}: lacks documents of some arms of {corpus}; collect again")
+        if len(models) < 2:
+            continue
         *intervals, noise = slope_intervals(models)
         for name, each in zip(("documents", "seeds", "both"), intervals, strict=True):
             found[f"{corpus} ({name})"] = each

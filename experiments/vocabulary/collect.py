@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hypotheses import KEYS
 from slopes import corrected_error, noisy_gaps
 
 from calibtrain.config.yaml_text import read_tree
@@ -40,10 +41,8 @@ LANGUAGES |= {"stdlib": "Python", "pydoc": "English", "markov": "none"}
 CAPACITIES = {(48, 2): "small", (96, 3): "large"}
 """Width and depth of the base configuration."""
 PASSES = (1, 4)
-ONE_PASS = 800_000
-"""Bytes of training text that a pass is called, about."""
-KEYS = ("corpus", "kind", "vocab_size", "capacity", "passes", "match", "seed")
-"""What tells arms apart."""
+ONE_PASS = 480_000
+"""Budget in bytes that is called one pass over the training text."""
 
 
 def main() -> None:
@@ -73,7 +72,7 @@ def write(out: Path, arms: Sequence[dict[str, Any]], documents: Sequence[dict[st
         return tuple(f"{row[key]:>12}" for key in KEYS)
 
     ordered = sorted(arms, key=place)
-    names = dict.fromkeys(name for row in ordered for name in row)
+    names = dict.fromkeys(name for row in ordered for name in row if row[name] is not None)
     table = pa.table({name: [row.get(name) for row in ordered] for name in names})
     pq.write_table(table, out / "arms.parquet", compression="zstd")
     rows = sorted(documents, key=lambda row: (*place(row), row["event"], row["index"]))
@@ -117,7 +116,7 @@ def read_study(folder: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, An
 def read_arm(
     study: Path, arm: ArmRecord, base: Mapping[str, Any], match: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the row of an arm, and the rows of the documents of its byte events.
+    """Returns the row of an arm, and the rows of its documents (byte events, no temperature).
 
     Args:
         study: the study's folder.
@@ -181,11 +180,15 @@ def read_arm(
         if found.event in ("byte", "word") and path.with_suffix(".parquet").is_file():
             rows, more = of_documents(path)
             row |= {f"{prefix}_{name}{suffix}": value for name, value in more.items()}
-            if found.event == "byte":
-                event = f"byte{suffix}"
-                documents = [each for each in documents if each["event"] != event]
-                documents += [{**keys, "event": event, **each} for each in rows]
+            if found.event == "byte" and plain and has_rows(row):
+                documents = [{**keys, "event": "byte", **each} for each in rows]
     return row, documents
+
+
+def has_rows(arm: Mapping[str, Any]) -> bool:
+    """Whether the rows of an arm's documents are kept: of the headline cell and the bits set."""
+    is_matched = arm["match"] == "bits" or (arm["match"] == "body" and arm["passes"] == 4)
+    return is_matched and arm["capacity"] == "large" and arm["kind"] != "unigram"
 
 
 def corpus_name(corpus: Mapping[str, Any]) -> str:

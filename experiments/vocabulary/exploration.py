@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from hypotheses import HEADLINE, LARGEST, ladder, level, over_cells, pair_differences
+from hypotheses import (
+    HEADLINE,
+    LARGEST,
+    ladder,
+    level,
+    matched,
+    over_cells,
+    pair_differences,
+    unmatched,
+)
 from slopes import Effect, MixedFit, mixed, pooled, slopes
 
 LEVELS = (
@@ -98,9 +107,11 @@ def tables(arms: pd.DataFrame) -> list[str]:
     parts = ["# Exploratory", "## Slopes in every cell", _slopes_of_cells(arms)]
     if "mass_gap_0" in arms:
         parts += ["## Mass gap by decile, per doubling, headline cell", _mass(arms)]
-    bits = ladder(arms, match="bits")
+    bits = matched(arms)
     if len(bits):
         parts += ["## Equal bits per byte: differences between vocabularies", _pairs(bits)]
+        lacking = ", ".join(unmatched(arms))
+        parts.append(f"Not measured on the same bytes, and left out: {lacking}." if lacking else "")
     parts += ["## Bits per byte as a covariate", _covariate(arms)]
     if "word_split_ece" in arms:
         parts += ["## Words that are split and words that are kept whole", _words(arms)]
@@ -273,7 +284,7 @@ def mean_over_cells(arms: pd.DataFrame, figure: str) -> Effect | None:
 
 def found(arms: pd.DataFrame) -> dict[str, Any]:
     """Returns the exploratory effects as plain data."""
-    chosen, bits = ladder(arms, **HEADLINE), ladder(arms, match="bits")
+    chosen, bits = ladder(arms, **HEADLINE), matched(arms)
     effects: dict[str, Effect | None] = {
         "byte ECE per doubling, bits per byte held": partial_slopes(ladder(arms, match="body")),
         "byte ECE per doubling, without V = 256": pooled(

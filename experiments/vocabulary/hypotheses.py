@@ -15,6 +15,8 @@ MARGIN = LADDER_MARGIN / DOUBLINGS
 ERROR = 0.05
 LARGEST = 8192
 HEADLINE = {"match": "body", "capacity": "large", "passes": 4}
+KEYS = ("corpus", "kind", "vocab_size", "capacity", "passes", "match", "seed")
+"""What tells arms apart."""
 SUPPORTED, REFUTED, OPEN, ABSENT = "supported", "refuted", "not decided", "not tested"
 
 
@@ -80,6 +82,32 @@ def ladder(arms: pd.DataFrame, **cell: object) -> pd.DataFrame:
     for name, value in cell.items():
         chosen = chosen[chosen[name] == value]
     return chosen
+
+
+def matched(arms: pd.DataFrame) -> pd.DataFrame:
+    """The arms that reach equal bits per byte.
+
+    The vocabulary that needs four passes for it was not trained again: its arms are those of the
+    headline cell, if they were measured on the same bytes.
+    """
+    bits, headline = ladder(arms, match="bits"), ladder(arms, **HEADLINE)
+    parts = [bits]
+    for corpus, part in bits.groupby("corpus"):
+        same = headline[(headline.corpus == corpus) & headline.seed.isin(part.seed)]
+        same = same[~same.vocab_size.isin(part.vocab_size)]
+        parts.append(same[same.byte_text.isin(part.byte_text)])
+    return pd.concat(parts)
+
+
+def unmatched(arms: pd.DataFrame) -> list[str]:
+    """Corpora in which a vocabulary is missing from `matched`, and which."""
+    found, headline = matched(arms), ladder(arms, **HEADLINE)
+    lacking = []
+    for corpus, part in found.groupby("corpus"):
+        wanted = set(headline[headline.corpus == corpus].vocab_size)
+        if missing := sorted(wanted - set(part.vocab_size)):
+            lacking.append(f"{corpus} (V = {', '.join(f'{each:,}' for each in missing)})")
+    return lacking
 
 
 def judged(arms: pd.DataFrame, error: str = "byte_ece") -> list[Verdict]:
@@ -183,7 +211,7 @@ def h2(arms: pd.DataFrame, error: str) -> Test:
 
 def h3(arms: pd.DataFrame, error: str) -> Sequence[Test]:
     """At equal bits per byte vocabularies do not differ, and not at all after one temperature."""
-    chosen = ladder(arms, match="bits")
+    chosen = matched(arms)
     pairs = pair_differences(chosen, error)
     adjusted = holm({name: effect.p for name, effect in pairs.items()})
     tests = []
@@ -207,8 +235,8 @@ def h3(arms: pd.DataFrame, error: str) -> Sequence[Test]:
 
         largest = max(pairs, key=lambda pair: abs(pairs[pair].estimate), default=None)
         more = {f"largest difference ({largest})": pairs[largest]} if largest else {}
-        matched = pooled(chosen, "byte_bits_per_byte")
-        more |= {} if matched is None else {"bits per byte per doubling": matched}
+        per_byte = pooled(chosen, "byte_bits_per_byte")
+        more |= {} if per_byte is None else {"bits per byte per doubling": per_byte}
         label = "byte ECE per doubling at equal bits per byte"
         label += ", after one temperature" if name == "H3b" else ""
         tests.append(Test(name, claim, label, effect, judge, more if name == "H3a" else {}))
