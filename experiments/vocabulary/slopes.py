@@ -148,13 +148,11 @@ def slopes(arms: pd.DataFrame, figure: str) -> pd.DataFrame:
     """
     if figure not in arms:
         return pd.DataFrame()
-    table = arms.pivot(index=["corpus", "seed"], columns="vocab_size", values=figure)
     found: dict[str, dict[int, float]] = {}
-    for (corpus, seed), row in table.iterrows():
-        ladder = arms.loc[arms.corpus == corpus, "vocab_size"].unique()
-        known = row[sorted(ladder)]
-        if len(known) > 1 and known.notna().all():
-            found.setdefault(corpus, {})[seed] = float(contrast(known.index) @ known.to_numpy())
+    for corpus, part in arms.groupby("corpus"):
+        table = part.pivot(index="seed", columns="vocab_size", values=figure).dropna()
+        if len(table) and table.shape[1] > 1:
+            found[corpus] = dict(table @ contrast(table.columns))
     return pd.DataFrame.from_dict(found, orient="index").sort_index()
 
 
