@@ -39,7 +39,7 @@ for set in "${sets[@]}"; do
     for corpus in $corpora; do
         case $set-$corpus in
         unigram-soseki) ;; # its characters alone are more than 2,048
-        unigram-esperanto | unigram-pepys | total-esperanto | total-pepys) ;; # two corpora are enough
+        unigram-esperanto | unigram-pepys | total-esperanto | total-pepys) ;; # some corpora are enough
         bits-*)
             for file in $("$python" "$here/match.py" "$folder" "$corpus"); do
                 study "$corpus" "$(basename "$file" .yaml)" "$file"
