@@ -16,6 +16,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+pytestmark = pytest.mark.long
+
 STUDY = Path(__file__).parents[1] / "experiments" / "vocabulary"
 sys.path.insert(0, str(STUDY))
 
@@ -228,7 +230,6 @@ def test_arms_that_are_one_model_have_no_slope(world: control.World) -> None:
         assert interval.upper >= -1e-15
 
 
-@pytest.mark.long
 def test_the_control_finds_what_is_planted_and_nothing_else() -> None:
     worlds = [control.world(seed, (256, 512, 1024, 2048), words=800) for seed in range(4)]
     draws = range(8)
@@ -267,7 +268,6 @@ def test_a_figure_is_drawn_the_same_twice(tmp_path: Path) -> None:
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)
 def test_committed_tables_are_those_of_the_committed_parquets(folder: Path) -> None:
     tables, findings = analysis.analysed(folder)
