@@ -24,7 +24,10 @@ study() { # CORPUS SET FILE [OVERRIDE ...]
     local corpus=$1 set=$2 file=$3 source=("base.corpus.name=$1")
     shift 3
     case $corpus in
-    kjv | stdlib) ;;
+    kjv) ;;
+    stdlib) # its documents are long: more text, and more of it for the test, for as much training
+        source+=(base.corpus.sample_bytes=1_400_000 base.corpus.validation_fraction=0.2
+            base.corpus.test_fraction=0.45) ;;
     *) source=(base.corpus.name=files "base.corpus.paths=[$texts/$corpus.jsonl.gz]") ;;
     esac
     # Japanese is written without spaces, so that it has no words to be measured

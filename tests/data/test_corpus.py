@@ -666,7 +666,7 @@ def test_importing_is_light():
 # --- parse_corpus --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", ["pydoc", "kjv", "files:x/*.txt", "tfds:lm1b", "markov"])
+@pytest.mark.parametrize("spec", ["pydoc", "kjv", "stdlib", "files:x/*.txt", "tfds:lm1b", "markov"])
 def test_parse_corpus_changes_the_text_and_nothing_else(spec):
     like = CorpusConfig(
         name="files",

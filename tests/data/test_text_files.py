@@ -299,6 +299,8 @@ def test_examples_that_change_while_they_are_read_are_refused(
         ("kjv", "group", "kjv has groups of its own, the sections of the Bible"),
         ("pydoc", "field", "the documents of pydoc have no fields"),
         ("pydoc", "group", "the documents of pydoc have no fields"),
+        ("stdlib", "field", "the documents of stdlib have no fields"),
+        ("stdlib", "group", "stdlib has groups of its own, the packages of the library"),
         ("markov", "group", "the documents of markov have no fields"),
         ("files", "field", ".txt files have no fields"),
         ("files", "group", ".txt files have no fields"),

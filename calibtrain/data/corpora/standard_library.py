@@ -30,19 +30,21 @@ def standard_library() -> Source:
     """Returns the library's `.py` files in UTF-8, a file a document, in the order of their paths.
 
     A document's group is the package that holds it, or `modules`. Left out are tests, bundled
-    packages, what the build of Python wrote (`_sysconfigdata*`, `config-*`), empty files, and
+    packages, what the build of Python wrote (`_sysconfigdata*`, `config-*`), tables of character
+    sets that a program wrote (`encodings/` files that say so), empty files, and
     `pydoc_data/topics.py`, which is the text of the corpus pydoc.
 
     Raises:
         UserError: for a Python without its source files.
     """
-    texts = _cap(_source_files(Path(sysconfig.get_path("stdlib"))), LARGEST)
+    found = _source_files(Path(sysconfig.get_path("stdlib")))
+    texts = _cap(found, LARGEST)
     digest = hashlib.sha256()
     for name, data in texts.items():
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return Source(
         description="The source files of Python's standard library without its tests, one document "
-        "per file.",
+        f"per file{_shown(texts, found)}.",
         version=f"Python {platform.python_version()}",
         fingerprint=digest.hexdigest()[:16],
         read=lambda: _documents(texts),
@@ -59,7 +61,8 @@ def _source_files(root: Path) -> dict[str, bytes]:
             if built or name == "pydoc_data/topics.py":
                 continue
             data = path.read_bytes()
-            if data and _is_utf8(data):
+            generated = name.startswith("encodings/") and b"gencodec.py" in data[:200]
+            if data and _is_utf8(data) and not generated:
                 found[name] = data
     if len(found) < 3:
         raise UserError(f"corpus stdlib: {root} holds no source files of Python; install them")
@@ -82,6 +85,14 @@ def _cap(texts: dict[str, bytes], largest: int) -> dict[str, bytes]:
             taken.add(name)
             size += len(texts[name])
     return {name: data for name, data in texts.items() if name in taken}
+
+
+def _shown(texts: dict[str, bytes], found: dict[str, bytes]) -> str:
+    """Returns what the cap left of the files that were found; nothing where it left all."""
+    if len(texts) == len(found):
+        return ""
+    held, whole = (sum(map(len, each.values())) for each in (texts, found))
+    return f" ({len(texts)} of {len(found)} files, {held:,} of {whole:,} bytes)"
 
 
 def _documents(texts: dict[str, bytes]) -> Iterator[tuple[None, Document]]:
