@@ -5,18 +5,21 @@ model is not held up by the host. What a text draws depends on the seed, its num
 tokens: a row is read by itself, whatever the others hold.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
 from calibtrain.generation.samplers import Sampling, adjusted, draw
 from calibtrain.generation.statistics import TokenStatistics, log_probabilities, token_statistics
+from calibtrain.models import Network, Params
 from calibtrain.models.decoding import Cache, decode, empty_cache, prefill
 from calibtrain.readout.token_stats import first_largest
 
@@ -55,6 +58,108 @@ class Drawn(NamedTuple):
     statistics: TokenStatistics
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the programs of a decoder depend on, besides the number of rows.
+
+    Attributes:
+        network: the model.
+        sampling: how tokens are chosen.
+        end: the entry that ends a text.
+        steps: tokens that are drawn at once, at most.
+        length: tokens that a row can read before it has to be placed anew.
+    """
+
+    network: Network
+    sampling: Sampling
+    end: int
+    steps: int
+    length: int
+
+
+class Fixed(NamedTuple):
+    """What stays the same from token to token, on the device.
+
+    Attributes:
+        params: of the model.
+        columns: its unembedding.
+        drawable: the entries that can be drawn.
+        key: of the request.
+    """
+
+    params: Params
+    columns: Float[Any, "width vocab"]
+    drawable: Bool[Any, " vocab"]
+    key: Any
+
+
+def next_tokens(
+    plan: Plan, fixed: Fixed, state: Rows, live: Bool[Array, " rows"]
+) -> tuple[Rows, Drawn]:
+    """Reads the pending token of each live row, and draws the next."""
+    network, sampling = plan.network, plan.sampling
+    hidden, own, cache = decode(network, fixed.params, state.cache, state.pending, live)
+    x = log_probabilities(hidden, fixed.columns, own, network.config.logit_soft_cap)
+    after = None
+    if sampling.lookahead != 0.0:
+        top = sampling.lookahead_top
+        after = entropies_after(network, fixed.params, fixed.columns, cache, x, fixed.drawable, top)
+    y = adjusted(x, sampling, seen=state.seen, drawable=fixed.drawable, next_entropy=after)
+    if sampling.greedy:
+        token = first_largest(y)[1].astype(jnp.int32)
+    else:
+        token = draw(y, _points(fixed.key, state.text, state.drawn))
+    chosen = jnp.take_along_axis(y, token[:, None], axis=-1)[:, 0]
+    heat = jnp.ones(token.shape, jnp.float32) if own is None else own
+    found = Drawn(jnp.where(live, token, -1), chosen, heat, token_statistics(x, token))
+    seen = state.seen
+    if seen is not None:
+        seen = seen | (live[:, None] & (jnp.arange(seen.shape[1]) == token[:, None]))
+    pending = jnp.where(live, token, state.pending)
+    return Rows(cache, pending, state.text, state.drawn + live.astype(jnp.int32), seen), found
+
+
+def _points(key: Any, text: Int[Array, " rows"], drawn: Int[Array, " rows"]) -> Array:
+    """Returns a uniform number for each row, from the request's key, its text and its step."""
+
+    def one(text: Array, drawn: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, text), drawn))
+
+    return jax.vmap(one)(text, drawn)
+
+
+@functools.lru_cache(maxsize=16)
+def _programs(plan: Plan) -> tuple[Any, Any, Any]:
+    """Returns the compiled programs of a plan: to start rows, to put them, and to draw."""
+    network, length, steps = plan.network, plan.length, plan.steps
+
+    def start(params: Params, tokens: Array, counts: Array) -> Cache:
+        return prefill(network, params, tokens, counts, length)[2]
+
+    def put(state: Rows, new: Rows, at: Array) -> Rows:
+        return jax.tree.map(lambda all, some: all.at[at].set(some, mode="drop"), state, new)
+
+    def advance(fixed: Fixed, state: Rows, room: Array) -> tuple[Rows, Drawn]:
+        shapes = jax.eval_shape(lambda: next_tokens(plan, fixed, state, room > 0)[1])
+        found = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
+        found = found._replace(tokens=found.tokens - 1)
+
+        def going(carry: Any) -> Any:
+            time, _, _, room = carry
+            return (time < steps) & jnp.any(time < room)
+
+        def go(carry: Any) -> Any:
+            time, state, found, room = carry
+            state, new = next_tokens(plan, fixed, state, time < room)
+            found = jax.tree.map(lambda all, one: all.at[time].set(one), found, new)
+            return time + 1, state, found, jnp.where(new.tokens == plan.end, 0, room)
+
+        _, state, found, _ = jax.lax.while_loop(going, go, (0, state, found, room))
+        return state, found
+
+    return jax.jit(start), jax.jit(put, donate_argnums=0), jax.jit(advance, donate_argnums=1)
+
+
 class Decoder:
     """Rows of texts, started with `place` and drawn by `advance`."""
 
@@ -76,81 +181,19 @@ class Decoder:
         seed: of the request.
         steps: tokens that are drawn at once, at most.
         """
-        network, self._params = model.network, model.params
-        self.rows, self.length, self.steps = rows, length, steps
-        columns = jnp.asarray(network.unembedding(self._params))
-        self._fixed = (columns, jnp.asarray(model.drawable), jax.random.key(seed))
-        end, soft_cap = model.tokenizer.eos_id, network.config.logit_soft_cap
-        vocab = network.vocab_size
-        keeps_seen = sampling.repetition_penalty != 1.0
-
-        def step(params: Any, fixed: tuple[Array, ...], state: Rows, live: Array) -> Any:
-            columns, drawable, key = fixed
-            hidden, own, cache = decode(network, params, state.cache, state.pending, live)
-            x = log_probabilities(hidden, columns, own, soft_cap)
-            after = None
-            if sampling.lookahead != 0.0:
-                after = entropies_after(
-                    network, params, columns, cache, x, drawable, sampling.lookahead_top
-                )
-            y = adjusted(x, sampling, seen=state.seen, drawable=drawable, next_entropy=after)
-            if sampling.greedy:
-                token = first_largest(y)[1].astype(jnp.int32)
-            else:
-                keys = jax.vmap(lambda i, n: jax.random.fold_in(jax.random.fold_in(key, i), n))
-                point = jax.vmap(jax.random.uniform)(keys(state.text, state.drawn))
-                token = draw(y, point)
-            chosen = jnp.take_along_axis(y, token[:, None], axis=-1)[:, 0]
-            heat = jnp.ones(token.shape, jnp.float32) if own is None else own
-            found = Drawn(jnp.where(live, token, -1), chosen, heat, token_statistics(x, token))
-            seen = state.seen
-            if seen is not None:
-                seen = seen | (live[:, None] & (jnp.arange(vocab) == token[:, None]))
-            pending = jnp.where(live, token, state.pending)
-            drawn = state.drawn + live.astype(jnp.int32)
-            return Rows(cache, pending, state.text, drawn, seen), found
-
-        def advance(
-            params: Any, fixed: tuple[Array, ...], state: Rows, room: Array
-        ) -> tuple[Rows, Drawn]:
-            shapes = jax.eval_shape(lambda: step(params, fixed, state, room > 0)[1])
-            found = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
-            found = found._replace(tokens=found.tokens - 1)
-
-            def going(carry: Any) -> Any:
-                time, _, _, room = carry
-                return (time < steps) & jnp.any(time < room)
-
-            def go(carry: Any) -> Any:
-                time, state, found, room = carry
-                state, new = step(params, fixed, state, time < room)
-                found = jax.tree.map(lambda all, one: all.at[time].set(one), found, new)
-                room = jnp.where(new.tokens == end, 0, room)
-                return time + 1, state, found, room
-
-            _, state, found, _ = jax.lax.while_loop(going, go, (0, state, found, room))
-            return state, found
-
-        def start(params: Any, tokens: Array, counts: Array) -> Cache:
-            read = prefill(network, params, tokens, jnp.maximum(counts, 1), length)[2]
-            nothing = empty_cache(network, params, tokens.shape[0], length)
-
-            def choose(one: Array, none: Array) -> Array:
-                return jnp.where((counts > 0).reshape(-1, *[1] * (one.ndim - 1)), one, none)
-
-            return jax.tree.map(choose, read, nothing)
-
-        def put(state: Rows, new: Rows, at: Array) -> Rows:
-            return jax.tree.map(lambda all, some: all.at[at].set(some, mode="drop"), state, new)
-
-        self._advance = jax.jit(advance, donate_argnums=2)
-        self._start, self._put = jax.jit(start), jax.jit(put, donate_argnums=0)
-        zeros = np.zeros(rows, np.int32)
-        seen = jnp.zeros((rows, vocab), bool) if keeps_seen else None
-        self._state = jax.tree.map(
-            jnp.asarray,
-            Rows(empty_cache(network, self._params, rows, length), zeros, zeros, zeros, seen),
-        )
+        network, vocab = model.network, model.network.vocab_size
+        plan = Plan(network, sampling, model.tokenizer.eos_id, steps, length)
+        self.rows, self.length = rows, length
+        self._start, self._put, self._advance = _programs(plan)
+        columns = jnp.asarray(network.unembedding(model.params))
+        drawable, key = jnp.asarray(model.drawable), jax.random.key(seed)
+        self._fixed = Fixed(model.params, columns, drawable, key)
+        cache = empty_cache(network, model.params, rows, length)
+        # arrays of their own, so that they can be donated
+        pending, text, drawn = (jnp.zeros((rows,), jnp.int32) for _ in range(3))
+        penalised = sampling.repetition_penalty != 1.0
+        seen = jnp.zeros((rows, vocab), bool) if penalised else None
+        self._state = Rows(cache, pending, text, drawn, seen)
 
     def place(
         self,
@@ -184,14 +227,12 @@ class Decoder:
             if held is not None:
                 held[place, seen[place]] = True
         padded = padded[:, : self.length]
-        cache = self._start(self._params, padded, counts)
+        cache = self._start(self._fixed.params, padded, counts)
         pending, text, count_drawn = numbers
         new = Rows(cache, pending, text, count_drawn, held)
         self._state = self._put(self._state, new, at)
 
     def advance(self, room: Int[np.ndarray, " rows"]) -> Drawn:
         """Draws tokens: of each row at most so many, at most `steps`, and none after its end."""
-        self._state, found = self._advance(
-            self._params, self._fixed, self._state, np.asarray(room, np.int32)
-        )
+        self._state, found = self._advance(self._fixed, self._state, np.asarray(room, np.int32))
         return jax.tree.map(np.asarray, found)

@@ -1,9 +1,11 @@
 """The trace of text that is given: what the model says of each token, from parallel passes."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
@@ -11,6 +13,7 @@ from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.loops import periods
 from calibtrain.generation.statistics import TokenStatistics, log_probabilities, token_statistics
 from calibtrain.generation.windows import window_start
+from calibtrain.models import Network
 from calibtrain.runs.traces import ALTERNATIVES, SOURCES, TokenTrace
 
 _ROWS = 8  # windows of a pass
@@ -46,7 +49,7 @@ def trace_of_ids(
             slot = end
     longest = max((end - start for _, start, _, end in windows), default=1)
     size = min(model.context, 1 << max(0, longest - 1).bit_length())
-    program = _program(model)
+    program = _program(model.network)
     found: list[list[Any]] = [[] for _ in texts]
     for first in range(0, len(windows), _ROWS):
         some = windows[first : first + _ROWS]
@@ -64,19 +67,20 @@ def trace_of_ids(
     return [_trace(model, number, ids, found[number]) for number, ids in enumerate(texts)]
 
 
-def _program(model: LanguageModel) -> Any:
-    network = model.network
+@functools.lru_cache(maxsize=4)
+def _program(network: Network) -> Any:
+    """Returns the program that scores windows."""
     soft_cap = network.config.logit_soft_cap
 
     @jax.jit
     def score(params: Any, tokens: Array, labels: Array) -> tuple[TokenStatistics, Array]:
-        hidden, columns, own = network.apply(params, tokens, jax.numpy.zeros_like(tokens))
-        heat = jax.numpy.ones(tokens.shape, jax.numpy.float32) if own is None else own
+        hidden, columns, own = network.apply(params, tokens, jnp.zeros_like(tokens))
+        heat = jnp.ones(tokens.shape, jnp.float32) if own is None else own
         flat = hidden.reshape(-1, hidden.shape[-1])
         inputs = (flat, heat.reshape(-1), labels.reshape(-1))
         more = -len(flat) % _CHUNK
         inputs = jax.tree.map(
-            lambda x: jax.numpy.pad(x, ((0, more), *[(0, 0)] * (x.ndim - 1)), mode="edge").reshape(
+            lambda x: jnp.pad(x, ((0, more), *[(0, 0)] * (x.ndim - 1)), mode="edge").reshape(
                 -1, _CHUNK, *x.shape[1:]
             ),
             inputs,
