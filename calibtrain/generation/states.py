@@ -1,8 +1,7 @@
 """Decoding states of a network: sequences of tokens, kept as rows of a cache on the device.
 
 `start` reads the first tokens of sequences, `extend` one more token each, `copy` duplicates rows.
-Callers only see rows and next-token probabilities: whether `start` reads a prefix token by token or
-in one parallel pass is decided here and in `Network.prefill`.
+Callers only see rows and next-token probabilities.
 """
 
 import functools
@@ -44,7 +43,7 @@ class DecodingStates:
         self._params = params
         self._columns = jnp.asarray(network.unembedding(params)[:, events])
         self._cache = empty_cache(network, params, rows, context)
-        self._rows = rows
+        self._rows, self._context = rows, context
         soft_cap = network.config.logit_soft_cap
 
         def read(hidden: Array, columns: Array, temperature: Array | None) -> Array:
@@ -80,8 +79,13 @@ class DecodingStates:
         Args:
             prefixes: the first tokens of each text, at least one.
             rows: where the state of each is put.
+
+        Raises:
+            ValueError: for a prefix longer than the context.
         """
         longest = max(map(len, prefixes))
+        if longest > self._context:
+            raise ValueError(f"a prefix has {longest} tokens, and the context {self._context}")
         tokens = np.zeros((len(prefixes), 1 << (longest - 1).bit_length()), np.int32)
         for row, prefix in enumerate(prefixes):
             tokens[row, : len(prefix)] = prefix

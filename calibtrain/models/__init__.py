@@ -74,6 +74,18 @@ class TemperatureHead(Protocol):
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> Any:
         """Returns the head's part of `decoding.empty_cache`, in the `dtype` of the layers."""
 
+    def prefill(
+        self,
+        params: Params,
+        hidden: Float[Array, "rows time width"],
+        counts: Int[Array, " rows"],
+        length: int,
+    ) -> tuple[Float[Array, "rows time inner"], Float[Array, "rows time"] | None, Any]:
+        """Returns hidden states and temperatures of the first tokens of rows, and the cache.
+
+        A row has so many tokens as its count says; the cache is that of these alone.
+        """
+
     def decode(
         self,
         params: Params,

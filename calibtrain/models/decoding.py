@@ -95,29 +95,33 @@ def prefill(
     counts: Int[Array, " rows"],
     length: int,
 ) -> tuple[Float[Array, "rows width"], Float[Array, " rows"] | None, Cache]:
-    """Reads the first tokens of sequences, one after another.
+    """Reads the first tokens of sequences, all of a sequence in one pass.
 
     Args:
         network: the model.
         params: its parameters.
         tokens: of each row; what lies beyond its count is not read.
-        counts: how many tokens a row has, at least 1.
+        counts: how many tokens a row has, at most `length`. One that has none gets the cache of an
+            empty sequence, and its hidden state means nothing.
         length: as for `empty_cache`.
 
     Returns:
         The hidden state and the temperature (None without a head) of each row's last token, and
         the cache.
     """
+    tokens = tokens[:, :length]  # what lies beyond only pads the rows
+    module: Any = network.module(params)
+    hidden, cache = module.prefill(tokens, counts, length)
+    temperature = None
+    if network.head is not None:
+        hidden, temperature, own = network.head.prefill(params[TEMPERATURE], hidden, counts, length)
+        cache = TemperedCache(cache, own)
 
-    def read(time: Array, carry: tuple[Any, Any, Cache]) -> tuple[Any, Any, Cache]:
-        last, last_temperature, cache = carry
-        active = time < counts
-        hidden, temperature, cache = decode(network, params, cache, tokens[:, time], active)
-        if temperature is not None:
-            temperature = jnp.where(active, temperature, last_temperature)
-        return jnp.where(active[:, None], hidden, last), temperature, cache
+    def last(x: Array) -> Array:
+        return jnp.take_along_axis(x, _column(jnp.maximum(counts - 1, 0), x.ndim), axis=1)[:, 0]
 
-    cache = empty_cache(network, params, len(tokens), length)
-    found = jax.eval_shape(lambda: decode(network, params, cache, tokens[:, 0])[:2])
-    hidden, temperature = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found)
-    return jax.lax.fori_loop(0, jnp.max(counts), read, (hidden, temperature, cache))
+    return last(hidden), None if temperature is None else last(temperature), cache
+
+
+def _column(x: Array, axes: int) -> Array:
+    return x.reshape(-1, *[1] * (axes - 1))

@@ -66,6 +66,28 @@ class LSTMLayer(nnx.Module):
         )
         return x + self.out(hidden.swapaxes(0, 1))
 
+    def prefill(
+        self, x: Float[Array, "batch time width"], active: Bool[Array, "batch time"]
+    ) -> tuple[Float[Array, "batch time width"], Array, Array]:
+        """Reads one document a row; returns the output and the state after the active tokens.
+
+        The active tokens of a row are its first; what is returned of the others means nothing.
+        """
+        recurrent = self.recurrent.kernel[...].astype(x.dtype)
+
+        def tick(carry: tuple[Array, Array], now: tuple[Array, Array]):
+            gates, keep = now
+            hidden, cell = _tick(gates + carry[0] @ recurrent, carry[1])
+            hidden = jnp.where(keep[:, None], hidden, carry[0])
+            cell = jnp.where(keep[:, None], cell, carry[1])
+            return (hidden, cell), hidden
+
+        start = jnp.zeros((x.shape[0], x.shape[2]), x.dtype)
+        (last, cell), hidden = jax.lax.scan(
+            tick, (start, start), (self.project(x).swapaxes(0, 1), active.swapaxes(0, 1))
+        )
+        return x + self.out(hidden.swapaxes(0, 1)), last, cell
+
     def project(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch gates"]:
         """Returns what the input contributes to the four gates."""
         return self.input(self.norm(x)) + self.bias[...].astype(x.dtype)
@@ -121,6 +143,20 @@ class LSTM(nnx.Module):
             return tuple(jnp.zeros(shape, self.vocabulary.dtype) for _ in self.layers)
 
         return RecurrentState(nothing(), nothing())
+
+    def prefill(
+        self, tokens: Int[Array, "rows time"], counts: Int[Array, " rows"], length: int
+    ) -> tuple[Float[Array, "rows time width"], RecurrentState]:
+        """Reads the first tokens of rows in one pass, as `__call__` does (`decoding.prefill`)."""
+        del length
+        x = self.vocabulary.embed(tokens)
+        active = jnp.arange(tokens.shape[1]) < counts[:, None]
+        hidden, cell = [], []
+        for layer in self.layers:
+            x, last, last_cell = layer.prefill(x, active)
+            hidden.append(last)
+            cell.append(last_cell)
+        return self.final_norm(x), RecurrentState(tuple(hidden), tuple(cell))
 
     def decode(
         self, cache: RecurrentState, tokens: Int[Array, " rows"], active: Bool[Array, " rows"]

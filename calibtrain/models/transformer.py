@@ -67,12 +67,21 @@ class Attention(nnx.Module):
         angles: Float[Array, "2 time size"],
         segments: Int[Array, "batch time"],
     ) -> Float[Array, "batch time width"]:
+        return self.prefill(x, angles, segments)[0]
+
+    def prefill(
+        self,
+        x: Float[Array, "batch time width"],
+        angles: Float[Array, "2 time size"],
+        segments: Int[Array, "batch time"],
+    ) -> tuple[Float[Array, "batch time width"], Array, Array]:
+        """Returns the output, and keys and values [batch, time, kv_heads, size] to be cached."""
         query, key, value = self.project(x, angles)
         chosen: str = self.implementation
         if chosen == "auto":
             chosen = choose(jax.default_backend(), x.dtype, self.size, x.shape[1])
         seen = attend(query, key, value, segments, chosen, mapped=self.mapped)
-        return self.out(seen.reshape(*x.shape[:2], -1))
+        return self.out(seen.reshape(*x.shape[:2], -1)), key, value
 
     def project(
         self, x: Float[Array, "batch time width"], angles: Float[Array, "2 time size"]
@@ -133,8 +142,18 @@ class Block(nnx.Module):
         angles: Float[Array, "2 time size"],
         segments: Int[Array, "batch time"],
     ) -> Float[Array, "batch time width"]:
-        x = x + self.attention(self.attention_norm(x), angles, segments)
-        return x + self.mlp(self.mlp_norm(x))
+        return self.prefill(x, angles, segments)[0]
+
+    def prefill(
+        self,
+        x: Float[Array, "batch time width"],
+        angles: Float[Array, "2 time size"],
+        segments: Int[Array, "batch time"],
+    ) -> tuple[Float[Array, "batch time width"], Array, Array]:
+        """Returns the output, and keys and values [batch, time, kv_heads, size] to be cached."""
+        seen, key, value = self.attention.prefill(self.attention_norm(x), angles, segments)
+        x = x + seen
+        return x + self.mlp(self.mlp_norm(x)), key, value
 
     def decode(self, x: Float[Array, "rows width"], *state: Array) -> tuple[Array, Array, Array]:
         """Reads the next token of each row; `state` is as for `Attention.decode`."""
@@ -208,6 +227,20 @@ class Transformer(nnx.Module):
 
         return KeyValueCache(jnp.zeros((rows,), jnp.int32), buffers(), buffers())
 
+    def prefill(
+        self, tokens: Int[Array, "rows time"], counts: Int[Array, " rows"], length: int
+    ) -> tuple[Float[Array, "rows time width"], KeyValueCache]:
+        """Reads the first tokens of rows in one pass, as `__call__` does (`decoding.prefill`)."""
+        x = self.vocabulary.embed(tokens)
+        angles = rotary_angles(tokens.shape[1], self._frequencies())
+        one_document = jnp.zeros_like(tokens)
+        keys, values = [], []
+        for block in self.blocks:
+            x, key, value = block.prefill(x, angles, one_document)
+            keys.append(cached(key, length))
+            values.append(cached(value, length))
+        return self.final_norm(x), KeyValueCache(counts, tuple(keys), tuple(values))
+
     def decode(
         self, cache: KeyValueCache, tokens: Int[Array, " rows"], active: Bool[Array, " rows"]
     ) -> tuple[Float[Array, "rows width"], KeyValueCache]:
@@ -222,3 +255,10 @@ class Transformer(nnx.Module):
         # The token of an inactive row was written where its next one will overwrite it.
         position = cache.position + active
         return self.final_norm(x), KeyValueCache(position, tuple(keys), tuple(values))
+
+
+def cached(
+    x: Float[Array, "rows time kv_heads size"], length: int
+) -> Float[Array, "rows kv_heads length size"]:
+    """Returns keys or values of the first tokens as a cache of `length` places holds them."""
+    return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, length - x.shape[1]), (0, 0)))

@@ -18,7 +18,7 @@ from jax import Array
 from calibtrain.config import ModelConfig
 from calibtrain.models import Params
 from calibtrain.models.layers import rotary_angles, rotary_angles_at, rotary_frequencies
-from calibtrain.models.transformer import Block
+from calibtrain.models.transformer import Block, cached
 from calibtrain.temperature.bounded import bounded_log_temperature, features, raw_of
 from calibtrain.temperature.pointwise import moved, to_number, zero_map
 
@@ -84,6 +84,21 @@ class Adaptive:
         return LayerCache(
             jnp.zeros((rows,), jnp.int32), jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
         )
+
+    def prefill(
+        self,
+        params: Params,
+        hidden: Float[Array, "rows time width"],
+        counts: Int[Array, " rows"],
+        length: int,
+    ) -> tuple[Float[Array, "rows time"], LayerCache]:
+        """Returns log T of the first tokens of rows, and the cache with those that count."""
+        layer = self._with(params)
+        angles = rotary_angles(hidden.shape[1], self._frequencies(layer))
+        one_document = jnp.zeros(hidden.shape[:2], jnp.int32)
+        x, key, value = layer.prefill(_clipped(hidden), angles, one_document)
+        cache = LayerCache(counts, cached(key, length), cached(value, length))
+        return self._read(params, x), cache
 
     def decode(
         self,

@@ -133,6 +133,16 @@ class Pointwise:
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> None:
         """Returns None: there is nothing to keep."""
 
+    def prefill(
+        self,
+        params: Params,
+        hidden: Float[Array, "rows time width"],
+        counts: Int[Array, " rows"],
+        length: int,
+    ) -> tuple[Float[Array, "rows time"], None]:
+        """Returns log T of the first tokens of rows, and the cache with those that count."""
+        return self.function.of(params, hidden), None
+
     def decode(
         self,
         params: Params,

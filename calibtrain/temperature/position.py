@@ -57,6 +57,18 @@ class Position:
         """Returns for each row the number of tokens read, and the most that the model sees."""
         return jnp.tile(jnp.array([[0, length]], jnp.int32), (rows, 1))
 
+    def prefill(
+        self,
+        params: Params,
+        hidden: Float[Array, "rows time width"],
+        counts: Int[Array, " rows"],
+        length: int,
+    ) -> tuple[Float[Array, "rows time"], Int[Array, "rows 2"]]:
+        """Returns log T of the first tokens of rows, and the cache with those that count."""
+        place = jnp.broadcast_to(jnp.arange(hidden.shape[1]), hidden.shape[:2])
+        cache = jnp.stack([counts, jnp.full_like(counts, length)], axis=-1)
+        return self._at(params, place), cache
+
     def decode(
         self,
         params: Params,

@@ -94,6 +94,20 @@ class Thermometer:
         """Returns for each row the sum of inverse temperatures and their number, both 0."""
         return jnp.zeros((rows, 2), jnp.float32)
 
+    def prefill(
+        self,
+        params: Params,
+        hidden: Float[Array, "rows time width"],
+        counts: Int[Array, " rows"],
+        length: int,
+    ) -> tuple[Float[Array, "rows time"], Float[Array, "rows 2"]]:
+        """Returns log T of the first tokens of rows, and the cache with those that count."""
+        inverse = self.inverse(params, hidden)
+        places = jnp.arange(hidden.shape[1])
+        total = jnp.sum(jnp.where(places < counts[:, None], inverse, 0.0), axis=1)
+        log_temperature = -jnp.log(jnp.cumsum(inverse, axis=1) / (1 + places))
+        return log_temperature, jnp.stack([total, counts.astype(jnp.float32)], axis=-1)
+
     def decode(
         self,
         params: Params,

@@ -39,6 +39,15 @@ class LogTemperature(Protocol):
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> Any:
         """Returns a cache of sequences of which nothing is read yet; None if there is none."""
 
+    def prefill(
+        self,
+        params: Params,
+        hidden: Float[Array, "rows time width"],
+        counts: Int[Array, " rows"],
+        length: int,
+    ) -> tuple[Float[Array, "rows time"], Any]:
+        """Returns log T of the first tokens of rows, and the cache with those that count."""
+
     def decode(
         self,
         params: Params,
@@ -100,6 +109,17 @@ class TokenHead:
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> Any:
         """Returns a cache of sequences of which nothing is read yet."""
         return self.source.empty_cache(params, rows, length, dtype)
+
+    def prefill(
+        self,
+        params: Params,
+        hidden: Float[Array, "rows time width"],
+        counts: Int[Array, " rows"],
+        length: int,
+    ) -> tuple[Array, Float[Array, "rows time"], Any]:
+        """Returns hidden states and temperatures of the first tokens of rows, and the cache."""
+        log_temperature, cache = self.source.prefill(params, hidden, counts, length)
+        return hidden, jnp.exp(log_temperature), cache
 
     def decode(
         self,

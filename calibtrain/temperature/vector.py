@@ -74,6 +74,16 @@ class VectorHead:
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> None:
         """Returns None: there is nothing to keep."""
 
+    def prefill(
+        self,
+        params: Params,
+        hidden: Float[Array, "rows time width"],
+        counts: Int[Array, " rows"],
+        length: int,
+    ) -> tuple[Float[Array, "rows time width+1"], None, None]:
+        """Returns hidden states and temperatures of the first tokens of rows, and the cache."""
+        return _with_one(hidden), None, None
+
     def decode(
         self,
         params: Params,

@@ -1,0 +1,132 @@
+"""The trace of text that is given: what the model says of each token, from parallel passes."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from calibtrain.generation.language_model import LanguageModel
+from calibtrain.generation.loops import periods
+from calibtrain.generation.statistics import TokenStatistics, log_probabilities, token_statistics
+from calibtrain.generation.windows import window_start
+from calibtrain.models import Network
+from calibtrain.runs.traces import ALTERNATIVES, SOURCES, TokenTrace
+
+_ROWS = 8  # windows of a pass
+_CHUNK = 64  # tokens whose logits are held at once
+
+
+def trace_of(model: LanguageModel, texts: Sequence[str | bytes]) -> list[TokenTrace]:
+    """Returns the traces of given texts; decoding would say the same, up to rounding.
+
+    A text longer than the context is read by the windows that generating uses.
+
+    Args:
+        model: what is asked.
+        texts: whole texts; the document start comes before each.
+
+    Raises:
+        UserError: for a text that the vocabulary cannot spell.
+    """
+    return trace_of_ids(model, [model.prompt_ids(text) for text in texts])
+
+
+def trace_of_ids(
+    model: LanguageModel, texts: Sequence[Int[np.ndarray, " tokens"]]
+) -> list[TokenTrace]:
+    """Returns the traces of texts as ids, whose first (the document start) has no row."""
+    windows = []  # text, first token seen, first slot scored, end
+    for number, ids in enumerate(texts):
+        slot, slots = 0, len(ids) - 1
+        while slot < slots:
+            start = window_start(slot, model.context)
+            end = min(slots, start + model.context)
+            windows.append((number, start, slot, end))
+            slot = end
+    longest = max((end - start for _, start, _, end in windows), default=1)
+    size = min(model.context, 1 << max(0, longest - 1).bit_length())
+    program = _program(model.network)
+    found: list[list[Any]] = [[] for _ in texts]
+    for first in range(0, len(windows), _ROWS):
+        some = windows[first : first + _ROWS]
+        tokens = np.zeros((1 if len(windows) == 1 else _ROWS, size), np.int32)
+        labels = np.zeros_like(tokens)
+        for row, (number, start, _, end) in enumerate(some):
+            tokens[row, : end - start] = texts[number][start:end]
+            labels[row, : end - start] = texts[number][start + 1 : end + 1]
+        statistics, heat = jax.tree.map(np.asarray, program(model.params, tokens, labels))
+        for row, (number, start, slot, end) in enumerate(some):
+            part = slice(slot - start, end - start)
+            found[number].append(
+                (type(statistics)(*(x[row, part] for x in statistics)), heat[row, part])
+            )
+    return [_trace(model, number, ids, found[number]) for number, ids in enumerate(texts)]
+
+
+@functools.lru_cache(maxsize=4)
+def _program(network: Network) -> Any:
+    """Returns the program that scores windows."""
+    soft_cap = network.config.logit_soft_cap
+
+    @jax.jit
+    def score(params: Any, tokens: Array, labels: Array) -> tuple[TokenStatistics, Array]:
+        hidden, columns, own = network.apply(params, tokens, jnp.zeros_like(tokens))
+        heat = jnp.ones(tokens.shape, jnp.float32) if own is None else own
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        inputs = (flat, heat.reshape(-1), labels.reshape(-1))
+        more = -len(flat) % _CHUNK
+        inputs = jax.tree.map(
+            lambda x: jnp.pad(x, ((0, more), *[(0, 0)] * (x.ndim - 1)), mode="edge").reshape(
+                -1, _CHUNK, *x.shape[1:]
+            ),
+            inputs,
+        )
+
+        def one(chunk: tuple[Array, Array, Array]) -> TokenStatistics:
+            hidden, heat, labels = chunk
+            temperature = None if own is None else heat
+            x = log_probabilities(hidden, columns, temperature, soft_cap)
+            return token_statistics(x, labels)
+
+        statistics = jax.lax.map(one, inputs)
+
+        def whole(x: Array) -> Array:
+            flat = x.reshape(-1, *x.shape[2:])[: tokens.size]
+            return flat.reshape(*tokens.shape, *x.shape[2:])
+
+        return jax.tree.map(whole, statistics), heat
+
+    return score
+
+
+def _trace(
+    model: LanguageModel, number: int, ids: Int[np.ndarray, " tokens"], parts: Sequence[Any]
+) -> TokenTrace:
+    pieces, own = model.tokenizer.piece_bytes, ids[1:]
+    few = min(ALTERNATIVES, model.network.vocab_size)
+    zeros = np.zeros(0, np.float32)
+    empty = TokenStatistics(
+        zeros,
+        zeros,
+        zeros,
+        np.zeros(0, np.int32),
+        np.zeros((0, few), np.int32),
+        np.zeros((0, few), np.float32),
+    )
+    joined = TokenStatistics(
+        *(np.concatenate(all) for all in zip(empty, *(part for part, _ in parts), strict=True))
+    )
+    return TokenTrace(
+        text=number,
+        tokens=np.asarray(own, np.int32),
+        pieces=[pieces[index] for index in own],
+        source=np.full(len(own), SOURCES.index("given")),
+        sampling_log_probability=np.full(len(own), np.nan, np.float32),
+        temperature=np.concatenate([zeros, *(heat for _, heat in parts)]),
+        repeats=periods(own),
+        **joined._asdict(),
+    )

@@ -1,0 +1,103 @@
+"""`LanguageModel`: what generating text needs of a run: network, parameters, tokenizer, context."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from calibtrain.data.tokenizers.tokenizer import Tokenizer, utf8_bytes
+from calibtrain.errors import UserError
+from calibtrain.models import ADAPTER, TEMPERATURE, Network, Params
+
+if TYPE_CHECKING:
+    from calibtrain.runs.loading import SavedRun
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """A model that text is generated and traced with.
+
+    Attributes:
+        network: the model, with the head that divides its logits, if any.
+        params: its parameters.
+        tokenizer: text to ids and back.
+        context: how many tokens the model sees.
+        head_name: the name of the head, as a run keeps it; None without one.
+        about: what a trace says of the model: run, step, hash of the tokenizer.
+    """
+
+    network: Network
+    params: Params = dataclasses.field(repr=False)
+    tokenizer: Tokenizer
+    context: int
+    head_name: str | None = None
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # The adapters' products are added once here, and not at every token.
+        if self.network.adapter is None:
+            return
+        body = {n: part for n, part in self.params.items() if n not in (TEMPERATURE, ADAPTER)}
+        merged = self.network.adapter.merged(body, self.params[ADAPTER])
+        if TEMPERATURE in self.params:
+            merged = {**merged, TEMPERATURE: self.params[TEMPERATURE]}
+        object.__setattr__(self, "params", merged)
+        object.__setattr__(self, "network", dataclasses.replace(self.network, adapter=None))
+
+    @classmethod
+    def of(cls, saved: "SavedRun") -> "LanguageModel":
+        """Returns the model of a run that is opened, with the head that it was opened with."""
+        head = None if saved.head is None else saved.head.name
+        return cls(
+            network=saved.network,
+            params=saved.params(),
+            tokenizer=saved.tokenizer,
+            context=saved.context,
+            head_name=head,
+            about={
+                "run": str(saved.run.path),
+                "step": saved.step,
+                "tokenizer": saved.tokenizer.hash,
+                "head": head,
+            },
+        )
+
+    @property
+    def drawable(self) -> Bool[np.ndarray, " vocab"]:
+        """Which entries can be drawn: those that stand for bytes, and the end of text."""
+        found = self.tokenizer.byte_lengths > 0
+        found[self.tokenizer.eos_id] = True
+        return found
+
+    def prompt_ids(self, prompt: str | bytes) -> Int[np.ndarray, " tokens"]:
+        """Returns the ids of a prompt, the document start first.
+
+        Bytes may end, or begin, inside a character: what is not UTF-8 becomes the pieces of its
+        single bytes.
+
+        Raises:
+            UserError: for a byte that the vocabulary has no piece for, or a lone surrogate.
+        """
+        data = utf8_bytes(prompt) if isinstance(prompt, str) else prompt
+        parts: list[Any] = [[self.tokenizer.bos_id]]
+        while data:
+            try:
+                parts.append(self.tokenizer.encode(data.decode()))
+                break
+            except UnicodeDecodeError as error:
+                if error.start:
+                    parts.append(self.tokenizer.encode(data[: error.start].decode()))
+                parts.append(self._single(data[error.start : error.end]))
+                data = data[error.end :]
+        return np.concatenate([np.asarray(part, np.int32) for part in parts])
+
+    def _single(self, data: bytes) -> Int[np.ndarray, " tokens"]:
+        ids = self.tokenizer.byte_ids[list(data)]
+        if (ids < 0).any():
+            byte = data[int(np.argmax(ids < 0))]
+            raise UserError(
+                f"prompt: holds the byte 0x{byte:02X} outside a character, and the vocabulary has "
+                "no piece for it; give whole characters"
+            )
+        return ids
