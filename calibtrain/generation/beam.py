@@ -1,8 +1,9 @@
 """Beam search: the most probable continuations of a prompt, plain or in groups that differ.
 
-A step scores every continuation of the live hypotheses by one token, and keeps the best. Those that
-end leave the beam and are kept apart, so that the beam stays as wide as it began. The search of a
-group stops when no live hypothesis can still displace one that is kept.
+A step scores every continuation of the live hypotheses by one token. Of the best, those that are
+over (at their end, or at a limit) are kept apart; the best of those that go on are the new live
+hypotheses, so that the beam stays as wide as it began. The search of a group stops when no live
+hypothesis can displace one that is kept.
 
 Only passes of the model are on the device; the search is on the host, in float64.
 
@@ -12,11 +13,12 @@ References:
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from calibtrain.generation.next_byte import TokenStates
 
@@ -97,42 +99,55 @@ class Hypothesis:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Where a text ends if it does not end by itself.
+    """Where a text is over if it does not end by itself.
 
     Attributes:
-        tokens: a hypothesis of so many tokens is done.
-        bytes: a hypothesis of at least so many bytes is done; it may exceed them by a part of its
-            last token. None means no limit.
+        tokens: most tokens, the end included. None means any number.
+        bytes: most bytes. A hypothesis whose next token would exceed them is done without it. None
+            means any number.
+
+    Raises:
+        ValueError: for a value below 1, or without any limit.
     """
 
-    tokens: int
+    tokens: int | None = None
     bytes: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("tokens", self.tokens), ("bytes", self.bytes)):
+        for name, value in (("max_tokens", self.tokens), ("max_bytes", self.bytes)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value!r}: must be at least 1")
+        if self.tokens is None and self.bytes is None:
+            raise ValueError("max_tokens, max_bytes: a beam needs one of them; both are missing")
+
+    @property
+    def longest(self) -> int:
+        """Most tokens that a hypothesis can have, as each but the end stands for a byte or more."""
+        return min(filter(None, (self.tokens, self.bytes and self.bytes + 1)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Events:
-    """What can come next, in the order of the columns that the states return.
+class _Search:
+    """What all groups of a search share: see `search`."""
 
-    Attributes:
-        ids: vocabulary entries.
-        bytes: how many bytes each stands for; 0 for the end.
-        end: the entry that ends a text.
-    """
-
-    ids: Int[np.ndarray, " events"]
-    bytes: Int[np.ndarray, " events"]
+    settings: BeamSearch
+    limits: Limits
+    byte_lengths: Int[np.ndarray, " vocab"]
     end: int
+
+    @functools.cached_property
+    def never(self) -> Float[np.ndarray, " vocab"]:
+        """Minus infinity for entries that stand for no bytes, except the end; 0 for the others."""
+        never = np.where(self.byte_lengths > 0, 0.0, -np.inf)
+        never[self.end] = 0.0
+        return never
 
 
 def search(
     states: TokenStates,
     prompts: Sequence[Int[np.ndarray, " tokens"]],
-    events: Events,
+    byte_lengths: Int[np.ndarray, " vocab"],
+    end: int,
     settings: BeamSearch,
     limits: Limits,
 ) -> list[list[Hypothesis]]:
@@ -140,41 +155,42 @@ def search(
 
     Each group gives its best hypotheses. They are fewer than its width only where fewer texts have
     a probability above 0 within the limits. Ties are broken by the order in which hypotheses are
-    found: by that of the hypothesis they continue, then by that of `events`.
+    found: by that of the hypothesis they continue, then by that of the vocabulary.
 
     Args:
-        states: of the model, with `len(prompts) * settings.width` rows.
+        states: of the model, with `len(prompts) * settings.width` rows, and probabilities of the
+            whole vocabulary.
         prompts: the tokens that each text begins with, at least one (the document start).
-        events: the columns of the states' probabilities.
+        byte_lengths: how many bytes each entry stands for. Entries of none are never chosen, but
+            keep their probability.
+        end: the entry that ends a text.
         settings: how the beam is searched.
         limits: where hypotheses are done that do not end by themselves.
     """
     size = settings.width // settings.groups
+    shared = _Search(settings, limits, byte_lengths, end)
     starts = np.arange(len(prompts)) * settings.width
     found = states.start(prompts, starts)
     beams = [
         [
-            _Group(int(start) + group * size, size, group, int(start), settings, limits, events)
-            for group in range(settings.groups)
+            _Group(shared, group, prompt_row=start, rows=range(start + group * size, start + width))
+            for group, width in enumerate(range(size, settings.width + 1, size))
         ]
-        for start in starts
+        for start in starts.tolist()
     ]
-    # Each group reads the probabilities of its live hypotheses; at first all read the prompt's.
-    place = {int(start): index for index, start in enumerate(starts)}
+    place = {row: index for index, row in enumerate(starts.tolist())}  # of a state row in `found`
     while True:
         logs, entropies = _logs_and_entropies(found)
         sources: list[int] = []
         targets: list[int] = []
         tokens: list[int] = []
         for groups in beams:
-            chosen = np.zeros(len(events.ids))
+            chosen = np.zeros(len(byte_lengths))
             for group in groups:
                 if not group.live:
                     continue
-                rows = [place[row] for row in group.rows]
-                parents = group.rows
-                continued = group.step(logs[rows], entropies[rows], chosen)
-                sources += [parents[parent] for parent in continued]
+                read = [place[row] for row in group.rows]
+                sources += group.step(logs[read], entropies[read], chosen)
                 targets += group.rows
                 tokens += [hypothesis.tokens[-1] for hypothesis in group.live]
         if not tokens:
@@ -194,89 +210,88 @@ class _Group:
     Attributes:
         live: hypotheses that go on.
         rows: the state row of each.
-        done: the best of those that ended or reached a limit, the best first.
+        done: the best of those that are over, the best first.
     """
 
-    def __init__(
-        self,
-        first_row: int,
-        width: int,
-        number: int,
-        prompt_row: int,
-        settings: BeamSearch,
-        limits: Limits,
-        events: Events,
-    ):
+    def __init__(self, shared: _Search, number: int, *, prompt_row: int, rows: range):
         self.live, self.rows = [Hypothesis(group=number)], [prompt_row]
         self.done: list[Hypothesis] = []
-        self._log_probability, self._bytes = np.zeros(1), np.zeros(1, np.int64)
-        self._first_row, self._width = first_row, width
-        self._settings, self._limits, self._events = settings, limits, events
+        self._shared, self._own_rows = shared, rows
+        self._sums, self._bytes = np.zeros(1), np.zeros(1, np.int64)
 
     def step(
         self,
-        logs: Float[np.ndarray, "live events"],
+        logs: Float[np.ndarray, "live vocab"],
         entropies: Float[np.ndarray, " live"],
-        chosen: Float[np.ndarray, " events"],
+        chosen: Float[np.ndarray, " vocab"],
     ) -> list[int]:
-        """Continues the hypotheses by a token and says which one each live one continues.
+        """Continues the hypotheses by a token each, and returns the rows that the new ones extend.
 
         Args:
             logs: log-probabilities of the next token of each live hypothesis.
-            entropies: their entropies.
-            chosen: how often earlier groups chose each event at this step; this group's choices are
+            entropies: of the same distributions.
+            chosen: how often earlier groups chose each token at this step; this group's choices are
                 added to it.
         """
-        events, settings, limits = self._events, self._settings, self._limits
-        sums = self._log_probability[:, None] + logs
-        length = len(self.live[0].tokens) + 1
-        live: list[Hypothesis] = []
-        parents: list[int] = []
-        log_probability: list[float] = []
-        total_bytes: list[int] = []
-        # Each hypothesis has one end, so that twice the width leaves enough that go on.
-        ranked = best((sums - settings.diversity * chosen).reshape(-1), 2 * self._width)
-        for rank, index in enumerate(ranked):
-            parent, event = divmod(int(index), sums.shape[1])
-            token, held = int(events.ids[event]), self._bytes[parent] + events.bytes[event]
-            ended = token == events.end
-            full = length == limits.tokens or (limits.bytes is not None and held >= limits.bytes)
-            if (ended or full) and rank >= self._width:
-                continue
-            if not (ended or full) and len(live) == self._width:
-                continue
+        shared, width, length = self._shared, len(self._own_rows), len(self.live[0].tokens) + 1
+        limits = shared.limits
+        sums = self._sums[:, None] + logs
+        held = self._bytes[:, None] + shared.byte_lengths
+        most = np.inf if limits.bytes is None else limits.bytes
+        over = (held >= most) | (length == limits.tokens)
+        over[:, shared.end] = True
+        scores = sums + shared.never - shared.settings.diversity * chosen
+        exceeds = held > most
+        scores[exceeds & ~_largest(scores, exceeds)] = -np.inf  # a hypothesis is cut once
+
+        def extended(parent: int, token: int) -> Hypothesis:
             before = self.live[parent]
-            new = dataclasses.replace(
+            if exceeds[parent, token]:
+                score = shared.settings.score(self._sums[parent], max(length - 1, 1))
+                return dataclasses.replace(before, finish_reason="length", score=score)
+            chosen[token] += 1
+            ended = "end" if token == shared.end else "length"
+            return dataclasses.replace(
                 before,
                 tokens=(*before.tokens, token),
-                log_probabilities=(*before.log_probabilities, float(logs[parent, event])),
+                log_probabilities=(*before.log_probabilities, float(logs[parent, token])),
                 entropies=(*before.entropies, float(entropies[parent])),
-                finish_reason="end" if ended else "length" if full else "",
-                score=settings.score(float(sums[parent, event]), length),
+                finish_reason=ended if over[parent, token] else "",
+                score=shared.settings.score(sums[parent, token], length),
             )
-            chosen[event] += 1
-            if ended or full:
-                self.done.append(new)
-            else:
-                live.append(new)
-                parents.append(parent)
-                log_probability.append(sums[parent, event])
-                total_bytes.append(held)
+
+        top = [place for place in _places(scores, width) if over[place]]
+        self.done += [extended(*place) for place in top]
         self.done.sort(key=lambda each: -each.score)
-        del self.done[self._width :]
-        self._log_probability, self._bytes = np.array(log_probability), np.array(total_bytes)
-        self.live = live if self._can_improve() else []
-        self.rows = list(range(self._first_row, self._first_row + len(self.live)))
-        return parents[: len(self.live)]
+        del self.done[width:]
+        on = _places(np.where(over, -np.inf, scores), width)
+        live, rows = [extended(*place) for place in on], [self.rows[parent] for parent, _ in on]
+        self._sums = np.array([sums[place] for place in on])
+        self._bytes = np.array([held[place] for place in on])
+        self.live = live if on and self._can_improve() else []
+        self.rows = list(self._own_rows[: len(self.live)])
+        return rows[: len(self.live)]
 
     def _can_improve(self) -> bool:
         """Whether a continuation of a live hypothesis can displace one that is done."""
-        if not len(self._log_probability) or len(self.done) < self._width:
+        if len(self.done) < len(self._own_rows):
             return True
         # Log-probabilities only fall, and a longer text divides by more.
-        longest = min(filter(None, [self._limits.tokens, self._limits.bytes]))
-        most = self._settings.score(self._log_probability.max(), longest)
+        most = self._shared.settings.score(self._sums.max(), self._shared.limits.longest)
         return bool(most > self.done[-1].score)
+
+
+def _largest(
+    scores: Float[np.ndarray, "rows columns"], among: Bool[np.ndarray, "rows columns"]
+) -> Bool[np.ndarray, "rows columns"]:
+    """Marks the first largest score of each row among some columns; a row may have none."""
+    first = np.argmax(np.where(among, scores, -np.inf), axis=1)
+    return among & (np.arange(scores.shape[1]) == first[:, None])
+
+
+def _places(scores: Float[np.ndarray, "live vocab"], count: int) -> list[tuple[int, int]]:
+    """The row and column of the highest scores, as `best` orders them."""
+    return [divmod(index, scores.shape[1]) for index in best(scores.reshape(-1), count).tolist()]
 
 
 def best(scores: Float[np.ndarray, " candidates"], count: int) -> Int[np.ndarray, " best"]:

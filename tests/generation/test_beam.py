@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from calibtrain.config import ModelConfig
 from calibtrain.generation import beam
-from calibtrain.generation.beam import BeamSearch, Events, Hypothesis, Limits, search
+from calibtrain.generation.beam import BeamSearch, Hypothesis, Limits, search
 from calibtrain.generation.states import DecodingStates
 from calibtrain.models import Network, Params, build
 
 BOS = 1
-IDS = np.array([3, 0, 5, 2])  # the vocabulary has other entries too
-END = 0
-EVENTS = Events(IDS, np.array([1, 0, 3, 1]), END)
+END = 2
+LENGTHS = np.array([1, 0, 0, 3, 1])
+"""Bytes of each entry; the document start is never chosen, but has probability."""
+VOCAB = len(LENGTHS)
+DRAWABLE = [0, 2, 3, 4]
 Text = tuple[int, ...]
 
 
@@ -31,7 +33,7 @@ class Table:
         self.texts: list[Text | None] = [None] * rows
 
     def after(self, text: Text) -> np.ndarray:
-        logits = np.random.default_rng([self.seed, *text]).normal(size=len(IDS)) * self.sharpness
+        logits = np.random.default_rng([self.seed, *text]).normal(size=VOCAB) * self.sharpness
         weights = np.exp(logits - logits.max())
         return (weights / weights.sum()).astype(np.float32)
 
@@ -62,7 +64,7 @@ class Table:
 
 
 def found(table: Table, settings: BeamSearch, limits: Limits) -> list[Hypothesis]:
-    return search(table, [np.array([BOS])], EVENTS, settings, limits)[0]
+    return search(table, [np.array([BOS])], LENGTHS, END, settings, limits)[0]
 
 
 def texts_of(hypotheses: Sequence[Hypothesis]) -> list[Text]:
@@ -71,15 +73,14 @@ def texts_of(hypotheses: Sequence[Hypothesis]) -> list[Text]:
 
 def every_text(length: int) -> list[Text]:
     """All texts that end within some tokens, and all of that length that do not."""
-    on = [int(token) for token in IDS if token != END]
+    on = [token for token in DRAWABLE if token != END]
     ended = [(*text, END) for size in range(length) for text in itertools.product(on, repeat=size)]
     return ended + list(itertools.product(on, repeat=length))
 
 
 def log_probability(table: Table, text: Text) -> float:
-    column = {int(token): place for place, token in enumerate(IDS)}
     return sum(
-        float(np.log(np.float64(table.after((BOS, *text[:place]))[column[token]])))
+        float(np.log(np.float64(table.after((BOS, *text[:place]))[token])))
         for place, token in enumerate(text)
     )
 
@@ -97,8 +98,6 @@ def test_a_beam_as_wide_as_the_space_finds_every_text_in_the_order_of_its_score(
     np.testing.assert_allclose(
         [each.score for each in hypotheses], [score[each.tokens] for each in hypotheses], rtol=1e-6
     )
-    total = sum(np.exp(each.log_probability) for each in hypotheses)
-    assert total == pytest.approx(1, abs=1e-6)
     for each in hypotheses:
         assert (each.finish_reason == "end") == (each.tokens[-1] == END)
 
@@ -107,12 +106,12 @@ def test_a_beam_as_wide_as_the_space_finds_every_text_in_the_order_of_its_score(
 def test_a_beam_over_a_network_finds_every_text_with_the_probability_of_full_passes(
     kind: str,
 ) -> None:
-    network = build(ModelConfig(kind=kind, width=16, depth=1, heads=2), 6)
+    network = build(ModelConfig(kind=kind, width=16, depth=1, heads=2), VOCAB)
     params = jax.tree.map(lambda x: 3 * x, jax.jit(network.init)(jax.random.key(0)))
     texts = every_text(2)
-    states = DecodingStates(network, params, rows=2 * len(texts), context=8, events=IDS)
-    prompts = [np.array([BOS, 5]), np.array([BOS])]
-    both = search(states, prompts, EVENTS, BeamSearch(len(texts)), Limits(2))
+    states = DecodingStates(network, params, rows=2 * len(texts), context=8)
+    prompts = [np.array([BOS, 4]), np.array([BOS])]
+    both = search(states, prompts, LENGTHS, END, BeamSearch(len(texts)), Limits(2))
     for prompt, hypotheses in zip(prompts, both, strict=True):
         exact = full_passes(network, params, prompt, texts)
         assert set(texts_of(hypotheses)) == set(texts)
@@ -133,10 +132,9 @@ def full_passes(
     for row, text in enumerate(texts):
         tokens[row, len(prompt) : len(prompt) + len(text)] = text
     hidden, unembedding, _ = jax.jit(network.apply)(params, tokens, np.zeros_like(tokens))
-    logs = np.asarray(jax.nn.log_softmax(hidden @ unembedding[:, IDS]), np.float64)
-    column = {int(token): place for place, token in enumerate(IDS)}
+    logs = np.asarray(jax.nn.log_softmax(hidden @ unembedding[:, :VOCAB]), np.float64)
     return {
-        text: sum(logs[row, len(prompt) - 1 + i, column[token]] for i, token in enumerate(text))
+        text: sum(logs[row, len(prompt) - 1 + i, token] for i, token in enumerate(text))
         for row, text in enumerate(texts)
     }
 
@@ -145,7 +143,7 @@ def full_passes(
 def test_a_beam_of_one_is_greedy(seed: int, length: int) -> None:
     table, text = Table(seed, 1), ()
     while len(text) < length and text[-1:] != (END,):
-        text = (*text, int(IDS[np.argmax(table.after((BOS, *text)))]))
+        text = (*text, DRAWABLE[int(np.argmax(table.after((BOS, *text))[DRAWABLE]))])
     (only,) = found(table, BeamSearch(1), Limits(length))
     assert only.tokens == text
     first = table.after((BOS,)).astype(np.float64)
@@ -154,31 +152,42 @@ def test_a_beam_of_one_is_greedy(seed: int, length: int) -> None:
 
 def by_definition(table: Table, settings: BeamSearch, limits: Limits) -> list[list[Text]]:
     """The texts of each group, by Vijayakumar et al.: scores summed anew for every candidate."""
-    size = settings.width // settings.groups
-    lengths = dict(zip(IDS.tolist(), EVENTS.bytes.tolist(), strict=True))
+    size, most = settings.width // settings.groups, limits.bytes or 100
     beams: list[list[Text]] = [[()] for _ in range(settings.groups)]
     done: list[list[tuple[float, Text]]] = [[] for _ in range(settings.groups)]
-    for step in range(1, limits.tokens + 1):
+    for step in range(1, limits.longest + 1):
         used: list[int] = []
         for group, live in enumerate(beams):
-            candidates = [(*text, int(token)) for text in live for token in IDS]
-            sums = {text: log_probability(table, text) for text in candidates}
-            ranked = sorted(
-                candidates, key=lambda x: -(sums[x] - settings.diversity * used.count(x[-1]))
-            )[: 2 * size]
-            over = {
-                text: text[-1] == END
-                or step == limits.tokens
-                or sum(lengths[token] for token in text) >= (limits.bytes or np.inf)
+            sums = {(*text, token): 0.0 for text in live for token in DRAWABLE}
+            for text in sums:
+                sums[text] = log_probability(table, text)
+            ranked = sorted(sums, key=lambda x: -(sums[x] - settings.diversity * used.count(x[-1])))
+            held = {text: int(LENGTHS[list(text)].sum()) for text in ranked}
+            cut: list[Text] = []
+            for text in list(ranked):  # the best of a hypothesis's tokens without room stands
+                if held[text] > most:
+                    if text[:-1] in cut:
+                        ranked.remove(text)
+                    cut.append(text[:-1])
+            over = [
+                text
                 for text in ranked
-            }
-            ends = [text for text in ranked[:size] if over[text]]
-            beams[group] = [text for text in ranked if not over[text]][:size]
-            used += [text[-1] for text in ends + beams[group]]
-            done[group] += [(settings.score(sums[text], step), text) for text in ends]
+                if text[-1] == END or held[text] >= most or step == limits.tokens
+            ]
+            beams[group] = [text for text in ranked if text not in over][:size]
+            for text in ranked[:size]:
+                if text in over and held[text] > most:
+                    sums[text[:-1]] = log_probability(table, text[:-1])
+                    done[group].append(
+                        (settings.score(sums[text[:-1]], max(step - 1, 1)), text[:-1])
+                    )
+                elif text in over:
+                    done[group].append((settings.score(sums[text], step), text))
+                    used.append(text[-1])
+            used += [text[-1] for text in beams[group]]
             done[group] = sorted(done[group], key=lambda pair: -pair[0])[:size]
             if len(done[group]) == size and not any(
-                settings.score(sums[text], limits.bytes or limits.tokens) > done[group][-1][0]
+                settings.score(sums[text], limits.longest) > done[group][-1][0]
                 for text in beams[group]
             ):
                 beams[group] = []
@@ -190,14 +199,18 @@ def by_definition(table: Table, settings: BeamSearch, limits: Limits) -> list[li
     st.sampled_from([(1, 1), (3, 1), (2, 2), (4, 2), (6, 3)]),
     st.sampled_from([0.0, 0.5, 3.0]),
     st.sampled_from([0.0, 1.0]),
-    st.sampled_from([None, 4]),
+    st.sampled_from([(5, None), (5, 4), (None, 3)]),
 )
 def test_the_beam_of_each_group_is_that_of_the_definition(
-    seed: int, beams: tuple[int, int], diversity: float, exponent: float, most: int | None
+    seed: int,
+    beams: tuple[int, int],
+    diversity: float,
+    exponent: float,
+    most: tuple[int | None, int | None],
 ) -> None:
     width, groups = beams
     settings = BeamSearch(width, groups, diversity if groups > 1 else 0.0, exponent)
-    table, limits = Table(seed, width), Limits(5, most)
+    table, limits = Table(seed, width), Limits(*most)
     hypotheses = found(table, settings, limits)
     assert [
         texts_of([each for each in hypotheses if each.group == group]) for group in range(groups)
@@ -231,17 +244,29 @@ def test_groups_of_one_with_strong_diversity_never_choose_the_same_token_at_a_st
 
 
 def test_prompts_side_by_side_have_the_beams_that_they_have_alone() -> None:
-    prompts = [np.array([BOS, *rest], np.int64) for rest in ([], [3], [5, 2], [2, 2, 3])]
+    prompts = [np.array([BOS, *rest], np.int64) for rest in ([], [3], [4, 0], [0, 0, 3])]
     settings, limits = BeamSearch(4, groups=2, diversity=0.7), Limits(6)
-    together = search(Table(3, 16), prompts, EVENTS, settings, limits)
+    together = search(Table(3, 16), prompts, LENGTHS, END, settings, limits)
     for prompt, hypotheses in zip(prompts, together, strict=True):
-        assert search(Table(3, 4), [prompt], EVENTS, settings, limits) == [hypotheses]
+        assert search(Table(3, 4), [prompt], LENGTHS, END, settings, limits) == [hypotheses]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_text_has_more_bytes_than_allowed_and_only_those_without_room_have_less(
+    seed: int,
+) -> None:
+    hypotheses = found(Table(seed, 4), BeamSearch(4), Limits(bytes=7))
+    assert len(hypotheses) == 4
+    for each in hypotheses:
+        size = LENGTHS[list(each.tokens)].sum()
+        assert size <= 7
+        assert each.finish_reason == "end" or size >= 7 - 2
 
 
 def test_equal_scores_keep_the_order_of_the_events() -> None:
     table = Table(0, 2, sharpness=0.0)
     texts = texts_of(found(table, BeamSearch(2), Limits(2)))
-    assert texts == [(END,), (3, 3)]
+    assert texts == [(END,), (0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -259,6 +284,13 @@ def test_settings_that_cannot_be_searched_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         BeamSearch(**settings)  # type: ignore[arg-type]
+
+
+def test_a_beam_without_a_limit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^max_tokens, max_bytes: a beam needs one of them"):
+        Limits()
+    with pytest.raises(ValueError, match=r"^max_bytes: 0: must be at least 1"):
+        Limits(3, 0)
 
 
 def test_the_examples_run() -> None:
