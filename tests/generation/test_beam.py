@@ -102,7 +102,7 @@ def test_a_beam_as_wide_as_the_space_finds_every_text_in_the_order_of_its_score(
         assert (each.finish_reason == "end") == (each.tokens[-1] == END)
 
 
-@pytest.mark.parametrize("kind", ["transformer", "lstm"])
+@pytest.mark.parametrize("kind", ["lstm", pytest.param("transformer", marks=pytest.mark.long)])
 def test_a_beam_over_a_network_finds_every_text_with_the_probability_of_full_passes(
     kind: str,
 ) -> None:
