@@ -191,6 +191,20 @@ def test_a_null_result_must_hold_without_the_noise_too() -> None:
     assert verdicts(arms)["headline"] == OPEN
 
 
+def test_cells_are_compared_at_the_sizes_that_all_of_them_have() -> None:
+    arms = study(byte_ece=0.002)
+    few = arms.vocab_size.isin([256, 1024, 8192])
+    bent = arms.vocab_size.isin([512, 4096]) * (arms.capacity == "large") * 0.01
+    arms["byte_ece"] += bent - (arms.vocab_size == 2048) * (arms.capacity == "large") * 0.02
+    is_headline = (arms.match == "body") & (arms.capacity == "large") & (arms.passes == 4)
+    found = {each.test.name: each.test for each in judged(arms[few | is_headline])}
+    for name in ("H7a", "H7b"):
+        effect = found[name].effect
+        assert effect is not None
+        assert effect.estimate == pytest.approx(0.0, abs=1e-4)
+    assert unmatched(arms[few | is_headline]) == []
+
+
 def test_equal_bits_per_byte_are_compared_on_the_same_bytes_alone() -> None:
     arms = study()
     assert unmatched(arms) == []

@@ -95,18 +95,29 @@ def matched(arms: pd.DataFrame) -> pd.DataFrame:
     parts = [bits]
     for corpus, part in bits.groupby("corpus"):
         same = headline[(headline.corpus == corpus) & headline.seed.isin(part.seed)]
-        same = same[~same.vocab_size.isin(part.vocab_size)]
+        same = same[same.vocab_size.isin(wanted_sizes(arms, corpus) - set(part.vocab_size))]
         parts.append(same[same.byte_text.isin(part.byte_text)])
     return pd.concat(parts)
 
 
+def wanted_sizes(arms: pd.DataFrame, corpus: str) -> set[int]:
+    """The vocabularies that are matched in a corpus: those that were trained with both budgets."""
+    both = ladder(arms, match="body", capacity="large", corpus=corpus).groupby("vocab_size")
+    return {int(vocab) for vocab, count in both.passes.nunique().items() if count > 1}
+
+
+def common_sizes(arms: pd.DataFrame) -> pd.DataFrame:
+    """The arms of the vocabularies that every cell of their corpus has, so that slopes compare."""
+    cells = arms.capacity + "-" + arms.passes.astype(str)
+    in_all = cells.groupby(arms.corpus).transform("nunique")
+    return arms[cells.groupby([arms.corpus, arms.vocab_size]).transform("nunique") == in_all]
+
+
 def unmatched(arms: pd.DataFrame) -> list[str]:
     """Corpora in which a vocabulary is missing from `matched`, and which."""
-    found, headline = matched(arms), ladder(arms, **HEADLINE)
-    lacking = []
+    found, lacking = matched(arms), []
     for corpus, part in found.groupby("corpus"):
-        wanted = set(headline[headline.corpus == corpus].vocab_size)
-        if missing := sorted(wanted - set(part.vocab_size)):
+        if missing := sorted(wanted_sizes(arms, corpus) - set(part.vocab_size)):
             lacking.append(f"{corpus} (V = {', '.join(f'{each:,}' for each in missing)})")
     return lacking
 
@@ -320,7 +331,7 @@ def noise_bound(arms: pd.DataFrame, group: str) -> pd.Series:
 
 def h7(arms: pd.DataFrame, error: str) -> Sequence[Test]:
     """The effect changes sign with capacity, or with budget."""
-    body = ladder(arms, match="body")
+    body = common_sizes(ladder(arms, match="body"))
     tests = []
     for name, axis, low, high, other in (
         ("H7a", "capacity", "small", "large", "passes"),
