@@ -183,6 +183,28 @@ def test_what_the_study_could_not_have_found_is_left_open() -> None:
     assert verdicts(arms)["H3a"] == OPEN
 
 
+def test_a_null_result_must_hold_without_the_noise_too() -> None:
+    arms = study()
+    arms["byte_ece_corrected"] = arms.byte_ece
+    assert verdicts(arms)["headline"] == REFUTED
+    arms["byte_ece_corrected"] += 0.001 * arms.log2_vocab
+    assert verdicts(arms)["headline"] == OPEN
+
+
+def test_cells_are_compared_at_the_sizes_that_all_of_them_have() -> None:
+    arms = study(byte_ece=0.002)
+    few = arms.vocab_size.isin([256, 1024, 8192])
+    bent = arms.vocab_size.isin([512, 4096]) * (arms.capacity == "large") * 0.01
+    arms["byte_ece"] += bent - (arms.vocab_size == 2048) * (arms.capacity == "large") * 0.02
+    is_headline = (arms.match == "body") & (arms.capacity == "large") & (arms.passes == 4)
+    found = {each.test.name: each.test for each in judged(arms[few | is_headline])}
+    for name in ("H7a", "H7b"):
+        effect = found[name].effect
+        assert effect is not None
+        assert effect.estimate == pytest.approx(0.0, abs=1e-4)
+    assert unmatched(arms[few | is_headline]) == []
+
+
 def test_equal_bits_per_byte_are_compared_on_the_same_bytes_alone() -> None:
     arms = study()
     assert unmatched(arms) == []
@@ -237,13 +259,16 @@ def test_the_control_finds_what_is_planted_and_nothing_else() -> None:
     assert none["truth"] == pytest.approx(0.0, abs=1e-12)
     planted = control.check(worlds, 0.01, draws)
     assert planted["truth"] > 0.002
-    # 6 of 8 or fewer would have a chance of 6 % (cover) if the rate is 95 %; 5 or fewer, of 0.6 %
     for found in (none, planted):
-        assert found["cover"] >= 6 / 8
+        # at a rate of 95 %, 5 or fewer of 8 would cover once in 170 times
+        assert found["corrected_cover"] >= 6 / 8
         assert found["cover_these_texts"] >= 0.85  # of 32
-        assert found["mean_estimate"] == pytest.approx(found["truth"], abs=0.0004)
+        assert found["corrected_mean_estimate"] == pytest.approx(found["truth"], abs=0.0005)
+    assert none["cover"] >= 6 / 8
     assert none["found"] <= 2 / 8
     assert planted["found"] >= 7 / 8
+    # noise flattens the slope of the plain ECE
+    assert 0.75 < planted["mean_estimate"] / planted["truth"] < 1.05
 
 
 # --- records and results -------------------------------------------------------------------------

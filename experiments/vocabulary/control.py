@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from collect import noise_figures, write
+from collect import BIN_COLUMNS, noise_figures, write
 from jaxtyping import Bool, Float, Int
 from slopes import contrast, noisy_gaps, pooled, slope_intervals
 
@@ -267,38 +267,36 @@ def check(worlds: Sequence[World], effect: float, draws: Sequence[int]) -> dict[
     """Returns how often the study's intervals cover the exact slope, and find that it is not 0.
 
     Returns:
-        `truth`; of the interval over corpora: mean estimate, share of draws that cover, share that
-        find an effect; and `cover_these_texts`, the share of corpora and draws in which the
-        interval of one corpus, of documents and seeds, covers.
+        `truth`; of the interval over corpora: mean estimate, share of draws that cover, and share
+        that find an effect, for the plain ECE and for that corrected for noise (`corrected_...`);
+        and `cover_these_texts`, the share of corpora and draws in which the interval of one
+        corpus, of documents and seeds, covers.
     """
-    exact, estimates, cover, found, own = truth(worlds, effect), [], [], [], []
+    exact = truth(worlds, effect)
+    found: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        found.setdefault(name, []).append(value)
+
     for draw in draws:
         arms, documents = study(worlds, effect, draw)
-        over = pooled(pd.DataFrame(arms), "byte_ece")
-        assert over is not None
-        estimates.append(over.estimate)
-        cover.append(over.lower <= exact <= over.upper)
-        found.append(over.lower * over.upper > 0)
+        for prefix, column in (("", "byte_ece"), ("corrected_", "byte_ece_corrected")):
+            over = pooled(pd.DataFrame(arms), column)
+            assert over is not None
+            note(f"{prefix}mean_estimate", over.estimate)
+            note(f"{prefix}cover", over.lower <= exact <= over.upper)
+            note(f"{prefix}found", over.lower * over.upper > 0)
         frame = pd.DataFrame(documents)
         for each in worlds:
             part = frame[frame.corpus == each.name]
             models: dict[int, list[Any]] = {vocab: [] for vocab in each.inside}
             for (vocab, _), rows in part.groupby(["vocab_size", "seed"]):
-                models[vocab].append(
-                    noisy_gaps(tables({n: np.stack(rows[n]) for n in rows if n.startswith("bin_")}))
-                )
+                cells = tables({name: np.stack(rows[name]) for name in BIN_COLUMNS})
+                models[vocab].append(noisy_gaps(cells))
             both = slope_intervals(models)[2]
-            one = truth([each], effect)
-            own.append(both.lower <= one <= both.upper)
-    return {
-        "effect": effect,
-        "draws": len(draws),
-        "truth": exact,
-        "mean_estimate": float(np.mean(estimates)),
-        "cover": float(np.mean(cover)),
-        "found": float(np.mean(found)),
-        "cover_these_texts": float(np.mean(own)),
-    }
+            note("cover_these_texts", both.lower <= truth([each], effect) <= both.upper)
+    rates = {name: float(np.mean(values)) for name, values in found.items()}
+    return {"effect": effect, "draws": len(draws), "truth": exact, **rates}
 
 
 def main() -> None:

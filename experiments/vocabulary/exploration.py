@@ -9,6 +9,7 @@ import pandas as pd
 from hypotheses import (
     HEADLINE,
     LARGEST,
+    common_sizes,
     ladder,
     level,
     matched,
@@ -227,7 +228,7 @@ def comparisons(
     sizes = sorted(other.vocab_size.unique())
     found = []
     for name, first, second in (
-        ("total- less body-matched", total, body),
+        ("total- less body-matched", total, body[body.vocab_size.isin(total.vocab_size)]),
         ("unigram less BPE", other, body[body.vocab_size.isin(sizes)]),
     ):
         if len(first) and len(second):
@@ -276,7 +277,7 @@ def curvature(arms: pd.DataFrame, figure: str) -> Effect | None:
 
 def mean_over_cells(arms: pd.DataFrame, figure: str) -> Effect | None:
     """The slope by corpus, in the mean over the cells of capacity and budget."""
-    return over_cells(arms, figure, ["capacity", "passes"])
+    return over_cells(common_sizes(arms), figure, ["capacity", "passes"])
 
 
 # --- as data ------------------------------------------------------------------------------------

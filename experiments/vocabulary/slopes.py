@@ -152,7 +152,8 @@ def slopes(arms: pd.DataFrame, figure: str) -> pd.DataFrame:
     for corpus, part in arms.groupby("corpus"):
         table = part.pivot(index="seed", columns="vocab_size", values=figure).dropna()
         if len(table) and table.shape[1] > 1:
-            found[corpus] = dict(table @ contrast(table.columns))
+            slope = table @ contrast(table.columns)
+            found[corpus] = dict(slope.where(slope.abs() > 1e-12, 0.0))  # less is rounding
     return pd.DataFrame.from_dict(found, orient="index").sort_index()
 
 
