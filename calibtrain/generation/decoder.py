@@ -142,7 +142,11 @@ def _programs(plan: Plan, layout: Layout | None) -> tuple[Any, Any, Any]:
     def start(params: Params, tokens: Array, counts: Array) -> Cache:
         return prefill(network, params, tokens, counts, length)[2]
 
-    def put(state: Rows, new: Rows, at: Array) -> Rows:
+    def put(
+        state: Rows, cache: Cache, pending: Array, text: Array, drawn: Array, seen: Any, at: Array
+    ) -> Rows:
+        many = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(at), *x.shape[1:])), cache)
+        new = Rows(many, pending, text, drawn, seen)
         return jax.tree.map(lambda all, some: all.at[at].set(some, mode="drop"), state, new)
 
     def advance(fixed: Fixed, state: Rows, room: Array) -> tuple[Rows, Drawn]:
@@ -171,6 +175,11 @@ def _programs(plan: Plan, layout: Layout | None) -> tuple[Any, Any, Any]:
         jax.jit(put, donate_argnums=0, out_shardings=layout.rows),
         jax.jit(shared, donate_argnums=1),
     )
+
+
+def bucket(count: int) -> int:
+    """Returns the size that so many tokens are padded to: few sizes, as each is a program."""
+    return max(16, 1 << max(0, count - 1).bit_length())
 
 
 def _shared_out(rows: int) -> Layout | None:
@@ -239,25 +248,27 @@ class Decoder:
             drawn: how many tokens each has drawn.
             seen: all tokens of each.
         """
-        count = 1 if len(rows) == 1 else self.rows
-        longest = max(len(each) for each in tokens) - 1
-        padded = np.zeros((count, max(1, 1 << max(0, longest - 1).bit_length())), np.int32)
-        counts, at = np.zeros(count, np.int32), np.full(count, self.rows, np.int32)
-        numbers = np.zeros((3, count), np.int32)
-        held = None
-        if self._state.seen is not None:
-            held = np.zeros((count, self._state.seen.shape[1]), bool)
-        for place, row in enumerate(rows):
-            ids = tokens[place]
-            padded[place, : len(ids) - 1], counts[place], at[place] = ids[:-1], len(ids) - 1, row
-            numbers[:, place] = ids[-1], texts[place], drawn[place]
-            if held is not None:
-                held[place, seen[place]] = True
-        padded = padded[:, : self.length]
-        cache = self._start(self._fixed.params, padded, counts)
-        pending, text, count_drawn = numbers
-        new = Rows(cache, pending, text, count_drawn, held)
-        self._state = self._put(self._state, new, at)
+        # One text is read at a time, by a program that depends on its own length alone, so that
+        # its state is the same whatever it is placed with; texts that are the same are read once.
+        alike: dict[bytes, list[int]] = {}
+        for place, ids in enumerate(tokens):
+            alike.setdefault(np.asarray(ids[:-1], np.int32).tobytes(), []).append(place)
+        for places in alike.values():
+            before = tokens[places[0]][:-1]
+            padded = np.zeros((1, min(self.length, bucket(len(before)))), np.int32)
+            padded[0, : len(before)] = before
+            cache = self._start(self._fixed.params, padded, np.array([len(before)], np.int32))
+            at = np.full(self.rows, self.rows, np.int32)  # past the last row: dropped
+            numbers = np.zeros((3, self.rows), np.int32)
+            held = None
+            if self._state.seen is not None:
+                held = np.zeros((self.rows, self._state.seen.shape[1]), bool)
+            for index, place in enumerate(places):
+                at[index] = rows[place]
+                numbers[:, index] = tokens[place][-1], texts[place], drawn[place]
+                if held is not None:
+                    held[index, seen[place]] = True
+            self._state = self._put(self._state, cache, *numbers, held, at)
 
     def advance(self, room: Int[np.ndarray, " rows"]) -> Drawn:
         """Draws tokens: of each row at most so many, at most `steps`, and none after its end."""
