@@ -10,6 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from calibtrain.cli.completion import complete_fitted_head
+from calibtrain.cli.decoding import (
+    BEAMS,
+    SAMPLES,
+    UTILITY,
+    Decoding,
+    check_decoding,
+    check_utility,
+    refuse,
+    said,
+    search,
+    show_choices,
+)
 from calibtrain.cli.options import AsJson, RunOrBucket
 from calibtrain.errors import UserError
 from calibtrain.process.interruption import end_now, handled
@@ -30,7 +42,20 @@ def generate(
         str | None,
         typer.Option(help="A file that holds the prompt, byte for byte; - reads standard input."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Texts of each prompt.")] = 1,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Texts of each prompt; default 1, and 32 to choose from with mbr."
+        ),
+    ] = None,
+    decoding: Annotated[
+        Decoding,
+        typer.Option(
+            help="Draw each token; take the most probable one; search for the most probable texts, "
+            "alike or in groups that differ; or draw samples and choose the one most like the "
+            "others."
+        ),
+    ] = Decoding.sample,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Text i depends on the seed and i alone.")
     ] = 0,
@@ -82,6 +107,27 @@ def generate(
     lookahead_top: Annotated[
         int | None, typer.Option(help="Candidates of --lookahead; default 128.")
     ] = None,
+    beam_width: Annotated[
+        int | None, typer.Option(help="Hypotheses of a beam; default 5, diverse 8.")
+    ] = None,
+    beam_groups: Annotated[
+        int | None, typer.Option(help="Groups of a diverse beam; default 4.")
+    ] = None,
+    beam_diversity: Annotated[
+        float | None,
+        typer.Option(
+            help="Nats that a token loses for each hypothesis of the groups before that chose it; "
+            "default 1."
+        ),
+    ] = None,
+    length_normalization: Annotated[
+        float | None,
+        typer.Option(help="A beam compares log p / tokens to this power; default 0."),
+    ] = None,
+    utility: Annotated[
+        str | None,
+        typer.Option(help="By which mbr compares texts: chrf (default), bleu, token-f1 or edit."),
+    ] = None,
     head: Annotated[
         str | None,
         typer.Option(
@@ -131,6 +177,36 @@ def generate(
         "lookahead_top": lookahead_top,
     }
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    beam = {
+        "beam_width": beam_width,
+        "beam_groups": beam_groups,
+        "beam_diversity": beam_diversity,
+        "length_normalization": length_normalization,
+    }
+    check_decoding(decoding, {**beam, "utility": utility}, greedy=greedy)
+    if decoding in BEAMS:
+        refused = {**chosen, "save": save, "stop": stop or None, "rows": rows}
+        if lines:
+            refused["lines"] = lines
+        refuse(decoding, refused)
+        search(
+            place(run),
+            _prompts(prompt, prompt_file),
+            decoding,
+            beam,
+            shown=samples or 1,
+            head=head,
+            max_tokens=max_tokens,
+            max_bytes=max_bytes,
+            as_json=as_json,
+        )
+        return
+    greedy = greedy or decoding is Decoding.greedy
+    samples = samples or (SAMPLES if decoding is Decoding.mbr else 1)
+    if decoding is Decoding.mbr:
+        if lines:
+            refuse(decoding, {"lines": lines})
+        check_utility(utility, samples)
     if greedy:
         if useless := [_option(name) for name in _GREEDY_CANNOT if name in given]:
             raise UserError(
@@ -176,16 +252,18 @@ def generate(
     if shown.closed is not None:
         raise shown.closed
     say_notes(found.notes)
-    if as_json:
+    if decoding is Decoding.mbr:
+        show_choices(found, samples, utility or UTILITY, as_json=as_json)
+    elif as_json:
         print_json(found.to_dict())
     elif shown.alone:
         print()
     elif not lines:
         for number, text in enumerate(found.texts):
-            print(f"--- text {number}: {_said(text)}")
+            print(f"--- text {number}: {said(text)}")
             print(text.text)
-    if shown.alone and not as_json:
-        say(f"{_said(found.texts[0])}")
+    if shown.alone and not as_json and decoding is not Decoding.mbr:
+        say(f"{said(found.texts[0])}")
     tokens = sum(text.tokens for text in found.texts)
     say(f"{tokens:,} tokens in {found.seconds:.1f} s, programs compiled included")
     if found.path is not None:
@@ -262,12 +340,3 @@ def _prompts(prompt: list[str] | None, file: str | None) -> list[str | bytes]:
 
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def _said(text: Any) -> str:
-    """Returns one line about a text: why it ended, how long it is, and its rates."""
-    size = f"{text.finish_reason}, {text.tokens:,} tokens, {text.bytes:,} bytes"
-    if not text.bytes:
-        return size
-    information, entropy = text.information_bits / text.bytes, text.entropy_bits / text.bytes
-    return f"{size}; information {information:.3f}, entropy {entropy:.3f} bits a byte"

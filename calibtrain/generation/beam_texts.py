@@ -3,41 +3,22 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int
 
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.generation.beam import BeamSearch, Hypothesis, Limits, search
+from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.next_byte import TokenStates
 from calibtrain.generation.shared_states import SharedStates
 from calibtrain.generation.states import DecodingStates
-from calibtrain.models import Network, Params
 from calibtrain.models.shared_decoding import can_share
 
 ROWS = 128
 """Hypotheses that are searched side by side, at most, by default."""
 BYTES = 200
 """Most bytes of a text where no limit is given."""
-
-
-class SearchedModel(Protocol):
-    """What a beam needs of a `LanguageModel`."""
-
-    @property
-    def network(self) -> Network: ...
-
-    @property
-    def params(self) -> Params: ...
-
-    @property
-    def tokenizer(self) -> Tokenizer: ...
-
-    @property
-    def context(self) -> int: ...
-
-    def prompt_ids(self, prompt: str | bytes, /) -> Int[np.ndarray, " tokens"]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +55,7 @@ class BeamText:
 
 
 def beam_texts(
-    model: SearchedModel,
+    model: LanguageModel,
     prompts: Sequence[str | bytes],
     search_by: BeamSearch | None = None,
     *,
@@ -126,7 +107,7 @@ def beam_texts(
     ]
 
 
-def _states(model: SearchedModel, prompts: int, width: int) -> TokenStates:
+def _states(model: LanguageModel, prompts: int, width: int) -> TokenStates:
     """Returns states of a model for the beams of some prompts."""
     network, params, context, rows = model.network, model.params, model.context, prompts * width
     if not can_share(network, params):

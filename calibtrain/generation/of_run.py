@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import UserError
+from calibtrain.generation.beam import BeamSearch
+from calibtrain.generation.beam_texts import BeamText, beam_texts
 from calibtrain.generation.generate import GeneratedText, generate
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
@@ -121,6 +123,29 @@ def generate_from_run(
                 record.write(target)
                 kept = target
     return Generation(tuple(texts), record, kept, seconds)
+
+
+def search_from_run(
+    path: Path,
+    prompts: Sequence[str | bytes],
+    search_by: BeamSearch,
+    *,
+    head: str | None = None,
+    max_tokens: int | None = None,
+    max_bytes: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[list[list[BeamText]], dict[str, Any]]:
+    """Returns the hypotheses of each prompt, the best first, and what is said of the request.
+
+    Raises:
+        UserError: where the run or its head cannot be had, or the vocabulary cannot spell a prompt.
+    """
+    with opened(path, temperature=head, say=say) as saved:
+        use_compiled_programs(saved.cache)
+        model = LanguageModel.of(saved)
+        found = beam_texts(model, prompts, search_by, max_tokens=max_tokens, max_bytes=max_bytes)
+        about = {**model.about, "context": model.context, **dataclasses.asdict(search_by)}
+    return found, about
 
 
 def read_trace(path: Path, name: str) -> TraceRecord:

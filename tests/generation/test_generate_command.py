@@ -56,6 +56,14 @@ def test_json_is_one_document_and_the_trace_is_kept(run: Path) -> None:
         (["--prompt-file", "not there"], "--prompt-file: not there cannot be read"),
         (["--stop", ""], "--stop: an empty text"),
         (["--save", "../x"], "--save: '../x' is not allowed"),
+        (["--decoding", "beam", "--top-k", "3"], "--top-k: is not used with --decoding beam"),
+        (["--decoding", "beam", "--beam-groups", "2"], "--beam-groups: is not used"),
+        (["--decoding", "diverse-beam", "--beam-width", "7"], "--beam-groups: 4: must divide"),
+        (["--decoding", "beam", "--samples", "6"], "--samples: 6 is more than the beam holds"),
+        (["--decoding", "beam", "--greedy"], "--greedy: is not a part of --decoding beam"),
+        (["--beam-width", "3"], "--beam-width: is not used with --decoding sample"),
+        (["--decoding", "mbr", "--utility", "x"], "--utility: 'x': must be one of chrf, bleu"),
+        (["--decoding", "mbr", "--samples", "1"], "--samples: 1 leaves mbr no choice"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(run: Path, options: list[str], said: str) -> None:
@@ -108,3 +116,23 @@ def test_an_interruption_and_a_closed_pipe_keep_what_was_drawn(run: Path) -> Non
             process.communicate(timeout=60)
         assert process.returncode == (141 if number is None else 128 + number)
         assert len(read_trace(run, name).table) > 0
+
+
+@pytest.mark.long
+def test_a_beam_of_one_is_greedy_and_mbr_chooses_one_of_its_samples(run: Path) -> None:
+    asked = ["generate", run, "--prompt", "a", "--max-tokens", "8", "--json"]
+    greedy, beam, chosen = (
+        json.loads(call(*asked, *options).stdout)
+        for options in (
+            ("--decoding", "greedy", "--no-loop-stop"),
+            ("--decoding", "beam", "--beam-width", "1"),
+            ("--decoding", "mbr", "--samples", "5", "--utility", "edit"),
+        )
+    )
+    assert beam["texts"][0]["text"] == greedy["texts"][0]["text"]
+    assert beam["texts"][0]["information_bits"] == pytest.approx(
+        greedy["texts"][0]["information_bits"], rel=1e-4
+    )
+    (best,) = chosen["texts"]
+    assert best["text"] == chosen["samples_drawn"][best["sample"]]["text"]
+    assert 0 <= best["expected_utility"] <= 100
