@@ -116,7 +116,7 @@ def test_the_readers_path_is_short_and_leads_one_way() -> None:
     path = readers_path(PLAN.read_text(encoding="utf-8"))
     lines = sum(len((PACKAGE / file).read_text(encoding="utf-8").splitlines()) for file in path)
     assert 15 <= len(path) == len(set(path)) <= 20
-    assert lines <= 3_300
+    assert lines <= 3_400
     assert backwards(imports_of(PACKAGE), [module_name(file) for file in path]) == []
 
 
