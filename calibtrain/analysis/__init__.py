@@ -1,0 +1,1 @@
+"""What text that a model generates shows of it."""
