@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import calibtrain
+from calibtrain.cli.analysing import entropy
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.evaluating import evaluate, report
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "evaluate": evaluate,
     "measure": measure,
+    "entropy": entropy,
     "report": report,
     "runs": runs,
     "compile": compile_,
