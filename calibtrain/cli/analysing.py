@@ -147,6 +147,70 @@ def _print_entropy(record: Any) -> None:
         )
 
 
+def memory(
+    run: RunOrBucket,
+    limited: Annotated[
+        str | None,
+        typer.Option(help="A run with a short context and the same tokenizer, to compare with."),
+    ] = None,
+    corpus: Corpus = None,
+    field: Field = None,
+    split: Split = "test",
+    prompts: Prompts = 64,
+    prefix: Prefix = 128,
+    generated: Annotated[int, typer.Option(help="Bytes of a generation.")] = 512,
+    positions: Annotated[int, typer.Option(help="Tokens that are predicted, in all.")] = 2000,
+    longest: Annotated[
+        int | None, typer.Option(help="Longest memory in tokens; default half the context.")
+    ] = None,
+    temperature: Head = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Bound how much generations depend on what is more than 1, 2, 4, ... tokens back.
+
+    Brackets are 95 % intervals over texts. The result is kept in RUN/analysis/.
+
+    Example: calibtrain memory runs/tiny
+    """
+    from calibtrain.analysis.memory import Protocol, measure_memory
+    from calibtrain.cli.terminal import show_counting
+    from calibtrain.data.corpora.named import Columns
+
+    with show_counting("measuring") as progress:
+        record, path = measure_memory(
+            place(run),
+            limited=None if limited is None else place(limited),
+            corpus=corpus,
+            split=split,
+            columns=Columns(field, None if corpus is None else ""),
+            head=temperature,
+            protocol=Protocol(prompts, prefix, generated, positions, longest, seed),
+            progress=progress,
+            say=say,
+        )
+    say_notes(record.get("notes") or ())
+    if as_json:
+        print_json(record.document())
+        return
+    tables = [("", record.rows)]
+    if record.limited is not None:
+        tables.append((f"; predicted by {record.limited.run}", record.limited.rows))
+    for more, rows in tables:
+        print_rows(
+            f"{record.model}, V = {record.vocab_size:,}: what is lost of {record.positions:,} "
+            f"tokens of {record.bytes_per_token:.2f} bytes{more}",
+            "tokens seen",
+            ("bits/byte", "nats/token"),
+            [
+                [str(row.tokens), shown(row.bits_per_byte), shown(row.nats_per_token)]
+                for row in rows
+            ],
+        )
+    if path is not None:
+        say(f"written: {path}")
+
+
 def shown(figure: Any, *, ends: bool = True, signed: bool = False) -> str:
     """Returns a figure with its interval in brackets."""
     if figure is None:

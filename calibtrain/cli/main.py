@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import calibtrain
-from calibtrain.cli.analysing import entropy
+from calibtrain.cli.analysing import entropy, memory
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.evaluating import evaluate, report
@@ -46,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "measure": measure,
     "entropy": entropy,
+    "memory": memory,
     "report": report,
     "runs": runs,
     "compile": compile_,

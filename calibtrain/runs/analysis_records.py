@@ -138,6 +138,91 @@ class EntropyRecord(AnalysisRecord):
     lookahead: LookaheadFit | None = None
 
 
+class MemoryRow(Record):
+    """The bound on what is lost where only so many tokens are seen."""
+
+    tokens: Whole
+    nats_per_token: FigureRecord | None = None
+    bits_per_byte: FigureRecord | None = None
+
+
+class LimitedRecord(Record):
+    """Another run, trained with a short context, in the place of the run that is cut short."""
+
+    run: Text
+    context: Whole
+    rows: list[MemoryRow]
+
+
+class MemoryRecord(AnalysisRecord):
+    """analysis/memory-*.json: the bound I(tau) for tau = 1, 2, 4, ... tokens.
+
+    Attributes:
+        positions: tokens of generations that were predicted, the same for every tau.
+        bytes_per_token: of these.
+        limited: the same tokens, predicted by a run with a short context.
+    """
+
+    REMEDY: ClassVar[str] = "measure again: calibtrain memory RUN"
+
+    positions: Whole
+    bytes_per_token: Number
+    rows: list[MemoryRow]
+    limited: LimitedRecord | None = None
+
+
+class TypicalityRow(Record):
+    """Texts of one origin: people (`text`), or a way of generating.
+
+    Attributes:
+        deviation: information minus entropy, in bits per byte, the mean over texts.
+        spread: standard deviation of it between texts.
+        information, entropy: their means over all bytes, in bits per byte.
+        quality: mean of each proxy of quality.
+    """
+
+    name: Text
+    texts: Whole
+    bytes: Whole
+    deviation: FigureRecord | None = None
+    spread: Number | None = None
+    information: FigureRecord | None = None
+    entropy: FigureRecord | None = None
+    quality: dict[str, FigureRecord | None]
+
+
+class CorrelationRow(Record):
+    """Spearman's rank correlation of quality with the deviation, and with its size.
+
+    Attributes:
+        quality: a proxy, or `score` of the user's file.
+        texts: that have both.
+        signed: with the deviation: above 0, better texts are less probable than expected.
+        size: with its absolute value: below 0, better texts are more typical.
+    """
+
+    quality: Text
+    texts: Whole
+    signed: FigureRecord | None = None
+    size: FigureRecord | None = None
+
+
+class TypicalityRecord(AnalysisRecord):
+    """analysis/typicality-*.json: information minus entropy of texts, and their quality.
+
+    Attributes:
+        judge: the run that predicts the texts as a proxy of quality, if any.
+        scored: the user's file, if any.
+    """
+
+    REMEDY: ClassVar[str] = "measure again: calibtrain typicality RUN"
+
+    rows: list[TypicalityRow]
+    correlations: list[CorrelationRow]
+    judge: Text | None = None
+    scored: Text | None = None
+
+
 def analysis_path(run: Path, kind: str, corpus: str, split: str) -> Path:
     """Returns the file of an analysis in a run folder.
 
