@@ -211,6 +211,93 @@ def memory(
         say(f"written: {path}")
 
 
+def typicality(
+    run: RunOrBucket,
+    scores: Annotated[
+        str | None,
+        typer.Option(help="CSV, JSON lines or Parquet with columns text and score, to correlate."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="A run, best a larger one, whose bits per byte judge the texts."),
+    ] = None,
+    corpus: Corpus = None,
+    field: Field = None,
+    split: Split = "test",
+    prompts: Prompts = 64,
+    prefix: Prefix = 128,
+    generated: Annotated[int, typer.Option(help="Bytes of a continuation.")] = 256,
+    beam: Annotated[int, typer.Option(help="Hypotheses of the beam search.")] = 5,
+    top_p: Annotated[int, typer.Option(help="Mass of the nucleus, in percent.")] = 90,
+    typical: Annotated[
+        int, typer.Option(help="Mass of locally typical sampling, in percent.")
+    ] = 90,
+    temperature: Head = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Set information minus entropy of human, sampled, greedy and beam text against quality.
+
+    Brackets are 95 % intervals over documents. The result is kept in RUN/analysis/.
+
+    Example: calibtrain typicality runs/tiny --prompts 20
+    """
+    from calibtrain.analysis.typicality import Protocol, measure_typicality
+    from calibtrain.cli.terminal import show_counting
+    from calibtrain.data.corpora.named import Columns
+
+    with show_counting("measuring") as progress:
+        record, path = measure_typicality(
+            place(run),
+            scores=None if scores is None else place(scores),
+            judge=None if judge is None else place(judge),
+            corpus=corpus,
+            split=split,
+            columns=Columns(field, None if corpus is None else ""),
+            head=temperature,
+            protocol=Protocol(prompts, prefix, generated, beam, top_p, typical, seed),
+            progress=progress,
+            say=say,
+        )
+    say_notes(record.get("notes") or ())
+    if as_json:
+        print_json(record.document())
+        return
+    proxies = list(record.rows[0].quality)
+    print_rows(
+        f"{record.corpus}-{record.split}, {record.documents} documents, bits/byte",
+        "",
+        ("texts", "information - entropy", "spread", "information", "entropy", *proxies),
+        [
+            [
+                row.name,
+                str(row.texts),
+                shown(row.deviation, signed=True),
+                "-" if row.spread is None else f"{row.spread:.3f}",
+                *(shown(each, ends=False) for each in (row.information, row.entropy)),
+                *(shown(row.quality.get(key), ends=False) for key in proxies),
+            ]
+            for row in record.rows
+        ],
+    )
+    print_rows(
+        "Spearman's rank correlation of quality with",
+        "",
+        ("texts", "information - entropy", "its absolute value"),
+        [
+            [
+                row.quality,
+                str(row.texts),
+                shown(row.signed, signed=True),
+                shown(row.size, signed=True),
+            ]
+            for row in record.correlations
+        ],
+    )
+    if path is not None:
+        say(f"written: {path}")
+
+
 def shown(figure: Any, *, ends: bool = True, signed: bool = False) -> str:
     """Returns a figure with its interval in brackets."""
     if figure is None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import calibtrain
-from calibtrain.cli.analysing import entropy, memory
+from calibtrain.cli.analysing import entropy, memory, typicality
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.evaluating import evaluate, report
@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "measure": measure,
     "entropy": entropy,
     "memory": memory,
+    "typicality": typicality,
     "report": report,
     "runs": runs,
     "compile": compile_,
