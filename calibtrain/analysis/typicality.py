@@ -37,6 +37,7 @@ from calibtrain.runs.loading import Say, opened
 
 JUDGE = "judge_bits_per_byte"
 SCORE = "score"
+_AT_ONCE = 32  # prompts of a beam search, whose programs are compiled anew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,22 +192,26 @@ def _beam(run: Opened, prompts: Sequence[str], asked: Protocol) -> list[Measured
     """Returns the most probable text of each prompt that a beam found."""
     run.progress.stage("searching: beam")
     found = []
-    for number, prompt in enumerate(prompts):
-        ((best, *_),) = beam_texts(
-            run.model, [prompt], BeamSearch(asked.beam), max_bytes=asked.generated
+    for first in range(0, len(prompts), _AT_ONCE):
+        beams = beam_texts(
+            run.model,
+            prompts[first : first + _AT_ONCE],
+            BeamSearch(asked.beam),
+            max_bytes=asked.generated,
         )
-        if best.bytes:
-            found.append(
-                MeasuredText(
-                    number,
-                    best.text,
-                    best.bytes,
-                    best.information_bits,
-                    best.entropy_bits,
-                    proxies(best.text),
-                )
+        found += [
+            MeasuredText(
+                document=first + place,
+                text=best.text,
+                bytes=best.bytes,
+                information=best.information_bits,
+                entropy=best.entropy_bits,
+                quality=proxies(best.text),
             )
-        run.progress(number + 1, len(prompts))
+            for place, (best, *_) in enumerate(beams)
+            if best.bytes
+        ]
+        run.progress(min(first + _AT_ONCE, len(prompts)), len(prompts))
     return found
 
 
