@@ -16,7 +16,17 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def kinds(records: Sequence[Any]) -> dict[str, list[Any]]:
-    """Returns the records of each kind of run (model, vocabulary and corpus); one per seed."""
+    """Returns the records of each kind of run (model, vocabulary and corpus); one per seed.
+
+    Raises:
+        SystemExit: for records that were measured by different protocols.
+    """
+    for each in records[1:]:
+        if each.protocol != records[0].protocol:
+            raise SystemExit(
+                f"{each.path or each.run} and {records[0].path or records[0].run} were measured by "
+                "different protocols; remove one, and measure it again"
+            )
     found: dict[str, list[Any]] = {}
     for each in sorted(records, key=lambda each: (each.corpus, each.model, each.vocab_size)):
         name = f"{each.corpus}, {each.model}, {each.vocab_size:,}"

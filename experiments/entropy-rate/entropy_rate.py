@@ -49,7 +49,7 @@ def main() -> None:
         rows = []
         for name in dict.fromkeys(row.name for each in own for row in each.rows):
             cells = [
-                over_seeds(own, lambda each, key=key: of(each, name, key), signed=signed)
+                over_seeds(own, lambda each, name=name, key=key: of(each, name, key), signed=signed)
                 for key, signed in FIGURES.values()
             ]
             reach = sum(row.common_texts for each in own for row in each.rows if row.name == name)
