@@ -19,6 +19,7 @@ from calibtrain.cli.analysing import entropy, memory, typicality
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.evaluating import evaluate, report
+from calibtrain.cli.generating import generate
 from calibtrain.cli.launching import launch_app
 from calibtrain.cli.listing import runs
 from calibtrain.cli.measuring import measure
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "evaluate": evaluate,
     "measure": measure,
+    "generate": generate,
     "entropy": entropy,
     "memory": memory,
     "typicality": typicality,

@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from calibtrain.config import MeshConfig
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
 from calibtrain.generation.samplers import Sampling, adjusted, draw
 from calibtrain.generation.statistics import TokenStatistics, log_probabilities, token_statistics
 from calibtrain.models import Network, Params
 from calibtrain.models.decoding import Cache, decode, empty_cache, prefill
+from calibtrain.parallel.mesh import ROWS, Layout, make_layout
 from calibtrain.readout.token_stats import first_largest
 
 
@@ -129,14 +132,21 @@ def _points(key: Any, text: Int[Array, " rows"], drawn: Int[Array, " rows"]) -> 
 
 
 @functools.lru_cache(maxsize=16)
-def _programs(plan: Plan) -> tuple[Any, Any, Any]:
-    """Returns the compiled programs of a plan: to start rows, to put them, and to draw."""
+def _programs(plan: Plan, layout: Layout | None) -> tuple[Any, Any, Any]:
+    """Returns the compiled programs of a plan: to start rows, to put them, and to draw.
+
+    With a layout, every device draws its own rows, at its own pace.
+    """
     network, length, steps = plan.network, plan.length, plan.steps
 
     def start(params: Params, tokens: Array, counts: Array) -> Cache:
         return prefill(network, params, tokens, counts, length)[2]
 
-    def put(state: Rows, new: Rows, at: Array) -> Rows:
+    def put(
+        state: Rows, cache: Cache, pending: Array, text: Array, drawn: Array, seen: Any, at: Array
+    ) -> Rows:
+        many = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(at), *x.shape[1:])), cache)
+        new = Rows(many, pending, text, drawn, seen)
         return jax.tree.map(lambda all, some: all.at[at].set(some, mode="drop"), state, new)
 
     def advance(fixed: Fixed, state: Rows, room: Array) -> tuple[Rows, Drawn]:
@@ -157,7 +167,27 @@ def _programs(plan: Plan) -> tuple[Any, Any, Any]:
         _, state, found, _ = jax.lax.while_loop(going, go, (0, state, found, room))
         return state, found
 
-    return jax.jit(start), jax.jit(put, donate_argnums=0), jax.jit(advance, donate_argnums=1)
+    if layout is None:
+        return jax.jit(start), jax.jit(put, donate_argnums=0), jax.jit(advance, donate_argnums=1)
+    shared = layout.on_each_device(advance, (P(), P(ROWS), P(ROWS)), (P(ROWS), P(None, ROWS)))
+    return (
+        jax.jit(start),
+        jax.jit(put, donate_argnums=0, out_shardings=layout.rows),
+        jax.jit(shared, donate_argnums=1),
+    )
+
+
+def bucket(count: int) -> int:
+    """Returns the size that so many tokens are padded to: few sizes, as each is a program."""
+    return max(16, 1 << max(0, count - 1).bit_length())
+
+
+def _shared_out(rows: int) -> Layout | None:
+    """Returns a layout of rows over the devices here; None where one device has them all."""
+    devices = len(jax.local_devices())
+    if devices == 1 or rows == 1:
+        return None
+    return make_layout(MeshConfig(), -(-rows // devices) * devices)
 
 
 class Decoder:
@@ -176,15 +206,18 @@ class Decoder:
         """Args:
         model: what is drawn from.
         sampling: how.
-        rows: texts side by side.
+        rows: texts side by side; rounded up to what the devices here share evenly.
         length: tokens that a row can read before it has to be placed anew.
         seed: of the request.
         steps: tokens that are drawn at once, at most.
         """
         network, vocab = model.network, model.network.vocab_size
         plan = Plan(network, sampling, model.tokenizer.eos_id, steps, length)
+        layout = _shared_out(rows)
+        if layout is not None:
+            rows = -(-rows // layout.row_shares) * layout.row_shares
         self.rows, self.length = rows, length
-        self._start, self._put, self._advance = _programs(plan)
+        self._start, self._put, self._advance = _programs(plan, layout)
         columns = jnp.asarray(network.unembedding(model.params))
         drawable, key = jnp.asarray(model.drawable), jax.random.key(seed)
         self._fixed = Fixed(model.params, columns, drawable, key)
@@ -194,6 +227,9 @@ class Decoder:
         penalised = sampling.repetition_penalty != 1.0
         seen = jnp.zeros((rows, vocab), bool) if penalised else None
         self._state = Rows(cache, pending, text, drawn, seen)
+        if layout is not None:
+            self._fixed = jax.device_put(self._fixed, layout.everywhere)
+            self._state = jax.device_put(self._state, layout.rows)
 
     def place(
         self,
@@ -212,25 +248,27 @@ class Decoder:
             drawn: how many tokens each has drawn.
             seen: all tokens of each.
         """
-        count = 1 if len(rows) == 1 else self.rows
-        longest = max(len(each) for each in tokens) - 1
-        padded = np.zeros((count, max(1, 1 << max(0, longest - 1).bit_length())), np.int32)
-        counts, at = np.zeros(count, np.int32), np.full(count, self.rows, np.int32)
-        numbers = np.zeros((3, count), np.int32)
-        held = None
-        if self._state.seen is not None:
-            held = np.zeros((count, self._state.seen.shape[1]), bool)
-        for place, row in enumerate(rows):
-            ids = tokens[place]
-            padded[place, : len(ids) - 1], counts[place], at[place] = ids[:-1], len(ids) - 1, row
-            numbers[:, place] = ids[-1], texts[place], drawn[place]
-            if held is not None:
-                held[place, seen[place]] = True
-        padded = padded[:, : self.length]
-        cache = self._start(self._fixed.params, padded, counts)
-        pending, text, count_drawn = numbers
-        new = Rows(cache, pending, text, count_drawn, held)
-        self._state = self._put(self._state, new, at)
+        # One text is read at a time, by a program that depends on its own length alone, so that
+        # its state is the same whatever it is placed with; texts that are the same are read once.
+        alike: dict[bytes, list[int]] = {}
+        for place, ids in enumerate(tokens):
+            alike.setdefault(np.asarray(ids[:-1], np.int32).tobytes(), []).append(place)
+        for places in alike.values():
+            before = tokens[places[0]][:-1]
+            padded = np.zeros((1, min(self.length, bucket(len(before)))), np.int32)
+            padded[0, : len(before)] = before
+            cache = self._start(self._fixed.params, padded, np.array([len(before)], np.int32))
+            at = np.full(self.rows, self.rows, np.int32)  # past the last row: dropped
+            numbers = np.zeros((3, self.rows), np.int32)
+            held = None
+            if self._state.seen is not None:
+                held = np.zeros((self.rows, self._state.seen.shape[1]), bool)
+            for index, place in enumerate(places):
+                at[index] = rows[place]
+                numbers[:, index] = tokens[place][-1], texts[place], drawn[place]
+                if held is not None:
+                    held[index, seen[place]] = True
+            self._state = self._put(self._state, cache, *numbers, held, at)
 
     def advance(self, room: Int[np.ndarray, " rows"]) -> Drawn:
         """Draws tokens: of each row at most so many, at most `steps`, and none after its end."""

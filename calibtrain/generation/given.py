@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from calibtrain.generation.decoder import bucket
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.loops import periods
 from calibtrain.generation.statistics import TokenStatistics, log_probabilities, token_statistics
@@ -16,7 +17,7 @@ from calibtrain.generation.windows import window_start
 from calibtrain.models import Network
 from calibtrain.runs.traces import ALTERNATIVES, SOURCES, TokenTrace
 
-_ROWS = 8  # windows of a pass
+_ROWS = 4  # windows of a pass
 _CHUNK = 64  # tokens whose logits are held at once
 
 
@@ -47,23 +48,28 @@ def trace_of_ids(
             end = min(slots, start + model.context)
             windows.append((number, start, slot, end))
             slot = end
-    longest = max((end - start for _, start, _, end in windows), default=1)
-    size = min(model.context, 1 << max(0, longest - 1).bit_length())
     program = _program(model.network)
     found: list[list[Any]] = [[] for _ in texts]
-    for first in range(0, len(windows), _ROWS):
-        some = windows[first : first + _ROWS]
-        tokens = np.zeros((1 if len(windows) == 1 else _ROWS, size), np.int32)
-        labels = np.zeros_like(tokens)
-        for row, (number, start, _, end) in enumerate(some):
-            tokens[row, : end - start] = texts[number][start:end]
-            labels[row, : end - start] = texts[number][start + 1 : end + 1]
-        statistics, heat = jax.tree.map(np.asarray, program(model.params, tokens, labels))
-        for row, (number, start, slot, end) in enumerate(some):
-            part = slice(slot - start, end - start)
-            found[number].append(
-                (type(statistics)(*(x[row, part] for x in statistics)), heat[row, part])
-            )
+    # what is said of a window depends on its own length alone, and not on those beside it
+    by_size: dict[int, list[tuple[int, int, int, int]]] = {}
+    for window in windows:
+        size = min(model.context, bucket(window[3] - window[1]))
+        by_size.setdefault(size, []).append(window)
+    for size, own in by_size.items():
+        for first in range(0, len(own), _ROWS):
+            some = own[first : first + _ROWS]
+            tokens = np.zeros((_ROWS, size), np.int32)
+            labels = np.zeros_like(tokens)
+            for row, (number, start, _, end) in enumerate(some):
+                tokens[row, : end - start] = texts[number][start:end]
+                labels[row, : end - start] = texts[number][start + 1 : end + 1]
+            statistics, heat = jax.tree.map(np.asarray, program(model.params, tokens, labels))
+            for row, (number, start, slot, end) in enumerate(some):
+                part = slice(slot - start, end - start)
+                scored = type(statistics)(*(x[row, part] for x in statistics))
+                found[number].append((slot, scored, heat[row, part]))
+    for parts in found:
+        parts.sort(key=lambda part: part[0])
     return [_trace(model, number, ids, found[number]) for number, ids in enumerate(texts)]
 
 
@@ -118,7 +124,7 @@ def _trace(
         np.zeros((0, few), np.float32),
     )
     joined = TokenStatistics(
-        *(np.concatenate(all) for all in zip(empty, *(part for part, _ in parts), strict=True))
+        *(np.concatenate(all) for all in zip(empty, *(part for _, part, _ in parts), strict=True))
     )
     return TokenTrace(
         text=number,
@@ -126,7 +132,7 @@ def _trace(
         pieces=[pieces[index] for index in own],
         source=np.full(len(own), SOURCES.index("given")),
         sampling_log_probability=np.full(len(own), np.nan, np.float32),
-        temperature=np.concatenate([zeros, *(heat for _, heat in parts)]),
+        temperature=np.concatenate([zeros, *(heat for _, _, heat in parts)]),
         repeats=periods(own),
         **joined._asdict(),
     )

@@ -24,7 +24,11 @@ from foreign import (
 from test_round_trip import loaded
 
 from calibtrain.data.tokenizers.gguf_tokenizer import SPLITTING
+from calibtrain.generation.generate import generate
+from calibtrain.generation.language_model import LanguageModel
+from calibtrain.generation.samplers import Sampling
 from calibtrain.interchange import export_run, import_model
+from calibtrain.runs.loading import opened
 
 pytestmark = [pytest.mark.peers]
 transformers = pytest.importorskip("transformers")
@@ -235,3 +239,33 @@ def test_a_real_model_computes_what_transformers_computes_of_the_same_file(tmp_p
     for sample in (re.sub(r"\d", "", text[:4000]), " don't\n\n\tnaïve 你好  "):
         want = theirs.encode(sample, add_special_tokens=False)
         assert tokenizer.encode(sample).tolist() == want
+
+
+def test_greedy_is_their_greedy_for_64_tokens(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).eval()
+    folder = tmp_path / "folder"
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(tokenizer_json())
+    import_model(folder, tmp_path / "run", corpus=corpus(tmp_path), context=1024)
+    with opened(tmp_path / "run") as saved:
+        ours = LanguageModel.of(saved)
+    for prompt in ("", "the word", WORDS * 20):
+        ids = ours.prompt_ids(prompt)
+        # entries without bytes are never drawn by ours, and the end of text ends ours alone
+        never = [[int(index)] for index in np.flatnonzero(~ours.drawable)]
+        with torch.no_grad():
+            theirs = model.generate(
+                torch.tensor(ids[None]),
+                do_sample=False,
+                max_new_tokens=64,
+                min_new_tokens=1,
+                bad_words_ids=never,
+                pad_token_id=0,
+            )[0, len(ids) :].tolist()
+        (text,) = generate(
+            ours, [prompt], sampling=Sampling(greedy=True), max_tokens=64, loop_stop=False
+        )
+        drawn = text.trace.tokens[text.trace.source == 1].tolist()
+        assert drawn == theirs[: len(drawn)]
+        assert len(drawn) == 64 or drawn[-1] == ours.tokenizer.eos_id
