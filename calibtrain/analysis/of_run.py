@@ -14,8 +14,8 @@ from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
 from calibtrain.runs.analysis_records import AnalysisRecord, analysis_path
 from calibtrain.runs.loading import SavedRun, Say, opened
+from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import make_folder
-from calibtrain.training.begin import use_compiled_programs
 
 SPLITS = ("train", "validation", "test")
 _SEEDS = 2**31

@@ -16,7 +16,7 @@ from calibtrain.generation.states import DecodingStates
 from calibtrain.models import Network, Params
 from calibtrain.models.shared_decoding import can_share
 
-ROWS = 40
+ROWS = 128
 """Hypotheses that are searched side by side, at most, by default."""
 BYTES = 200
 """Most bytes of a text where no limit is given."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap, spearmanr
+from scipy.stats import rankdata
 
 from calibtrain.analysis.diversity import distinct_ngrams, first_divergences, self_bleu
 from calibtrain.analysis.prompts import cut_prompts
@@ -25,6 +25,7 @@ from calibtrain.generation.next_byte import NextByte
 from calibtrain.runs.loading import opened
 
 LANES = 16
+RESAMPLES = 2000
 ENTROPIES = {"next_byte_bits": "next byte", "next_token_bits": "next token"}
 DIVERSITIES = {
     "divergences": "first divergences",
@@ -136,25 +137,27 @@ def show(rows: Sequence[dict[str, Any]], searches: Sequence[str]) -> None:
 
 
 def correlation(rows: Sequence[dict[str, Any]], first: str, second: str) -> str:
-    """Spearman's correlation of two columns, with its interval by the bootstrap over prompts."""
+    """Spearman's correlation of two columns, with its interval by the bootstrap over prompts.
+
+    A resample in which a column is constant has no correlation, and is left out.
+    """
     pairs = np.array([[row[first], row[second]] for row in rows], float)
-    a, b = pairs[np.isfinite(pairs).all(axis=1)].T
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    if len(pairs) < 3 or not np.ptp(pairs, axis=0).all():
         return "undefined"
+    drawn = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLES, len(pairs)))
+    found = spearman(pairs[np.vstack([np.arange(len(pairs)), drawn])])
+    low, high = np.nanquantile(found[1:], [0.025, 0.975])
+    return f"{found[0]:+.2f} ({low:+.2f} to {high:+.2f})"
 
-    def statistic(x: np.ndarray, y: np.ndarray) -> float:
-        return float(spearmanr(x, y).statistic)
 
-    found = bootstrap(
-        (a, b),
-        statistic,
-        paired=True,
-        vectorized=False,
-        n_resamples=2000,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return f"{statistic(a, b):+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+def spearman(pairs: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation of each set of pairs [sets, pairs, 2]; NaN for a constant."""
+    ranks = rankdata(pairs, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        scale = np.sqrt((ranks**2).sum(axis=1).prod(axis=1))
+        return ranks.prod(axis=2).sum(axis=1) / scale
 
 
 if __name__ == "__main__":

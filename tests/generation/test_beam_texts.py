@@ -38,13 +38,13 @@ def model() -> Any:
     )
 
 
-def test_texts_say_what_their_hypotheses_hold_whatever_is_searched_beside_them(
-    model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompts = ["", "abc", "a prompt longer than the context"]
-    settings = BeamSearch(4, groups=2, diversity=0.5)
-    found = beam_texts(model, prompts, settings, max_bytes=6)
-    for beam, prompt in zip(found, prompts, strict=True):
+PROMPTS = ["", "abc", "a prompt longer than the context"]
+SETTINGS = BeamSearch(4, groups=2, diversity=0.5)
+
+
+def test_texts_say_what_their_hypotheses_hold(model: Any) -> None:
+    found = beam_texts(model, PROMPTS, SETTINGS, max_bytes=6)
+    for beam, prompt in zip(found, PROMPTS, strict=True):
         assert len(beam) == 4
         for each in beam:
             ids = each.hypothesis.tokens
@@ -55,11 +55,16 @@ def test_texts_say_what_their_hypotheses_hold_whatever_is_searched_beside_them(
             assert each.information_bits == pytest.approx(-each.score / math.log(2))
             assert each.entropy_bits == pytest.approx(sum(each.hypothesis.entropies) / math.log(2))
             assert each.finish_reason == ("end" if ids[-1] == model.tokenizer.eos_id else "length")
-    # one prompt at a time, and by states that share nothing
+
+
+@pytest.mark.long
+def test_a_beam_is_the_same_alone_and_by_states_that_share_nothing(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = beam_texts(model, PROMPTS, SETTINGS, max_bytes=6)
     monkeypatch.setattr(module, "can_share", lambda network, params: False)
-    for one, other in zip(
-        found, beam_texts(model, prompts, settings, max_bytes=6, rows=1), strict=True
-    ):
+    alone = beam_texts(model, PROMPTS, SETTINGS, max_bytes=6, rows=1)
+    for one, other in zip(found, alone, strict=True):
         assert [each.hypothesis.tokens for each in one] == [
             each.hypothesis.tokens for each in other
         ]

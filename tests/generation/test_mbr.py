@@ -4,6 +4,7 @@ import doctest
 import functools
 import random
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ SAMPLES = [
 short_texts = st.text("ab c", max_size=8)
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.lists(short_texts, min_size=1, max_size=6), st.lists(short_texts, max_size=4))
 def test_the_choice_is_that_of_brute_force(samples: list[str], others: list[str]) -> None:
     for candidates in filter(None, (samples, others)):
