@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +32,24 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> LanguageModel:
         return LanguageModel.of(saved)
 
 
-def last_log_probabilities(model: LanguageModel, ids: np.ndarray) -> np.ndarray:
-    """The next-token log-probabilities after ids, from a whole forward pass."""
-    tokens = jnp.asarray(ids)[None]
-    hidden, columns, own = model.network.apply(model.params, tokens, jnp.zeros_like(tokens))
-    assert own is None
-    return np.asarray(jax.nn.log_softmax(hidden[0, -1] @ columns))
+LONGEST = 24
+
+
+def whole_passes(model: LanguageModel) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what gives the next-token log-probabilities after ids, from a whole forward pass."""
+
+    @jax.jit
+    def read(params: Any, tokens: Any) -> Any:
+        hidden, columns, own = model.network.apply(params, tokens, jnp.zeros_like(tokens))
+        assert own is None
+        return jax.nn.log_softmax(hidden[0] @ columns)
+
+    def after(ids: np.ndarray) -> np.ndarray:
+        padded = np.zeros((1, LONGEST), np.int32)
+        padded[0, : len(ids)] = ids
+        return np.asarray(read(model.params, padded))[len(ids) - 1]
+
+    return after
 
 
 def ids_of(model: LanguageModel, count: int) -> np.ndarray:
@@ -47,31 +61,31 @@ def ids_of(model: LanguageModel, count: int) -> np.ndarray:
 def test_a_look_ahead_is_the_entropy_of_a_whole_pass_over_the_longer_text(
     model: LanguageModel,
 ) -> None:
-    ids = ids_of(model, 20)
+    ids, last_log_probabilities = ids_of(model, 20), whole_passes(model)
     found = read_lookahead(model, [ids], [(0, 7), (0, 19)], top=4)
     for row, slot in enumerate((7, 19)):
-        before = last_log_probabilities(model, ids[:slot])
+        before = last_log_probabilities(ids[:slot])
         best = np.argsort(-np.where(model.drawable, before, -np.inf))[:4]
         assert np.sort(found.log_probability[row]) == pytest.approx(
             np.sort(before[best] - np.log(np.exp(before[best]).sum())), abs=1e-4
         )
         for column, candidate in enumerate(best):
-            after = last_log_probabilities(model, np.append(ids[:slot], candidate))
+            after = last_log_probabilities(np.append(ids[:slot], candidate))
             entropy = -float(np.sum(np.exp(after) * after))
             assert found.next_entropy[row, column] == pytest.approx(entropy, abs=1e-4)
         assert found.true[row] == (list(best).index(ids[slot]) if ids[slot] in best else -1)
 
 
 def test_a_limited_model_reads_the_last_tokens_alone(model: LanguageModel) -> None:
-    ids = ids_of(model, 20)
+    ids, last_log_probabilities = ids_of(model, 20), whole_passes(model)
     for tau in (1, 5):
         found = limited_log_probabilities(model, [ids], [(0, 9), (0, 15)], tau)
         for value, slot in zip(found, (9, 15), strict=True):
-            alone = last_log_probabilities(model, ids[slot - tau : slot])
+            alone = last_log_probabilities(ids[slot - tau : slot])
             assert value == pytest.approx(float(alone[ids[slot]]), abs=1e-4)
     # all that there is before a token is what the model itself predicts it from
     (whole,) = limited_log_probabilities(model, [ids], [(0, 9)], 9)
-    assert whole == pytest.approx(float(last_log_probabilities(model, ids[:9])[ids[9]]), abs=1e-4)
+    assert whole == pytest.approx(float(last_log_probabilities(ids[:9])[ids[9]]), abs=1e-4)
 
 
 def test_a_document_is_scored_from_its_prefix_on(run: Path) -> None:
