@@ -121,6 +121,12 @@ def _measured(
     run: Opened, asked: Protocol, other: LanguageModel | None
 ) -> tuple[MemoryRecord, Path | None]:
     model = run.model
+    longest = asked.longest or max(1, model.context // 2)
+    if longest > model.context:
+        raise UserError(
+            f"--longest: {longest} tokens are more than the context of {model.context}, and the "
+            "model sees no further; lower it"
+        )
     texts = run.continuations(asked.prompts, asked.prefix, 0, asked.seed)
     found = [
         each
@@ -130,7 +136,6 @@ def _measured(
     ]
     ids = [_ids(model, text) for text in found]
     starts = [text.prompt_tokens for text in found]
-    longest = asked.longest or max(1, model.context // 2)
     places = eligible(starts, list(map(len, ids)), longest, asked.positions, asked.seed)
     if len({text for text, _ in places}) < 2:
         raise UserError(

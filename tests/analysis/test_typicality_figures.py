@@ -17,7 +17,7 @@ from calibtrain.analysis.typicality_figures import (
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=4, max_size=12))
 def test_the_correlation_is_that_of_scipy(pairs: list[tuple[int, int]]) -> None:
     x, y = np.array(pairs, float).T
