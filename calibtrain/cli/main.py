@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import calibtrain
+from calibtrain.cli.analysing import entropy, memory, typicality
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.evaluating import evaluate, report
@@ -46,6 +47,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "measure": measure,
     "generate": generate,
+    "entropy": entropy,
+    "memory": memory,
+    "typicality": typicality,
     "report": report,
     "runs": runs,
     "compile": compile_,

@@ -12,6 +12,9 @@ Each function takes records, as a run's folder holds them, and returns a
 | `frequency_mass` | evaluations | probability given to each frequency decile, less its share |
 | `temperature_heads` | a comparison of heads | differences from no head, with intervals |
 | `along_training` | the results of a run | a figure on held-out text during training |
+| `entropy_by_position` | an entropy record | entropy of generations and loss of text by position |
+| `memory_bound` | memory records | what is lost where only the last tokens are seen |
+| `typicality` | a typicality record | information minus entropy of each kind of text |
 
 Several evaluations are pooled or averaged, such as the seeds of one combination of settings.
 
@@ -31,11 +34,13 @@ import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import Line, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
+from calibtrain.figures.generations import entropy_figure, memory_figure, typicality_figure
 from calibtrain.figures.heads import heads_figure
 from calibtrain.figures.strata import CUTS, rows_in
 from calibtrain.figures.strata_figures import strata_figure
 from calibtrain.figures.style import Scheme, painted
 from calibtrain.metrics.quantities import QUANTITIES
+from calibtrain.runs.analysis_records import EntropyRecord, MemoryRecord, TypicalityRecord
 from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.records import HeadComparisonRecord
 from calibtrain.runs.results import RunResults
@@ -43,11 +48,14 @@ from calibtrain.runs.results import RunResults
 __all__ = [
     "along_training",
     "by_stratum",
+    "entropy_by_position",
     "frequency_mass",
+    "memory_bound",
     "reliability",
     "risk_coverage",
     "smooth_reliability",
     "temperature_heads",
+    "typicality",
 ]
 
 _COLOUR = "var(--cat-0)"
@@ -192,6 +200,44 @@ def along_training(
     per_byte = QUANTITIES[key].unit == "bits/byte"
     panel = training_panel("", key, [_line((), run)], exact=exact if per_byte else None)
     return painted(panel.plot, scheme)
+
+
+def entropy_by_position(record: EntropyRecord, scheme: Scheme = "light") -> go.Figure:
+    """Returns a plot of the entropy of generations, and the loss of text, against the position.
+
+    Args:
+        record: analysis/entropy-*.json of a run, as `calibtrain entropy` writes it.
+        scheme: light or dark.
+    """
+    return _with_legend(painted(entropy_figure(record).panels[0].plot, scheme))
+
+
+def memory_bound(records: Sequence[MemoryRecord], scheme: Scheme = "light") -> go.Figure:
+    """Returns a plot of the bound on memory against the number of tokens seen.
+
+    Args:
+        records: analysis/memory-*.json of runs, as `calibtrain memory` writes it; a line each.
+        scheme: light or dark.
+    """
+    return _with_legend(painted(memory_figure(records).panels[0].plot, scheme))
+
+
+def typicality(record: TypicalityRecord, scheme: Scheme = "light") -> go.Figure:
+    """Returns a plot of information minus entropy of human, sampled, greedy and beam text.
+
+    Args:
+        record: analysis/typicality-*.json of a run, as `calibtrain typicality` writes it.
+        scheme: light or dark.
+    """
+    return painted(typicality_figure(record).panels[0].plot, scheme)
+
+
+def _with_legend(figure: go.Figure) -> go.Figure:
+    """Returns a plot of several lines with a legend, which a page draws by itself."""
+    for trace in figure.data:
+        trace.showlegend = trace.name == "value"
+        trace.name = trace.legendgroup
+    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
 
 
 def _curve(records: Evaluations, title: str, scheme: Scheme) -> go.Figure:
