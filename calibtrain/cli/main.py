@@ -18,6 +18,7 @@ import calibtrain
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.evaluating import evaluate, report
+from calibtrain.cli.generating import generate
 from calibtrain.cli.launching import launch_app
 from calibtrain.cli.listing import runs
 from calibtrain.cli.measuring import measure
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "evaluate": evaluate,
     "measure": measure,
+    "generate": generate,
     "report": report,
     "runs": runs,
     "compile": compile_,

@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from calibtrain.config import MeshConfig
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
 from calibtrain.generation.samplers import Sampling, adjusted, draw
 from calibtrain.generation.statistics import TokenStatistics, log_probabilities, token_statistics
 from calibtrain.models import Network, Params
 from calibtrain.models.decoding import Cache, decode, empty_cache, prefill
+from calibtrain.parallel.mesh import ROWS, Layout, make_layout
 from calibtrain.readout.token_stats import first_largest
 
 
@@ -129,8 +132,11 @@ def _points(key: Any, text: Int[Array, " rows"], drawn: Int[Array, " rows"]) -> 
 
 
 @functools.lru_cache(maxsize=16)
-def _programs(plan: Plan) -> tuple[Any, Any, Any]:
-    """Returns the compiled programs of a plan: to start rows, to put them, and to draw."""
+def _programs(plan: Plan, layout: Layout | None) -> tuple[Any, Any, Any]:
+    """Returns the compiled programs of a plan: to start rows, to put them, and to draw.
+
+    With a layout, every device draws its own rows, at its own pace.
+    """
     network, length, steps = plan.network, plan.length, plan.steps
 
     def start(params: Params, tokens: Array, counts: Array) -> Cache:
@@ -157,7 +163,22 @@ def _programs(plan: Plan) -> tuple[Any, Any, Any]:
         _, state, found, _ = jax.lax.while_loop(going, go, (0, state, found, room))
         return state, found
 
-    return jax.jit(start), jax.jit(put, donate_argnums=0), jax.jit(advance, donate_argnums=1)
+    if layout is None:
+        return jax.jit(start), jax.jit(put, donate_argnums=0), jax.jit(advance, donate_argnums=1)
+    shared = layout.on_each_device(advance, (P(), P(ROWS), P(ROWS)), (P(ROWS), P(None, ROWS)))
+    return (
+        jax.jit(start),
+        jax.jit(put, donate_argnums=0, out_shardings=layout.rows),
+        jax.jit(shared, donate_argnums=1),
+    )
+
+
+def _shared_out(rows: int) -> Layout | None:
+    """Returns a layout of rows over the devices here; None where one device has them all."""
+    devices = len(jax.local_devices())
+    if devices == 1 or rows == 1:
+        return None
+    return make_layout(MeshConfig(), -(-rows // devices) * devices)
 
 
 class Decoder:
@@ -176,15 +197,18 @@ class Decoder:
         """Args:
         model: what is drawn from.
         sampling: how.
-        rows: texts side by side.
+        rows: texts side by side; rounded up to what the devices here share evenly.
         length: tokens that a row can read before it has to be placed anew.
         seed: of the request.
         steps: tokens that are drawn at once, at most.
         """
         network, vocab = model.network, model.network.vocab_size
         plan = Plan(network, sampling, model.tokenizer.eos_id, steps, length)
+        layout = _shared_out(rows)
+        if layout is not None:
+            rows = -(-rows // layout.row_shares) * layout.row_shares
         self.rows, self.length = rows, length
-        self._start, self._put, self._advance = _programs(plan)
+        self._start, self._put, self._advance = _programs(plan, layout)
         columns = jnp.asarray(network.unembedding(model.params))
         drawable, key = jnp.asarray(model.drawable), jax.random.key(seed)
         self._fixed = Fixed(model.params, columns, drawable, key)
@@ -194,6 +218,9 @@ class Decoder:
         penalised = sampling.repetition_penalty != 1.0
         seen = jnp.zeros((rows, vocab), bool) if penalised else None
         self._state = Rows(cache, pending, text, drawn, seen)
+        if layout is not None:
+            self._fixed = jax.device_put(self._fixed, layout.everywhere)
+            self._state = jax.device_put(self._state, layout.rows)
 
     def place(
         self,

@@ -12,6 +12,7 @@ from calibtrain.generation.growing_text import GrowingText, Limits
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.loops import periods
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
+from calibtrain.generation.statistics import TokenStatistics
 from calibtrain.generation.windows import window_start
 from calibtrain.runs.traces import SOURCES, TokenTrace
 
@@ -25,6 +26,8 @@ _BLOCK = 64  # a cache's length is a multiple, so that requests share compiled p
 
 OnPiece = Callable[[int, str], None]
 """Is told the number of a text and characters that were added to it."""
+OnTrace = Callable[[int, TokenTrace, int], None]
+"""Is told the number of a text, its trace so far, and from which token on that is new."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +81,16 @@ def generate(
     stop: Sequence[str] = (),
     loop_stop: bool = True,
     on_piece: OnPiece | None = None,
+    on_trace: OnTrace | None = None,
     rows: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[GeneratedText]:
     """Returns `samples` texts for each prompt, in the order of the prompts.
 
-    Text i (counted over all of them) is a function of the model, its prompt, the seed and i.
+    Text i (counted over all of them) is a function of the model, its prompt, the seed and i: to the
+    bit, whatever the other rows hold. Another number of rows is another program, whose rounding
+    differs by about 1e-6 nats; only a draw that lies so near to the edge between two tokens could
+    then come out otherwise.
 
     Args:
         model: what is drawn from.
@@ -96,7 +103,8 @@ def generate(
         stop: texts that end a text; they are not part of it.
         loop_stop: whether a text ends when it repeats itself exactly (`loops.LoopRule`).
         on_piece: is told of complete characters as they come.
-        rows: texts that are drawn side by side.
+        on_trace: is told of tokens as they come, with the trace up to them.
+        rows: texts that are drawn side by side; rounded up to what the devices share evenly.
         stopped: is asked now and then whether to end at once, with what there is.
 
     Raises:
@@ -113,42 +121,43 @@ def generate(
     if max_tokens is None and max_bytes is None:
         max_bytes = BYTES
     limits = Limits(max_tokens, max_bytes, tuple(text.encode() for text in stop), loop_stop)
-    tokenizer = model.tokenizer
     starts = [model.prompt_ids(prompt) for prompt in prompts]
+    given = trace_of_ids(model, starts)
     texts = [
         GrowingText(
-            number, starts[number // samples], tokenizer.piece_bytes, tokenizer.eos_id, limits
+            number,
+            starts[number // samples],
+            model.tokenizer.piece_bytes,
+            model.tokenizer.eos_id,
+            limits,
         )
         for number in range(len(prompts) * samples)
     ]
     parts: list[list[Drawn]] = [[] for _ in texts]
-    _draw(
-        model,
-        texts,
-        parts,
-        sampling,
-        seed,
-        min(rows or ROWS, max(1, len(texts))),
-        on_piece,
-        stopped,
-    )
-    given = trace_of_ids(model, starts)
-    return [
-        _generated(
-            model, text, prompts[text.number // samples], given[text.number // samples], found
-        )
-        for text, found in zip(texts, parts, strict=True)
-    ]
+
+    def trace(text: GrowingText) -> TokenTrace:
+        return _trace(model, text, given[text.number // samples], parts[text.number])
+
+    def tell(text: GrowingText, count: int) -> None:
+        if on_trace is not None and count:
+            on_trace(text.number, so_far := trace(text), len(so_far) - count)
+        if on_piece is not None and (piece := text.piece()):
+            on_piece(text.number, piece)
+
+    batch = min(rows or ROWS, max(1, len(texts)))
+    _draw(model, texts, parts, sampling=sampling, seed=seed, rows=batch, tell=tell, stopped=stopped)
+    return [_generated(model, text, prompts[text.number // samples], trace(text)) for text in texts]
 
 
 def _draw(
     model: LanguageModel,
     texts: Sequence[GrowingText],
     parts: list[list[Drawn]],
+    *,
     sampling: Sampling,
     seed: int,
     rows: int,
-    on_piece: OnPiece | None,
+    tell: Callable[[GrowingText, int], None],
     stopped: Callable[[], bool],
 ) -> None:
     """Draws all texts, `rows` at a time; a row that is done takes the next text."""
@@ -158,39 +167,36 @@ def _draw(
     length = min(model.context, -(-longest // _BLOCK) * _BLOCK)
     decoder = Decoder(model, sampling, rows=rows, length=length, seed=seed, steps=STEPS)
     waiting = list(reversed(texts))
-    held: list[GrowingText | None] = [None] * rows
-    ends = [0] * rows  # the token at which the window of each row is full
+    held: list[GrowingText | None] = [None] * decoder.rows
+    ends = [0] * decoder.rows  # the token at which the window of each row is full
     while not stopped():
-        placed = []
+        placed: dict[int, GrowingText] = {}
         for row, text in enumerate(held):
             if (text is None or text.reason) and waiting:
-                held[row] = text = waiting.pop()
-                ends[row] = -1
-            if text is not None and not text.reason and len(text.ids) > ends[row]:
-                placed.append(row)
+                held[row] = placed[row] = waiting.pop()
+            elif text is not None and not text.reason and len(text.ids) > ends[row]:
+                placed[row] = text
         if placed:
-            own = [text for row in placed if (text := held[row]) is not None]
-            seen = [window_start(len(text.ids) - 1, model.context) for text in own]
+            own = list(placed.values())
+            starts = [window_start(len(text.ids) - 1, model.context) for text in own]
             decoder.place(
-                placed,
-                [np.array(text.ids[start:]) for text, start in zip(own, seen, strict=True)],
+                list(placed),
+                [np.array(text.ids[start:]) for text, start in zip(own, starts, strict=True)],
                 [text.number for text in own],
                 [text.drawn for text in own],
                 [np.array(text.ids) for text in own],
             )
-            for row, start in zip(placed, seen, strict=True):
+            for row, start in zip(placed, starts, strict=True):
                 ends[row] = start + model.context
-        room = np.zeros(rows, np.int32)
-        for row, text in enumerate(held):
-            if text is not None and not text.reason:
-                left = ends[row] + 1 - len(text.ids)
-                room[row] = left if text.room is None else min(left, text.room)
-        if not room.any():
+        going = {row: text for row, text in enumerate(held) if text and not text.reason}
+        if not going:
             return
+        room = np.zeros(decoder.rows, np.int32)
+        for row, text in going.items():
+            left = ends[row] + 1 - len(text.ids)
+            room[row] = left if text.room is None else min(left, text.room)
         found = decoder.advance(room)
-        for row, text in enumerate(held):
-            if text is None or text.reason:
-                continue
+        for row, text in going.items():
             count = 0
             for token in found.tokens[:, row]:
                 if token < 0 or not text.read(int(token)):
@@ -199,12 +205,11 @@ def _draw(
                 if text.reason:
                     break
             parts[text.number].append(_rows_of(found, row, count))
-            if on_piece is not None and (piece := text.piece()):
-                on_piece(text.number, piece)
+            tell(text, count)
     for text in texts:
-        text.reason = text.reason or "interrupted"
-        if on_piece is not None and (piece := text.piece()):
-            on_piece(text.number, piece)
+        if not text.reason:
+            text.reason = "interrupted"
+            tell(text, 0)
 
 
 def _rows_of(found: Drawn, row: int, count: int) -> Drawn:
@@ -214,56 +219,42 @@ def _rows_of(found: Drawn, row: int, count: int) -> Drawn:
     return Drawn(tokens, chosen, heat, statistics)
 
 
-def _generated(
-    model: LanguageModel,
-    text: GrowingText,
-    prompt: str | bytes,
-    given: TokenTrace,
-    parts: Sequence[Drawn],
-) -> GeneratedText:
-    """Returns what was drawn for a text, with its trace."""
-    pieces = model.tokenizer.piece_bytes
+def _trace(
+    model: LanguageModel, text: GrowingText, given: TokenTrace, parts: Sequence[Drawn]
+) -> TokenTrace:
+    """Returns the trace of a text as far as it is drawn, that of its prompt before it."""
+    pieces, count = model.tokenizer.piece_bytes, len(given)
     ids = np.array(text.ids[1:], np.int32)
-
-    def joined(name: str, before: np.ndarray) -> np.ndarray:
-        own = [getattr(part.statistics, name, None) for part in parts]
-        if name in Drawn._fields:
-            own = [getattr(part, name) for part in parts]
-        return np.concatenate([before, *own]) if own else before
-
-    count = len(given)
-    trace = dataclasses.replace(
-        given,
+    drawn = [{**part._asdict(), **part.statistics._asdict()} for part in parts]
+    columns = {
+        name: np.concatenate([getattr(given, name), *(part[name] for part in drawn)])
+        for name in ("sampling_log_probability", "temperature", *TokenStatistics._fields)
+    }
+    return TokenTrace(
         text=text.number,
         tokens=ids,
         pieces=[pieces[index] for index in ids],
         source=np.where(np.arange(len(ids)) < count, _PROMPT, _GENERATED),
         repeats=periods(ids),
-        **{
-            name: joined(name, getattr(given, name))
-            for name in (
-                "log_probability",
-                "sampling_log_probability",
-                "entropy",
-                "confidence",
-                "rank",
-                "alternatives",
-                "alternative_log_probability",
-                "temperature",
-            )
-        },
+        **columns,
     )
-    start = count + 1
+
+
+def _generated(
+    model: LanguageModel, text: GrowingText, prompt: str | bytes, trace: TokenTrace
+) -> GeneratedText:
+    """Returns a text that is over, with its trace."""
+    count = len(text.ids) - text.drawn
     return GeneratedText(
         text=text.text,
         finish_reason=text.reason,
         prompt=prompt,
-        prompt_tokens=start,
-        prompt_tokens_seen=start - window_start(start - 1, model.context),
+        prompt_tokens=count,
+        prompt_tokens_seen=count - window_start(count - 1, model.context),
         tokens=text.drawn,
         bytes=len(text.data),
-        information_bits=_bits(-trace.log_probability[count:]),
-        entropy_bits=_bits(trace.entropy[count:]),
+        information_bits=_bits(-trace.log_probability[count - 1 :]),
+        entropy_bits=_bits(trace.entropy[count - 1 :]),
         trace=trace,
     )
 

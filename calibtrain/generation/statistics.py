@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from calibtrain.readout.token_stats import first_largest
 from calibtrain.runs.traces import ALTERNATIVES
 
 
@@ -35,24 +34,19 @@ def token_statistics(
 ) -> TokenStatistics:
     """Returns the statistics of tokens under normalised log-probabilities.
 
-    Nothing is sorted: the rank is a count, and the alternatives are a few maxima in a row.
+    Nothing is sorted: the rank is a count.
     """
     x = log_probabilities
     own = jnp.take_along_axis(x, tokens[:, None], axis=-1)
-    found, values, rest = [], [], x
-    for _ in range(min(ALTERNATIVES, x.shape[-1])):
-        value, place = first_largest(rest)
-        found.append(place)
-        values.append(value)
-        rest = jnp.where(jnp.arange(x.shape[-1]) == place[:, None], -jnp.inf, rest)
+    values, places = jax.lax.top_k(x, min(ALTERNATIVES, x.shape[-1]))
     p = jnp.exp(x)
     return TokenStatistics(
         log_probability=own[:, 0],
         entropy=-jnp.sum(jnp.where(p > 0, p * x, 0.0), axis=-1),
-        confidence=jnp.exp(values[0]),
+        confidence=jnp.exp(values[:, 0]),
         rank=1 + jnp.sum(x > own, axis=-1, dtype=jnp.int32),
-        alternatives=jnp.stack(found, axis=-1).astype(jnp.int32),
-        alternative_log_probability=jnp.stack(values, axis=-1),
+        alternatives=places,
+        alternative_log_probability=values,
     )
 
 

@@ -10,6 +10,7 @@ _HOMES = {
     "Overrides": "configurations",
     "load_config": "configurations",
     "load_study": "configurations",
+    "Generated": "generated",
     "Head": "heads",
     "HeadComparison": "heads",
     "Progress": "progress",

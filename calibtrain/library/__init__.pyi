@@ -3,6 +3,7 @@
 from calibtrain.library.configurations import Overrides as Overrides
 from calibtrain.library.configurations import load_config as load_config
 from calibtrain.library.configurations import load_study as load_study
+from calibtrain.library.generated import Generated as Generated
 from calibtrain.library.heads import Head as Head
 from calibtrain.library.heads import HeadComparison as HeadComparison
 from calibtrain.library.progress import Progress as Progress

@@ -1,12 +1,13 @@
 """`Run`: the folder of a run, with everything that can be read of it and done with it."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calibtrain.config import Config
 from calibtrain.errors import UserError
+from calibtrain.library.generated import Generated
 from calibtrain.library.heads import Head, HeadComparison
 from calibtrain.library.progress import Shown, counted, log, said, shown
 from calibtrain.library.result import EvaluationResult
@@ -252,6 +253,79 @@ class Run:
                 progress=counted(tell),
             )
         return HeadComparison.of(found)
+
+    def generate(
+        self,
+        prompt: str | bytes | Sequence[str | bytes] = "",
+        *,
+        samples: int = 1,
+        seed: int = 0,
+        max_bytes: int | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        loop_stop: bool = True,
+        head: str | Head | None = None,
+        save: str | None = None,
+        replace: bool = False,
+        rows: int | None = None,
+        on_piece: Callable[[int, str], None] | None = None,
+        **sampling: Any,
+    ) -> Generated:
+        """Generates texts from the latest checkpoint, as `calibtrain generate` does.
+
+        Args:
+            prompt: what a text begins with, or several; bytes may end inside a character.
+            samples: texts of each prompt.
+            seed: text i is a function of the seed and i.
+            max_bytes: most bytes of a text; 1000 where neither limit is given.
+            max_tokens: most tokens of a text.
+            stop: texts that end a text and are not part of it.
+            loop_stop: whether exact repetition ends a text.
+            head: a head that was fitted to the run, or its name.
+            save: the name under which the trace is kept in the run's `traces/`.
+            replace: whether a trace of that name may be replaced.
+            rows: texts that are drawn side by side, at most.
+            on_piece: is told a text's number and its characters, as they come.
+            sampling: how tokens are chosen: greedy, temperature, top_k, top_p, min_p, typical,
+                repetition_penalty, lookahead, lookahead_top (docs/generation.md).
+
+        Raises:
+            UserError: for a setting that is not allowed, a prompt that the vocabulary cannot
+                spell, or a run, head or name that cannot be had.
+        """
+        from calibtrain.generation.of_run import generate_from_run
+        from calibtrain.generation.samplers import Sampling
+
+        prompts = [prompt] if isinstance(prompt, str | bytes) else list(prompt)
+        known = set(Sampling.__dataclass_fields__)
+        if unknown := set(sampling) - known:
+            raise UserError(
+                f"{sorted(unknown)[0]}: is not a setting of generate; samplers: "
+                f"{', '.join(sorted(known))}"
+            )
+        try:
+            found = generate_from_run(
+                self.folder,
+                prompts,
+                head=head.name if isinstance(head, Head) else head,
+                samples=samples,
+                seed=seed,
+                sampling=Sampling(**sampling),
+                save=save,
+                replace=replace,
+                say=said,
+                max_bytes=max_bytes,
+                max_tokens=max_tokens,
+                stop=tuple(stop),
+                loop_stop=loop_stop,
+                rows=rows,
+                on_piece=on_piece,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        for note in found.notes:
+            said(f"note: {note}")
+        return Generated(found)
 
     def export(self, folder: str | Path) -> Path:
         """Writes the latest checkpoint as a folder that transformers loads; returns its path.

@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / "temperature"
 
     @property
+    def traces(self) -> Path:
+        """Holds NAME.parquet, a row per token of generated or given text (`runs.traces`)."""
+        return self.path / "traces"
+
+    @property
     def metrics(self) -> Path:
         """Holds one JSON object per line, without times: a function of the configuration alone."""
         return self.path / "metrics.jsonl"
