@@ -44,11 +44,15 @@ class Alarm(NamedTuple):
 
 
 class Test(Protocol):
-    """A two-sided sequential test."""
+    """A two-sided sequential test.
 
-    @property
-    def statistics(self) -> tuple[float, float]:
-        """The values of the upward and the downward test, as they were before an alarm reset."""
+    Attributes:
+        statistics: of the upward and the downward test, before the reset that an alarm brings.
+        thresholds: at which each gives an alarm.
+    """
+
+    statistics: tuple[float, float]
+    thresholds: tuple[float, float]
 
     def read(self, value: float) -> str:
         """Reads the next block; returns the kind of alarm, or "" without one."""
@@ -78,13 +82,12 @@ class Cusum:
 
     def read(self, value: float) -> str:
         """Reads a standardised block; returns the kind of alarm, or "" without one."""
-        for side, signed in enumerate((value, -value)):
-            grown = self._sums[side] + signed - self._allowance
-            self._age[side] = self._age[side] + 1 if grown > 0 else 0
-            self._sums[side] = max(0.0, grown)
+        for own, signed in enumerate((value, -value)):
+            grown = self._sums[own] + signed - self._allowance
+            self._age[own] = self._age[own] + 1 if grown > 0 else 0
+            self._sums[own] = max(0.0, grown)
         self.statistics = (self._sums[0], self._sums[1])
-        side = _over(self.statistics, self.thresholds)
-        if side is None:
+        if (side := _over(self.statistics, self.thresholds)) is None:
             return ""
         self._since = self._age[side]
         self._sums, self._age = [0.0, 0.0], [0, 0]
@@ -146,17 +149,16 @@ class EDetector:
         x, (high, low) = _unit(value), self._means
         gains = ((x - high) / high, (low - x) / (1 - low))
         added = 1.0 if self._restart else 0.0
-        for side, gain in enumerate(gains):
-            if self._logs[side] <= self._lowest[side]:
-                self._lowest[side], self._lowest_at[side] = self._logs[side], self._blocks
-            self._logs[side] += gain
-            capital = self._capital[side]
+        for own, gain in enumerate(gains):
+            if self._logs[own] <= self._lowest[own]:
+                self._lowest[own], self._lowest_at[own] = self._logs[own], self._blocks
+            self._logs[own] += gain
+            capital = self._capital[own]
             for place, bet in enumerate(BETS):
                 capital[place] = (capital[place] + added) * (1 + bet * gain)
         self._blocks += 1
         self.statistics = (self._mean(0), self._mean(1))
-        side = _over(self.statistics, self.thresholds)
-        if side is None:
+        if (side := _over(self.statistics, self.thresholds)) is None:
             return ""
         self._since = self._blocks - self._lowest_at[side]
         self._begin()
@@ -224,7 +226,7 @@ def cusum_thresholds(
     found = []
     for sign in (1, -1):
         signed = [[sign * float(value) for value in text] for text in texts]
-        low, high = 0.0, 1.0 + max((max(map(abs, text)) * len(text) for text in signed if text))
+        low, high = 0.0, 1.0 + max(max(map(abs, text)) * len(text) for text in signed if text)
         while high - low > 0.01:
             middle = (low + high) / 2
             if _given(signed, middle, allowance) > allowed:
