@@ -25,7 +25,7 @@ from calibtrain.models import Params
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.loading import SavedRun, Say, opened
-from calibtrain.training.begin import use_compiled_programs
+from calibtrain.storage.compiled import use_compiled_programs
 
 
 def evaluate_run(

@@ -13,6 +13,7 @@ from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
 from calibtrain.runs.loading import opened
 from calibtrain.runs.traces import TraceRecord
+from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.places import place
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
@@ -101,6 +102,7 @@ def generate_from_run(
             raise UserError(
                 f"--save: {save} is there already ({target}); take another, or --replace"
             )
+        use_compiled_programs(saved.cache)
         model = LanguageModel.of(saved)
         began = time.perf_counter()
         texts = generate(model, prompts, samples=samples, seed=seed, sampling=sampling, **limits)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from calibtrain.models import Network, Params
-from calibtrain.models.decoding import Cache, decode, empty_cache, prefill
+from calibtrain.models.decoding import Cache, decode, empty_cache, prefill, truncated
 from calibtrain.readout import probabilities
 
 
@@ -116,6 +116,19 @@ class DecodingStates:
     ) -> None:
         """Copies the states of some rows into others."""
         self._cache = self._copy(self._cache, self._padded(sources, targets))
+
+    def reorder(self, order: Int[np.ndarray, " rows"]) -> None:
+        """Makes the state of row i that of row order[i]."""
+        self._cache = self._copy(self._cache, np.asarray([order, np.arange(self._rows)], np.int32))
+
+    def truncate(self, rows: Int[np.ndarray, " some"], counts: Int[np.ndarray, " some"]) -> None:
+        """Makes rows forget all but their first tokens, of which the context still holds each.
+
+        Raises:
+            ValueError: where the network keeps more than one entry per token: an LSTM, or a head
+                with a state of its own.
+        """
+        self._cache = truncated(self._cache, jnp.asarray(rows), jnp.asarray(counts, jnp.int32))
 
     def keep(self, rows: Int[np.ndarray, " kept"]) -> None:
         """Does nothing: the states of other rows are overwritten where their row is needed."""

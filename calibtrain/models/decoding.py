@@ -88,6 +88,23 @@ def decode(
     return hidden, temperature, TemperedCache(body, head)
 
 
+def truncated(cache: Cache, rows: Int[Array, " some"], counts: Int[Array, " some"]) -> Cache:
+    """Returns the cache with rows of which only so many first tokens are read.
+
+    No row may have forgotten a token.
+
+    Raises:
+        ValueError: for a cache that sums up its tokens, which cannot be taken back.
+    """
+    body = cache.body if isinstance(cache, TemperedCache) else cache
+    sums = isinstance(cache, TemperedCache) and cache.head is not None
+    if sums or not isinstance(body, KeyValueCache):
+        raise ValueError("only the cache of a transformer can be cut, and not with a head's state")
+    # keys and values beyond the position are not seen, and are overwritten
+    shorter = dataclasses.replace(body, position=body.position.at[rows].set(counts))
+    return TemperedCache(shorter, None) if isinstance(cache, TemperedCache) else shorter
+
+
 def prefill(
     network: Network,
     params: Params,

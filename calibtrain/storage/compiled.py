@@ -6,6 +6,7 @@ new ones against the checksum inside their compressed data.
 """
 
 import logging
+import os
 import time
 import zlib
 from contextlib import suppress
@@ -20,6 +21,15 @@ _ZLIB = b"\x78"
 _seen: dict[Path, tuple[int, int]] = {}  # size and time of the files that this process found whole
 
 _log = logging.getLogger(__name__)
+
+
+def use_compiled_programs(cache: Path) -> None:
+    """Has JAX look for compiled programs in the cache, and keep them there."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def open_compiled(folder: Path) -> Path:

@@ -1,12 +1,9 @@
 """How training begins: run folders are held for this process, checked or made, and planned."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import jax
 
 from calibtrain.config import Config
 from calibtrain.data.batches.store import ignore
@@ -15,7 +12,7 @@ from calibtrain.models.attention import require_available
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
-from calibtrain.storage.compiled import open_compiled
+from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import disk_errors
 from calibtrain.storage.places import place
 from calibtrain.training.as_begun import as_begun, as_begun_plan
@@ -128,13 +125,6 @@ def _hold(run: RunFolder, held: ExitStack) -> None:
     """Takes a run's lock; where one host does not get it, all hosts raise."""
     with hosts.together():
         held.enter_context(run.locked())
-
-
-def use_compiled_programs(cache: Path) -> None:
-    """Has JAX look for compiled programs in the cache, and keep them there."""
-    jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _require_tokenizer(plan: Plan, run: RunFolder) -> None:

@@ -49,6 +49,21 @@ def test_states_that_are_started_extended_and_copied_are_those_of_a_full_pass(
     np.testing.assert_allclose(found, full_pass(model, after), **CLOSE)
 
 
+def test_states_are_reordered_and_shortened(model: tuple[Network, Params]) -> None:
+    states = DecodingStates(*model, rows=2, context=CONTEXT)
+    states.start([np.array([1, 5, 7]), np.array([2])], np.array([0, 1]))
+    states.reorder(np.array([1, 0]))
+    found = states.extend(np.array([0, 1]), np.array([0, 1]), np.array([4, 9]))
+    np.testing.assert_allclose(found, full_pass(model, [[2, 4], [1, 5, 7, 9]]), **CLOSE)
+    if model[0].config.kind == "lstm":
+        with pytest.raises(ValueError, match="only the cache of a transformer"):
+            states.truncate(np.array([1]), np.array([2]))
+        return
+    states.truncate(np.array([1]), np.array([2]))
+    found = states.extend(np.array([0, 1]), np.array([0, 1]), np.array([3, 6]))
+    np.testing.assert_allclose(found, full_pass(model, [[2, 4, 3], [1, 5, 6]]), **CLOSE)
+
+
 def test_entries_that_are_no_events_share_out_their_probability(
     model: tuple[Network, Params],
 ) -> None:
