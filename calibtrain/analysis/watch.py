@@ -20,6 +20,7 @@ class Watch:
     alarm of its own. A repetition gives one alarm, when it is first seen.
 
     Attributes:
+        band: of held-out text; None where there is none.
         alarms: all that were given.
     """
 
@@ -33,7 +34,7 @@ class Watch:
             UserError: where the band's text is too short to tell the rate.
         """
         stated = Rate(rate, BLOCK)
-        self._band = band
+        self.band = band
         self._tests: dict[str, Test] = {}
         if band is not None:
             made: dict[str, Callable[[], Test]] = {
@@ -65,10 +66,10 @@ class Watch:
             self._blocks = Blocks(byte=self._byte - size)
             self._ends.append(self._byte - size)
         rate = self._blocks.read(bits, size)
-        if rate is None or self._band is None:
+        if rate is None or self.band is None:
             return
         self._ends.append(self._byte)
-        z = float(self._band.standardised([self._byte], [rate])[0])
+        z = float(self.band.standardised([self._byte], [rate])[0])
         for name, test in self._tests.items():
             if kind := test.read(z):
                 side = kind != "derailment"
