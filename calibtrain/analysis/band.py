@@ -31,7 +31,7 @@ EDGES = (0, 64, 128, 256, 512, 1024, 2048)
 """Bytes at which the ranges of positions begin; one with few documents joins the one before."""
 LEAST_DOCUMENTS = 10
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-LIMIT = 200_000
+LIMIT = 100_000
 """Bytes of held-out text that are read."""
 MOST = 4096
 """Bytes that are read of a document, at most, so that many documents are read."""
