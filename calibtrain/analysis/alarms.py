@@ -78,24 +78,34 @@ class Cusum:
         """
         self.thresholds, self._allowance = (up, down), allowance
         self.statistics = (0.0, 0.0)
-        self._sums, self._age, self._since = [0.0, 0.0], [0, 0], 0
+        self._sums, self._since = _Sums(), 0
 
     def read(self, value: float) -> str:
         """Reads a standardised block; returns the kind of alarm, or "" without one."""
-        for own, signed in enumerate((value, -value)):
-            grown = self._sums[own] + signed - self._allowance
-            self._age[own] = self._age[own] + 1 if grown > 0 else 0
-            self._sums[own] = max(0.0, grown)
-        self.statistics = (self._sums[0], self._sums[1])
+        self._sums.read(value - self._allowance, -value - self._allowance)
+        self.statistics = (self._sums.totals[0], self._sums.totals[1])
         if (side := _over(self.statistics, self.thresholds)) is None:
             return ""
-        self._since = self._age[side]
-        self._sums, self._age = [0.0, 0.0], [0, 0]
+        self._since = self._sums.ages[side]
+        self._sums = _Sums()
         return (UP, DOWN)[side]
 
     def since(self) -> int:
         """Returns for how many blocks the sum of the latest alarm was above 0."""
         return self._since
+
+
+class _Sums:
+    """An upward and a downward sum that begin anew at 0, and for how long each is above it."""
+
+    def __init__(self) -> None:
+        self.totals, self.ages = [0.0, 0.0], [0, 0]
+
+    def read(self, *added: float) -> None:
+        for side, more in enumerate(added):
+            grown = self.totals[side] + more
+            self.ages[side] = self.ages[side] + 1 if grown > 0 else 0
+            self.totals[side] = max(0.0, grown)
 
 
 class EDetector:
@@ -128,6 +138,7 @@ class EDetector:
             raise ValueError(f"lowest, highest: {lowest}, {highest} are not ordered within {CLIP}")
         if not 0 < alpha < 1:
             raise ValueError(f"alpha: {alpha} is not allowed; allowed: above 0, below 1")
+        self._limits = lowest, highest
         self._means = _unit(highest), _unit(lowest)
         self._restart = restart
         self.thresholds = (1 / alpha, 1 / alpha)
@@ -137,9 +148,7 @@ class EDetector:
     def _begin(self) -> None:
         start = 0.0 if self._restart else 1.0
         self._capital = [[start] * len(BETS) for _ in range(2)]
-        self._blocks = 0
-        self._lowest, self._lowest_at = [math.inf, math.inf], [0, 0]
-        self._logs = [0.0, 0.0]
+        self._sums = _Sums()
 
     def _mean(self, side: int) -> float:
         return sum(self._capital[side]) / len(BETS)
@@ -150,22 +159,20 @@ class EDetector:
         gains = ((x - high) / high, (low - x) / (1 - low))
         added = 1.0 if self._restart else 0.0
         for own, gain in enumerate(gains):
-            if self._logs[own] <= self._lowest[own]:
-                self._lowest[own], self._lowest_at[own] = self._logs[own], self._blocks
-            self._logs[own] += gain
             capital = self._capital[own]
             for place, bet in enumerate(BETS):
                 capital[place] = (capital[place] + added) * (1 + bet * gain)
-        self._blocks += 1
+        lowest, highest = self._limits
+        self._sums.read(value - highest - 0.5, lowest - value - 0.5)
         self.statistics = (self._mean(0), self._mean(1))
         if (side := _over(self.statistics, self.thresholds)) is None:
             return ""
-        self._since = self._blocks - self._lowest_at[side]
+        self._since = self._sums.ages[side]
         self._begin()
         return (UP, DOWN)[side]
 
     def since(self) -> int:
-        """Returns the blocks since the sum of gains of the latest alarm was lowest."""
+        """Returns for how many blocks a CUSUM beyond the limits was above 0 at the latest alarm."""
         return self._since
 
 

@@ -111,6 +111,12 @@ class Band:
         low, high = np.quantile(means, (tail, 1 - tail))
         return min(0.0, float(low)), max(0.0, float(high))
 
+    @property
+    def least_rate(self) -> float:
+        """The fewest false alarms per 1,000 bytes that the text is long enough to tell."""
+        blocks = sum(map(len, self.blocks))
+        return math.ceil(100 * 2000 / (BLOCK * blocks)) / 100
+
     def cusum(self, rate: Rate) -> Callable[[], Cusum]:
         """Returns what makes a CUSUM test with a rate of false alarms, fitted to the band's text.
 
@@ -121,10 +127,9 @@ class Band:
         try:
             up, down = cusum_thresholds(documents, rate.per_side_and_block, ALLOWANCE)
         except ValueError as error:
-            least = 2000 / (BLOCK * max(1, sum(map(len, documents))))
             raise UserError(
                 f"false alarms: {rate.per_thousand_bytes:g} per 1,000 bytes cannot be told from "
-                f"{error}; state {math.ceil(100 * least) / 100:g} or more, or read more text"
+                f"{error}; state {self.least_rate:g} or more"
             ) from None
         return functools.partial(Cusum, up, down, ALLOWANCE)
 

@@ -93,7 +93,7 @@ def trace_run(
     sampling: Sampling = ANCESTRAL,
     save: str | None = None,
     replace: bool = False,
-    rate: float = RATE,
+    rate: float | None = None,
     tests: Sequence[str] = TESTS,
     corpus: str | None = None,
     reference: bool = True,
@@ -114,7 +114,8 @@ def trace_run(
         sampling: how tokens are chosen.
         save: the name under which the trace is kept in the run's `traces/`.
         replace: whether a trace of that name may be replaced.
-        rate: false alarms per 1,000 bytes of held-out text, of each test.
+        rate: false alarms per 1,000 bytes of held-out text, of each test; None means `RATE`, or
+            as few as the held-out text can tell.
         tests: cusum, e-detector or both.
         corpus: whose validation split gives the band; None means the run's own.
         reference: whether there is a band; without one, exact repetition alone gives alarms.
@@ -132,6 +133,13 @@ def trace_run(
             _target(saved, save, replace)  # what cannot be kept is told before the model is loaded
         model = LanguageModel.of(saved)
         band = band_of_run(saved, model, corpus=corpus, say=say) if reference else None
+        if rate is None:
+            rate = RATE if band is None else max(RATE, band.least_rate)
+            if rate > RATE:
+                say(
+                    f"note: held-out text is short, so that alarms are tuned to {rate:g} false "
+                    f"ones per 1,000 bytes and not to {RATE:g}"
+                )
         watch = Watch(band, rate, tests)
         on_band(band)
         stated = {"false_alarms_per_1000_bytes": rate, "tests": list(tests) if band else []}

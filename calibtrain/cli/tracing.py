@@ -78,7 +78,8 @@ def trace(
             "--false-alarms",
             min=0.0,
             max=30.0,
-            help="False alarms per 1,000 bytes that each test may give; default 0.1.",
+            help="False alarms per 1,000 bytes that each test may give; default 0.1, or as few as "
+            "the held-out text can tell.",
         ),
     ] = None,
     seed: Seed = 0,
@@ -161,7 +162,7 @@ def trace(
         raise UserError("--stop: an empty text would end every text; leave it out")
 
     from calibtrain.analysis.tracing import trace_run
-    from calibtrain.analysis.watch import RATE, TESTS
+    from calibtrain.analysis.watch import TESTS
     from calibtrain.cli.trace_view import make_trace_view
     from calibtrain.generation.samplers import Sampling
 
@@ -181,7 +182,7 @@ def trace(
             sampling=sampling,
             save=save,
             replace=replace,
-            rate=RATE if rate is None else rate,
+            rate=rate,
             tests=TESTS if alarms is Alarms.both else (alarms.value,),
             corpus=corpus,
             reference=reference,

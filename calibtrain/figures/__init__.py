@@ -12,6 +12,7 @@ Each function takes records, as a run's folder holds them, and returns a
 | `frequency_mass` | evaluations | probability given to each frequency decile, less its share |
 | `temperature_heads` | a comparison of heads | differences from no head, with intervals |
 | `along_training` | the results of a run | a figure on held-out text during training |
+| `along_text` | a trace | surprise and entropy along it, with band and alarms |
 
 Several evaluations are pooled or averaged, such as the seeds of one combination of settings.
 
@@ -24,8 +25,8 @@ Example:
     'confidence (probability)'
 """
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import plotly.graph_objects as go
 
@@ -35,12 +36,17 @@ from calibtrain.figures.heads import heads_figure
 from calibtrain.figures.strata import CUTS, rows_in
 from calibtrain.figures.strata_figures import strata_figure
 from calibtrain.figures.style import Scheme, painted
+from calibtrain.figures.trace import trace_plot
 from calibtrain.metrics.quantities import QUANTITIES
 from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.records import HeadComparisonRecord
 from calibtrain.runs.results import RunResults
 
+if TYPE_CHECKING:  # a report is read without NumPy and Arrow
+    from calibtrain.runs.traces import TraceRecord
+
 __all__ = [
+    "along_text",
     "along_training",
     "by_stratum",
     "frequency_mass",
@@ -192,6 +198,29 @@ def along_training(
     per_byte = QUANTITIES[key].unit == "bits/byte"
     panel = training_panel("", key, [_line((), run)], exact=exact if per_byte else None)
     return painted(panel.plot, scheme)
+
+
+def along_text(
+    record: "TraceRecord",
+    text: int = 0,
+    *,
+    band: Mapping[str, Any] | None = None,
+    alarms: Sequence[Mapping[str, Any]] = (),
+    scheme: Scheme = "light",
+) -> go.Figure:
+    """Returns a plot of surprise and entropy along a text, in bits a byte of the last 64 bytes.
+
+    Args:
+        record: a trace, as `runs.traces.TraceRecord.read` reads it.
+        text: number of the text in it.
+        band: of held-out text, as `calibtrain trace --json` prints it.
+        alarms: as the same document has them.
+        scheme: light or dark.
+
+    Raises:
+        ValueError: the record has no such text.
+    """
+    return painted(trace_plot(record, text, band=band, alarms=alarms), scheme)
 
 
 def _curve(records: Evaluations, title: str, scheme: Scheme) -> go.Figure:
