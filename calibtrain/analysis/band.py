@@ -80,6 +80,9 @@ class Band:
     ranges: tuple[Range, ...]
     blocks: tuple[tuple[float, ...], ...] = dataclasses.field(repr=False)
     bytes: int
+    _fitted: dict[float, tuple[float, float]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def at(self, byte: int) -> Range:
         """Returns the range that a byte lies in."""
@@ -123,15 +126,17 @@ class Band:
         Raises:
             UserError: where the text is too short to tell the rate.
         """
-        documents = [np.array(document) for document in self.blocks]
-        try:
-            up, down = cusum_thresholds(documents, rate.per_side_and_block, ALLOWANCE)
-        except ValueError as error:
-            raise UserError(
-                f"false alarms: {rate.per_thousand_bytes:g} per 1,000 bytes cannot be told from "
-                f"{error}; state {self.least_rate:g} or more"
-            ) from None
-        return functools.partial(Cusum, up, down, ALLOWANCE)
+        side = rate.per_side_and_block
+        if side not in self._fitted:
+            documents = [np.array(document) for document in self.blocks]
+            try:
+                self._fitted[side] = cusum_thresholds(documents, side, ALLOWANCE)
+            except ValueError as error:
+                raise UserError(
+                    f"false alarms: {rate.per_thousand_bytes:g} per 1,000 bytes cannot be told "
+                    f"from {error}; state {self.least_rate:g} or more"
+                ) from None
+        return functools.partial(Cusum, *self._fitted[side], ALLOWANCE)
 
     def e_detector(self, rate: Rate) -> Callable[[], EDetector]:
         """Returns what makes an e-detector with a rate of false alarms, stated by theory."""
@@ -145,7 +150,9 @@ class Band:
             UserError: where the disk is full or may not be written.
         """
         make_folder(path.parent)
-        document = {"format": FORMAT, **dataclasses.asdict(self), "about": dict(self.about)}
+        ranges = [dataclasses.asdict(each) for each in self.ranges]
+        kept = {"about": dict(self.about), "ranges": ranges, "blocks": self.blocks}
+        document = {"format": FORMAT, **kept, "bytes": self.bytes}
         write_whole(path, json.dumps(sealed(json.loads(json.dumps(document)))))
 
     @classmethod

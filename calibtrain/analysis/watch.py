@@ -1,7 +1,7 @@
 """Reads a trace as it grows and gives its alarms: two sequential tests, and exact repetition."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from calibtrain.analysis.alarms import LOOP, Alarm, Rate, Test
 from calibtrain.analysis.band import Band
@@ -37,11 +37,9 @@ class Watch:
         self.band = band
         self._tests: dict[str, Test] = {}
         if band is not None:
-            made: dict[str, Callable[[], Test]] = {
-                "cusum": band.cusum(stated),
-                "e-detector": band.e_detector(stated),
-            }
-            self._tests = {name: made[name]() for name in tests}
+            for name in tests:
+                make = band.cusum(stated) if name == "cusum" else band.e_detector(stated)
+                self._tests[name] = make()
         self.alarms: list[Alarm] = []
         self._blocks: Blocks | None = None
         self._ends: list[int] = []

@@ -65,13 +65,13 @@ def main() -> None:
                 found["false alarms"].append(row)
         band = bands[saved.config.corpus.name]
         faults = planted(saved, model, given.texts, given.other)
-        for name, texts in faults.items():
-            traces = traces_of(model, texts)
+        for name, texts_with in faults.items():
+            traces = traces_of(model, texts_with())
             for test, finds in finders(band, given.rates).items():
                 delays = [delay(finds(trace)) for trace in traces]
                 share = np.mean([each < FAULT for each in delays])
                 found["faults"].append(
-                    [name, test, len(texts), float(share), float(np.mean(delays))]
+                    [name, test, len(traces), float(share), float(np.mean(delays))]
                 )
     print("| corpus | test | bytes | alarms | per 1,000 bytes (95 %) |\n|---|---|---|---|---|")
     for corpus, test, size, alarms, per, low, high in found["false alarms"]:
@@ -134,8 +134,8 @@ def repetition(rule: LoopRule) -> Finds:
 
 def planted(
     saved: SavedRun, model: LanguageModel, count: int, other: str
-) -> dict[str, list[str | bytes]]:
-    """Returns texts with each kind of fault from byte `PREFIX` on; "none" goes on as it was."""
+) -> dict[str, Callable[[], list[bytes]]]:
+    """Returns, by name, what makes texts with each kind of fault from byte `PREFIX` on; "none" goes on as it was."""
     long = [
         document.text
         for split in ("test",)
@@ -165,18 +165,19 @@ def planted(
         )
         return [text.data for text in texts]
 
-    ends = {
-        "none (the text goes on)": rests,
-        "none (drawn at temperature 1)": drawn(1.0),
-        "temperature 1.5": drawn(1.5),
-        "temperature 0.5": drawn(0.5),
-        "loop of 40 bytes": [(text[-40:] * FAULT)[:FAULT] for text in prefixes],
-        f"switch to {other}": [others[place % len(others)] for place in range(len(prefixes))],
-        "shuffled words": [shuffled(text) for text in rests],
-    }
+    def whole(ends: Callable[[], Sequence[bytes]]) -> Callable[[], list[bytes]]:
+        return lambda: [before + after for before, after in zip(prefixes, ends(), strict=True)]
+
     return {
-        name: [before + after for before, after in zip(prefixes, parts, strict=True)]
-        for name, parts in ends.items()
+        "none (the text goes on)": whole(lambda: rests),
+        "none (drawn at temperature 1)": whole(lambda: drawn(1.0)),
+        "temperature 1.5": whole(lambda: drawn(1.5)),
+        "temperature 0.5": whole(lambda: drawn(0.5)),
+        "loop of 40 bytes": whole(lambda: [(text[-40:] * FAULT)[:FAULT] for text in prefixes]),
+        f"switch to {other}": whole(
+            lambda: [others[place % len(others)] for place in range(len(prefixes))]
+        ),
+        "shuffled words": whole(lambda: [shuffled(text) for text in rests]),
     }
 
 
