@@ -123,8 +123,11 @@ class LinesTrace(SilentTrace):
 class LiveTrace(SilentTrace):
     """Shows the text coloured by surprise, with the entropy rate, its band and alarms below."""
 
-    def __init__(self) -> None:
-        self._console = Console(highlight=False)
+    def __init__(self, console: Console | None = None) -> None:
+        """Args:
+        console: where it is shown; None means standard output.
+        """
+        self._console = console or Console(highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
         self._line = Text()
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode

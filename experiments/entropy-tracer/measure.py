@@ -4,7 +4,8 @@ python experiments/entropy-tracer/measure.py RUN --real kjv pydoc files:DIR/*.js
 
 The run's own corpus gives the texts that faults are planted in: `PREFIX` bytes of a test document,
 then `FAULT` bytes of the fault. A fault that is missed counts as the rest of the text. Real text is
-judged beside the band of the same corpus: its validation split, read by the same model.
+judged beside a band of the same corpus, from other documents: the validation split of the run's own
+corpus, every other document of one that it was not trained on.
 """
 
 import argparse
@@ -54,8 +55,14 @@ def main() -> None:
         bands: dict[str, Band] = {}
         for corpus in given.real:
             name = corpus if corpus != saved.config.corpus.name else None
-            held = traces_of(model, texts_of(saved, name, "validation", given.bytes))
-            tested = traces_of(model, texts_of(saved, name, "test", given.bytes))
+            if name is None:
+                texts, fresh = (
+                    texts_of(saved, name, split, given.bytes) for split in ("validation", "test")
+                )
+            else:  # the run was trained on none of it
+                both = texts_of(saved, name, "train", 2 * given.bytes)
+                texts, fresh = both[::2], both[1::2]
+            held, tested = traces_of(model, texts), traces_of(model, fresh)
             bands[corpus] = band = band_of_traces(held)
             size = sum(int(trace.byte_lengths.sum()) for trace in tested)
             for test, finds in finders(band, given.rates).items():
@@ -135,7 +142,7 @@ def repetition(rule: LoopRule) -> Finds:
 def planted(
     saved: SavedRun, model: LanguageModel, count: int, other: str
 ) -> dict[str, Callable[[], list[bytes]]]:
-    """Returns, by name, what makes texts with each kind of fault from byte `PREFIX` on; "none" goes on as it was."""
+    """Returns, by name, what makes texts with a fault from byte `PREFIX` on; "none" has none."""
     long = [
         document.text
         for split in ("test",)
