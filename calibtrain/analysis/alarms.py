@@ -1,7 +1,9 @@
 """Sequential tests for a change in a text: CUSUM and an e-detector, each upward and downward.
 
-Both read one number per block of a text: the standardised surprise, 0 on average where the text is
-like the held-out text of a run. A rise is *derailment*, a fall is *collapse*. The false-alarm rate
+Both read two numbers per block of a text, standardised so that they are 0 on average where the text
+is like a run's held-out text. Upward they read surprise less entropy: *derailment* is text that the
+model finds more surprising than it expects to. Downward they read the surprise: *collapse* is text
+that is too easy to predict, as what repeats itself. The false-alarm rate
 of CUSUM comes from a threshold that is fitted to held-out text; that of the e-detector holds by
 theory for every text whose mean stays between two given limits. After an alarm a test begins anew.
 """
@@ -10,9 +12,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
-
-import numpy as np
-from jaxtyping import Float
 
 UP, DOWN = "derailment", "collapse"
 """The kinds of alarm that a test gives; an exact repetition gives `LOOP`."""
@@ -54,8 +53,13 @@ class Test(Protocol):
     statistics: tuple[float, float]
     thresholds: tuple[float, float]
 
-    def read(self, value: float) -> str:
-        """Reads the next block; returns the kind of alarm, or "" without one."""
+    def read(self, rise: float, fall: float) -> str:
+        """Reads the next block; returns the kind of alarm, or "" without one.
+
+        Args:
+            rise: what the upward test reads.
+            fall: what the downward test reads.
+        """
 
     def since(self) -> int:
         """Returns how many blocks the latest alarm looks back on."""
@@ -80,9 +84,9 @@ class Cusum:
         self.statistics = (0.0, 0.0)
         self._sums, self._since = _Sums(), 0
 
-    def read(self, value: float) -> str:
+    def read(self, rise: float, fall: float) -> str:
         """Reads a standardised block; returns the kind of alarm, or "" without one."""
-        self._sums.read(value - self._allowance, -value - self._allowance)
+        self._sums.read(rise - self._allowance, -fall - self._allowance)
         self.statistics = (self._sums.totals[0], self._sums.totals[1])
         if (side := _over(self.statistics, self.thresholds)) is None:
             return ""
@@ -126,16 +130,18 @@ class EDetector:
 
     def __init__(self, lowest: float, highest: float, alpha: float, *, restart: bool = True):
         """Args:
-        lowest: the smallest mean allowed, in standard deviations, within `CLIP`.
-        highest: the largest.
+        lowest: the smallest mean of what the downward test reads that is allowed, in standard
+            deviations, within `CLIP`.
+        highest: the largest of what the upward test reads.
         alpha: rate of false alarms of each side, per block (per text without `restart`).
         restart: whether a change is looked for that begins anywhere.
 
         Raises:
             ValueError: for limits or a rate outside their range.
         """
-        if not -CLIP < lowest <= highest < CLIP:
-            raise ValueError(f"lowest, highest: {lowest}, {highest} are not ordered within {CLIP}")
+        for name, limit in (("lowest", lowest), ("highest", highest)):
+            if not -CLIP < limit < CLIP:
+                raise ValueError(f"{name}: {limit} is not allowed; allowed: within {CLIP} of 0")
         if not 0 < alpha < 1:
             raise ValueError(f"alpha: {alpha} is not allowed; allowed: above 0, below 1")
         self._limits = lowest, highest
@@ -153,17 +159,17 @@ class EDetector:
     def _mean(self, side: int) -> float:
         return sum(self._capital[side]) / len(BETS)
 
-    def read(self, value: float) -> str:
+    def read(self, rise: float, fall: float) -> str:
         """Reads a standardised block; returns the kind of alarm, or "" without one."""
-        x, (high, low) = _unit(value), self._means
-        gains = ((x - high) / high, (low - x) / (1 - low))
+        high, low = self._means
+        gains = ((_unit(rise) - high) / high, (low - _unit(fall)) / (1 - low))
         added = 1.0 if self._restart else 0.0
         for own, gain in enumerate(gains):
             capital = self._capital[own]
             for place, bet in enumerate(BETS):
                 capital[place] = (capital[place] + added) * (1 + bet * gain)
         lowest, highest = self._limits
-        self._sums.read(value - highest - 0.5, lowest - value - 0.5)
+        self._sums.read(rise - highest - 0.5, lowest - fall - 0.5)
         self.statistics = (self._mean(0), self._mean(1))
         if (side := _over(self.statistics, self.thresholds)) is None:
             return ""
@@ -189,25 +195,30 @@ def _over(values: tuple[float, float], thresholds: tuple[float, float]) -> int |
     return 0 if up >= down else 1
 
 
-def alarms_at(test: Test, values: Iterable[float]) -> list[tuple[int, str]]:
+Block = tuple[float, float]
+"""What the upward and what the downward test read of a block."""
+
+
+def alarms_at(test: Test, blocks: Iterable[Block]) -> list[tuple[int, str]]:
     """Returns the number and kind of each block at which a test gives an alarm.
 
     Example:
-        >>> alarms_at(Cusum(up=4, down=4), [0, 0, 3, 3, 0, -5])
-        [(3, 'derailment'), (5, 'collapse')]
+        >>> blocks = [(0.0, 0.0), (3.0, 0.0), (3.0, 0.0), (0.0, -5.0)]
+        >>> alarms_at(Cusum(up=4, down=4), blocks)
+        [(2, 'derailment'), (3, 'collapse')]
     """
-    found = ((block, test.read(float(value))) for block, value in enumerate(values))
-    return [(block, kind) for block, kind in found if kind]
+    found = ((number, test.read(*block)) for number, block in enumerate(blocks))
+    return [(number, kind) for number, kind in found if kind]
 
 
-def false_alarms(make: Callable[[], Test], texts: Sequence[Iterable[float]]) -> tuple[int, int]:
+def false_alarms(make: Callable[[], Test], texts: Sequence[Iterable[Block]]) -> tuple[int, int]:
     """Returns how many alarms of each side a test gives on texts, each begun anew."""
     kinds = [kind for text in texts for _, kind in alarms_at(make(), text)]
     return kinds.count(UP), kinds.count(DOWN)
 
 
 def cusum_thresholds(
-    texts: Sequence[Float[np.ndarray, " blocks"]], rate: float, allowance: float = 0.5
+    texts: Sequence[Sequence[Block]], rate: float, allowance: float = 0.5
 ) -> tuple[float, float]:
     """Returns the lowest thresholds at which texts give few enough alarms of each side.
 
@@ -231,8 +242,8 @@ def cusum_thresholds(
             f"block; at least {math.ceil(1 / rate):,}"
         )
     found = []
-    for sign in (1, -1):
-        signed = [[sign * float(value) for value in text] for text in texts]
+    for side, sign in enumerate((1, -1)):
+        signed = [[sign * block[side] for block in text] for text in texts]
         low, high = 0.0, 1.0 + max(max(map(abs, text)) * len(text) for text in signed if text)
         while high - low > 0.01:
             middle = (low + high) / 2

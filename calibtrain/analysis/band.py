@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from calibtrain.analysis.alarms import CLIP, Cusum, EDetector, Rate, cusum_thresholds
+from calibtrain.analysis.alarms import CLIP, Block, Cusum, EDetector, Rate, cusum_thresholds
 from calibtrain.analysis.blocks import BLOCK, blocks_of
 from calibtrain.data.batches.stream import document_order
 from calibtrain.errors import UserError
@@ -37,8 +37,9 @@ MOST = 4096
 """Bytes that are read of a document, at most, so that many documents are read."""
 STRETCH = 64
 """Blocks of a stretch whose mean tells how far the mean of held-out text wanders."""
-WANDERING = 0.95
-"""Share of the stretches whose mean lies between the limits of the e-detector."""
+WANDERING = 0.5
+"""Share of the stretches whose mean lies between the limits of the e-detector: its theory holds for
+text that wanders no further, and the measured rate says how it fares on other text."""
 ALLOWANCE = 0.5
 """Of CUSUM: it is quickest for a shift of one standard deviation."""
 _BATCH = 16
@@ -51,16 +52,20 @@ class Range:
     Attributes:
         begins: the first byte.
         documents: how many documents reach it.
-        information: mean of the blocks' surprise, in bits a byte.
-        spread: its standard deviation.
+        surprise: mean of the blocks, in bits a byte.
+        surprise_spread: its standard deviation.
+        excess: mean of the blocks' surprise less entropy, in bits a byte.
+        excess_spread: its standard deviation.
         entropy: mean of the windowed entropy rate where blocks end, in bits a byte.
         quantiles: of the windowed entropy rate, at `QUANTILES`.
     """
 
     begins: int
     documents: int
-    information: float
-    spread: float
+    surprise: float
+    surprise_spread: float
+    excess: float
+    excess_spread: float
     entropy: float
     quantiles: tuple[float, ...]
 
@@ -72,13 +77,13 @@ class Band:
     Attributes:
         about: whose it is: step, tokenizer, head, context, corpus and split.
         ranges: by position.
-        blocks: the standardised surprise of the blocks of each document.
+        blocks: of each document, standardised: surprise less entropy, and surprise.
         bytes: of text that was read.
     """
 
     about: Mapping[str, Any]
     ranges: tuple[Range, ...]
-    blocks: tuple[tuple[float, ...], ...] = dataclasses.field(repr=False)
+    blocks: tuple[tuple[Block, ...], ...] = dataclasses.field(repr=False)
     bytes: int
     _fitted: dict[float, tuple[float, float]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -88,31 +93,34 @@ class Band:
         """Returns the range that a byte lies in."""
         return self.ranges[int(_places(self.ranges, [byte])[0])]
 
-    def standardised(
-        self, ends: Sequence[int] | Int[np.ndarray, " blocks"], rates: Any
-    ) -> Float[np.ndarray, " blocks"]:
-        """Returns blocks' surprise less the mean of their position, over its standard deviation.
+    def standardised(self, ends: Sequence[int], rates: Sequence[Block]) -> list[Block]:
+        """Returns blocks less the means of their positions, over the standard deviations.
 
         Args:
             ends: the bytes at which the blocks end.
-            rates: their surprise in bits a byte.
+            rates: surprise less entropy, and surprise, in bits a byte.
         """
         places = _places(self.ranges, ends)
-        means = np.array([each.information for each in self.ranges])[places]
-        return (np.asarray(rates) - means) / np.array([e.spread for e in self.ranges])[places]
+        means = np.array([[each.excess, each.surprise] for each in self.ranges])[places]
+        spreads = [[each.excess_spread, each.surprise_spread] for each in self.ranges]
+        found = (np.reshape(np.asarray(rates, np.float64), (-1, 2)) - means) / np.array(spreads)[
+            places
+        ]
+        return [(rise, fall) for rise, fall in found.tolist()]
 
     @functools.cached_property
     def limits(self) -> tuple[float, float]:
-        """Between which the means of stretches of held-out text lie, clipped, but for a few."""
-        means = [
-            float(np.mean(np.clip(document[first : first + STRETCH], -CLIP, CLIP)))
+        """The e-detector's limits: half of the stretches of held-out text have means between them."""
+        stretches = [
+            np.clip(document[first : first + STRETCH], -CLIP, CLIP).mean(axis=0)
             for document in self.blocks
             for first in range(0, max(1, len(document) - STRETCH // 2), STRETCH)
-            if document
         ]
+        rises, falls = np.transpose(stretches)
         tail = (1 - WANDERING) / 2
-        low, high = np.quantile(means, (tail, 1 - tail))
-        return min(0.0, float(low)), max(0.0, float(high))
+        return min(0.0, float(np.quantile(falls, tail))), max(
+            0.0, float(np.quantile(rises, 1 - tail))
+        )
 
     @property
     def least_rate(self) -> float:
@@ -128,9 +136,8 @@ class Band:
         """
         side = rate.per_side_and_block
         if side not in self._fitted:
-            documents = [np.array(document) for document in self.blocks]
             try:
-                self._fitted[side] = cusum_thresholds(documents, side, ALLOWANCE)
+                self._fitted[side] = cusum_thresholds(self.blocks, side, ALLOWANCE)
             except ValueError as error:
                 raise UserError(
                     f"false alarms: {rate.per_thousand_bytes:g} per 1,000 bytes cannot be told "
@@ -170,10 +177,12 @@ class Band:
                     Range(**{**each, "quantiles": tuple(each["quantiles"])})
                     for each in found["ranges"]
                 ),
-                blocks=tuple(tuple(document) for document in found["blocks"]),
+                blocks=tuple(
+                    tuple((rise, fall) for rise, fall in document) for document in found["blocks"]
+                ),
                 bytes=found["bytes"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: is damaged ({error!r}); remove it") from None
 
 
@@ -193,7 +202,7 @@ def band_of_traces(traces: Iterable[TokenTrace], about: Mapping[str, Any] | None
     windowed: list[np.ndarray] = []
     size = 0
     for trace in traces:
-        tokens, own, bits = blocks_of(-trace.log_probability / np.log(2), trace.byte_lengths)
+        tokens, own, bits = blocks_of(excess_and_surprise(trace), trace.byte_lengths)
         size += int(trace.byte_lengths.sum())
         if len(own):
             ends.append(own)
@@ -219,18 +228,26 @@ def band_of_traces(traces: Iterable[TokenTrace], about: Mapping[str, Any] | None
             Range(
                 begins=int(low),
                 documents=sum(bool(((own - 1 >= low) & (own - 1 < high)).any()) for own in ends),
-                information=float(here.mean()),
-                spread=max(float(here.std()), 1e-3),
+                surprise=float(here[:, 1].mean()),
+                surprise_spread=max(float(here[:, 1].std()), 1e-3),
+                excess=float(here[:, 0].mean()),
+                excess_spread=max(float(here[:, 0].std()), 1e-3),
                 entropy=float(entropy.mean()),
                 quantiles=tuple(np.quantile(entropy, QUANTILES).tolist()),
             )
         )
     band = Band(about or {}, tuple(ranges), (), size)
     blocks = tuple(
-        tuple(np.round(band.standardised(own, bits), 3).tolist())
+        tuple((round(x, 3), round(y, 3)) for x, y in band.standardised(own.tolist(), bits.tolist()))
         for own, bits in zip(ends, rates, strict=True)
     )
     return dataclasses.replace(band, blocks=blocks)
+
+
+def excess_and_surprise(trace: TokenTrace, first: int = 0) -> Float[np.ndarray, "tokens 2"]:
+    """Returns surprise less entropy, and surprise, of the tokens from `first` on, in bits."""
+    surprise = -np.asarray(trace.log_probability[first:], np.float64)
+    return np.stack([surprise - trace.entropy[first:], surprise], axis=1) / math.log(2)
 
 
 def band_of_run(

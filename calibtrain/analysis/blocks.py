@@ -1,7 +1,5 @@
 """A text cut into blocks of bytes, so that a test reads it alike in every vocabulary."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -14,8 +12,8 @@ class Blocks:
 
     Example:
         >>> blocks = Blocks(size=4)
-        >>> [blocks.read(bits, size) for bits, size in ((3.0, 2), (5.0, 2), (1.0, 1))]
-        [None, 2.0, None]
+        >>> [blocks.read((bits, 0.0), size) for bits, size in ((3.0, 2), (5.0, 2), (1.0, 1))]
+        [None, (2.0, 0.0), None]
         >>> blocks.byte
         5
     """
@@ -26,38 +24,37 @@ class Blocks:
         byte: of the text, at which the first block begins.
         """
         self.byte, self._size = byte, size
-        self._bits, self._bytes = 0.0, 0
+        self._sums, self._bytes = (0.0, 0.0), 0
 
-    def read(self, bits: float, size: int) -> float | None:
-        """Reads a token; returns the bits a byte of the block that it completes, if it does."""
-        self._bits += bits
+    def read(self, bits: tuple[float, float], size: int) -> tuple[float, float] | None:
+        """Reads two quantities of a token; returns those of the block that it completes, a byte."""
+        self._sums = self._sums[0] + bits[0], self._sums[1] + bits[1]
         self._bytes += size
         self.byte += size
         if self._bytes < self._size:
             return None
-        rate = self._bits / self._bytes
-        self._bits, self._bytes = 0.0, 0
-        return rate
+        found = self._sums[0] / self._bytes, self._sums[1] / self._bytes
+        self._sums, self._bytes = (0.0, 0.0), 0
+        return found
 
 
 def blocks_of(
-    bits: Sequence[float] | Float[np.ndarray, " tokens"],
-    sizes: Sequence[int] | Int[np.ndarray, " tokens"],
-    size: int = BLOCK,
-) -> tuple[Int[np.ndarray, " blocks"], Int[np.ndarray, " blocks"], Float[np.ndarray, " blocks"]]:
+    bits: Float[np.ndarray, "tokens 2"], sizes: Int[np.ndarray, " tokens"], size: int = BLOCK
+) -> tuple[Int[np.ndarray, " blocks"], Int[np.ndarray, " blocks"], Float[np.ndarray, "blocks 2"]]:
     """Returns the blocks of a text: their last tokens, the bytes at which they end, bits a byte.
 
     Tokens after the last whole block are left out.
 
     Args:
-        bits: of each token.
+        bits: two quantities of each token.
         sizes: its bytes.
         size: bytes of a block, at least.
     """
     blocks, tokens, ends, rates = Blocks(size), [], [], []
-    for token, (own, length) in enumerate(zip(bits, sizes, strict=True)):
-        if (rate := blocks.read(float(own), int(length))) is not None:
+    for token, ((one, other), length) in enumerate(zip(bits.tolist(), sizes.tolist(), strict=True)):
+        if (rate := blocks.read((one, other), length)) is not None:
             tokens.append(token)
             ends.append(blocks.byte)
             rates.append(rate)
-    return np.array(tokens, np.int64), np.array(ends, np.int64), np.array(rates, np.float64)
+    found = np.array(rates, np.float64).reshape(-1, 2)
+    return np.array(tokens, np.int64), np.array(ends, np.int64), found

@@ -1,10 +1,9 @@
 """Reads a trace as it grows and gives its alarms: two sequential tests, and exact repetition."""
 
-import math
 from collections.abc import Sequence
 
 from calibtrain.analysis.alarms import LOOP, Alarm, Rate, Test
-from calibtrain.analysis.band import Band
+from calibtrain.analysis.band import Band, excess_and_surprise
 from calibtrain.analysis.blocks import BLOCK, Blocks
 from calibtrain.generation.loops import LoopRule
 from calibtrain.runs.traces import SOURCES, TokenTrace
@@ -48,28 +47,28 @@ class Watch:
     def read(self, trace: TokenTrace, first: int = 0) -> list[Alarm]:
         """Reads the tokens of a trace from `first` on; returns the alarms that they give."""
         before = len(self.alarms)
-        lengths = trace.byte_lengths
+        lengths, bits = trace.byte_lengths, excess_and_surprise(trace, first).tolist()
         for token in range(first, len(trace)):
             self._byte += int(lengths[token])
             repeats = int(trace.repeats[token])
             if trace.source[token] != _PROMPT:
-                self._token(-float(trace.log_probability[token]) / math.log(2), int(lengths[token]))
+                self._token(bits[token - first], int(lengths[token]))
                 if repeats and not self._repeats:
                     self._loop(trace, token, repeats)
             self._repeats = repeats
         return self.alarms[before:]
 
-    def _token(self, bits: float, size: int) -> None:
+    def _token(self, bits: Sequence[float], size: int) -> None:
         if self._blocks is None:
             self._blocks = Blocks(byte=self._byte - size)
             self._ends.append(self._byte - size)
-        rate = self._blocks.read(bits, size)
+        rate = self._blocks.read((bits[0], bits[1]), size)
         if rate is None or self.band is None:
             return
         self._ends.append(self._byte)
-        z = float(self.band.standardised([self._byte], [rate])[0])
+        (block,) = self.band.standardised([self._byte], [rate])
         for name, test in self._tests.items():
-            if kind := test.read(z):
+            if kind := test.read(*block):
                 side = kind != "derailment"
                 begins = self._ends[max(0, len(self._ends) - 1 - test.since())]
                 value, threshold = test.statistics[side], test.thresholds[side]

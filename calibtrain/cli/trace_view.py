@@ -57,7 +57,7 @@ def alarm_line(alarm: Any) -> str:
             f"alarm at byte {alarm.byte:,}: loop, a pattern of {alarm.value:.0f} tokens repeats "
             f"since byte {alarm.begins:,}"
         )
-    rises = "surprise rose" if alarm.kind == "derailment" else "surprise fell"
+    rises = "surprise exceeds the entropy" if alarm.kind == "derailment" else "surprise is low"
     return (
         f"alarm at byte {alarm.byte:,}: {alarm.kind} ({alarm.test}), {rises} since about byte "
         f"{alarm.begins:,}"

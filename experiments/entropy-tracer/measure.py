@@ -10,7 +10,6 @@ corpus, every other document of one that it was not trained on.
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from calibtrain.analysis.alarms import Rate, alarms_at
-from calibtrain.analysis.band import Band, band_of_traces, first_bytes
+from calibtrain.analysis.band import Band, band_of_traces, excess_and_surprise, first_bytes
 from calibtrain.analysis.blocks import BLOCK, blocks_of
 from calibtrain.generation.generate import generate
 from calibtrain.generation.given import trace_of
@@ -124,8 +123,9 @@ def finders(band: Band, rates: Sequence[float]) -> dict[str, Finds]:
 
 def sequential(band: Band, make: Callable[[], Any]) -> Finds:
     def finds(trace: TokenTrace) -> list[int]:
-        _, ends, rates = blocks_of(-trace.log_probability / math.log(2), trace.byte_lengths)
-        return [int(ends[block]) for block, _ in alarms_at(make(), band.standardised(ends, rates))]
+        _, ends, rates = blocks_of(excess_and_surprise(trace), trace.byte_lengths)
+        blocks = band.standardised(ends.tolist(), rates.tolist())
+        return [int(ends[block]) for block, _ in alarms_at(make(), blocks)]
 
     return finds
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -20,6 +21,12 @@ from calibtrain.analysis.alarms import (
     false_alarms,
 )
 
+
+def both(values: Iterable[float]) -> list[tuple[float, float]]:
+    """The same numbers for the upward and the downward test."""
+    return [(float(value), float(value)) for value in values]
+
+
 NUMBERS = st.lists(st.floats(-5, 5), min_size=1, max_size=40)
 
 
@@ -27,7 +34,7 @@ NUMBERS = st.lists(st.floats(-5, 5), min_size=1, max_size=40)
 def test_cusum_is_the_largest_sum_that_ends_now(values: list[float]) -> None:
     test = Cusum(math.inf, math.inf, allowance=0.5)
     for end in range(1, len(values) + 1):
-        assert test.read(values[end - 1]) == ""
+        assert test.read(values[end - 1], values[end - 1]) == ""
         for side, sign in enumerate((1, -1)):
             sums = [sum(sign * v - 0.5 for v in values[begin:end]) for begin in range(end + 1)]
             assert test.statistics[side] == pytest.approx(max(sums), abs=1e-9)
@@ -41,7 +48,7 @@ def test_cusum_has_the_published_run_lengths(shift: float, published: float) -> 
     """Montgomery, Introduction to Statistical Quality Control: k = 1/2, h = 4, two-sided."""
     random = np.random.default_rng(0)
     values = random.normal(shift, 1.0, 120_000 if shift == 0 else 12_000)
-    ends = [0, *(block + 1 for block, _ in alarms_at(Cusum(4, 4, 0.5), values))]
+    ends = [0, *(block + 1 for block, _ in alarms_at(Cusum(4, 4, 0.5), both(values)))]
     lengths = np.diff(ends)
     half = 3.3 * lengths.std() / math.sqrt(len(lengths))
     assert abs(lengths.mean() - published) < half
@@ -50,8 +57,8 @@ def test_cusum_has_the_published_run_lengths(shift: float, published: float) -> 
 def test_cusum_thresholds_keep_the_rate_on_fresh_text() -> None:
     random = np.random.default_rng(1)
     rate = 1 / 400
-    up, down = cusum_thresholds([random.normal(size=200) for _ in range(200)], rate)
-    fresh = [random.normal(size=200) for _ in range(300)]
+    up, down = cusum_thresholds([both(random.normal(size=200)) for _ in range(200)], rate)
+    fresh = [both(random.normal(size=200)) for _ in range(300)]
     for count in false_alarms(lambda: Cusum(up, down), fresh):
         expected = rate * 200 * 300
         # both the fit (100 alarms) and the count vary
@@ -60,7 +67,7 @@ def test_cusum_thresholds_keep_the_rate_on_fresh_text() -> None:
 
 def test_too_little_text_for_a_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="too few to tell"):
-        cusum_thresholds([np.zeros(999)], 0.001)
+        cusum_thresholds([both(np.zeros(999))], 0.001)
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -73,7 +80,7 @@ def test_the_expected_capital_is_known_to_rounding(restart: bool, side: int) -> 
     for path in itertools.product((CLIP, -CLIP), repeat=5):
         test = EDetector(-0.9, 0.6, 1e-12, restart=restart)
         for value in path:
-            test.read(value)
+            test.read(value, value)
         ups = path.count(CLIP)
         expected += chance**ups * (1 - chance) ** (5 - ups) * test.statistics[side]
     assert expected == pytest.approx(5.0 if restart else 1.0, rel=1e-12)
@@ -83,7 +90,7 @@ def test_the_expected_capital_is_known_to_rounding(restart: bool, side: int) -> 
 def test_the_capital_is_the_mean_over_bets_of_products(values: list[float]) -> None:
     test = EDetector(-0.5, 0.25, 1e-300, restart=False)
     for value in values:
-        test.read(value)
+        test.read(value, value)
     x = (np.clip(values, -CLIP, CLIP) + CLIP) / (2 * CLIP)
     high, low = (0.25 + CLIP) / (2 * CLIP), (-0.5 + CLIP) / (2 * CLIP)
     up = np.mean([np.prod(1 - bet + bet * x / high) for bet in BETS])
@@ -96,7 +103,7 @@ def test_villes_bound_holds() -> None:
     random = np.random.default_rng(2)
     texts = random.choice((-CLIP, CLIP), (300, 150))
     alarmed = [
-        {kind for _, kind in alarms_at(EDetector(0, 0, 0.1, restart=False), text)[:1]}
+        {kind for _, kind in alarms_at(EDetector(0, 0, 0.1, restart=False), both(text))[:1]}
         for text in texts
     ]
     for kind in (UP, DOWN):
@@ -108,7 +115,7 @@ def test_villes_bound_holds() -> None:
 def test_the_e_detector_runs_at_least_as_long_as_stated() -> None:
     random = np.random.default_rng(3)
     values = random.normal(size=40_000)
-    ups, downs = false_alarms(lambda: EDetector(0, 0, 1 / 200), [values])
+    ups, downs = false_alarms(lambda: EDetector(0, 0, 1 / 200), [both(values)])
     for count in (ups, downs):
         assert 0 < count <= len(values) / 200
 
@@ -119,7 +126,9 @@ def test_a_shift_is_found_with_its_side_and_begin(make: object, shift: float, ki
     random = np.random.default_rng(4)
     values = np.concatenate([random.normal(size=60), random.normal(shift, 1.0, size=60)])
     test = make()  # type: ignore[operator]
-    found = ((end, test.read(float(value))) for end, value in enumerate(values, start=1))
+    found = (
+        (end, test.read(float(value), float(value))) for end, value in enumerate(values, start=1)
+    )
     end, given_kind = next((end, kind) for end, kind in found if kind)
     assert given_kind == kind
     assert end > 60
@@ -128,7 +137,7 @@ def test_a_shift_is_found_with_its_side_and_begin(make: object, shift: float, ki
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [((0.5, 0.1, 0.1), "lowest"), ((-4, 0, 0.1), "lowest"), ((0, 0, 1.0), "alpha")],
+    [((0, 3.0, 0.1), "highest"), ((-4, 0, 0.1), "lowest"), ((0, 0, 1.0), "alpha")],
 )
 def test_limits_outside_their_range_are_refused(
     arguments: tuple[float, float, float], named: str
@@ -152,7 +161,7 @@ def test_a_bet_is_that_of_expectation(bet: float, monkeypatch: pytest.MonkeyPatc
     test = EDetector(-0.2, 0.2, 1e-300, restart=False)
     high = (0.2 + CLIP) / (2 * CLIP)
     for value in np.random.default_rng(5).normal(0.5, 1.0, 100).tolist():
-        test.read(value)
+        test.read(value, value)
         x = (min(CLIP, max(-CLIP, value)) + CLIP) / (2 * CLIP)
         update.update(process, x / high)
         assert test.statistics[0] == pytest.approx(update.get_current_value(process), rel=1e-9)

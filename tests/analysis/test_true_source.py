@@ -84,7 +84,7 @@ def test_the_band_is_the_entropy_rate_of_the_source(band: Band) -> None:
     assert band.bytes > 80_000
     late = [each for each in band.ranges if each.begins >= 64]
     for each in late:
-        assert each.information == pytest.approx(SOURCE.entropy_bits_per_byte, abs=0.05)
+        assert each.surprise == pytest.approx(SOURCE.entropy_bits_per_byte, abs=0.05)
         assert each.entropy == pytest.approx(SOURCE.entropy_bits_per_byte, abs=0.05)
         assert each.quantiles[0] < each.entropy < each.quantiles[-1]
 
