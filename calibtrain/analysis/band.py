@@ -110,7 +110,7 @@ class Band:
 
     @functools.cached_property
     def limits(self) -> tuple[float, float]:
-        """The e-detector's limits: half of the stretches of held-out text have means between them."""
+        """The e-detector's limits: half of the held-out stretches have means between them."""
         stretches = [
             np.clip(document[first : first + STRETCH], -CLIP, CLIP).mean(axis=0)
             for document in self.blocks
