@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ WANDERING = 0.5
 text that wanders no further, and the measured rate says how it fares on other text."""
 ALLOWANCE = 0.5
 """Of CUSUM: it is quickest for a shift of one standard deviation."""
-_BATCH = 16
+_BATCH = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,6 +257,7 @@ def band_of_run(
     corpus: str | None = None,
     split: str = "validation",
     limit: int = LIMIT,
+    stopped: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Band:
     """Returns the band of a run's held-out text: the one that is kept, or a new one.
@@ -267,10 +268,11 @@ def band_of_run(
         corpus: as the command line names it; None means the run's own.
         split: of the corpus.
         limit: bytes of text that are read, in whole documents but for those over `MOST` bytes.
+        stopped: is asked now and then whether to give up.
         say: is told that a band is made, which takes a while.
 
     Raises:
-        UserError: where the text cannot be had, or is too short.
+        UserError: where the text cannot be had, or is too short, and where it was given up.
     """
     read = saved.corpus(corpus)
     about = {
@@ -299,12 +301,14 @@ def band_of_run(
             break
         texts.append(first_bytes(documents[int(number)].text, MOST))
         size += len(texts[-1].encode())
-    traces = (
-        trace
-        for first in range(0, len(texts), _BATCH)
-        for trace in trace_of(model, texts[first : first + _BATCH])
-    )
-    band = band_of_traces(traces, about)
+
+    def traces() -> Iterator[TokenTrace]:
+        for first in range(0, len(texts), _BATCH):
+            if stopped():
+                raise UserError("stopped before the reference band was made; nothing was kept")
+            yield from trace_of(model, texts[first : first + _BATCH])
+
+    band = band_of_traces(traces(), about)
     with saved.writing():
         band.write(path)
     return band

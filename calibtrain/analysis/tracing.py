@@ -132,7 +132,9 @@ def trace_run(
         if save is not None:
             _target(saved, save, replace)  # what cannot be kept is told before the model is loaded
         model = LanguageModel.of(saved)
-        band = band_of_run(saved, model, corpus=corpus, say=say) if reference else None
+        band = None
+        if reference:
+            band = band_of_run(saved, model, corpus=corpus, stopped=stopped, say=say)
         if rate is None:
             rate = RATE if band is None else max(RATE, band.least_rate)
             if rate > RATE:

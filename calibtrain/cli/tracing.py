@@ -173,26 +173,34 @@ def trace(
     kind = "none" if as_json else "lines" if lines else "terminal" if _terminal() else "plain"
     limits = {} if given is not None else {"max_bytes": max_bytes, "max_tokens": max_tokens}
     with collected() as signals, make_trace_view(kind) as view:
-        found = trace_run(
-            place(run),
-            prompt=prompt or "",
-            text=given,
-            head=head,
-            seed=seed,
-            sampling=sampling,
-            save=save,
-            replace=replace,
-            rate=rate,
-            tests=TESTS if alarms is Alarms.both else (alarms.value,),
-            corpus=corpus,
-            reference=reference,
-            on_band=view.band,
-            on_rows=view.rows,
-            stopped=lambda: bool(signals) or view.closed is not None,
-            say=say,
-            **limits,
-            **({} if given is not None else {"stop": tuple(stop or ()), "loop_stop": loop_stop}),
-        )
+        try:
+            found = trace_run(
+                place(run),
+                prompt=prompt or "",
+                text=given,
+                head=head,
+                seed=seed,
+                sampling=sampling,
+                save=save,
+                replace=replace,
+                rate=rate,
+                tests=TESTS if alarms is Alarms.both else (alarms.value,),
+                corpus=corpus,
+                reference=reference,
+                on_band=view.band,
+                on_rows=view.rows,
+                stopped=lambda: bool(signals) or view.closed is not None,
+                say=say,
+                **limits,
+                **(
+                    {} if given is not None else {"stop": tuple(stop or ()), "loop_stop": loop_stop}
+                ),
+            )
+        except UserError as error:
+            if not signals:
+                raise
+            say(str(error))
+            raise typer.Exit(128 + signals[0]) from None
     if view.closed is not None:
         raise view.closed
     say_notes(found.notes)
