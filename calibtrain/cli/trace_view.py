@@ -18,6 +18,7 @@ _PLAIN_BARS = "_.-:=+*#"
 SURPRISES = ((-1.0, "blue"), (1.0, ""), (3.0, "yellow"), (5.0, "red"), (np.inf, "bold red"))
 """Colours of a token by its surprise less the entropy, in nats: up to each limit."""
 _SHOWN_ALARMS = 3
+_SECONDS = 0.1  # from one drawing to the next, so that drawing costs generation little
 
 
 class TraceView(Protocol):
@@ -132,6 +133,8 @@ class LiveTrace(SilentTrace):
         self._line = Text()
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._band: Any = None
+        self._trace: Any = None
+        self._drawn, self._drawn_at = 0, 0.0
         self._rates: list[tuple[int, float]] = []
         self._alarms: list[Any] = []
         self._began, self._tokens, self._bytes, self._byte = 0.0, 0, 0, 0
@@ -142,7 +145,7 @@ class LiveTrace(SilentTrace):
 
     def __exit__(self, *error: object) -> None:
         if self._live.is_started:
-            self._live.update(self._shown(), refresh=True)
+            self._draw()
             self._live.stop()
 
     def band(self, band: Any) -> None:
@@ -151,7 +154,17 @@ class LiveTrace(SilentTrace):
         self._live.start()
 
     def rows(self, trace: Any, first: int, alarms: Sequence[Any]) -> None:
-        """Adds tokens to the text and to the curve."""
+        """Adds tokens to the text and to the curve, when it is time to draw."""
+        self._trace = trace
+        self._alarms += alarms
+        if time.monotonic() - self._drawn_at >= _SECONDS:
+            self._draw()
+
+    def _draw(self) -> None:
+        trace, first = self._trace, self._drawn
+        if trace is None:
+            return
+        self._drawn = len(trace)
         excess = -trace.log_probability[first:] - trace.entropy[first:]
         for place, own in zip(range(first, len(trace)), excess, strict=True):
             prompt = not trace.source[place]
@@ -168,7 +181,6 @@ class LiveTrace(SilentTrace):
         self._rates += [
             (int(byte), rate) for byte, rate in zip(sizes, rates, strict=True) if rate is not None
         ]
-        self._alarms += alarms
         try:
             *full, self._line = self._line.wrap(self._console, self._console.width) or [Text()]
             for line in full:
@@ -176,6 +188,7 @@ class LiveTrace(SilentTrace):
             self._live.update(self._shown(), refresh=True)
         except OutputError as error:
             self.closed = error
+        self._drawn_at = time.monotonic()
 
     def _shown(self) -> Group:
         lines = [self._line, Text("─" * self._console.width if can_print("─") else "", "dim")]
