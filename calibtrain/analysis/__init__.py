@@ -1,1 +1,1 @@
-"""What text that a model generates shows of it."""
+"""What text that a model generates shows of it: along a text, by alarms, and over many texts."""

@@ -27,6 +27,7 @@ from calibtrain.cli.models import export, import_
 from calibtrain.cli.options import as_typed
 from calibtrain.cli.temperature import temperature_app
 from calibtrain.cli.tokenizers import tokenizer_app
+from calibtrain.cli.tracing import trace
 from calibtrain.cli.training import ablate, finetune, train
 from calibtrain.errors import TransientError, UserError, one_line
 from calibtrain.process.interruption import end_now, interruptible, unwinding
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "entropy": entropy,
     "memory": memory,
     "typicality": typicality,
+    "trace": trace,
     "report": report,
     "runs": runs,
     "compile": compile_,

@@ -15,6 +15,7 @@ Each function takes records, as a run's folder holds them, and returns a
 | `entropy_by_position` | an entropy record | entropy of generations and loss of text by position |
 | `memory_bound` | memory records | what is lost where only the last tokens are seen |
 | `typicality` | a typicality record | information minus entropy of each kind of text |
+| `along_text` | a trace | surprise and entropy along it, with band and alarms |
 
 Several evaluations are pooled or averaged, such as the seeds of one combination of settings.
 
@@ -27,8 +28,8 @@ Example:
     'confidence (probability)'
 """
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import plotly.graph_objects as go
 
@@ -39,13 +40,18 @@ from calibtrain.figures.heads import heads_figure
 from calibtrain.figures.strata import CUTS, rows_in
 from calibtrain.figures.strata_figures import strata_figure
 from calibtrain.figures.style import Scheme, painted
+from calibtrain.figures.trace import trace_plot
 from calibtrain.metrics.quantities import QUANTITIES
 from calibtrain.runs.analysis_records import EntropyRecord, MemoryRecord, TypicalityRecord
 from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.records import HeadComparisonRecord
 from calibtrain.runs.results import RunResults
 
+if TYPE_CHECKING:  # a report is read without NumPy and Arrow
+    from calibtrain.runs.traces import TraceRecord
+
 __all__ = [
+    "along_text",
     "along_training",
     "by_stratum",
     "entropy_by_position",
@@ -238,6 +244,29 @@ def _with_legend(figure: go.Figure) -> go.Figure:
         trace.showlegend = trace.name == "value"
         trace.name = trace.legendgroup
     return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+
+
+def along_text(
+    record: "TraceRecord",
+    text: int = 0,
+    *,
+    band: Mapping[str, Any] | None = None,
+    alarms: Sequence[Mapping[str, Any]] = (),
+    scheme: Scheme = "light",
+) -> go.Figure:
+    """Returns a plot of surprise and entropy along a text, in bits a byte of the last 64 bytes.
+
+    Args:
+        record: a trace, as `runs.traces.TraceRecord.read` reads it.
+        text: number of the text in it.
+        band: of held-out text, as `calibtrain trace --json` prints it.
+        alarms: as the same document has them.
+        scheme: light or dark.
+
+    Raises:
+        ValueError: the record has no such text.
+    """
+    return painted(trace_plot(record, text, band=band, alarms=alarms), scheme)
 
 
 def _curve(records: Evaluations, title: str, scheme: Scheme) -> go.Figure:

@@ -174,6 +174,20 @@ def handled(
 
 
 @contextmanager
+def collected() -> Iterator[list[int]]:
+    """Collects the signals that ask to end with what there is; a second Ctrl-C ends at once."""
+    came: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if came and number == signal.SIGINT:
+            end_now(number)
+        came.append(number)
+
+    with handled(handle, patience=lambda: None):
+        yield came
+
+
+@contextmanager
 def passed_on() -> Iterator[None]:
     """Gives a signal that code inside answered by saving to whoever handled it before.
 
