@@ -32,6 +32,7 @@ ELSEWHERE = {
     r"runs/dpo": "tests/finetuning prefers answers",
     r" STUDY ": "needs a study: tests/evaluation has one",
     r"tokenizer train CONFIG": "CONFIG is one of the reader's own",
+    r"judged.csv": "needs texts that were judged: tests/analysis",
     r" config schema| measure |lm.eval": "tested with the command itself",
 }
 """What of a command says that it is only parsed here, and why."""
@@ -42,6 +43,7 @@ SMALL = (
     "corpus={name: markov, markov: {words: 24, successors: 4, bytes: 60000}}",
 )
 """Settings that make a training short, put behind those that are typed."""
+FEW = ("--prompts", "3", "--prefix", "16")
 BEHIND = {
     "train": SMALL,
     "finetune": ("evaluation.bytes=1000", "evaluation.final_bytes=1000", "evaluation.times=1"),
@@ -54,6 +56,11 @@ BEHIND = {
     "evaluate": ("--bytes", "700"),
     "compare": ("--bytes", "700", "--steps", "3"),
     "fit": ("--bytes", "700", "--steps", "3"),
+    "generate": ("--max-bytes", "40"),
+    "trace": ("--max-bytes", "40"),
+    "entropy": (*FEW, "--reference", "32", "--positions", "32", "--calibrate", "none"),
+    "memory": (*FEW, "--generated", "32", "--positions", "20"),
+    "typicality": (*FEW, "--generated", "32"),
 }
 
 
@@ -163,6 +170,7 @@ def test_every_command_that_can_run_here_works_as_typed(
         (tmp_path / "mine" / f"{number}.jsonl").write_text(
             f'{{"body": "{text.strip()}", "topic": "{number % 2}"}}\n'
         )
+    (tmp_path / "chapter.txt").write_text("And it came to pass in those days. " * 8)
     ran = 0
     for words in commands(document):
         if why_not(words) is not None:
