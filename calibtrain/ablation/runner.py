@@ -99,12 +99,13 @@ def run_study(
         for arm in impossible:
             finish(describe_arm(arm, "failed", arm.error))
         with ThreadPoolExecutor(jobs) as pool:
-            # seeds in the outer order: later seeds find their programs in the compilation cache
+            # Seeds in the outer order: later seeds find their programs in the compilation cache.
+            # Of a seed's arms the largest first, so that the last to end are short.
             seeds = study.grid.get(SEED, [])
-            order = sorted(arms, key=lambda arm: _place(arm, seeds))
-            for future in [
-                pool.submit(run, group) for group in together(order, study.base.train.replicas)
-            ]:
+            order = sorted(arms, key=lambda arm: (_place(arm, seeds), -arm.plan.budget.flops))
+            groups = together(order, study.base.train.replicas)
+            groups.sort(key=lambda group: order.index(group[0]))
+            for future in [pool.submit(run, group) for group in groups]:
                 future.result()
         return write_result(folder, study, command, fixed, [records[name] for name in names])
 
