@@ -33,6 +33,7 @@ def model(run: Path) -> Iterator[LanguageModel]:
         yield LanguageModel.of(saved)
 
 
+@pytest.mark.long
 def test_a_traced_text_is_the_generated_one_and_its_band_is_kept(run: Path) -> None:
     told: list[str] = []
     rows: list[int] = []
@@ -105,6 +106,7 @@ def test_what_was_read_is_kept_where_the_user_stops(run: Path) -> None:
     assert TraceRecord.read(found.path).table.num_rows == len(found.trace)
 
 
+@pytest.mark.long
 def test_lines_are_json_and_the_rest_goes_to_standard_error(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "text"
     file.write_bytes(b"ab ab ab " * 40 + b"\xff")
@@ -142,6 +144,7 @@ def test_what_cannot_be_is_one_line(run: Path, options: list[str], named: str) -
     assert named in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [60, 80])
 def test_the_live_view_fits_the_terminal(
     model: LanguageModel, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: object

@@ -154,6 +154,7 @@ def test_bits_are_those_of_the_trace() -> None:
         assert row["rank"] == better + 1 if row["rank"] <= 5 else better == 5
 
 
+@pytest.mark.long
 def test_greedy_takes_the_first_and_ends_in_a_loop() -> None:
     (text,) = generate(model_of(), ["abc"], sampling=Sampling(greedy=True), max_tokens=2000, rows=3)
     drawn = text.trace.source == 1
@@ -261,6 +262,7 @@ def test_prompts_of_any_bytes_are_spelled_exactly() -> None:
         assert BYTES.decode(ids) == (prompt.encode() if isinstance(prompt, str) else prompt)
 
 
+@pytest.mark.long
 def test_the_look_ahead_reads_every_candidate() -> None:
     """The entropy of the step after each is that of the text with the candidate at its end."""
     model = model_of()

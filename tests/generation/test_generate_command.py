@@ -21,6 +21,7 @@ def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_json_is_one_document_and_the_trace_is_kept(run: Path) -> None:
     asked = ["generate", run, "--prompt", "a", "--samples", "2", "--max-tokens", "12"]
     done = call(*asked, "--save", "first", "--json")
