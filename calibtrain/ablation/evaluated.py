@@ -4,13 +4,18 @@ Each arm is evaluated as by itself. Bytes or words of the test split then belong
 measures: its study.yaml says so, and ablation.json is written again as `calibtrain ablate` does.
 """
 
-from collections.abc import Callable, Mapping
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from calibtrain.ablation.controls import apply_controls, held_fixed
 from calibtrain.ablation.records import describe_arm, result_of
 from calibtrain.ablation.result import write_result
+from calibtrain.ablation.runner import share_cores
 from calibtrain.config import StudyConfig, load_study, resolved_yaml, with_value
 from calibtrain.errors import UserError
 from calibtrain.evaluation.bytes import Progress
@@ -26,8 +31,9 @@ PARTS = 10_000
 
 def evaluate_study(
     folder: Path,
-    evaluate: Callable[[Path, Progress], Evaluation],
+    evaluate: Callable[..., Evaluation],
     *,
+    jobs: int = 1,
     cache: Path | None = None,
     progress: Progress = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
@@ -36,7 +42,9 @@ def evaluate_study(
 
     Args:
         folder: of the study.
-        evaluate: evaluates the run in a folder, as `evaluate_run` or `evaluate_run_on_text` does.
+        evaluate: evaluates the run in a folder, as `evaluate_run` or `evaluate_run_on_text` does;
+            with several jobs, it must be a function that can be pickled.
+        jobs: arms that are evaluated side by side, in a process each.
         cache: where prepared data is kept.
         progress: is called with how much of all arms is done, and of how much.
         say: is told in words what the user must know.
@@ -54,19 +62,90 @@ def evaluate_study(
     for arm in record.arms:
         if arm.status != "done":
             say(f"note: arm {arm.name} is {arm.status}, and is left out")
-    found: dict[str, Evaluation] = {}
+    paths, jobs = [folder / arm.folder for arm in done], min(jobs, len(done))
     with RunFolder(folder).locked():
-        for number, arm in enumerate(done):
-
-            def tell(part: int, parts: int, before: int = number * PARTS) -> None:
-                progress(before + part * PARTS // max(1, parts), len(done) * PARTS)
-
-            tell(0, 1)
-            found[arm.name] = evaluate(folder / arm.folder, tell)
+        if jobs == 1:
+            each = _one_by_one(paths, evaluate, progress)
+        else:
+            each = _side_by_side(paths, evaluate, jobs, progress)
+        found = {arm.name: evaluation for arm, evaluation in zip(done, each, strict=True)}
         study = _measuring(load_study(folder / "study.yaml"), next(iter(found.values())).about)
         write_whole(folder / "study.yaml", resolved_yaml(study))
         _write_again(folder, study, record, cache or cache_directory())
     return found
+
+
+def _one_by_one(
+    paths: Sequence[Path], evaluate: Callable[..., Evaluation], progress: Progress
+) -> list[Evaluation]:
+    """Evaluates runs in this process."""
+    found = []
+    for number, path in enumerate(paths):
+
+        def tell(part: int, parts: int, before: int = number * PARTS) -> None:
+            progress(before + part * PARTS // max(1, parts), len(paths) * PARTS)
+
+        tell(0, 1)
+        found.append(evaluate(path, progress=tell))
+    return found
+
+
+def _side_by_side(
+    paths: Sequence[Path],
+    evaluate: Callable[..., Evaluation],
+    jobs: int,
+    progress: Progress,
+) -> list[Evaluation]:
+    """Evaluates runs in some processes, each with its share of the cores."""
+    # a command that a signal ends has no time to count its semaphores, of which Python then warns
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
+    context = multiprocessing.get_context("spawn")
+    told, slots = context.SimpleQueue(), context.SimpleQueue()
+    for slot in range(jobs):
+        slots.put(slot)
+    pool = ProcessPoolExecutor(jobs, context, _begin, (told, slots, jobs))
+    parts = dict.fromkeys(range(len(paths)), 0)
+    try:
+        futures = [pool.submit(_evaluate, evaluate, path, n) for n, path in enumerate(paths)]
+        while not all(future.done() for future in futures):
+            wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
+            while not told.empty():
+                number, part = told.get()
+                parts[number] = part
+            progress(sum(parts.values()), len(paths) * PARTS)
+            for future in futures:
+                if future.done():
+                    future.result()
+        return [future.result() for future in futures]
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_told: Any = None
+"""In a process of `_side_by_side`: where it says how far it is."""
+
+
+def _begin(told: Any, slots: Any, jobs: int) -> None:
+    global _told
+    _told = told
+    share_cores(os.getpid(), slots.get(), jobs)
+
+
+def _evaluate(evaluate: Callable[..., Evaluation], path: Path, number: int) -> Evaluation:
+    said = 0.0
+
+    def tell(part: int, parts: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= 0.5 or part == parts:
+            said = now
+            _told.put((number, part * PARTS // max(1, parts)))
+
+    return evaluate(path, progress=tell)
 
 
 def _measuring(study: StudyConfig, about: Mapping[str, Any]) -> StudyConfig:

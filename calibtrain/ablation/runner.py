@@ -186,7 +186,7 @@ def _train(
         env={**_own_environment(), "CALIBTRAIN_CACHE": str(cache)},
         start_new_session=True,  # so that Ctrl-C reaches the arms only once, through us
     )
-    _share_cores(process.pid, slot, jobs)
+    share_cores(process.pid, slot, jobs)
     said: deque[str] = deque(maxlen=40)
     with children.holding(process):
         assert process.stderr is not None
@@ -224,7 +224,7 @@ def _event(line: str) -> dict[str, Any] | None:
         return None
 
 
-def _share_cores(pid: int, slot: int, jobs: int) -> None:
+def share_cores(pid: int, slot: int, jobs: int) -> None:
     """Pins the job in a slot to its share of the cores, where the system supports it."""
     if jobs == 1 or not hasattr(os, "sched_setaffinity"):
         return

@@ -1,8 +1,8 @@
 """The commands `evaluate` and `report`."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -81,6 +81,10 @@ def evaluate(
             "largest alone; takes another pass over the text.",
         ),
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Arms of a study that are measured side by side; default 1."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's latest checkpoint on a corpus: bits per byte, calibration, entropy rate.
@@ -103,6 +107,8 @@ def evaluate(
     from calibtrain.evaluation import evaluate_domains, evaluate_run, evaluate_run_on_text
     from calibtrain.runs.records import STUDY_FILE
 
+    if jobs is not None and not (place(run) / STUDY_FILE).exists():
+        raise UserError(f"--jobs: is for the folder of a study, which {run} is not; leave it out")
     by_tokens = events is Events.token
     if by_tokens and (beam is not None or ratio is not None):
         raise UserError(
@@ -154,18 +160,17 @@ def evaluate(
         "say": say,
     }
 
-    def measure(path: Path, progress: Any) -> Any:
-        if by_tokens:
-            return evaluate_run(path, **asked, full=full, progress=progress)
+    measure: Any = functools.partial(evaluate_run, **asked, full=full)
+    if not by_tokens:
         how: dict[str, Any] = {"events": events.value, "width": beam, "ratio": ratio}
-        return evaluate_run_on_text(path, **asked, **how, progress=progress)
+        measure = functools.partial(evaluate_run_on_text, **asked, **how)
 
     shown = (*RESULT_COLUMNS, *(VOCABULARY_COLUMNS if full else ()))
     if (place(run) / STUDY_FILE).exists():
         from calibtrain.ablation.evaluated import evaluate_study
 
         with show_counting("all arms") as progress:
-            arms = evaluate_study(place(run), measure, progress=progress, say=say)
+            arms = evaluate_study(place(run), measure, jobs=jobs or 1, progress=progress, say=say)
         first = next(iter(arms.values()))
         say_sample(first, limit)
         say_notes(dict.fromkeys(note for each in arms.values() for note in each.notes))
@@ -175,7 +180,7 @@ def evaluate(
             _print_evaluations(arms, shown)
         return
     with show_counting("batches scored" if by_tokens else "bytes read") as progress:
-        evaluation = measure(place(run), progress)
+        evaluation = measure(place(run), progress=progress)
     say_sample(evaluation, limit)
     say_notes(evaluation.to_dict().get("notes", ()))
     if as_json:

@@ -131,6 +131,8 @@ def test_the_folder_of_a_study_is_evaluated_arm_by_arm(tmp_path: Path) -> None:
     arms = json.loads(done.stdout)["arms"]
     assert len(arms) == 4
     assert len({each["sample"]["text_hash"] for each in arms.values()}) == 1
+    again = call("evaluate", folder, "--events", "byte", "--bytes", "300", "--jobs", "2", "--json")
+    assert json.loads(again.stdout)["arms"] == arms, again.stderr
     study = read_study(folder).record
     for arm in study.arms:
         flat = arm.evaluations["markov-test-byte"]
