@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from calibtrain.cli.samplers import option
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say, say_notes
 
@@ -46,7 +47,7 @@ def check_decoding(decoding: Decoding, options: Mapping[str, Any], *, greedy: bo
         if value is not None and name not in allowed:
             ways = ", ".join(way for way, names in _DEFAULTS.items() if name in names)
             raise UserError(
-                f"{_option(name)}: is not used with --decoding {decoding}; it is for {ways}"
+                f"{option(name)}: is not used with --decoding {decoding}; it is for {ways}"
             )
 
 
@@ -54,9 +55,7 @@ def refuse(decoding: Decoding, options: Mapping[str, Any]) -> None:
     """Refuses options that were given and that a way of decoding does not use."""
     for name, value in options.items():
         if value is not None:
-            raise UserError(
-                f"{_option(name)}: is not used with --decoding {decoding}; leave it out"
-            )
+            raise UserError(f"{option(name)}: is not used with --decoding {decoding}; leave it out")
 
 
 def check_utility(utility: str | None, samples: int) -> None:
@@ -93,8 +92,8 @@ def search(
         search_by = BeamSearch(**settings)
     except ValueError as error:
         name = str(error).partition(":")[0]
-        option = _option(f"beam_{name}" if f"beam_{name}" in options else name)
-        raise UserError(f"{option}{str(error).removeprefix(name)}") from None
+        key = option(f"beam_{name}" if f"beam_{name}" in options else name)
+        raise UserError(f"{key}{str(error).removeprefix(name)}") from None
     if shown > search_by.width:
         raise UserError(
             f"--samples: {shown} is more than the beam holds; at most --beam-width "
@@ -187,7 +186,3 @@ def said(text: Any) -> str:
         return size
     information, entropy = text.information_bits / text.bytes, text.entropy_bits / text.bytes
     return f"{size}; information {information:.3f}, entropy {entropy:.3f} bits a byte"
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

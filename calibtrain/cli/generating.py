@@ -1,15 +1,11 @@
 """The command `generate`."""
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from calibtrain.cli.completion import complete_fitted_head
 from calibtrain.cli.decoding import (
     BEAMS,
     SAMPLES,
@@ -22,14 +18,32 @@ from calibtrain.cli.decoding import (
     search,
     show_choices,
 )
-from calibtrain.cli.options import AsJson, RunOrBucket
+from calibtrain.cli.options import (
+    AsJson,
+    FittedHead,
+    Greedy,
+    Lookahead,
+    LookaheadTop,
+    LoopStop,
+    MaxBytes,
+    MaxTokens,
+    MinP,
+    RepetitionPenalty,
+    ReplaceTrace,
+    RunOrBucket,
+    SaveTrace,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    Typical,
+)
+from calibtrain.cli.samplers import sampling_of
 from calibtrain.errors import UserError
-from calibtrain.process.interruption import end_now, handled
+from calibtrain.process.interruption import collected
 from calibtrain.process.output import OutputError, print_json, say, say_notes
 from calibtrain.storage.places import place
-
-_GREEDY_CANNOT = ("temperature", "top_k", "top_p", "min_p")
-"""Samplers that leave the most probable token the most probable one."""
 
 
 def generate(
@@ -56,57 +70,20 @@ def generate(
             "others."
         ),
     ] = Decoding.sample,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Text i depends on the seed and i alone.")
-    ] = 0,
-    max_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Most bytes of a text; default 1000.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a text; default any number.")
-    ] = None,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(help="A text that ends a text and is not part of it; may be given again."),
-    ] = None,
-    loop_stop: Annotated[
-        bool,
-        typer.Option(
-            help="End a text that repeats itself exactly: 3 copies of a pattern of at most 128 "
-            "tokens, 48 tokens in all."
-        ),
-    ] = True,
-    greedy: Annotated[
-        bool, typer.Option("--greedy", help="Take the most probable token; draw none.")
-    ] = False,
-    temperature: Annotated[
-        float | None, typer.Option(help="Divide log-probabilities by this; default 1.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Keep the k most probable tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Keep the most probable tokens of this mass (nucleus).")
-    ] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Keep tokens of this share of the largest probability.")
-    ] = None,
-    typical: Annotated[
-        float | None,
-        typer.Option(help="Keep the tokens of this mass whose -log p is nearest to the entropy."),
-    ] = None,
-    repetition_penalty: Annotated[
-        float | None,
-        typer.Option(help="Multiply log p of tokens that the text holds by this; default 1."),
-    ] = None,
-    lookahead: Annotated[
-        float | None,
-        typer.Option(
-            help="p(w) exp(-a H(next | w)), with this a (Braverman et al., Algorithm 2). A step "
-            "reads every candidate."
-        ),
-    ] = None,
-    lookahead_top: Annotated[
-        int | None, typer.Option(help="Candidates of --lookahead; default 128.")
-    ] = None,
+    seed: Seed = 0,
+    max_bytes: MaxBytes = None,
+    max_tokens: MaxTokens = None,
+    stop: Stop = None,
+    loop_stop: LoopStop = True,
+    greedy: Greedy = False,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    typical: Typical = None,
+    repetition_penalty: RepetitionPenalty = None,
+    lookahead: Lookahead = None,
+    lookahead_top: LookaheadTop = None,
     beam_width: Annotated[
         int | None, typer.Option(help="Hypotheses of a beam; default 5, diverse 8.")
     ] = None,
@@ -128,23 +105,12 @@ def generate(
         str | None,
         typer.Option(help="By which mbr compares texts: chrf (default), bleu, token-f1 or edit."),
     ] = None,
-    head: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of a head fitted to the run by temperature fit; it divides the logits.",
-            autocompletion=complete_fitted_head,
-        ),
-    ] = None,
+    head: FittedHead = None,
     rows: Annotated[
         int | None, typer.Option(min=1, help="Texts drawn side by side, at most; default 32.")
     ] = None,
-    save: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Keep the trace in the run's traces/NAME.parquet."),
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace a trace of that name.")
-    ] = False,
+    save: SaveTrace = None,
+    replace: ReplaceTrace = False,
     lines: Annotated[
         bool,
         typer.Option(
@@ -164,8 +130,6 @@ def generate(
         raise UserError("--lines, --json: each takes standard output; leave one of them out")
     if replace and save is None:
         raise UserError("--replace: is for --save NAME; name the trace, or leave it out")
-    if lookahead_top is not None and not lookahead:
-        raise UserError("--lookahead-top: is for --lookahead; give it, or leave this out")
     chosen = {
         "temperature": temperature,
         "top_k": top_k,
@@ -207,29 +171,17 @@ def generate(
         if lines:
             refuse(decoding, {"lines": lines})
         check_utility(utility, samples)
-    if greedy:
-        if useless := [_option(name) for name in _GREEDY_CANNOT if name in given]:
-            raise UserError(
-                f"{', '.join(useless)}: does not change which token is the most probable, which "
-                "--greedy takes; leave one of them out"
-            )
-        if samples > 1:
-            raise UserError(
-                f"--samples: {samples} greedy texts would all be the same; leave it out"
-            )
+    if greedy and samples > 1:
+        raise UserError(f"--samples: {samples} greedy texts would all be the same; leave it out")
+    sampling = sampling_of(given, greedy=greedy)
     prompts = _prompts(prompt, prompt_file)
 
     from calibtrain.generation.of_run import generate_from_run
-    from calibtrain.generation.samplers import Sampling
 
-    try:
-        sampling = Sampling(**given, greedy=greedy)
-    except ValueError as error:
-        raise UserError(f"--{str(error).replace('_', '-', 1)}") from None
     if stop and "" in stop:
         raise UserError("--stop: an empty text would end every text; leave it out")
     shown = _Shown(lines, alone=len(prompts) * samples == 1 and not as_json and not lines)
-    with _stopping() as stopped:
+    with collected() as stopped:
         found = generate_from_run(
             place(run),
             prompts,
@@ -308,20 +260,6 @@ class _Shown:
             self.closed = error
 
 
-@contextmanager
-def _stopping() -> Iterator[list[int]]:
-    """Collects the signals that ask to end with what there is; a second one ends at once."""
-    came: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        if came and number == signal.SIGINT:
-            end_now(number)
-        came.append(number)
-
-    with handled(handle, patience=lambda: None):
-        yield came
-
-
 def _prompts(prompt: list[str] | None, file: str | None) -> list[str | bytes]:
     if file is None:
         return [*(prompt or [""])]
@@ -336,7 +274,3 @@ def _prompts(prompt: list[str] | None, file: str | None) -> list[str | bytes]:
         raise UserError(
             f"--prompt-file: {file} cannot be read ({error.strerror or error})"
         ) from None
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

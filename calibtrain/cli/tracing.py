@@ -28,6 +28,7 @@ from calibtrain.cli.options import (
     TopP,
     Typical,
 )
+from calibtrain.cli.samplers import option, sampling_of
 from calibtrain.errors import UserError
 from calibtrain.process.interruption import collected
 from calibtrain.process.output import print_json, say, say_notes
@@ -35,7 +36,6 @@ from calibtrain.storage.places import place
 
 GIVEN_LIMIT = 100_000
 """Bytes of --text that are traced, by default."""
-_GREEDY_CANNOT = ("temperature", "top_k", "top_p", "min_p")
 
 
 class Alarms(StrEnum):
@@ -149,27 +149,16 @@ def trace(
             "no_loop_stop": None if loop_stop else True,
             **samplers,
         }
-        if useless := [_option(name) for name, value in drawing.items() if value is not None]:
+        if useless := [option(name) for name, value in drawing.items() if value is not None]:
             raise UserError(f"{', '.join(useless)}: generates text, and --text gives it; leave out")
-    if lookahead_top is not None and not lookahead:
-        raise UserError("--lookahead-top: is for --lookahead; give it, or leave this out")
-    if greedy and (useless := [_option(name) for name in _GREEDY_CANNOT if name in samplers]):
-        raise UserError(
-            f"{', '.join(useless)}: does not change which token is the most probable, which "
-            "--greedy takes; leave one of them out"
-        )
+    sampling = sampling_of(samplers, greedy=greedy)
     if stop and "" in stop:
         raise UserError("--stop: an empty text would end every text; leave it out")
 
     from calibtrain.analysis.tracing import trace_run
     from calibtrain.analysis.watch import TESTS
     from calibtrain.cli.trace_view import make_trace_view
-    from calibtrain.generation.samplers import Sampling
 
-    try:
-        sampling = Sampling(**samplers, greedy=greedy)
-    except ValueError as error:
-        raise UserError(f"--{str(error).replace('_', '-', 1)}") from None
     kind = "none" if as_json else "lines" if lines else "terminal" if _terminal() else "plain"
     limits = {} if given is not None else {"max_bytes": max_bytes, "max_tokens": max_tokens}
     with collected() as signals, make_trace_view(kind) as view:
@@ -239,10 +228,6 @@ def _given(name: str, limit: int) -> bytes:
     except UnicodeDecodeError:
         return cut
     return cut.decode(errors="ignore").encode()  # no character is cut in two
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _said(document: dict[str, Any], seconds: float) -> str:
