@@ -22,8 +22,8 @@ from calibtrain.ablation.replicas import train_replicas
 from calibtrain.config import load_config
 from calibtrain.data.batches import stream as batches
 from calibtrain.data.batches import windows
-from calibtrain.evaluation import result, train_run
-from calibtrain.runs import checkpoint
+from calibtrain.evaluation import train_run
+from calibtrain.runs import checkpoint, document_rows
 
 
 def die() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         "saving": (ocp, "save", later.start),
         "saved": (checkpoint, "_checksums", die),
         "evaluation": (windows.EvaluationWindows, "__getitem__", die),
-        "results": (result, "write_whole", die),
+        "results": (document_rows, "write_whole", die),
     }
     owner, attribute, act = targets[name]
     setattr(owner, attribute, dying(getattr(owner, attribute), at, act))
