@@ -341,6 +341,12 @@ def _bca_levels(
     return float(low), float(high)
 
 
+def jackknife_error(left_out: Float[np.ndarray, " documents"]) -> float:
+    """Returns the standard error of a figure, given it without each document in turn."""
+    count, mean = len(left_out), float(left_out.mean())
+    return math.sqrt((count - 1) / count * float(((left_out - mean) ** 2).sum()))
+
+
 def expansion(sums: Float[np.ndarray, "documents ..."], level: float) -> float:
     """Returns the factor by which resamples of documents make an interval too short, at least.
 

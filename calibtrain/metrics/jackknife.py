@@ -22,6 +22,7 @@ from calibtrain.metrics.intervals import (
     events_of,
     figures_left_out,
     figures_of,
+    jackknife_error,
     kish,
     paired_sums,
 )
@@ -93,7 +94,7 @@ def student_interval(
     if not np.isfinite(left_out).all() or not math.isfinite(estimate):
         raise UndefinedError("statistic: is not finite without some of the documents")
     count, mean = len(sums), float(left_out.mean())
-    error = math.sqrt((count - 1) / count * float(((left_out - mean) ** 2).sum()))
+    error = jackknife_error(left_out)
     effective = effective_documents(events)
     reach = float(stdtrit(max(effective - 1, 1.0), (1 + level) / 2)) * error
     return Interval(

@@ -22,6 +22,7 @@ from calibtrain.metrics.intervals import (
     Interval,
     expansion,
     interval_of,
+    jackknife_error,
 )
 
 GapError = Callable[[Float[np.ndarray, "batch gaps"]], Float[np.ndarray, " batch"]]
@@ -181,9 +182,8 @@ def student_reach(
     The jackknife's standard error, times the normal quantile, times how much further Student's
     reaches (`intervals.expansion`).
     """
-    count = len(left_out)
-    error = math.sqrt((count - 1) / count * float(((left_out - left_out.mean()) ** 2).sum()))
-    return statistics.NormalDist().inv_cdf((1 + level) / 2) * expansion * error
+    normal = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    return normal * expansion * jackknife_error(left_out)
 
 
 def _misses(model: NoisyGaps) -> list[Float[np.ndarray, " draws"]]:
