@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from calibtrain.analysis.alarms import CLIP, Block, Cusum, EDetector, Rate, cusum_thresholds
-from calibtrain.analysis.blocks import BLOCK, blocks_of
+from calibtrain.analysis.blocks import BLOCK, blocks_of, first_bytes
 from calibtrain.data.batches.stream import document_order
 from calibtrain.errors import UserError
 from calibtrain.generation.given import trace_of
@@ -41,7 +41,7 @@ WANDERING = 0.5
 """Share of the stretches whose mean lies between the limits of the e-detector: its theory holds for
 text that wanders no further, and the measured rate says how it fares on other text."""
 ALLOWANCE = 0.5
-"""Of CUSUM: it is quickest for a shift of one standard deviation."""
+"""What CUSUM subtracts from each value; 1/2 is quickest for a shift of one standard deviation."""
 _BATCH = 4
 
 
@@ -312,13 +312,3 @@ def band_of_run(
     with saved.writing():
         band.write(path)
     return band
-
-
-def first_bytes(text: str, limit: int) -> str:
-    """Returns the whole characters among a text's first bytes.
-
-    Example:
-        >>> first_bytes("née", 2)
-        'n'
-    """
-    return text.encode()[:limit].decode(errors="ignore")

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from calibtrain.data.tokenizers.tokenizer import utf8_bytes
+
 BLOCK = 16
 """Bytes of a block, at least: a block ends with the token that completes it."""
 
@@ -58,3 +60,13 @@ def blocks_of(
             rates.append(rate)
     found = np.array(rates, np.float64).reshape(-1, 2)
     return np.array(tokens, np.int64), np.array(ends, np.int64), found
+
+
+def first_bytes(text: str, limit: int) -> str:
+    """Returns the whole characters among a text's first bytes.
+
+    Example:
+        >>> first_bytes("née", 2)
+        'n'
+    """
+    return utf8_bytes(text)[:limit].decode(errors="ignore")

@@ -6,11 +6,13 @@ vocabularies.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from calibtrain.analysis.blocks import first_bytes
 from calibtrain.data.corpora.documents import Document
 from calibtrain.data.tokenizers.tokenizer import utf8_bytes
 from calibtrain.errors import UserError
@@ -63,7 +65,7 @@ def choose_continuations(
     for document in documents:
         data = utf8_bytes(document.text)
         longest = max(longest, len(data))
-        start = data[:prefix].decode(errors="ignore")
+        start = first_bytes(document.text, prefix)
         if len(data) - len(start.encode()) >= reference:
             found.append(Continuation(document.id, start, document.text[len(start) :]))
     if len(found) < 2:
@@ -95,10 +97,14 @@ class Scored:
     ended: bool = False
 
     @property
-    def deviation(self) -> float:
-        """Information minus entropy, in bits per byte."""
-        nats = float(np.sum(self.information - self.entropy, dtype=np.float64))
-        return nats / np.log(2) / max(1, int(self.bytes.sum()))
+    def information_bits(self) -> float:
+        """Of all tokens together."""
+        return float(self.information.sum()) / math.log(2)
+
+    @property
+    def entropy_bits(self) -> float:
+        """Of all steps together."""
+        return float(self.entropy.sum()) / math.log(2)
 
 
 def given_tokens(
@@ -118,7 +124,7 @@ def given_tokens(
     for each in continuations:
         start = len(utf8_bytes(each.prefix))
         # more text than is scored, so that the last word is spelled as in the document
-        more = utf8_bytes(each.text)[: reach + 256].decode(errors="ignore")
+        more = first_bytes(each.text, reach + 256)
         ids = model.prompt_ids(each.prefix + more)
         offsets = np.cumsum(model.tokenizer.byte_lengths[ids]) - model.tokenizer.byte_lengths[ids]
         texts.append(ids[: int(np.searchsorted(offsets, start + reach, side="left"))])

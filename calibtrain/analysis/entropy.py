@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from calibtrain.analysis.blocks import first_bytes
 from calibtrain.analysis.continuations import Scored, generated_tokens, given_tokens
 from calibtrain.analysis.entropy_rate import (
     BYTES,
@@ -30,7 +31,8 @@ from calibtrain.analysis.entropy_rate import (
     rise,
 )
 from calibtrain.analysis.lookahead_fit import FittedLookahead, cross_entropies, fit_lookahead
-from calibtrain.analysis.lookahead_table import read_lookahead, sampled_positions
+from calibtrain.analysis.lookahead_table import read_lookahead
+from calibtrain.analysis.memory_bound import eligible
 from calibtrain.analysis.of_run import Counting, Opened, opened_to_analyse, require
 from calibtrain.config.temperature import GlobalTemperature
 from calibtrain.data.corpora.named import Columns
@@ -279,10 +281,9 @@ def _lookahead(
         ids, first = [], []
         for each in texts:
             start = len(run.model.prompt_ids(each.prefix))
-            more = each.text.encode()[: asked.reach].decode(errors="ignore")
-            ids.append(run.model.prompt_ids(each.prefix + more))
+            ids.append(run.model.prompt_ids(each.prefix + first_bytes(each.text, asked.reach)))
             first.append(min(start, len(ids[-1]) - 1))
-        places = sampled_positions(ids, first, asked.fit_positions, asked.seed)
+        places = eligible(first, list(map(len, ids)), 0, asked.fit_positions, asked.seed)
         tables.append(
             read_lookahead(run.model, ids, places, top=asked.candidates, progress=run.progress)
         )

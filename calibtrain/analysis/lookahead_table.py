@@ -16,10 +16,10 @@ from jaxtyping import Array, Int
 from calibtrain.analysis.lookahead_fit import Lookahead
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
-from calibtrain.generation.statistics import log_probabilities
 from calibtrain.generation.windows import window_start
 from calibtrain.models import Network
 from calibtrain.models.decoding import prefill
+from calibtrain.readout import log_probabilities
 
 _ROWS = 8  # positions of a pass
 Progress = Callable[[int, int], None]
@@ -73,26 +73,6 @@ def read_lookahead(
     )
 
 
-def sampled_positions(
-    texts: Sequence[Int[np.ndarray, " tokens"]], first: Sequence[int], count: int, seed: int
-) -> list[tuple[int, int]]:
-    """Returns positions that are drawn evenly over all tokens of the texts, without repetition.
-
-    Args:
-        texts: ids of each.
-        first: number of the first token of each that may be drawn.
-        count: how many are drawn, at most.
-        seed: of the draw.
-    """
-    slots = [
-        (text, slot)
-        for text, (ids, start) in enumerate(zip(texts, first, strict=True))
-        for slot in range(start, len(ids))
-    ]
-    order = np.random.default_rng(seed).permutation(len(slots))[:count]
-    return [slots[index] for index in sorted(order.tolist())]
-
-
 @functools.lru_cache(maxsize=4)
 def _program(network: Network, context: int, top: int) -> Any:
     """Returns the program that reads prefixes, and then every candidate after them."""
@@ -102,7 +82,9 @@ def _program(network: Network, context: int, top: int) -> Any:
         params: Any, columns: Array, drawable: Array, tokens: Array, counts: Array
     ) -> tuple[Array, Array, Array]:
         hidden, heat, cache = prefill(network, params, tokens, counts, context)
-        x = log_probabilities(hidden, columns, heat, network.config.logit_soft_cap)
+        x = log_probabilities(
+            hidden, columns, temperature=heat, soft_cap=network.config.logit_soft_cap
+        )
         after = entropies_after(network, params, columns, cache, x, drawable, top)
         x, candidates = jax.lax.top_k(jnp.where(drawable, x, -jnp.inf), top)
         x = jax.nn.log_softmax(x, axis=-1)

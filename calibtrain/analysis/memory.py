@@ -22,9 +22,9 @@ from calibtrain.data.corpora.named import Columns
 from calibtrain.errors import UserError
 from calibtrain.generation.generate import GeneratedText
 from calibtrain.generation.language_model import LanguageModel
-from calibtrain.generation.statistics import log_probabilities
 from calibtrain.models import Network
 from calibtrain.models.decoding import prefill
+from calibtrain.readout import log_probabilities
 from calibtrain.runs.analysis_records import MemoryRecord
 from calibtrain.runs.loading import Say, opened
 
@@ -213,7 +213,9 @@ def _program(network: Network, tau: int) -> Any:
     def read(params: Any, columns: Array, tokens: Array, labels: Array) -> Array:
         counts = jnp.full(len(tokens), tau, jnp.int32)
         hidden, heat, _ = prefill(network, params, tokens, counts, tau)
-        x = log_probabilities(hidden, columns, heat, network.config.logit_soft_cap)
+        x = log_probabilities(
+            hidden, columns, temperature=heat, soft_cap=network.config.logit_soft_cap
+        )
         return jnp.take_along_axis(x, labels[:, None], axis=-1)[:, 0]
 
     return read

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import calibtrain
 from calibtrain.analysis.continuations import Continuation, choose_continuations
 from calibtrain.data.corpora.named import Columns
+from calibtrain.data.corpora.splits import SPLITS
 from calibtrain.errors import UserError
 from calibtrain.generation.generate import GeneratedText, generate
 from calibtrain.generation.language_model import LanguageModel
@@ -17,7 +18,6 @@ from calibtrain.runs.loading import SavedRun, Say, opened
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import make_folder
 
-SPLITS = ("train", "validation", "test")
 _SEEDS = 2**31
 
 

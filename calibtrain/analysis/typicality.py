@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from calibtrain.analysis.blocks import first_bytes
 from calibtrain.analysis.continuations import (
     Continuation,
     Scored,
@@ -138,7 +137,7 @@ def _measured(
     prompts = [each.prefix for each in texts]
     run.progress.stage("scoring the documents")
     reach = asked.generated
-    written = [each.text.encode()[:reach].decode(errors="ignore") for each in texts]
+    written = [first_bytes(each.text, reach) for each in texts]
     found = {"text": _texts(written, given_tokens(run.model, texts, reach))}
     ways = {
         "ancestral": Sampling(),
@@ -179,8 +178,8 @@ def _texts(texts: Sequence[str], scored: Sequence[Scored]) -> list[MeasuredText]
             document=number,
             text=text,
             bytes=int(tokens.bytes.sum()),
-            information=float(tokens.information.sum()) / math.log(2),
-            entropy=float(tokens.entropy.sum()) / math.log(2),
+            information=tokens.information_bits,
+            entropy=tokens.entropy_bits,
             quality=proxies(text),
         )
         for number, (text, tokens) in enumerate(zip(texts, scored, strict=True))
@@ -231,9 +230,7 @@ def _judged(
             each,
             quality={
                 **each.quality,
-                JUDGE: float(tokens.information.sum())
-                / math.log(2)
-                / max(1, int(tokens.bytes.sum())),
+                JUDGE: tokens.information_bits / max(1, int(tokens.bytes.sum())),
             },
         )
         for each, tokens in zip(own, given_tokens(judging, there, reach), strict=True)
@@ -249,10 +246,8 @@ def _scored_texts(model: LanguageModel, judged: Sequence[tuple[str, float]]) -> 
         zip(judged, given_tokens(model, texts, longest), strict=True)
     ):
         size = int(tokens.bytes.sum())
-        information, entropy = (
-            float(np.sum(x)) / math.log(2) for x in (tokens.information, tokens.entropy)
-        )
-        found.append(MeasuredText(number, text, size, information, entropy, {SCORE: score}))
+        bits = tokens.information_bits, tokens.entropy_bits
+        found.append(MeasuredText(number, text, size, *bits, {SCORE: score}))
     return found
 
 

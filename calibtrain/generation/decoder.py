@@ -20,11 +20,11 @@ from calibtrain.config import MeshConfig
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
 from calibtrain.generation.samplers import Sampling, adjusted, draw
-from calibtrain.generation.statistics import TokenStatistics, log_probabilities, token_statistics
+from calibtrain.generation.statistics import TokenStatistics, token_statistics
 from calibtrain.models import Network, Params
 from calibtrain.models.decoding import Cache, decode, empty_cache, prefill
 from calibtrain.parallel.mesh import ROWS, Layout, make_layout
-from calibtrain.readout.token_stats import first_largest
+from calibtrain.readout import first_largest, log_probabilities
 
 
 class Rows(NamedTuple):
@@ -102,7 +102,9 @@ def next_tokens(
     """Reads the pending token of each live row, and draws the next."""
     network, sampling = plan.network, plan.sampling
     hidden, own, cache = decode(network, fixed.params, state.cache, state.pending, live)
-    x = log_probabilities(hidden, fixed.columns, own, network.config.logit_soft_cap)
+    x = log_probabilities(
+        hidden, fixed.columns, temperature=own, soft_cap=network.config.logit_soft_cap
+    )
     after = None
     if sampling.lookahead != 0.0:
         top = sampling.lookahead_top

@@ -12,9 +12,10 @@ from jaxtyping import Array, Int
 from calibtrain.generation.decoder import bucket
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.loops import periods
-from calibtrain.generation.statistics import TokenStatistics, log_probabilities, token_statistics
+from calibtrain.generation.statistics import TokenStatistics, token_statistics
 from calibtrain.generation.windows import window_start
 from calibtrain.models import Network
+from calibtrain.readout import log_probabilities
 from calibtrain.runs.traces import ALTERNATIVES, SOURCES, TokenTrace
 
 _ROWS = 4  # windows of a pass
@@ -95,7 +96,7 @@ def _program(network: Network) -> Any:
         def one(chunk: tuple[Array, Array, Array]) -> TokenStatistics:
             hidden, heat, labels = chunk
             temperature = None if own is None else heat
-            x = log_probabilities(hidden, columns, temperature, soft_cap)
+            x = log_probabilities(hidden, columns, temperature=temperature, soft_cap=soft_cap)
             return token_statistics(x, labels)
 
         statistics = jax.lax.map(one, inputs)

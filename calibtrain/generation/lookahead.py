@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from calibtrain.generation.statistics import log_probabilities
+from calibtrain.generation.statistics import entropy_of
 from calibtrain.models import Network, Params
 from calibtrain.models.decoding import Cache, decode
+from calibtrain.readout import log_probabilities
 
 
 def entropies_after(
@@ -41,9 +42,9 @@ def entropies_after(
         own, tokens = row
         repeated = jax.tree.map(lambda x: jnp.repeat(x[None], len(tokens), axis=0), own)
         hidden, temperature, _ = decode(network, params, repeated, tokens)
-        x = log_probabilities(hidden, columns, temperature, soft_cap)
-        p = jnp.exp(x)
-        return -jnp.sum(jnp.where(p > 0, p * x, 0.0), axis=-1)
+        return entropy_of(
+            log_probabilities(hidden, columns, temperature=temperature, soft_cap=soft_cap)
+        )
 
     entropies = jax.lax.map(one, (cache, candidates))
     rows = jnp.arange(scores.shape[0])[:, None]

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from calibtrain.generation.statistics import entropy_of
+
 NEVER = float("-inf")
 
 
@@ -138,9 +140,7 @@ def adjusted(
         least = jnp.max(x, axis=-1, keepdims=True) + jnp.log(jnp.float32(sampling.min_p))
         x = normalised(jnp.where(x >= least, x, NEVER))
     if sampling.typical is not None and sampling.typical < 1.0:
-        p = jnp.exp(x)
-        entropy = -jnp.sum(jnp.where(p > 0, p * x, 0.0), axis=-1, keepdims=True)
-        x = _cut(x, -jnp.abs(-x - entropy), p, sampling.typical)
+        x = _cut(x, -jnp.abs(-x - entropy_of(x)[:, None]), jnp.exp(x), sampling.typical)
     return x
 
 

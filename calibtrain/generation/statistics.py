@@ -39,10 +39,9 @@ def token_statistics(
     x = log_probabilities
     own = jnp.take_along_axis(x, tokens[:, None], axis=-1)
     values, places = jax.lax.top_k(x, min(ALTERNATIVES, x.shape[-1]))
-    p = jnp.exp(x)
     return TokenStatistics(
         log_probability=own[:, 0],
-        entropy=-jnp.sum(jnp.where(p > 0, p * x, 0.0), axis=-1),
+        entropy=entropy_of(x),
         confidence=jnp.exp(values[:, 0]),
         rank=1 + jnp.sum(x > own, axis=-1, dtype=jnp.int32),
         alternatives=places,
@@ -50,16 +49,7 @@ def token_statistics(
     )
 
 
-def log_probabilities(
-    hidden: Float[Array, "tokens width"],
-    columns: Float[Array, "width vocab"],
-    temperature: Float[Array, " tokens"] | None,
-    soft_cap: float | None,
-) -> Float[Array, "tokens vocab"]:
-    """Returns the next-token log-probabilities after some hidden states, in float32."""
-    logits = jnp.matmul(hidden, columns, preferred_element_type=jnp.float32)
-    if soft_cap is not None:
-        logits = soft_cap * jnp.tanh(logits / soft_cap)
-    if temperature is not None:
-        logits = logits / temperature[:, None]
-    return jax.nn.log_softmax(logits, axis=-1)
+def entropy_of(log_probabilities: Float[Array, "*rows vocab"]) -> Float[Array, "*rows"]:
+    """Returns the entropy of distributions, in nats; entries of probability 0 add nothing."""
+    p = jnp.exp(log_probabilities)
+    return -jnp.sum(jnp.where(p > 0, p * log_probabilities, 0.0), axis=-1)

@@ -2,7 +2,12 @@
 
 from calibtrain.readout.accumulation import accumulate
 from calibtrain.readout.cotangents import Cotangents, Reduction
-from calibtrain.readout.projection import additive_loss, probabilities, readout
+from calibtrain.readout.projection import (
+    additive_loss,
+    log_probabilities,
+    probabilities,
+    readout,
+)
 from calibtrain.readout.token_stats import (
     FIELDS,
     Functional,
@@ -22,6 +27,7 @@ __all__ = [
     "additive_loss",
     "first_largest",
     "is_entry",
+    "log_probabilities",
     "probabilities",
     "readout",
     "statistics",

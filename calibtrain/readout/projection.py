@@ -91,11 +91,25 @@ def probabilities(
 
     It is over the given columns: an entry whose column is left out gets no probability.
     """
+    return jax.nn.softmax(_logits(hidden, unembedding, temperature, soft_cap), axis=-1)
+
+
+def log_probabilities(
+    hidden: Float[Array, "rows width"],
+    unembedding: Float[Array, "width vocab"],
+    *,
+    temperature: Float[Array, " rows"] | float | None = None,
+    soft_cap: float | None = None,
+) -> Float[Array, "rows vocab"]:
+    """The logarithms of `probabilities`, in nats."""
+    return jax.nn.log_softmax(_logits(hidden, unembedding, temperature, soft_cap), axis=-1)
+
+
+def _logits(hidden: Array, unembedding: Array, temperature: Any, soft_cap: float | None) -> Array:
     product = jnp.matmul(
         hidden, unembedding.astype(hidden.dtype), preferred_element_type=jnp.float32
     )
-    inverse = inverse_of(temperature, product.shape[:1])
-    return jax.nn.softmax(scaled_logits(product, soft_cap, inverse), axis=-1)
+    return scaled_logits(product, soft_cap, inverse_of(temperature, product.shape[:1]))
 
 
 def additive_loss(

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from calibtrain.analysis.diversity import distinct_ngrams, first_divergences, self_bleu
 from calibtrain.analysis.prompts import cut_prompts
+from calibtrain.analysis.typicality_figures import rank_correlation
 from calibtrain.generation.beam import BeamSearch
 from calibtrain.generation.beam_texts import BeamText, beam_texts
 from calibtrain.generation.byte_trie import ByteTrie
@@ -25,7 +25,6 @@ from calibtrain.generation.next_byte import NextByte
 from calibtrain.runs.loading import opened
 
 LANES = 16
-RESAMPLES = 2000
 ENTROPIES = {"next_byte_bits": "next byte", "next_token_bits": "next token"}
 DIVERSITIES = {
     "divergences": "first divergences",
@@ -143,21 +142,10 @@ def correlation(rows: Sequence[dict[str, Any]], first: str, second: str) -> str:
     """
     pairs = np.array([[row[first], row[second]] for row in rows], float)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
-    if len(pairs) < 3 or not np.ptp(pairs, axis=0).all():
+    found = rank_correlation(*pairs.T, np.arange(len(pairs)))
+    if found is None:
         return "undefined"
-    drawn = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLES, len(pairs)))
-    found = spearman(pairs[np.vstack([np.arange(len(pairs)), drawn])])
-    low, high = np.nanquantile(found[1:], [0.025, 0.975])
-    return f"{found[0]:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def spearman(pairs: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of each set of pairs [sets, pairs, 2]; NaN for a constant."""
-    ranks = rankdata(pairs, axis=1)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        scale = np.sqrt((ranks**2).sum(axis=1).prod(axis=1))
-        return ranks.prod(axis=2).sum(axis=1) / scale
+    return f"{found['estimate']:+.2f} ({found['lower']:+.2f} to {found['upper']:+.2f})"
 
 
 if __name__ == "__main__":

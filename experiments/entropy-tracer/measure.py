@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from calibtrain.analysis.alarms import Rate, alarms_at
-from calibtrain.analysis.band import Band, band_of_traces, excess_and_surprise, first_bytes
-from calibtrain.analysis.blocks import BLOCK, blocks_of
+from calibtrain.analysis.band import Band, band_of_traces, excess_and_surprise
+from calibtrain.analysis.blocks import BLOCK, blocks_of, first_bytes
 from calibtrain.generation.generate import generate
 from calibtrain.generation.given import trace_of
 from calibtrain.generation.language_model import LanguageModel

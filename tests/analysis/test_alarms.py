@@ -23,7 +23,7 @@ from calibtrain.analysis.alarms import (
 
 
 def both(values: Iterable[float]) -> list[tuple[float, float]]:
-    """The same numbers for the upward and the downward test."""
+    """Returns blocks whose two values, for the upward and the downward test, are equal."""
     return [(float(value), float(value)) for value in values]
 
 

@@ -9,7 +9,7 @@ from calibtrain.analysis.memory_bound import eligible, memory_bound
 
 
 def test_the_bound_is_the_mutual_information_of_a_known_source() -> None:
-    """Of a chain of order 2, the word two back says as much as its entropy tables say."""
+    """What the word two back says of the next one is known for a chain of order 2."""
     rng = np.random.default_rng(0)
     law = rng.dirichlet(np.full(3, 0.4), size=(3, 3))  # P(w | two back, one back)
     pairs = np.full((3, 3), 1 / 9)

@@ -20,9 +20,9 @@ from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
 from calibtrain.generation.loops import LoopRule, LoopWatch, periods
 from calibtrain.generation.samplers import Sampling
-from calibtrain.generation.statistics import log_probabilities
 from calibtrain.models import TEMPERATURE, build
 from calibtrain.models.decoding import prefill
+from calibtrain.readout import log_probabilities
 from calibtrain.runs.traces import TokenTrace, TraceRecord
 from calibtrain.temperature import tempered
 
@@ -77,7 +77,7 @@ def columns(trace: TokenTrace) -> dict[str, np.ndarray]:
     ],
 )
 def test_decoding_says_what_parallel_passes_say(kind: str, head: str | None) -> None:
-    """Of every token, also beyond the context; prompts of three lengths side by side."""
+    """Every token is compared, beyond the context too; prompts of three lengths side by side."""
     model = model_of(kind, head)
     prompts = ["", "abc", "a prompt that is longer than the context of the model"]
     found = generate(model, prompts, max_tokens=60, rows=3, loop_stop=False)
@@ -273,7 +273,10 @@ def test_the_look_ahead_reads_every_candidate() -> None:
         count = jnp.array([len(ids)])
         hidden, heat, cache = prefill(model.network, params, ids[None], count, CONTEXT)
         cols = model.network.unembedding(params)
-        scores, drawable = log_probabilities(hidden, cols, heat, None), jnp.asarray(model.drawable)
+        scores, drawable = (
+            log_probabilities(hidden, cols, temperature=heat),
+            jnp.asarray(model.drawable),
+        )
         return scores, entropies_after(model.network, params, cols, cache, scores, drawable, 4)
 
     scores, (found,) = jax.tree.map(np.asarray, look(model.params))
