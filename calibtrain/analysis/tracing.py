@@ -13,14 +13,14 @@ from jaxtyping import Int
 from calibtrain.analysis.alarms import Alarm
 from calibtrain.analysis.band import QUANTILES, Band, band_of_run
 from calibtrain.analysis.watch import RATE, TESTS, Watch
-from calibtrain.errors import UserError
 from calibtrain.generation.given import trace_of_ids
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.loops import periods
-from calibtrain.generation.of_run import _checked, generate_from_run
+from calibtrain.generation.of_run import generate_and_keep, keep_trace, trace_file
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
 from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.runs.traces import SOURCES, TokenTrace, TraceRecord
+from calibtrain.storage.compiled import use_compiled_programs
 
 _STRIDES = 16  # of a part of a given text
 _GENERATED = SOURCES.index("generated")
@@ -129,8 +129,8 @@ def trace_run(
         UserError: where the run, its head, its held-out text or the name cannot be had.
     """
     with opened(path, temperature=head, say=say) as saved:
-        if save is not None:
-            _target(saved, save, replace)  # what cannot be kept is told before the model is loaded
+        target = trace_file(saved, save, replace)
+        use_compiled_programs(saved.cache)
         model = LanguageModel.of(saved)
         band = None
         if reference:
@@ -146,30 +146,26 @@ def trace_run(
         on_band(band)
         stated = {"false_alarms_per_1000_bytes": rate, "tests": list(tests) if band else []}
         if text is not None:
-            return _given(
-                saved, model, text, watch, stated, on_rows, stopped, save=save, replace=replace
-            )
-    begun = False
+            return _given(saved, model, text, watch, stated, on_rows, stopped, target)
+        begun = False
 
-    def follow(number: int, trace: TokenTrace, first: int) -> None:
-        nonlocal begun
-        first = first if begun else 0
-        begun = True
-        on_rows(trace, first, watch.read(trace, first))
+        def follow(number: int, trace: TokenTrace, first: int) -> None:
+            nonlocal begun
+            first = first if begun else 0
+            begun = True
+            on_rows(trace, first, watch.read(trace, first))
 
-    found = generate_from_run(
-        path,
-        [prompt],
-        head=head,
-        seed=seed,
-        sampling=sampling,
-        save=save,
-        replace=replace,
-        say=say,
-        on_trace=follow,
-        stopped=stopped,
-        **limits,
-    )
+        found = generate_and_keep(
+            saved,
+            model,
+            [prompt],
+            target,
+            seed=seed,
+            sampling=sampling,
+            on_trace=follow,
+            stopped=stopped,
+            **limits,
+        )
     (only,) = found.texts
     return Tracing(
         only.trace,
@@ -191,9 +187,7 @@ def _given(
     stated: dict[str, Any],
     on_rows: OnRows,
     stopped: Callable[[], bool],
-    *,
-    save: str | None,
-    replace: bool,
+    target: Path | None,
 ) -> Tracing:
     """Returns the trace of a given text, and keeps it."""
     began = time.perf_counter()
@@ -207,28 +201,11 @@ def _given(
             reason = "interrupted"
             break
     about = {**model.about, "context": model.context}
-    kept = None
-    if save is not None:
-        target = _target(saved, save, replace)
-        with saved.writing():
-            TraceRecord.of([trace], about).write(target)
-            kept = target
+    kept = keep_trace(saved, TraceRecord.of([trace], about), target)
     seconds = time.perf_counter() - began
     return Tracing(
         trace, tuple(watch.alarms), watch.band, {**about, **stated}, reason, kept, seconds
     )
-
-
-def _target(saved: SavedRun, name: str, replace: bool) -> Path:
-    """Returns the file that a trace is kept in.
-
-    Raises:
-        UserError: for a name that is not allowed, or taken.
-    """
-    target = saved.run.traces / f"{_checked(name)}.parquet"
-    if target.exists() and not replace:
-        raise UserError(f"--save: {name} is there already ({target}); take another, or --replace")
-    return target
 
 
 def growing_trace(model: LanguageModel, ids: Int[np.ndarray, " tokens"]) -> Iterator[TokenTrace]:

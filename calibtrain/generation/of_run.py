@@ -13,7 +13,7 @@ from calibtrain.generation.beam_texts import BeamText, beam_texts
 from calibtrain.generation.generate import GeneratedText, generate
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
-from calibtrain.runs.loading import opened
+from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.runs.traces import TraceRecord
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.places import place
@@ -39,33 +39,44 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `--json` prints."""
-        names = (
-            "text",
-            "finish_reason",
-            "prompt_tokens",
-            "prompt_tokens_seen",
-            "tokens",
-            "bytes",
-            "information_bits",
-            "entropy_bits",
-        )
         return {
             **self.record.about,
             "trace": None if self.path is None else str(self.path),
-            "texts": [{name: getattr(text, name) for name in names} for text in self.texts],
+            "texts": list(map(fields_of, self.texts)),
         }
 
     @property
     def notes(self) -> list[str]:
         """What is to be said of prompts that the model did not see whole."""
-        found = {
-            f"the prompt has {text.prompt_tokens:,} tokens (the document start included), and the "
-            f"model saw the last {text.prompt_tokens_seen:,}: its context is "
-            f"{self.record.about['context']:,}"
-            for text in self.texts
-            if text.prompt_tokens_seen < text.prompt_tokens
-        }
-        return sorted(found)
+        return prompt_notes(self.texts, self.record.about["context"])
+
+
+_FIELDS = (
+    "text",
+    "finish_reason",
+    "prompt_tokens",
+    "prompt_tokens_seen",
+    "tokens",
+    "bytes",
+    "information_bits",
+    "entropy_bits",
+)
+
+
+def fields_of(text: GeneratedText | BeamText) -> dict[str, Any]:
+    """Returns what `--json` prints of a text, however it was found."""
+    return {name: getattr(text, name) for name in _FIELDS}
+
+
+def prompt_notes(texts: Sequence[GeneratedText | BeamText], context: int) -> list[str]:
+    """Returns what is to be said of prompts that the model did not see whole."""
+    found = {
+        f"the prompt has {text.prompt_tokens:,} tokens (the document start included), and the "
+        f"model saw the last {text.prompt_tokens_seen:,}: its context is {context:,}"
+        for text in texts
+        if text.prompt_tokens_seen < text.prompt_tokens
+    }
+    return sorted(found)
 
 
 def generate_from_run(
@@ -99,30 +110,61 @@ def generate_from_run(
         UserError: where the run, its head or the name of the trace cannot be had.
     """
     with opened(path, temperature=head, say=say) as saved:
-        target = None if save is None else saved.run.traces / f"{_checked(save)}.parquet"
-        if target is not None and target.exists() and not replace:
-            raise UserError(
-                f"--save: {save} is there already ({target}); take another, or --replace"
-            )
+        target = trace_file(saved, save, replace)
         use_compiled_programs(saved.cache)
         model = LanguageModel.of(saved)
-        began = time.perf_counter()
-        texts = generate(model, prompts, samples=samples, seed=seed, sampling=sampling, **limits)
-        seconds = time.perf_counter() - began
-        about = {
-            **model.about,
-            "context": model.context,
-            "seed": seed,
-            "samples": samples,
-            "sampling": sampling.described,
-        }
-        record = TraceRecord.of([text.trace for text in texts], about)
-        kept = None
-        if target is not None:
-            with saved.writing():
-                record.write(target)
-                kept = target
-    return Generation(tuple(texts), record, kept, seconds)
+        return generate_and_keep(
+            saved, model, prompts, target, samples=samples, seed=seed, sampling=sampling, **limits
+        )
+
+
+def generate_and_keep(
+    saved: SavedRun,
+    model: LanguageModel,
+    prompts: Sequence[str | bytes],
+    target: Path | None,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    sampling: Sampling = ANCESTRAL,
+    **limits: Any,
+) -> Generation:
+    """Returns texts of a run that is open, and keeps their trace in a file, if one is given."""
+    began = time.perf_counter()
+    texts = generate(model, prompts, samples=samples, seed=seed, sampling=sampling, **limits)
+    seconds = time.perf_counter() - began
+    about = {
+        **model.about,
+        "context": model.context,
+        "seed": seed,
+        "samples": samples,
+        "sampling": sampling.described,
+    }
+    record = TraceRecord.of([text.trace for text in texts], about)
+    return Generation(tuple(texts), record, keep_trace(saved, record, target), seconds)
+
+
+def trace_file(saved: SavedRun, name: str | None, replace: bool) -> Path | None:
+    """Returns the file that a trace of this name is to be kept in; None without a name.
+
+    Raises:
+        UserError: for a name that is not allowed, or taken.
+    """
+    if name is None:
+        return None
+    target = saved.run.traces / f"{_checked(name)}.parquet"
+    if target.exists() and not replace:
+        raise UserError(f"--save: {name} is there already ({target}); take another, or --replace")
+    return target
+
+
+def keep_trace(saved: SavedRun, record: TraceRecord, target: Path | None) -> Path | None:
+    """Writes a trace into its run; returns the file, None where none was asked for or written."""
+    if target is not None:
+        with saved.writing():
+            record.write(target)
+            return target
+    return None
 
 
 def search_from_run(
