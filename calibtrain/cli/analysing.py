@@ -1,23 +1,18 @@
 """The commands `entropy`, `memory` and `typicality`: what a run's generations show of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from calibtrain.cli.completion import complete_fitted_head, complete_one_of
-from calibtrain.cli.options import AsJson, Field, RunOrBucket
+from calibtrain.cli.options import AsJson, Field, RunOrBucket, Split
 from calibtrain.process.output import print_json, say, say_notes
 from calibtrain.storage.places import place
 
-SPLITS = ("train", "validation", "test")
 Corpus = Annotated[
     str | None,
     typer.Option(help="Corpus whose documents are continued; default the run's own."),
-]
-Split = Annotated[
-    str,
-    typer.Option(help="train, validation or test.", autocompletion=complete_one_of(SPLITS)),
 ]
 Head = Annotated[
     str | None,
@@ -96,13 +91,7 @@ def entropy(
             progress=progress,
             say=say,
         )
-    say_notes(record.get("notes") or ())
-    if as_json:
-        print_json(record.document())
-        return
-    _print_entropy(record)
-    if path is not None:
-        say(f"written: {path}")
+    _show(record, path, _print_entropy, as_json=as_json)
 
 
 def _print_entropy(record: Any) -> None:
@@ -189,10 +178,11 @@ def memory(
             progress=progress,
             say=say,
         )
-    say_notes(record.get("notes") or ())
-    if as_json:
-        print_json(record.document())
-        return
+    _show(record, path, _print_memory, as_json=as_json)
+
+
+def _print_memory(record: Any) -> None:
+    """Prints a row for each length of memory."""
     tables = [("", record.rows)]
     if record.limited is not None:
         tables.append((f"; predicted by {record.limited.run}", record.limited.rows))
@@ -207,8 +197,6 @@ def memory(
                 for row in rows
             ],
         )
-    if path is not None:
-        say(f"written: {path}")
 
 
 def typicality(
@@ -259,10 +247,11 @@ def typicality(
             progress=progress,
             say=say,
         )
-    say_notes(record.get("notes") or ())
-    if as_json:
-        print_json(record.document())
-        return
+    _show(record, path, _print_typicality, as_json=as_json)
+
+
+def _print_typicality(record: Any) -> None:
+    """Prints a row for each kind of text, and for each measure of quality."""
     proxies = list(record.rows[0].quality)
     print_rows(
         f"{record.corpus}-{record.split}, {record.documents} documents, bits/byte",
@@ -294,6 +283,15 @@ def typicality(
             for row in record.correlations
         ],
     )
+
+
+def _show(record: Any, path: Any, table: Callable[[Any], None], *, as_json: bool) -> None:
+    """Prints what was measured, and says where it is kept."""
+    say_notes(record.get("notes") or ())
+    if as_json:
+        print_json(record.document())
+        return
+    table(record)
     if path is not None:
         say(f"written: {path}")
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from calibtrain.cli.samplers import option
+from calibtrain.cli.samplers import given_only, option
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say, say_notes
 
@@ -84,10 +84,10 @@ def search(
 ) -> None:
     """Searches a beam of each prompt and prints its best texts."""
     from calibtrain.generation.beam import BeamSearch
-    from calibtrain.generation.of_run import search_from_run
+    from calibtrain.generation.of_run import prompt_notes, search_from_run
 
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = {name.removeprefix("beam_"): v for name, v in (_DEFAULTS[decoding] | given).items()}
+    asked = _DEFAULTS[decoding] | given_only(options)
+    settings = {name.removeprefix("beam_"): value for name, value in asked.items()}
     try:
         search_by = BeamSearch(**settings)
     except ValueError as error:
@@ -103,16 +103,7 @@ def search(
         path, prompts, search_by, head=head, max_tokens=max_tokens, max_bytes=max_bytes, say=say
     )
     best = [text for texts in found for text in texts[:shown]]
-    say_notes(
-        sorted(
-            {
-                f"the prompt has {text.prompt_tokens:,} tokens (the document start included), and "
-                f"the model saw the last {text.prompt_tokens_seen:,}"
-                for text in best
-                if text.prompt_tokens_seen < text.prompt_tokens
-            }
-        )
-    )
+    say_notes(prompt_notes(best, about["context"]))
     if as_json:
         print_json(
             {**about, "decoding": decoding.value, "texts": [_of_beam(each) for each in best]}
@@ -127,19 +118,9 @@ def search(
 
 
 def _of_beam(text: Any) -> dict[str, Any]:
-    names = (
-        "text",
-        "finish_reason",
-        "prompt_tokens",
-        "prompt_tokens_seen",
-        "tokens",
-        "bytes",
-        "information_bits",
-        "entropy_bits",
-        "score",
-        "group",
-    )
-    return {name: getattr(text, name) for name in names}
+    from calibtrain.generation.of_run import fields_of
+
+    return {**fields_of(text), "score": text.score, "group": text.group}
 
 
 def show_choices(found: Any, samples: int, utility: str, *, as_json: bool) -> None:

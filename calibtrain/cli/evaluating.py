@@ -7,13 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from calibtrain.cli.completion import complete_fitted_head, complete_folder, complete_one_of
-from calibtrain.cli.options import AsJson, Fields, Groups
+from calibtrain.cli.completion import complete_fitted_head, complete_folder
+from calibtrain.cli.options import AsJson, Fields, Groups, Split
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say, say_notes
 from calibtrain.storage.places import place
-
-SPLITS = ("train", "validation", "test")
 
 
 class Events(StrEnum):
@@ -40,10 +38,7 @@ def evaluate(
     ] = None,
     field: Fields = None,
     group: Groups = None,
-    split: Annotated[
-        str,
-        typer.Option(help="train, validation or test.", autocompletion=complete_one_of(SPLITS)),
-    ] = "test",
+    split: Split = "test",
     limit: Annotated[
         int | None,
         typer.Option("--bytes", min=1, help="Bytes of text to score; default all."),

@@ -39,7 +39,7 @@ from calibtrain.cli.options import (
     TopP,
     Typical,
 )
-from calibtrain.cli.samplers import sampling_of
+from calibtrain.cli.samplers import check_output, check_stops, given_only, sampling_of
 from calibtrain.errors import UserError
 from calibtrain.process.interruption import collected
 from calibtrain.process.output import OutputError, print_json, say, say_notes
@@ -126,10 +126,7 @@ def generate(
 
     Example: calibtrain generate runs/tiny --prompt "In the beginning" --samples 4
     """
-    if lines and as_json:
-        raise UserError("--lines, --json: each takes standard output; leave one of them out")
-    if replace and save is None:
-        raise UserError("--replace: is for --save NAME; name the trace, or leave it out")
+    check_output(lines=lines, as_json=as_json, save=save, replace=replace)
     chosen = {
         "temperature": temperature,
         "top_k": top_k,
@@ -140,7 +137,7 @@ def generate(
         "lookahead": lookahead,
         "lookahead_top": lookahead_top,
     }
-    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    given = given_only(chosen)
     beam = {
         "beam_width": beam_width,
         "beam_groups": beam_groups,
@@ -149,10 +146,9 @@ def generate(
     }
     check_decoding(decoding, {**beam, "utility": utility}, greedy=greedy)
     if decoding in BEAMS:
-        refused = {**chosen, "save": save, "stop": stop or None, "rows": rows}
-        if lines:
-            refused["lines"] = lines
-        refuse(decoding, refused)
+        drawing = {"seed": seed or None, "no_loop_stop": None if loop_stop else True}
+        kept = {"save": save, "rows": rows, "lines": lines or None}
+        refuse(decoding, {**chosen, "stop": stop or None, **drawing, **kept})
         search(
             place(run),
             _prompts(prompt, prompt_file),
@@ -178,8 +174,7 @@ def generate(
 
     from calibtrain.generation.of_run import generate_from_run
 
-    if stop and "" in stop:
-        raise UserError("--stop: an empty text would end every text; leave it out")
+    check_stops(stop)
     shown = _Shown(lines, alone=len(prompts) * samples == 1 and not as_json and not lines)
     with collected() as stopped:
         found = generate_from_run(

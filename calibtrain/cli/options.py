@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
-from calibtrain.cli.completion import complete_config, complete_fitted_head, complete_folder
+from calibtrain.cli.completion import (
+    complete_config,
+    complete_fitted_head,
+    complete_folder,
+    complete_one_of,
+)
 from calibtrain.storage.places import place
 
 
@@ -70,6 +75,11 @@ Groups = Annotated[
         help="The field that names a document's group; results are also given by group. '' means "
         "no groups. Give it as often as --field.",
     ),
+]
+SPLITS = ("train", "validation", "test")
+Split = Annotated[
+    str,
+    typer.Option(help="train, validation or test.", autocompletion=complete_one_of(SPLITS)),
 ]
 RunOrBucket = Annotated[
     str,

@@ -1,12 +1,31 @@
-"""From the sampling options of a command to `Sampling`, which `generate` and `trace` share."""
+"""The checks of options that `generate` and `trace` share, and their samplers as `Sampling`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calibtrain.errors import UserError
 
 _GREEDY_CANNOT = ("temperature", "top_k", "top_p", "min_p")
 """Samplers that leave the most probable token the most probable one."""
+
+
+def check_output(*, lines: bool, as_json: bool, save: str | None, replace: bool) -> None:
+    """Refuses options for the result that do not go together."""
+    if lines and as_json:
+        raise UserError("--lines, --json: each takes standard output; leave one of them out")
+    if replace and save is None:
+        raise UserError("--replace: is for --save NAME; name the trace, or leave it out")
+
+
+def check_stops(stop: Sequence[str] | None) -> None:
+    """Refuses a text that would end every text."""
+    if stop and "" in stop:
+        raise UserError("--stop: an empty text would end every text; leave it out")
+
+
+def given_only(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def sampling_of(given: Mapping[str, Any], *, greedy: bool) -> Any:

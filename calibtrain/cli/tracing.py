@@ -28,7 +28,13 @@ from calibtrain.cli.options import (
     TopP,
     Typical,
 )
-from calibtrain.cli.samplers import option, sampling_of
+from calibtrain.cli.samplers import (
+    check_output,
+    check_stops,
+    given_only,
+    option,
+    sampling_of,
+)
 from calibtrain.errors import UserError
 from calibtrain.process.interruption import collected
 from calibtrain.process.output import print_json, say, say_notes
@@ -116,10 +122,7 @@ def trace(
 
     Example: calibtrain trace runs/tiny --prompt "In the beginning"
     """
-    if lines and as_json:
-        raise UserError("--lines, --json: each takes standard output; leave one of them out")
-    if replace and save is None:
-        raise UserError("--replace: is for --save NAME; name the trace, or leave it out")
+    check_output(lines=lines, as_json=as_json, save=save, replace=replace)
     if not reference and (corpus or rate is not None or alarms is not Alarms.both):
         raise UserError(
             "--no-band: leaves out the sequential tests; leave out --corpus, --false-alarms and "
@@ -127,7 +130,7 @@ def trace(
         )
     if rate is not None and not rate > 0:
         raise UserError(f"--false-alarms: {rate} is not allowed; allowed: above 0, at most 30")
-    samplers: dict[str, Any] = {
+    chosen = {
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -137,7 +140,7 @@ def trace(
         "lookahead": lookahead,
         "lookahead_top": lookahead_top,
     }
-    samplers = {name: value for name, value in samplers.items() if value is not None}
+    samplers = given_only(chosen)
     given = None if text is None else _given(text, max_bytes or GIVEN_LIMIT)
     if given is not None:
         drawing = {
@@ -152,8 +155,7 @@ def trace(
         if useless := [option(name) for name, value in drawing.items() if value is not None]:
             raise UserError(f"{', '.join(useless)}: generates text, and --text gives it; leave out")
     sampling = sampling_of(samplers, greedy=greedy)
-    if stop and "" in stop:
-        raise UserError("--stop: an empty text would end every text; leave it out")
+    check_stops(stop)
 
     from calibtrain.analysis.tracing import trace_run
     from calibtrain.analysis.watch import TESTS
