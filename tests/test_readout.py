@@ -183,6 +183,12 @@ def test_an_additive_loss_equals_a_direct_float64_computation(chunk: int) -> Non
         np.testing.assert_allclose(mine, true, rtol=1e-4, atol=1e-4 * np.abs(true).max())
 
 
+@pytest.mark.long  # the long tier compiles as a user does, and so rounds as a user does
+@pytest.mark.parametrize("chunk", [13, 100])
+def test_it_does_as_compiled_for_use_too(chunk: int) -> None:
+    test_an_additive_loss_equals_a_direct_float64_computation(chunk)
+
+
 def test_an_additive_loss_multiplies_nothing_twice() -> None:
     """Three products a chunk: logits, gradient of the hidden states, gradient of the columns."""
     tokens, width, vocab = 512, 64, 2048

@@ -38,12 +38,14 @@ def token_statistics(
     """
     x = log_probabilities
     own = jnp.take_along_axis(x, tokens[:, None], axis=-1)
+    # the token itself is left out by its column: two passes may round its value differently
+    above = (x > own) & (jnp.arange(x.shape[-1]) != tokens[:, None])
     values, places = jax.lax.top_k(x, min(ALTERNATIVES, x.shape[-1]))
     return TokenStatistics(
         log_probability=own[:, 0],
         entropy=entropy_of(x),
         confidence=jnp.exp(values[:, 0]),
-        rank=1 + jnp.sum(x > own, axis=-1, dtype=jnp.int32),
+        rank=1 + jnp.sum(above, axis=-1, dtype=jnp.int32),
         alternatives=places,
         alternative_log_probability=values,
     )

@@ -105,10 +105,13 @@ def statistics(
     if "mean_log_prob" in fields:
         total = jnp.sum(jnp.where(is_real, shifted, 0.0), axis=-1)
         found["mean_log_prob"] = total / vocab_size - log_normalizer
+    # the label itself is left out by its column: two passes may round its logit differently
+    is_other: Bool[Array, "tokens vocab"] = column != labels[:, None]
     if "rank" in fields:
-        found["rank"] = jnp.sum(shifted > label_logit[:, None], axis=-1, dtype=jnp.int32)
+        above = (shifted > label_logit[:, None]) & is_other
+        found["rank"] = jnp.sum(above, axis=-1, dtype=jnp.int32)
     if "runner_up" in fields:
-        below = jnp.where((shifted < label_logit[:, None]) & is_real, shifted, MASKED)
+        below = jnp.where((shifted < label_logit[:, None]) & is_other & is_real, shifted, MASKED)
         found["runner_up"] = jnp.exp(jnp.max(below, axis=-1) - log_normalizer)
     if "predicted" in fields:
         found["predicted"] = leader.astype(jnp.int32)
