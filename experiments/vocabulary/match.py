@@ -5,7 +5,7 @@ python match.py FOLDER CORPUS
 FOLDER holds the studies CORPUS-headline and CORPUS-one-pass. The log of the bits per byte of
 validation text is taken to be a straight line in the log of the budget through the two, for each
 vocabulary. What all are to reach is what the worst of them has after four passes; that one is in
-the headline study already. Test text is not looked at.
+the headline study already. Seeds are those of the one-pass study; test text is not looked at.
 """
 
 import json
@@ -22,10 +22,12 @@ HERE = Path(__file__).parent
 Points = dict[str, dict[int, list[float]]]
 
 
-def bits_per_byte(study: Path, found: Points) -> None:
+def bits_per_byte(study: Path, seeds: list[int], found: Points) -> None:
     """Adds the bits per byte of validation text of each arm, by tokenizer and budget."""
     for arm in sorted(path.parent for path in study.glob("*/run.json")):
         run = ct.open_run(arm)
+        if run.config.seed not in seeds:
+            continue
         if run.status != "done":
             raise SystemExit(f"{arm}: {run.status}; finish the study first")
         last = max(each.record.step for each in run.evaluations)
@@ -51,16 +53,17 @@ def solved(points: dict[int, float], target: float) -> int:
 
 def main() -> None:
     folder, corpus = Path(sys.argv[1]), sys.argv[2]
+    tree = yaml.safe_load((HERE / "study-one-pass.yaml").read_text())
+    seeds = tree["grid"]["seed"]
     found: Points = {}
     for set_ in ("headline", "one-pass"):
-        bits_per_byte(folder / f"{corpus}-{set_}", found)
+        bits_per_byte(folder / f"{corpus}-{set_}", seeds, found)
     means = {
         tokenizer: {budget: statistics.mean(values) for budget, values in points.items()}
         for tokenizer, points in found.items()
     }
     most = max(budget for points in means.values() for budget in points)
     target = max(points[most] for points in means.values() if len(points) > 1)
-    tree = yaml.safe_load((HERE / "study-one-pass.yaml").read_text())
     made = folder / "matched" / corpus
     made.mkdir(parents=True, exist_ok=True)
     for tokenizer, points in means.items():
@@ -70,7 +73,7 @@ def main() -> None:
         tree["title"] = f"Vocabulary size, {target:.3f} bits per byte"
         tree["base"] |= {"tokenizer": settings, "budget": {"bytes": solved(points, target)}}
         tree["base"]["evaluation"]["event_bytes"] = {"byte": 16_384}  # the text of the headline
-        tree["grid"] = {"seed": [0, 1, 2]}
+        tree["grid"] = {"seed": seeds}
         path = made / f"bits-{settings.get('vocab_size', 256)}.yaml"
         path.write_text(yaml.safe_dump(tree, sort_keys=False))
         print(path)

@@ -5,7 +5,8 @@
 #
 # FOLDER receives the studies. TEXTS is a folder with pepys.jsonl.gz, soseki.jsonl.gz and
 # esperanto.jsonl.gz; without it (or with -), kjv and stdlib alone are read. SETs are headline,
-# one-pass, small, bits, unigram and total; without any, all of them in this order.
+# one-pass, small, bits, unigram, total and temperature (one temperature for each arm of headline
+# and bits, measured again); without any, all of them in this order.
 # JOBS arms are trained side by side (default 2); CORPORA="kjv soseki" takes some of the corpora.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,7 +14,7 @@ folder=${1:?usage: run.sh FOLDER [TEXTS] [SET ...]}
 texts=${2:--}
 shift $(($# < 2 ? $# : 2))
 sets=("$@")
-[ ${#sets[@]} -gt 0 ] || sets=(headline one-pass small bits unigram total)
+[ ${#sets[@]} -gt 0 ] || sets=(headline one-pass small bits unigram total temperature)
 embedded="kjv stdlib"
 [ "$texts" = - ] && corpora=$embedded || corpora="$embedded soseki esperanto pepys"
 corpora=${CORPORA:-$corpora}
@@ -35,7 +36,6 @@ study() { # CORPUS SET FILE [OVERRIDE ...]
     echo "== $(date +%H:%M) $corpus $set"
     "$python" -m calibtrain ablate "$file" "${source[@]}" "$@" --run "$folder/$corpus-$set" \
         --jobs "$jobs" --progress plain || echo "== some arms of $corpus $set failed" >&2
-    "$python" "$here/with_temperature.py" "$folder/$corpus-$set"
 }
 
 for set in "${sets[@]}"; do
@@ -43,6 +43,11 @@ for set in "${sets[@]}"; do
         case $set-$corpus in
         unigram-soseki) ;; # its characters alone are more than 2,048
         unigram-esperanto | unigram-pepys | total-esperanto | total-pepys) ;; # some corpora are enough
+        temperature-*)
+            echo "== $(date +%H:%M) $corpus $set"
+            "$python" "$here/with_temperature.py" --jobs "$jobs" \
+                "$folder/$corpus-headline" "$folder/$corpus-bits-"*
+            ;;
         bits-*)
             for file in $("$python" "$here/match.py" "$folder" "$corpus"); do
                 study "$corpus" "$(basename "$file" .yaml)" "$file"
