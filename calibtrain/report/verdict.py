@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from calibtrain.figures.comparable import Lead, Pair, pairs_of
 from calibtrain.figures.display import plural, shown, shown_apart, shown_ends, shown_range
 from calibtrain.figures.grouping import Comparison
+from calibtrain.figures.trend import Trend, trend_of
 from calibtrain.report.blocks import no_interval
 from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.results import StudyResults
@@ -50,7 +51,28 @@ def study_verdict(
             f"{shown_apart('ece', largest.record.mean['ece'])} ({largest.name}).",
             "",
         )
-    return _compared(known, what, name)
+    verdict, how = _compared(known, what, name)
+    ece, gap = (trend_of(comparison, lead, key) for key in ("ece", "signed_gap"))
+    if ece and gap:
+        verdict += f" {_trends(ece, gap, name)}"
+        how += ". Changes with a doubling are slopes on the logarithm of the size, a line a seed"
+    return verdict, f"{how}."
+
+
+def _trends(ece: Trend, gap: Trend, name: str) -> str:
+    """Returns the sentence on what each doubling of the vocabulary changes."""
+    changes = []
+    for key, trend in (("ece", ece), ("signed_gap", gap)):
+        ends = shown_range(key, trend.slope - trend.half, trend.slope + trend.half)
+        changes.append(f"{shown_apart(key, trend.slope)} {ends}")
+    clear = [text for text, trend in (("ECE", ece), ("the signed gap", gap)) if trend.clear]
+    told = {0: "neither is told apart from 0", 2: "both are told apart from 0"}.get(
+        len(clear), f"only {clear[0]} is told apart from 0" if clear else ""
+    )
+    return (
+        f"With each doubling of the vocabulary, over {plural(ece.seeds, 'seed')}, {name} changes "
+        f"by {changes[0]} and the signed gap by {changes[1]}: {told}."
+    )
 
 
 def _compared(pairs: Sequence[Pair], what: str, name: str) -> tuple[str, str]:
@@ -78,7 +100,7 @@ def _compared(pairs: Sequence[Pair], what: str, name: str) -> tuple[str, str]:
     how = "Brackets are 95 % intervals (Student’s t) of differences that are paired over seeds"
     if len(pairs) > 1:
         how += f", widened so that all {len(pairs)} hold together (Bonferroni)"
-    return f"{text}.", f"{how}."
+    return f"{text}.", how
 
 
 def _clear(pair: Pair, pairs: int) -> bool:

@@ -369,6 +369,14 @@ def test_the_verdict_is_in_byte_events_where_vocabularies_differ(tmp_path: Path)
         "No effect of vocabulary size on byte ECE was detected with 3 seeds: the largest "
         f"difference is +0.0017 {ends} (2,048 against 512)."
     )
+    # On log2 V the seeds' slopes are half of the same differences.
+    trend = student_half_width([0.001, -0.0005, 0.002])
+    assert trend is not None
+    ends = f"[{0.0025 / 3 - trend:+.4f}, {0.0025 / 3 + trend:+.4f}]".replace("-", "−")
+    flat = page.findings().replace("\u00a0", " ")
+    assert (
+        f"each doubling of the vocabulary, over 3 seeds, byte ECE changes by +0.0008 {ends}" in flat
+    )
     assert page.figures()[:2] == ["against", "reliability-byte"]
     plot = page.plots_of("against")[1]
     drawn, names = plot["data"][0], ["1,024 − 512", "2,048 − 512", "2,048 − 1,024"]
@@ -380,6 +388,7 @@ def test_the_verdict_is_in_byte_events_where_vocabularies_differ(tmp_path: Path)
     page = report({**base, 2048: [0.110, 0.114, 0.1121]})
     assert "Byte ECE differs with vocabulary size in 2 of 3 comparisons" in page.findings()
     assert "+0.1000 [+0.0998, +0.1003] (2,048 against 512)" in page.findings()
+    assert "only ECE is told apart" in page.findings()
     assert 'class="num apart"' in page.part("results")
 
 
