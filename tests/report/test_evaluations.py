@@ -377,6 +377,7 @@ def test_the_verdict_is_in_byte_events_where_vocabularies_differ(tmp_path: Path)
     assert (
         f"each doubling of the vocabulary, over 3 seeds, byte ECE changes by +0.0008 {ends}" in flat
     )
+    assert "only the signed gap is told apart" in flat
     assert page.figures()[:2] == ["against", "reliability-byte"]
     plot = page.plots_of("against")[1]
     drawn, names = plot["data"][0], ["1,024 − 512", "2,048 − 512", "2,048 − 1,024"]
@@ -388,7 +389,7 @@ def test_the_verdict_is_in_byte_events_where_vocabularies_differ(tmp_path: Path)
     page = report({**base, 2048: [0.110, 0.114, 0.1121]})
     assert "Byte ECE differs with vocabulary size in 2 of 3 comparisons" in page.findings()
     assert "+0.1000 [+0.0998, +0.1003] (2,048 against 512)" in page.findings()
-    assert "only ECE is told apart" in page.findings()
+    assert "both are told apart" in page.findings()
     assert 'class="num apart"' in page.part("results")
 
 
