@@ -57,9 +57,7 @@ class CanonicalTokens:
         if kind == "byte":
             self._alone = tokenizer.byte_lengths > 0
         elif kind != "bpe" or model is None:
-            reason = (
-                "no test of pairs is known" if kind == "unigram" else "it looks ahead in a text"
-            )
+            reason = "no test of pairs is known" if kind == "unigram" else "it looks ahead in a text"
             raise UserError(
                 f"tokenisations: canonical is for tokenizers of kind bpe and byte, not {kind} "
                 f"({reason}); use all"
@@ -126,8 +124,8 @@ class Merges:
         self.made = np.zeros(size, bool)
         # of each merge that makes a piece: its cost, and the outermost symbols before it
         self._costs = np.full((size, longest), np.inf)
-        self._left = np.zeros((size, longest), np.int64)
-        self._right = np.zeros((size, longest), np.int64)
+        self._left = np.zeros((size, longest), np.int32)
+        self._right = np.zeros((size, longest), np.int32)
         merges = defaultdict[int, list[tuple[int, float]]](list)
         for text, index in self._ids.items():
             self._trace(index, text)
