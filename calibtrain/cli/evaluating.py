@@ -22,6 +22,13 @@ class Events(StrEnum):
     word = "word"
 
 
+class Tokenisations(StrEnum):
+    """The tokenisations of a text that are summed over."""
+
+    all = "all"
+    canonical = "canonical"
+
+
 def evaluate(
     run: Annotated[
         str,
@@ -49,10 +56,20 @@ def evaluate(
             help="What is predicted: token, or byte or word (comparable between vocabularies)."
         ),
     ] = Events.token,
+    tokenisations: Annotated[
+        Tokenisations | None,
+        typer.Option(
+            help="For --events byte or word: all, by a beam (default); or canonical, those that "
+            "the tokenizer itself writes, which is exact (BPE). They are different events."
+        ),
+    ] = None,
     beam: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1000, help="Tokenisations followed for --events byte or word; default 5."
+            min=1,
+            max=1000,
+            help="Tokenisations followed for --events byte or word; default 5. With "
+            "--tokenisations canonical: measure such a beam too, and its excess.",
         ),
     ] = None,
     ratio: Annotated[
@@ -109,6 +126,10 @@ def evaluate(
         raise UserError(
             "--beam, --ratio: are for --events byte or word; leave them out, or name one"
         )
+    if by_tokens and tokenisations is not None:
+        raise UserError(
+            "--tokenisations: is for --events byte or word; leave it out, or name one of them"
+        )
     if full and not by_tokens:
         raise UserError(f"--full: is for --events token, not {events.value}; leave one of them out")
     if corpus and len(corpus) > 1:
@@ -158,6 +179,7 @@ def evaluate(
     measure: Any = functools.partial(evaluate_run, **asked, full=full)
     if not by_tokens:
         how: dict[str, Any] = {"events": events.value, "width": beam, "ratio": ratio}
+        how["tokenisations"] = (tokenisations or Tokenisations.all).value
         measure = functools.partial(evaluate_run_on_text, **asked, **how)
 
     shown = (*RESULT_COLUMNS, *(VOCABULARY_COLUMNS if full else ()))
@@ -169,6 +191,8 @@ def evaluate(
         first = next(iter(arms.values()))
         say_sample(first, limit)
         say_notes(dict.fromkeys(note for each in arms.values() for note in each.notes))
+        for name, each in arms.items():
+            say_excess(each, f"{name}: ")
         if as_json:
             print_json({"arms": {name: each.to_dict() for name, each in arms.items()}})
         else:
@@ -178,6 +202,7 @@ def evaluate(
         evaluation = measure(place(run), progress=progress)
     say_sample(evaluation, limit)
     say_notes(evaluation.to_dict().get("notes", ()))
+    say_excess(evaluation)
     if as_json:
         print_json(evaluation.to_dict())
     else:
@@ -194,6 +219,18 @@ def _print_evaluations(evaluations: Mapping[str, Any], columns: Sequence[str]) -
     ]
     for table in results_tables(rows, columns):
         print_table(table)
+
+
+def say_excess(evaluation: Any, before: str = "") -> None:
+    """Says how a beam over all tokenisations differs from the canonical ones, if it was asked."""
+    if "excess" not in evaluation.results:
+        return
+    beam = evaluation.results["beam_over_all"]
+    say(
+        f"{before}a beam of {beam['beam']} over all tokenisations (ratio {beam['ratio']:g}): "
+        f"{beam['bits_per_byte']:.4f} bits per byte, "
+        f"{evaluation.results['excess']['bits_per_byte']:+.4f} against the canonical ones"
+    )
 
 
 def say_sample(evaluation: Any, limit: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Events of text, over all tokenisations; the next byte: 256 of them and the end of text.
+"""Events of text, over tokenisations; the next byte: 256 of them and the end of text.
 
 These events are the same for every vocabulary, so that figures of different vocabularies can be
 compared.
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from calibtrain.data.batches.sample import Stretch
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.corpora.corpus import Corpus
+from calibtrain.data.tokenizers.canonical import CanonicalTokens
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.errors import UserError
 from calibtrain.evaluation.byte_windows import WARM_UP, ByteWindow, plan_byte_windows
@@ -84,6 +85,17 @@ class TextEvents:
     lanes: int = 1
     strata: Callable[[Tokenizer, Corpus | None], tuple[list[Stratum], list[str]]] | None = None
 
+    @property
+    def canonical(self) -> "TextEvents":
+        """The same events, over the canonical tokenisations alone: other events, by their name."""
+        space = dataclasses.replace(
+            self.space,
+            name=f"canonical-{self.space.name}",
+            about={**self.space.about, "tokenisations": "canonical"},
+            normalised="local",
+        )
+        return dataclasses.replace(self, space=space)
+
 
 class ByteReader:
     """Scores each next symbol of the windows; a `WindowReader`.
@@ -139,6 +151,7 @@ class TextEvaluator:
         context: int,
         bins: int,
         beam: Beam | None = None,
+        canonical: bool = False,
         lanes: int | None = None,
         events: TextEvents | None = None,
         fitted: str | None = None,
@@ -148,14 +161,23 @@ class TextEvaluator:
         tokenizer: its vocabulary.
         context: tokens that the model sees back, itself included.
         bins: equal-width bins of the ECE.
-        beam: how many tokenisations are followed; default `Beam()`.
-        lanes: texts of the beam side by side; default: what suits the platform.
+        beam: how many of all tokenisations are followed; default `Beam()`, or none where canonical
+            ones are.
+        canonical: whether the canonical tokenisations are followed; a beam is then measured beside
+            them.
+        lanes: texts side by side; default: what suits the platform.
         events: what is predicted; default: the next byte.
         fitted: name of the network's head, if it was fitted afterwards.
+
+        Raises:
+            UserError: for a tokenizer whose canonical tokenisations cannot be told.
         """
         self._head, self._fitted = network.head.name if network.head else None, fitted
         self.network, self.tokenizer, self.context, self.bins = network, tokenizer, context, bins
-        self.beam, self.events = beam or Beam(), events or NEXT_BYTE
+        events = events or NEXT_BYTE
+        self.events = events.canonical if canonical else events
+        self._canonical = CanonicalTokens(tokenizer) if canonical else None
+        self._beam = beam if canonical else beam or Beam()
         self._lanes = lanes
         self.trie = ByteTrie.of(tokenizer.piece_bytes, tokenizer.eos_id)
 
@@ -170,7 +192,11 @@ class TextEvaluator:
         trained_on: Corpus | None = None,
         progress: Progress = lambda done, total: None,
     ) -> Evaluation:
-        """Scores a store or a sample of it, by this beam and by the wider one.
+        """Scores a store or a sample of it.
+
+        Beside the figures of a beam stand those of a wider one (`wider`, and `difference`, the
+        former less the latter); beside those of canonical tokenisations, if a beam is named, those
+        of that beam over all (`beam_over_all`, and `excess`, the latter less the former).
 
         Args:
             params: the model's parameters.
@@ -183,7 +209,7 @@ class TextEvaluator:
             progress: called before each step of a byte; may raise to give up.
 
         Raises:
-            UserError: where the beam allows no tokenisation of the text.
+            UserError: where no tokenisation that is followed allows the text.
             NonFiniteError: where a result is infinite or NaN.
         """
         stretches, windows = self.events.plan(
@@ -201,25 +227,27 @@ class TextEvaluator:
         measured = Measurement(
             self.events.space, store, stretches, about, self.bins, groups, strata
         )
-        beams = self.beam, self.beam.wider
+        follow: list[Beam | CanonicalTokens] = []
+        if self._canonical is not None:
+            follow.append(self._canonical)
+        if self._beam is not None:
+            follow.append(self._beam)
+        if self._canonical is None and self._beam is not None:
+            follow.append(self._beam.wider)
         sums = [
-            measured.sums(self._passes(params, windows, beam, number, progress))
-            for number, beam in enumerate(beams)
+            measured.sums(self._passes(params, windows, each, number, len(follow), progress))
+            for number, each in enumerate(follow)
         ]
-        own, (wider, _) = measured.results(sums[0]), single_figures(sums[1])
-        require_finite_figures(wider, about)
-        singles = [name for name, value in own.items() if isinstance(value, float)]
-        results = {
-            **own,
-            "wider": {
-                "beam": self.beam.wider.width,
-                "ratio": self.beam.wider.ratio,
-                **{name: wider[name] for name in singles},
-            },
-            "difference": {
-                name: own[name] - wider[name] for name in singles if wider[name] is not None
-            },
-        }
+        results = measured.results(sums[0])
+        if len(follow) > 1:
+            beside, _ = single_figures(sums[1])
+            require_finite_figures(beside, about)
+            beam = follow[1]
+            assert isinstance(beam, Beam)
+            results |= _beside(results, beside, beam, exact=self._canonical is not None)
+        settings: dict[str, Any] = {"warm_up": WARM_UP}
+        if isinstance(first := follow[0], Beam):
+            settings = {"beam": first.width, "ratio": first.ratio, **settings}
         return measured.evaluation(
             sums[0],
             results,
@@ -227,26 +255,32 @@ class TextEvaluator:
             context=self.context,
             head=self._head,
             fitted=self._fitted,
-            settings={"beam": self.beam.width, "ratio": self.beam.ratio, "warm_up": WARM_UP},
+            settings=settings,
         )
 
     def _passes(
         self,
         params: Params,
         windows: Sequence[ByteWindow],
-        beam: Beam,
+        follow: Beam | CanonicalTokens,
         number: int,
+        passes: int,
         progress: Progress,
     ) -> Iterator[ScoredEvents]:
-        """The events of one of the two passes, refused where the beam allows no tokenisation."""
+        """The events of one of the passes, refused where no tokenisation allows the text."""
         events = self.score(
-            params, windows, beam, lambda done, total: progress(number * total + done, 2 * total)
+            params,
+            windows,
+            follow,
+            lambda done, total: progress(number * total + done, passes * total),
         )
         for name in self.events.space.columns:
             if not np.isfinite(events.column(name)).all():
                 raise UserError(
                     "no tokenisation that is followed allows what the text says; follow more: a "
                     "larger --beam, a lower --ratio"
+                    if isinstance(follow, Beam)
+                    else "the tokens of the text are not canonical; use --tokenisations all"
                 )
         yield events
 
@@ -261,7 +295,7 @@ class TextEvaluator:
         self,
         params: Params,
         windows: Sequence[ByteWindow],
-        beam: Beam,
+        follow: Beam | CanonicalTokens,
         progress: Progress = lambda done, total: None,
     ) -> ScoredEvents:
         """Scores the events of windows, several windows side by side.
@@ -269,7 +303,7 @@ class TextEvaluator:
         Args:
             params: the model's parameters.
             windows: in the order of their plan, which puts windows of like lengths together.
-            beam: how many tokenisations are followed.
+            follow: the tokenisations that are followed.
             progress: called before each step with the number of symbols read, and of all.
         """
         most = max(1, self._most_lanes(params) // self.events.lanes)
@@ -281,7 +315,7 @@ class TextEvaluator:
             lanes=texts * self.events.lanes,
             context=self.context,
             texts=texts,
-            beam=beam,
+            follow=follow,
         )
         total = sum(len(window.symbols) for window in windows)
         done, scored = 0, []
@@ -296,6 +330,33 @@ class TextEvaluator:
             scored += reader.events()
         progress(total, total)
         return _joined(scored)
+
+
+def _beside(
+    own: Mapping[str, Any], figures: Mapping[str, Any], beam: Beam, *, exact: bool
+) -> dict[str, Any]:
+    """The figures of a second pass, by a beam, and how far the first and it are apart.
+
+    Args:
+        own: results of the first pass.
+        figures: of the second one.
+        beam: of the second pass.
+        exact: whether the first pass had no beam, so that the second one is the one that errs.
+    """
+    singles = [name for name, value in own.items() if isinstance(value, float)]
+    known = [name for name in singles if figures[name] is not None]
+    found = {
+        "beam": beam.width,
+        "ratio": beam.ratio,
+        **{name: figures[name] for name in singles},
+    }
+    apart = {name: own[name] - figures[name] for name in known}
+    if exact:
+        return {
+            "beam_over_all": found,
+            "excess": {name: -value for name, value in apart.items()},
+        }
+    return {"wider": found, "difference": apart}
 
 
 def _joined(parts: Sequence[ScoredEvents]) -> ScoredEvents:

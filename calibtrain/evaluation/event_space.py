@@ -35,6 +35,8 @@ class EventSpace:
         confidence: which probability the confidence is, as signatures say it.
         precision: type in which confidences were computed.
         about: what else results say of the events.
+        normalised: how their probabilities were renormalised, as signatures say it beside the name;
+            empty where they are those of the model.
     """
 
     name: str
@@ -43,6 +45,12 @@ class EventSpace:
     confidence: str = "max"
     precision: Any = np.float32
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    normalised: str = ""
+
+    @property
+    def signed(self) -> str:
+        """What signatures say of the events."""
+        return ".".join(filter(None, (self.name, self.normalised)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +145,7 @@ class Measurement:
             corpus=self.about["corpus_hash"],
             tokenizer=self.about["tokenizer_hash"] or NO_HASH,
             version=calibtrain.__version__,
-            event=self.space.name,
+            event=self.space.signed,
             confidence=self.space.confidence,
             bins=self.bins,
             temperature=temperature_label(temperature, fitted or head),

@@ -91,9 +91,9 @@ def file_name(about: Mapping[str, Any], corpus_hash: str | None, final_bytes: in
         from calibtrain.generation.next_byte import Beam
 
         name += f"-{event}"
-        if (beam := about["beam"]) != Beam().width:
+        if (beam := about.get("beam", Beam().width)) != Beam().width:
             name += f"_beam{beam}"
-        if (ratio := about["ratio"]) != Beam().ratio:
+        if (ratio := about.get("ratio", Beam().ratio)) != Beam().ratio:
             name += f"_ratio{ratio:g}"
     return name
 

@@ -75,6 +75,7 @@ def evaluate_run_on_text(
     path: Path,
     *,
     events: str = "byte",
+    tokenisations: str = "all",
     corpus: str | None = None,
     split: str = "test",
     limit: int | None = None,
@@ -91,6 +92,8 @@ def evaluate_run_on_text(
     Args:
         path: the run folder.
         events: byte or word.
+        tokenisations: all, followed by a beam; or canonical (what the tokenizer itself writes),
+            which is exact: then a width or a ratio asks for a beam over all to be measured too.
         corpus: as for `evaluate_run`.
         split: as for `evaluate_run`.
         limit: how many bytes of text are read, in stretches of many documents; None means all.
@@ -103,13 +106,26 @@ def evaluate_run_on_text(
         say: as for `evaluate_run`.
 
     Raises:
-        UserError: as `evaluate_run` does.
+        UserError: as `evaluate_run` does; and for a tokenizer whose canonical tokenisations cannot
+            be told.
     """
-    beam = Beam()
-    beam = Beam(beam.width if width is None else width, beam.ratio if ratio is None else ratio)
+    usual, beam = Beam(), None
+    if width is not None or ratio is not None:
+        beam = Beam(
+            usual.width if width is None else width, usual.ratio if ratio is None else ratio
+        )
     read = {corpus: columns or Columns()}
     with opened(path, cache, temperature, columns=read, say=say) as saved:
-        return evaluate_text(saved, TEXT_EVENTS[events], corpus, split, limit, beam, progress)
+        return evaluate_text(
+            saved,
+            TEXT_EVENTS[events],
+            corpus,
+            split,
+            limit,
+            beam,
+            progress,
+            canonical=tokenisations == "canonical",
+        )
 
 
 class SavedRunEvaluator:
@@ -219,22 +235,25 @@ def evaluate_text(
     corpus: str | None,
     split: str,
     limit: int | None,
-    beam: Beam,
+    beam: Beam | None,
     progress: Progress,
+    *,
+    canonical: bool = False,
 ) -> Evaluation:
     """Evaluates a saved run on events of text, on one device, and writes the result into it."""
-    store = saved.store(corpus, split)
-    use_compiled_programs(saved.cache)
-    about = _about(saved, corpus, split)
     evaluator = TextEvaluator(
         saved.network,
         saved.tokenizer,
         context=saved.context,
         bins=saved.config.evaluation.bins,
         beam=beam,
+        canonical=canonical,
         events=events,
         fitted=None if saved.head is None else saved.head.name,
     )
+    store = saved.store(corpus, split)
+    use_compiled_programs(saved.cache)
+    about = _about(saved, corpus, split)
     with settings_are_options():
         evaluation = evaluator.evaluate(
             saved.params(),

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from calibtrain.generation.next_byte import TokenStates
+from calibtrain.generation.states import TokenStates
 
 
 @dataclasses.dataclass(frozen=True)

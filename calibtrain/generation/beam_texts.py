@@ -10,9 +10,8 @@ from jaxtyping import Int
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.generation.beam import BeamSearch, Hypothesis, Limits, search
 from calibtrain.generation.language_model import LanguageModel
-from calibtrain.generation.next_byte import TokenStates
 from calibtrain.generation.shared_states import SharedStates
-from calibtrain.generation.states import DecodingStates
+from calibtrain.generation.states import DecodingStates, TokenStates
 from calibtrain.models.shared_decoding import can_share
 
 ROWS = 128

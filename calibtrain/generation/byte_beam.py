@@ -98,14 +98,24 @@ class ByteBeam:
     so that every text that the vocabulary can spell has a probability.
     """
 
-    def __init__(self, trie: ByteTrie, lanes: int, width: int, ratio: float):
+    def __init__(
+        self,
+        trie: ByteTrie,
+        lanes: int,
+        width: int,
+        ratio: float,
+        smallest: float = _SMALLEST,
+    ):
         """Args:
         trie: of the vocabulary.
         lanes: texts side by side.
         width: hypotheses a lane.
         ratio: share of the best one's weight below which those that a token ended are dropped.
+        smallest: what smaller probabilities count as. By default that of float32, as one that
+            float32 rounds to 0 is small, but not impossible; 0 where 0 means impossible.
         """
         self.trie, self.lanes, self.width, self.ratio = trie, lanes, width, ratio
+        self._smallest = smallest
         self.slots = width + 1
         self._probabilities = np.zeros((lanes * self.slots + 1, len(trie.order)))
         self._row = self._node = np.zeros(0, np.int64)
@@ -136,8 +146,7 @@ class ByteBeam:
         self, rows: Int[np.ndarray, " rows"], probabilities: Float[np.ndarray, "rows tokens"]
     ) -> None:
         """Sets the next-token probabilities of some state rows, in the order of the trie."""
-        # A probability that float32 rounds to 0 is small, but not impossible.
-        self._probabilities[rows] = np.maximum(probabilities, _SMALLEST)
+        self._probabilities[rows] = np.maximum(probabilities, self._smallest)
 
     def predict(self) -> Float[np.ndarray, "lanes 257"]:
         """The probability of each next byte, and of the end; all 0 in a lane without a text."""
@@ -217,8 +226,10 @@ class ByteBeam:
         parent = np.repeat(hypothesis, ending)
         token = _ranges(trie.start[child], ending)
         ended = moves.scale[parent] * self._probabilities[self._row[parent], token]
+        possible = ended > 0
+        parent, token, ended = parent[possible], token[possible], ended[possible]
         found = np.concatenate([hypothesis[on], parent])
-        into = np.concatenate([into[on], np.repeat(into, ending)])
+        into = np.concatenate([into[on], np.repeat(into, ending)[possible]])
         node = np.concatenate([child[on], np.zeros(len(token), np.int64)])
         token = np.concatenate([np.full(on.sum(), -1), token])
         weight = np.concatenate([moves.below[move][on], ended])

@@ -22,6 +22,7 @@ class ByteTrie:
     with that path and are longer.
 
     Attributes:
+        longest: symbols of the longest token.
         order: token ids sorted by their symbols; tokens that stand for no bytes are left out.
         symbol: last symbol on the path to each node; -1 for the root.
         start: see above.
@@ -31,6 +32,7 @@ class ByteTrie:
         children: number of children.
     """
 
+    longest: int
     order: Int[np.ndarray, " tokens"]
     symbol: Int[np.ndarray, " nodes"]
     start: Int[np.ndarray, " nodes"]
@@ -63,4 +65,5 @@ class ByteTrie:
             children.append(len(nodes) - first_children[-1])
         symbols, starts, ends, _ = zip(*nodes, strict=True)
         columns = (order, symbols, starts, own_ends, ends, first_children, children)
-        return cls(*(np.array(column, np.int64) for column in columns))
+        longest = max(map(len, words))
+        return cls(longest, *(np.array(column, np.int64) for column in columns))

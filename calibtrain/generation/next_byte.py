@@ -3,19 +3,24 @@
 `start` reads the tokens that each text begins with; then `predict` and `read` alternate: the
 probabilities of each text's next byte, and the byte that came (or was drawn, or chosen). The sum
 over tokenisations is the work of `byte_beam`, the model's passes that of `states`.
+
+The tokenisations that are followed are the best of all (`Beam`), or the canonical ones
+(`data.tokenizers.canonical`). Of the latter, one at most ends at each byte of the text, so that
+all of them are followed, and the model makes at most one pass a byte.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from calibtrain.data.tokenizers.canonical import CanonicalTokens
 from calibtrain.generation.byte_beam import ByteBeam
 from calibtrain.generation.byte_trie import ByteTrie
+from calibtrain.generation.canonical_states import CanonicalStates
 from calibtrain.generation.shared_states import SharedStates
-from calibtrain.generation.states import DecodingStates
+from calibtrain.generation.states import DecodingStates, TokenStates
 from calibtrain.models import Network, Params
 from calibtrain.models.shared_decoding import can_share
 
@@ -36,32 +41,6 @@ class Beam:
     def wider(self) -> "Beam":
         """The beam that shows this one's error: twice the hypotheses, a tenth of the ratio."""
         return Beam(2 * self.width, self.ratio / 10)
-
-
-class TokenStates(Protocol):
-    """Decoding states by row, with probabilities in the trie's order (see `DecodingStates`)."""
-
-    def start(
-        self, prefixes: Sequence[Int[np.ndarray, " tokens"]], rows: Int[np.ndarray, " texts"], /
-    ) -> Float[np.ndarray, "texts tokens"]:
-        """Reads prefixes into rows; the next-token probabilities after each."""
-
-    def extend(
-        self,
-        sources: Int[np.ndarray, " new"],
-        targets: Int[np.ndarray, " new"],
-        tokens: Int[np.ndarray, " new"],
-        /,
-    ) -> Float[np.ndarray, "new tokens"]:
-        """Reads one more token each; the next-token probabilities after it."""
-
-    def copy(
-        self, sources: Int[np.ndarray, " copies"], targets: Int[np.ndarray, " copies"], /
-    ) -> None:
-        """Copies the states of some rows into others."""
-
-    def keep(self, rows: Int[np.ndarray, " kept"], /) -> None:
-        """Says that the states of all other rows are not needed any more."""
 
 
 class NextByte:
@@ -92,7 +71,7 @@ class NextByte:
         lanes: int,
         context: int,
         texts: int | None = None,
-        beam: Beam | None = None,
+        follow: Beam | CanonicalTokens | None = None,
     ) -> "NextByte":
         """The next-byte distribution of a network.
 
@@ -104,10 +83,14 @@ class NextByte:
             context: how many tokens of a hypothesis the model sees.
             texts: how many of the lanes begin a text; a lane beyond goes on from lane i modulo
                 `texts` alone. Default: all.
-            beam: how many tokenisations are followed; default `Beam()`.
+            follow: the tokenisations that are followed; default `Beam()`.
         """
-        beam = beam or Beam()
-        hypotheses = ByteBeam(trie, lanes, beam.width, beam.ratio)
+        follow = follow or Beam()
+        canonical = follow if isinstance(follow, CanonicalTokens) else None
+        if isinstance(follow, Beam):
+            hypotheses = ByteBeam(trie, lanes, follow.width, follow.ratio)
+        else:  # at most one begins at each byte of the longest token, none of which is dropped
+            hypotheses = ByteBeam(trie, lanes, trie.longest, ratio=0.0, smallest=0.0)
         rows, events = hypotheses.rows, trie.order
         states: TokenStates
         if can_share(network, params):
@@ -119,9 +102,12 @@ class NextByte:
                 pools=texts or lanes,
                 context=context,
                 events=events,
+                most=None if canonical is None else 1,
             )
         else:
             states = DecodingStates(network, params, rows=rows, context=context, events=events)
+        if canonical is not None:
+            states = CanonicalStates(states, canonical, events)
         return cls(hypotheses, states)
 
     def start(self, prefixes: Sequence[Int[np.ndarray, " tokens"]]) -> None:

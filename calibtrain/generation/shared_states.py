@@ -42,6 +42,7 @@ class SharedStates:
         pools: int,
         context: int,
         events: Int[np.ndarray, " events"],
+        most: int | None = None,
     ):
         """Args:
         network: the model, of which `can_share` holds.
@@ -51,12 +52,15 @@ class SharedStates:
         pools: number of texts; lanes of the same pool can go on from each other.
         context: how many of its last tokens a state sees.
         events: as for `DecodingStates`.
+        most: states of a lane that are extended at once; default: all of its slots.
         """
         self._network, self._params, self._context = network, params, context
         self._columns = jnp.asarray(network.unembedding(params)[:, events])
         self._pools, self._slots = pools, slots
         self._pool = np.arange(rows) // slots % pools
-        self._sizes = (-(-rows // 3), rows)  # few, as each is a program of its own
+        self._numbers = rows // slots // pools * (most or slots)  # tokens of a pool read at once
+        together = self._numbers * pools
+        self._sizes = (-(-together // 3), together)  # few, as each is a program of its own
         places = -(-(context + SPARE) // 16) * 16
         self._cache = empty_shared_cache(network, params, pools, places)
         self._holds = np.zeros((rows, places), bool)  # the places that a state consists of
@@ -139,7 +143,7 @@ class SharedStates:
             seen,
             asked,
             size=size,
-            numbers=len(self._holds) // self._pools,
+            numbers=self._numbers,
         )
         self._holds[targets], self._length[targets] = seen, position + 1
         return found[: len(pool)]

@@ -6,6 +6,7 @@ Callers only see rows and next-token probabilities.
 
 import functools
 from collections.abc import Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,32 @@ from jaxtyping import Array, Float, Int
 from calibtrain.models import Network, Params
 from calibtrain.models.decoding import Cache, decode, empty_cache, prefill, truncated
 from calibtrain.readout import probabilities
+
+
+class TokenStates(Protocol):
+    """Decoding states by row, with probabilities in the trie's order (see `DecodingStates`)."""
+
+    def start(
+        self, prefixes: Sequence[Int[np.ndarray, " tokens"]], rows: Int[np.ndarray, " texts"], /
+    ) -> Float[np.ndarray, "texts tokens"]:
+        """Reads prefixes into rows; the next-token probabilities after each."""
+
+    def extend(
+        self,
+        sources: Int[np.ndarray, " new"],
+        targets: Int[np.ndarray, " new"],
+        tokens: Int[np.ndarray, " new"],
+        /,
+    ) -> Float[np.ndarray, "new tokens"]:
+        """Reads one more token each; the next-token probabilities after it."""
+
+    def copy(
+        self, sources: Int[np.ndarray, " copies"], targets: Int[np.ndarray, " copies"], /
+    ) -> None:
+        """Copies the states of some rows into others."""
+
+    def keep(self, rows: Int[np.ndarray, " kept"], /) -> None:
+        """Says that the states of all other rows are not needed any more."""
 
 
 class DecodingStates:

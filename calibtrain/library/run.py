@@ -18,6 +18,7 @@ from calibtrain.runs.results import RunResults, read_run
 from calibtrain.storage.places import place
 
 EVENTS = ("token", "byte", "word")
+TOKENISATIONS = ("all", "canonical")
 
 
 class Run:
@@ -92,6 +93,7 @@ class Run:
         field: str | None = None,
         group: str | None = None,
         full: bool = False,
+        tokenisations: str = "all",
         beam: int | None = None,
         ratio: float | None = None,
         progress: Shown = "auto",
@@ -110,7 +112,10 @@ class Run:
             field: the field of the corpus's documents that holds the text.
             group: the field that names a document's group; "" means no groups.
             full: whether Full-ECE and classwise ECE are measured too, for token events.
-            beam: how many tokenisations are followed, for byte and word events; default 5.
+            tokenisations: for byte and word events: all, by a beam; or canonical, those that the
+                tokenizer itself writes, which is exact (for BPE).
+            beam: how many tokenisations are followed, for byte and word events; default 5. With
+                canonical ones, such a beam is measured beside them.
             ratio: one is given up below this share of the best one's weight; default 0.05.
             progress: a callback; "auto" shows a bar, None nothing.
 
@@ -123,7 +128,12 @@ class Run:
 
         if events not in EVENTS:
             raise UserError(f"events: {events!r} is not allowed; allowed: {', '.join(EVENTS)}")
+        if tokenisations not in TOKENISATIONS:
+            allowed = ", ".join(TOKENISATIONS)
+            raise UserError(f"tokenisations: {tokenisations!r} is not allowed; allowed: {allowed}")
         by_tokens = events == "token"
+        if by_tokens and tokenisations != "all":
+            raise UserError(f"tokenisations: {tokenisations} is for events byte and word")
         if by_tokens and (beam is not None or ratio is not None):
             raise UserError("beam, ratio: are for events byte and word; leave them out")
         if full and not by_tokens:
@@ -142,6 +152,7 @@ class Run:
             if by_tokens:
                 return EvaluationResult.of(evaluate_run(self.folder, **asked, full=full))
             asked |= {"events": events, "width": beam, "ratio": ratio}
+            asked["tokenisations"] = tokenisations
             return EvaluationResult.of(evaluate_run_on_text(self.folder, **asked))
 
     def fit_head(

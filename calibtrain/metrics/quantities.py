@@ -48,7 +48,7 @@ class Quantity:
 
     def unit_of(self, event: str = "token") -> str:
         """The unit for an event space, as `nats/byte`; figures per byte keep theirs."""
-        return self.unit.format(event=event)
+        return self.unit.format(event=event.rpartition("-")[2])  # of canonical-byte, the byte
 
     def unit_in_words(self, event: str = "token") -> str:
         """The unit in a sentence or on an axis, as `nats per byte`."""
@@ -56,7 +56,7 @@ class Quantity:
 
     def heading(self, event: str = "token") -> str:
         """Heading of a narrow column."""
-        return (self.column or self.name).format(event=event)
+        return (self.column or self.name).format(event=event.rpartition("-")[2])
 
     def show(self, value: float | None, decimals: int | None = None) -> str:
         """A value rounded for reading; `decimals` other than the usual ones where it is given."""

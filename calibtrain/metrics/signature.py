@@ -8,7 +8,9 @@ signature has these keys, in this order:
 
 | key | says |
 |---|---|
-| event | what is predicted: `token`, `byte`, `word`; `candidate` (an answer), `prediction` (any) |
+| event | what is predicted: `token`, `byte`, `word` (over all tokenisations of the text); |
+|       | `canonical-byte.local`, `canonical-word.local` (over those alone that the tokenizer |
+|       | writes, renormalised at each token); `candidate` (an answer), `prediction` (any) |
 | conf | which probability is the confidence: `max`, `top5` (of the five largest), `all`, `greedy` |
 |      | (a product of greedy choices), or one that was `given` |
 | bins | number of bins; `none` for a figure without bins |

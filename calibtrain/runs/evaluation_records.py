@@ -27,7 +27,9 @@ STRATA = (
 )
 """The tables that cut the events of an evaluation into groups."""
 CURVES = ("reliability", "smooth_reliability", "risk_coverage")
-TABLES = (*CURVES, *STRATA, "frequency_mass", "wider", "difference")
+BESIDE = ("wider", "difference", "beam_over_all", "excess")
+"""Figures of the same events in another way, and how far they are apart."""
+TABLES = (*CURVES, *STRATA, "frequency_mass", *BESIDE)
 """Results of an evaluation that are tables; the others are single figures, or say more of them."""
 FIGURE_DETAILS = ("intervals", "bounds", "signatures")
 """Results that say more about the figures, by their names."""
@@ -147,7 +149,8 @@ class ArmEvaluation(Record):
     corpus: Text | None = None
     split: Text | None = None
     event: Text = "token"
-    """What is predicted: token, byte, word; candidate, prediction."""
+    """What is predicted: token, byte, word, canonical-byte, canonical-word; candidate,
+    prediction."""
     sample: SampleRecord | None = None
 
 
