@@ -57,7 +57,9 @@ class CanonicalTokens:
         if kind == "byte":
             self._alone = tokenizer.byte_lengths > 0
         elif kind != "bpe" or model is None:
-            reason = "no test of pairs is known" if kind == "unigram" else "it looks ahead in a text"
+            reason = (
+                "no test of pairs is known" if kind == "unigram" else "it looks ahead in a text"
+            )
             raise UserError(
                 f"tokenisations: canonical is for tokenizers of kind bpe and byte, not {kind} "
                 f"({reason}); use all"
