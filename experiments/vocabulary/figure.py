@@ -50,7 +50,7 @@ def draw(levels: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.xaxis.set_major_locator(FixedLocator(ticks))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{int(value):,}"))
-            axes.set_xlabel("vocabulary size V")
+            axes.set_xlabel("vocabulary size V (bars: 95 % over seeds)")
             axes.grid(axis="y")
         _reference(panels[0], levels, ticks)
         handles, labels = panels[0].get_legend_handles_labels()
