@@ -334,3 +334,30 @@ def assert_alike(found: Any, wanted: Any, where: str) -> None:
             assert float(one) == pytest.approx(float(other), abs=2e-5 + 1e-3 * abs(float(other)))
     else:
         assert found == wanted, where
+
+
+# --- what the pages say --------------------------------------------------------------------------
+
+
+def said(effect: dict[str, Any]) -> str:
+    """Returns an effect as the pages have it."""
+    return "{estimate:+.4f} [{lower:.4f}, {upper:.4f}]".format(**effect)
+
+
+def test_the_page_gives_each_hypothesis_the_verdict_that_was_found() -> None:
+    found = json.loads((STUDY / "results" / "findings.json").read_text())
+    lines = (STUDY / "README.md").read_text().splitlines()
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    for each in found["verdicts"]:
+        row = rows[each["name"]]
+        assert f"| {each['verdict']} |" in row, row
+        if each["effect"]:
+            assert said(each["effect"]) in row, (said(each["effect"]), row)
+
+
+def test_both_first_screens_give_the_effects_that_were_found() -> None:
+    effects = json.loads((STUDY / "results" / "findings.json").read_text())["effects"]
+    for page in (STUDY / "README.md", STUDY.parents[1] / "README.md"):
+        opening = " ".join(page.read_text()[:2500].split())
+        for name in ("byte_ece", "byte_signed_gap"):
+            assert said(effects[name]) in opening, (page, said(effects[name]))
