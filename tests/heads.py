@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from calibtrain.config import HEADS, Config, ModelConfig, validate
+from calibtrain.config.temperature import AFFINE
 from calibtrain.models import TEMPERATURE, Network, Params, build
 from calibtrain.temperature import tempered
 
 KINDS = tuple(HEADS)
-BY_TOKEN = tuple(kind for kind in KINDS if kind != "vector")
+BY_TOKEN = tuple(kind for kind in KINDS if kind not in AFFINE)
 """Those that give a temperature."""
 MODELS = {
     "transformer": ModelConfig(width=16, depth=1, heads=2, kv_heads=1),

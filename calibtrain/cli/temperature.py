@@ -15,7 +15,17 @@ temperature_app = typer.Typer(
     help="Fit temperature heads to a finished run; the run's own parameters stay as they are.",
 )
 
-KINDS = ("global", "vector", "position", "linear", "mlp", "adaptive", "thermometer")
+KINDS = (
+    "global",
+    "vector",
+    "matrix",
+    "low_rank_matrix",
+    "position",
+    "linear",
+    "mlp",
+    "adaptive",
+    "thermometer",
+)
 """Kinds of heads, as a shell completes them; `config.HEADS` says what is allowed."""
 Limit = Annotated[
     int | None,
@@ -35,7 +45,7 @@ def fit(
     head: Annotated[
         str,
         typer.Option(
-            help="global, vector, position, linear, mlp, adaptive or thermometer.",
+            help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.",
             autocompletion=complete_one_of(KINDS),
         ),
     ],

@@ -268,7 +268,7 @@ class Config(Section):
     checkpoints: CheckpointConfig = CheckpointConfig()
     temperature: TemperatureConfig = NoTemperature()
     """Temperature head that divides the logits and is trained with the model. Its kind is none,
-    global, vector, position, linear, mlp, adaptive or thermometer."""
+    global, vector, matrix, low_rank_matrix, position, linear, mlp, adaptive or thermometer."""
     finetune: FinetuningConfig | None = None
     """Train an existing model on examples (calibtrain finetune); null means train from scratch."""
     log_every: Cadence = 10
@@ -297,4 +297,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _temperature_fits(self) -> Self:
         check_fits(self.temperature, self.model)
+        if getattr(self.temperature, "off_diagonal_penalty", 0.0):
+            raise ValueError(
+                "temperature.off_diagonal_penalty is for heads that are fitted to a finished run "
+                "(calibtrain temperature fit); leave it out of a configuration"
+            )
         return self

@@ -53,6 +53,29 @@ class VectorScaling(_Head):
     """A factor and a bias per vocabulary entry."""
 
 
+class _Mixed(_Head):
+    """Settings of matrix scaling."""
+
+    off_diagonal_penalty: Annotated[float, Field(ge=0.0, le=1e9)] = 0.0
+    """Weight of the mean squared entry of W off its diagonal, in a fit to a finished run (ODIR)."""
+
+
+class MatrixScaling(_Mixed):
+    """Logits W z + b with any matrix W, for small vocabularies. Cannot be used with a soft cap."""
+
+    kind: Literal["matrix"] = "matrix"
+    """Logits W z + b with any matrix W."""
+
+
+class LowRankMatrixScaling(_Mixed):
+    """Logits W z + b, where W is a diagonal and a low-rank matrix. Not with a soft cap."""
+
+    kind: Literal["low_rank_matrix"] = "low_rank_matrix"
+    """Logits W z + b, where W is a diagonal and a product of two thin matrices."""
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Columns of the two thin matrices."""
+
+
 class PositionTemperature(_Bounded):
     """A temperature that depends on how many tokens of the document the model has read."""
 
@@ -98,6 +121,8 @@ TemperatureConfig = Annotated[
     NoTemperature
     | GlobalTemperature
     | VectorScaling
+    | MatrixScaling
+    | LowRankMatrixScaling
     | PositionTemperature
     | LinearTemperature
     | MLPTemperature
@@ -113,11 +138,28 @@ HEADS: dict[str, Any] = {
 """The sections of heads by kind."""
 
 
-def check_fits(head: Any, model: Any) -> None:
-    """Raises a ValueError for a head that a model (a `ModelConfig`) cannot have."""
-    if isinstance(head, VectorScaling) and model.logit_soft_cap is not None:
+AFFINE = ("vector", "matrix", "low_rank_matrix")
+"""Kinds that change the logits by more than a factor, and so which token is most probable."""
+LARGEST_MATRIX = 4096
+"""The largest vocabulary that `matrix` is allowed for: 64 MiB of parameters."""
+
+
+def check_fits(head: Any, model: Any, vocab_size: int | None = None) -> None:
+    """Raises a ValueError for a head that a model (a `ModelConfig`) cannot have.
+
+    Args:
+        head: the section of the head.
+        model: the section of the model.
+        vocab_size: number of vocabulary entries; None means that it is not known yet.
+    """
+    if isinstance(head, MatrixScaling) and vocab_size is not None and vocab_size > LARGEST_MATRIX:
         raise ValueError(
-            f"temperature.kind vector does not go with model.logit_soft_cap "
+            f"temperature.kind matrix has a parameter for every pair of entries and is allowed up "
+            f"to {LARGEST_MATRIX:,} entries, not {vocab_size:,}; use low_rank_matrix"
+        )
+    if head.kind in AFFINE and model.logit_soft_cap is not None:
+        raise ValueError(
+            f"temperature.kind {head.kind} does not go with model.logit_soft_cap "
             f"({model.logit_soft_cap}): it scales logits before the cap; use another kind, or null"
         )
     if isinstance(head, AdaptiveTemperature):

@@ -26,6 +26,7 @@ from calibtrain.fitting.hidden_states import HiddenBatch, HiddenStates
 from calibtrain.fitting.output_layer import OutputLayer, Score, mean_over, output_at_tokens
 from calibtrain.models import Params, TemperatureHead
 from calibtrain.readout import TokenStats, additive_loss
+from calibtrain.temperature.affine import AffineHead
 from calibtrain.temperature.bounded import bounded_log_temperature
 from calibtrain.temperature.pointwise import Global, Pointwise
 from calibtrain.temperature.token_head import TokenHead
@@ -36,6 +37,8 @@ if TYPE_CHECKING:  # benchmarks run without it
 LEARNING_RATES = {
     "global": 1e-2,
     "vector": 1e-2,
+    "matrix": 1e-2,
+    "low_rank_matrix": 1e-2,
     "position": 1e-2,
     "linear": 1e-2,
     "mlp": 3e-3,
@@ -262,7 +265,8 @@ def mean_loss(head: TemperatureHead, output_layer: OutputLayer, loss: TokenLoss)
             fields=fields,
             chunk=len(batch.index),  # one chunk, so that the compiler can drop what is not needed
         )
-        return total / jnp.sum(batch.weights)
+        mean = total / jnp.sum(batch.weights)
+        return mean + head.penalty(params) if isinstance(head, AffineHead) else mean
 
     return of_batch
 

@@ -30,7 +30,7 @@ class Head:
 
     @property
     def kind(self) -> str:
-        """global, vector, position, linear, mlp, adaptive or thermometer."""
+        """One of `config.HEADS`, such as global, vector, matrix or linear."""
         return self.about["temperature"]["kind"]
 
     @property

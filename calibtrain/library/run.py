@@ -178,7 +178,8 @@ class Run:
         """Fits a temperature head to the latest checkpoint, whose own parameters stay as they are.
 
         Args:
-            kind: global, vector, position, linear, mlp, adaptive or thermometer.
+            kind: global, vector, matrix, low_rank_matrix, position, linear, mlp, adaptive or
+                thermometer.
             name: of the head from then on; None means its kind, loss and corpus.
             corpus: the text to fit on; None means the run's own.
             field: the field of its documents that holds the text.

@@ -147,7 +147,7 @@ def _kinds(saved: SavedRun, heads: Sequence[str] | None) -> list[str]:
         try:
             check_fits_model(head_settings(kind, {}), saved)
         except UserError:
-            continue  # as vector scaling, where there is a soft cap
+            continue  # as vector scaling with a soft cap, matrix scaling of many entries
         possible.append(kind)
     return possible
 

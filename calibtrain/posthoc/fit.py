@@ -11,7 +11,7 @@ import numpy as np
 import calibtrain
 from calibtrain import losses
 from calibtrain.config import HEADS, TemperatureConfig, validate
-from calibtrain.config.temperature import check_fits
+from calibtrain.config.temperature import AFFINE, check_fits
 from calibtrain.data.corpora.named import Columns
 from calibtrain.errors import UserError
 from calibtrain.fitting.balanced_loss import Balanced, share_right
@@ -75,10 +75,10 @@ def fit_temperature_head(
         UserError: for options that do not go together, a test split, and as `evaluate_run` does.
     """
     check_request(split, loss, alpha)
-    if balanced and kind == "vector":
+    if balanced and kind in AFFINE:
         raise UserError(
-            "--balanced: is not allowed with --head vector, which changes what is right and wrong; "
-            "allowed with heads that give a temperature"
+            f"--balanced: is not allowed with --head {kind}, which changes what is right and "
+            "wrong; allowed with heads that give a temperature"
         )
     config = head_settings(kind, settings or {})
     name = check_name(name or default_name(kind, loss, balanced, corpus))
@@ -175,7 +175,7 @@ def head_settings(
 def check_fits_model(config: TemperatureConfig, saved: SavedRun, option: str = "--head") -> None:
     """Raises a UserError for a head that a run's model cannot have."""
     try:
-        check_fits(config, saved.config.model)
+        check_fits(config, saved.config.model, saved.tokenizer.vocab_size)
     except ValueError as error:
         raise UserError(f"{option}: {error}") from None
 

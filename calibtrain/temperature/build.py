@@ -9,25 +9,38 @@ from calibtrain.config.temperature import (
     AdaptiveTemperature,
     GlobalTemperature,
     LinearTemperature,
+    LowRankMatrixScaling,
+    MatrixScaling,
     MLPTemperature,
     NoTemperature,
     PositionTemperature,
     ThermometerTemperature,
     VectorScaling,
     attention_heads,
+    check_fits,
 )
+from calibtrain.errors import UserError
 from calibtrain.models import Network, TemperatureHead, build
 from calibtrain.models.adapter import LowRank
 from calibtrain.temperature.adaptive import Adaptive
+from calibtrain.temperature.affine import AffineHead
+from calibtrain.temperature.mixing import FullMixing, LowRankMixing
 from calibtrain.temperature.pointwise import MLP, Global, Linear, Pointwise
 from calibtrain.temperature.position import Position
 from calibtrain.temperature.thermometer import Thermometer
 from calibtrain.temperature.token_head import LogTemperature, TokenHead
-from calibtrain.temperature.vector import VectorHead
 
 
 def network_of(config: Config, vocab_size: int) -> Network:
-    """Returns the network of a run."""
+    """Returns the network of a run.
+
+    Raises:
+        UserError: for a head that a vocabulary of this size cannot have.
+    """
+    try:
+        check_fits(config.temperature, config.model, vocab_size)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     network = build(config.model, vocab_size)
     if config.finetune is not None and config.finetune.lora is not None:
         network = dataclasses.replace(network, adapter=LowRank(config.finetune.lora))
@@ -45,8 +58,15 @@ def make_head(
     """Returns the head of a configuration; `config.temperature.check_fits` says if a model can."""
     if isinstance(config, NoTemperature):
         return None
-    if isinstance(config, VectorScaling):
-        return VectorHead(vocab_size)
+    match config:
+        case VectorScaling():
+            return AffineHead(vocab_size)
+        case MatrixScaling():
+            full = FullMixing(vocab_size)
+            return AffineHead(vocab_size, config.kind, full, config.off_diagonal_penalty)
+        case LowRankMatrixScaling():
+            low = LowRankMixing(vocab_size, config.rank)
+            return AffineHead(vocab_size, config.kind, low, config.off_diagonal_penalty)
     return TokenHead(config.kind, _source(config, model))
 
 

@@ -19,7 +19,7 @@ from calibtrain.fitting.output_layer import OutputLayer, mean_over
 from calibtrain.losses import CrossEntropy, SelectiveSmoothing
 from calibtrain.temperature import make_head
 
-SLOW = ("adaptive", "thermometer")
+SLOW = ("adaptive", "thermometer", "low_rank_matrix")
 SOME_LONG = [pytest.param(k, marks=pytest.mark.long) if k in SLOW else k for k in KINDS]
 
 

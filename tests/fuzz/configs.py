@@ -54,6 +54,7 @@ VALID: dict[str, tuple[Any, ...]] = {
     ),
     "temperature": (
         {"kind": "linear"}, {"kind": "global"}, {"kind": "vector"}, {"kind": "position"},
+        {"kind": "matrix"}, {"kind": "low_rank_matrix", "rank": 2},
     ),
     "loss": ("focal", {"kind": "brier"}, [{"kind": "cross_entropy"}]),
 }  # fmt: skip

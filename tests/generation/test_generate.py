@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from calibtrain.config import Config, ModelConfig, TokenizerConfig, validate
+from calibtrain.config.temperature import AFFINE
 from calibtrain.data.tokenizers.tokenizer_choice import train_tokenizer
 from calibtrain.errors import UserError
 from calibtrain.generation.generate import GeneratedText, generate
@@ -73,6 +74,7 @@ def columns(trace: TokenTrace) -> dict[str, np.ndarray]:
         pytest.param("transformer", "adaptive", marks=pytest.mark.long),
         pytest.param("transformer", "thermometer", marks=pytest.mark.long),
         pytest.param("transformer", "vector", marks=pytest.mark.long),
+        pytest.param("transformer", "low_rank_matrix", marks=pytest.mark.long),
         pytest.param("lstm", "mlp", marks=pytest.mark.long),
     ],
 )
@@ -90,7 +92,7 @@ def test_decoding_says_what_parallel_passes_say(kind: str, head: str | None) -> 
             np.testing.assert_allclose(values, getattr(own, name), atol=1e-4, err_msg=name)
         ties = 1 + (np.abs(text.trace.rank - own.rank) > 0).mean()
         assert ties < 1.1
-    if head is not None and head != "vector":
+    if head is not None and head not in AFFINE:
         assert np.ptp(found[2].trace.temperature) > 0.01
     assert [text.prompt_tokens for text in found] == [1, 4, 54]
     assert [text.prompt_tokens_seen for text in found] == [1, 4, 18]

@@ -14,6 +14,7 @@ from heads import head_config
 from known_states import MODEL, make
 
 from calibtrain.cli import main as cli
+from calibtrain.config import temperature
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.fitting.balanced_loss import share_right
@@ -75,6 +76,29 @@ def test_what_a_fit_says_is_what_an_evaluation_finds(run: Path) -> None:
     assert "|T:linear|" in found.results["signatures"]["ece"]
     names = [path.name for path in (run / "evaluations").glob("*_T-linear.json")]
     assert names == ["markov-validation-12_whole_T-linear.json"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["matrix", "low_rank_matrix"])
+def test_a_fitted_matrix_is_the_unembedding_that_an_evaluation_multiplies_by(
+    run: Path, kind: str
+) -> None:
+    about = fit_temperature_head(run, kind, recipe=QUICK).about
+    assert about["nll_after"] < about["nll_before"]
+    found = evaluate_run(run, split="validation", temperature=kind)
+    assert found.results["nll"] == pytest.approx(about["nll_after"], rel=1e-6)
+
+
+def test_a_matrix_of_too_many_entries_is_refused_before_any_text_is_read(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(temperature, "LARGEST_MATRIX", 20)
+    for option, call in (
+        ("--heads", lambda: compare_heads(run, heads=["global", "matrix"])),
+        ("--head", lambda: fit_temperature_head(run, "matrix")),
+    ):
+        with pytest.raises(UserError, match=rf"^{option}: .* up to 20 .*; use low_rank_matrix$"):
+            call()
 
 
 @pytest.mark.long
