@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # benchmarks run without it
 LEARNING_RATES = {
     "global": 1e-2,
     "vector": 1e-2,
-    "matrix": 1e-2,
+    "matrix": 3e-2,
     "low_rank_matrix": 1e-2,
     "position": 1e-2,
     "linear": 1e-2,

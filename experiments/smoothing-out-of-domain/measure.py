@@ -14,8 +14,9 @@ from typing import Any
 
 from calibtrain.posthoc.compare import compare_heads
 from calibtrain.runs.records import STUDY_FILE, StudyRecord
+from calibtrain.storage.compiled import use_compiled_programs
 
-BYTES = 60_000
+BYTES = 40_000
 FILES = ("pepys", "esperanto")
 """Corpora that a reader may not have."""
 FIGURES = ("nll", "bits_per_byte", "ece", "signed_gap", "accuracy")
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    use_compiled_programs(cache_directory())
     texts = corpora(given.data)
     for arm in StudyRecord.read(given.study / STUDY_FILE).arms:
         loss = arm.settings["loss"][0]["kind"]

@@ -16,9 +16,10 @@ from calibtrain.data.corpora.named import Columns
 from calibtrain.fitting.thermometer import ThermometerRecipe
 from calibtrain.posthoc.leave_one_out import leave_one_group_out
 from calibtrain.runs.folder import RunFolder
+from calibtrain.storage.compiled import use_compiled_programs
 
 BYTES = 100_000
-RECIPE = ThermometerRecipe(steps=300)
+RECIPE = ThermometerRecipe(steps=300, tokens=256)
 FILES = {"esperanto": "book", "soseki": "work"}
 """Corpora that a reader may not have, and the field of a document's group."""
 FIGURES = ("tokens", "nll", "ece", "signed_gap", "temperature")
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    use_compiled_programs(cache_directory())  # each group's fit is the same program
     for path in given.run:
         seed = RunFolder(path).read_config().seed
         for name, (corpus, columns) in corpora(given.data).items():
