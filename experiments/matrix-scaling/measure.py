@@ -2,9 +2,10 @@
 
 python experiments/matrix-scaling/measure.py RUN [RUN ...] --out runs/matrix-scaling
 
-Writes OUT/V-SEED.json for each run. Heads are fitted to the end (300 steps, no documents held out),
-as in the paper, except for the row `matrix, stopped`, which is how `calibtrain temperature fit`
-does it.
+Writes OUT/V-SEED.json for each run, and leaves files that are there as they are. Up to 1,024 entries
+the matrix is full, above it has low rank. Heads are fitted to the end (300 steps, no documents held
+out), as in the paper, except for the row `matrix, stopped`, which is how `calibtrain temperature fit`
+does it: a tenth of the documents decides when to stop.
 """
 
 import argparse
@@ -18,14 +19,17 @@ import numpy as np
 from calibtrain.data.corpora.named import Columns
 from calibtrain.fitting.head import Recipe
 from calibtrain.losses import CrossEntropy
+from calibtrain.models import Params, TemperatureHead
 from calibtrain.posthoc.comparison_rows import figures, score_text
 from calibtrain.posthoc.fit import fit_on, head_settings
-from calibtrain.posthoc.hidden_text import read_hidden_text
+from calibtrain.posthoc.hidden_text import HiddenText, read_hidden_text
 from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.storage.compiled import use_compiled_programs
+from calibtrain.storage.disk import cache_directory
 from calibtrain.temperature import make_head
 
 STEPS, TOKENS = 300, 1024
+LARGEST_FULL = 1024
 FIGURES = ("nll", "bits_per_byte", "ece", "signed_gap", "accuracy")
 
 
@@ -49,26 +53,25 @@ def measure(saved: SavedRun) -> dict[str, Any]:
     """Returns the rows of a run, the first of them for no head."""
     vocab = saved.tokenizer.vocab_size
     to_the_end = Recipe(steps=STEPS, tokens=TOKENS, held_out=0.0)
+    kind, matrix = "matrix", "matrix"
+    if vocab > LARGEST_FULL:
+        kind, matrix = "low_rank_matrix", "low-rank matrix"
     ways = {
         "global": ("global", to_the_end),
         "vector": ("vector", to_the_end),
-        "low-rank matrix": ("low_rank_matrix", to_the_end),
-        "matrix": ("matrix", to_the_end),
-        "matrix, stopped": ("matrix", Recipe(steps=STEPS, tokens=TOKENS)),
+        matrix: (kind, to_the_end),
+        f"{matrix}, stopped": (kind, Recipe(steps=STEPS, tokens=TOKENS)),
     }
     fitted_on = read_hidden_text(saved, None, "validation", None)
     text = read_hidden_text(saved, None, "test", None)
     bins = saved.config.evaluation.bins
-    rows = []
+    rows = [_row("none", 0, 0, fitted_on, text, None, None, bins)]
     for name, (kind, recipe) in ways.items():
         config = head_settings(kind, {})
         found = fit_on(fitted_on, config, saved, CrossEntropy(), recipe)
-        if not rows:
-            rows.append(_row("none", 0, 0, found.nll_before, score_text(text, None, None, bins)))
         head = make_head(config, saved.config.model, vocab)
-        scored = score_text(text, head, found.params, bins)
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(found.params))
-        rows.append(_row(name, count, found.steps, found.nll_after, scored))
+        rows.append(_row(name, count, found.steps, fitted_on, text, head, found.params, bins))
         print(f"{name}: {found.seconds:.0f} s, nll {found.nll_after:.4f}", flush=True)
     return {
         "vocab_size": vocab,
@@ -79,10 +82,21 @@ def measure(saved: SavedRun) -> dict[str, Any]:
     }
 
 
-def _row(name: str, parameters: int, steps: int, nll_fitted: float, scored: Any) -> dict[str, Any]:
-    own = figures(scored)
-    about = {"head": name, "parameters": parameters, "steps": steps, "nll_fitted": nll_fitted}
-    return {**about, **{figure: own[figure] for figure in FIGURES}}
+def _row(
+    name: str,
+    parameters: int,
+    steps: int,
+    fitted_on: HiddenText,
+    text: HiddenText,
+    head: TemperatureHead | None,
+    params: Params | None,
+    bins: int,
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"head": name, "parameters": parameters, "steps": steps}
+    for place, each in (("fitted", fitted_on), ("test", text)):
+        own = figures(score_text(each, head, params, bins))
+        found[place] = {figure: own[figure] for figure in FIGURES}
+    return found
 
 
 if __name__ == "__main__":

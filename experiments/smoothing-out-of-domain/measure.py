@@ -15,6 +15,7 @@ from typing import Any
 from calibtrain.posthoc.compare import compare_heads
 from calibtrain.runs.records import STUDY_FILE, StudyRecord
 from calibtrain.storage.compiled import use_compiled_programs
+from calibtrain.storage.disk import cache_directory
 
 BYTES = 40_000
 FILES = ("pepys", "esperanto")

@@ -17,6 +17,7 @@ from calibtrain.fitting.thermometer import ThermometerRecipe
 from calibtrain.posthoc.leave_one_out import leave_one_group_out
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage.compiled import use_compiled_programs
+from calibtrain.storage.disk import cache_directory
 
 BYTES = 100_000
 RECIPE = ThermometerRecipe(steps=300, tokens=256)
