@@ -2,10 +2,10 @@
 
 python experiments/matrix-scaling/measure.py RUN [RUN ...] --out runs/matrix-scaling
 
-Writes OUT/V-SEED.json for each run, and leaves files that are there as they are. Up to 1,024 entries
-the matrix is full, above it has low rank. Heads are fitted to the end (300 steps, no documents held
-out), as in the paper, except for the row `matrix, stopped`, which is how `calibtrain temperature fit`
-does it: a tenth of the documents decides when to stop.
+Writes OUT/V-SEED.json for each run, and leaves files that are there as they are. Up to 1,024
+entries the matrix is full, above it has low rank. Heads are fitted to the end (300 steps, no
+documents held out), as in the paper, except for the row `matrix, stopped`, which is how
+`calibtrain temperature fit` does it: a tenth of the documents decides when to stop.
 """
 
 import argparse

@@ -1,28 +1,37 @@
-"""A Thermometer on each group of documents, whose labels it has not seen; on several corpora.
+"""A Thermometer on each group of documents, whose labels it has not seen.
 
-python experiments/thermometer-left-out/measure.py RUN [RUN ...] --out runs/thermometer \
+python experiments/thermometer-left-out/measure.py RUN [RUN ...] --out runs/thermometer \\
     [--data FOLDER]
 
-FOLDER may hold esperanto.jsonl.gz (groups: `book`) and soseki.jsonl.gz (groups: `work`); without it
-kjv and stdlib alone are measured. Writes OUT/CORPUS-SEED.json.
+Groups are the sections of the run's own King James text ("sections"), and texts of different
+sources ("sources"): unread King James chapters, Python's documentation and Python's library; and of
+FOLDER, which a reader may not have, pepys.jsonl.gz, esperanto.jsonl.gz and soseki.jsonl.gz. Writes
+OUT/WHAT-SEED.json, and leaves files that are there as they are.
 """
 
 import argparse
+import itertools
 import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from calibtrain.config import CorpusConfig, validate
+from calibtrain.data.corpora.corpus import open_corpus
+from calibtrain.data.corpora.documents import Document
 from calibtrain.data.corpora.named import Columns
 from calibtrain.fitting.thermometer import ThermometerRecipe
 from calibtrain.posthoc.leave_one_out import leave_one_group_out
-from calibtrain.runs.folder import RunFolder
+from calibtrain.runs.loading import opened
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import cache_directory
 
-BYTES = 100_000
-RECIPE = ThermometerRecipe(steps=300, tokens=256)
-FILES = {"esperanto": "book", "soseki": "work"}
-"""Corpora that a reader may not have, and the field of a document's group."""
+RECIPE = ThermometerRecipe(steps=1000, tokens=256)
+EMBEDDED = ("pydoc", "stdlib")
+FILES = ("pepys", "esperanto", "soseki")
+DOCUMENTS, BYTES = 50, 2000
+"""Documents of a source, and how much of the beginning of each is read."""
 FIGURES = ("tokens", "nll", "ece", "signed_gap", "temperature")
 
 
@@ -35,33 +44,53 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     use_compiled_programs(cache_directory())  # each group's fit is the same program
     for path in given.run:
-        seed = RunFolder(path).read_config().seed
-        for name, (corpus, columns) in corpora(given.data).items():
-            file = given.out / f"{name}-{seed}.json"
-            if not file.exists():
-                found = leave_one_group_out(
-                    path, corpus=corpus, columns=columns, limit=BYTES, recipe=RECIPE
-                )
-                file.write_text(json.dumps(summary(name, seed, found), indent=1) + "\n")
-            print(file.name, flush=True)
+        with opened(path, columns={None: Columns()}) as saved:
+            seed, own = saved.config.seed, saved.corpus(None)
+        unread = [*own.documents("validation"), *own.documents("test")]
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "sources.jsonl"
+            write_sources(file, {"kjv": unread} | sources(given.data))
+            for what, corpus, columns in (
+                ("sources", f"files:{file}", Columns("text", "source")),
+                ("sections", None, Columns()),
+            ):
+                out = given.out / f"{what}-{seed}.json"
+                if not out.exists():
+                    found = leave_one_group_out(path, corpus=corpus, columns=columns, recipe=RECIPE)
+                    out.write_text(json.dumps(summary(what, seed, found), indent=1) + "\n")
+                print(out.name, flush=True)
 
 
-def corpora(data: Path | None) -> dict[str, tuple[str | None, Columns]]:
-    """Returns what is measured, by name."""
-    found: dict[str, tuple[str | None, Columns]] = {
-        "kjv": (None, Columns()),
-        "stdlib": ("stdlib", Columns()),
-    }
-    for name, group in FILES.items():
+def sources(data: Path | None) -> dict[str, Sequence[Document]]:
+    """Returns documents of every other source that is there, by its name."""
+    found: dict[str, Sequence[Document]] = {}
+    for name in EMBEDDED:
+        found[name] = _train_documents({"name": name})
+    for name in FILES:
         file = None if data is None else data / f"{name}.jsonl.gz"
         if file is None or not file.exists():
             print(f"absent, not measured: {name} (--data names the folder of {name}.jsonl.gz)")
-            continue
-        found[name] = (f"files:{file}", Columns("text", group))
+        else:
+            found[name] = _train_documents({"name": "files", "paths": [str(file)]})
     return found
 
 
-def summary(name: str, seed: int, found: dict[str, Any]) -> dict[str, Any]:
+def _train_documents(corpus: dict[str, Any]) -> Sequence[Document]:
+    settings = validate(CorpusConfig, corpus, "corpus")
+    return open_corpus(settings, cache_directory()).documents("train")
+
+
+def write_sources(file: Path, sources: dict[str, Sequence[Document]]) -> None:
+    """Writes the beginnings of documents of each source, evenly spaced, a line per document."""
+    with file.open("w", encoding="utf-8") as lines:
+        for name, documents in sources.items():
+            step = max(1, len(documents) // DOCUMENTS)
+            for document in itertools.islice(documents, 0, step * DOCUMENTS, step):
+                text = document.text.encode()[:BYTES].decode(errors="ignore")
+                lines.write(json.dumps({"text": text, "source": name}) + "\n")
+
+
+def summary(what: str, seed: int, found: dict[str, Any]) -> dict[str, Any]:
     """Returns what the tables need."""
     groups = {
         each["group"]: {
@@ -69,7 +98,7 @@ def summary(name: str, seed: int, found: dict[str, Any]) -> dict[str, Any]:
         }
         for each in found["groups"]
     }
-    return {"corpus": name, "seed": seed, "steps": found["steps"], "groups": groups}
+    return {"corpus": what, "seed": seed, "steps": found["steps"], "groups": groups}
 
 
 if __name__ == "__main__":
