@@ -3,8 +3,8 @@
 python experiments/matrix-scaling/measure.py RUN [RUN ...] --out runs/matrix-scaling
 
 Writes OUT/V-SEED.json for each run, and leaves files that are there as they are. Up to 1,024
-entries the matrix is full, above it has low rank. Heads are fitted to the end (300 steps, no
-documents held out), as in the paper, except for the row `matrix, stopped`, which is how
+entries the matrix is full, above it has low rank. Heads are fitted to the end (300 steps, or 150
+above 1,024 entries; no documents held out), as in the paper, except for the row `matrix, stopped`, which is how
 `calibtrain temperature fit` does it: a tenth of the documents decides when to stop.
 """
 
@@ -28,7 +28,7 @@ from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import cache_directory
 from calibtrain.temperature import make_head
 
-STEPS, TOKENS = 300, 1024
+TOKENS = 1024
 LARGEST_FULL = 1024
 FIGURES = ("nll", "bits_per_byte", "ece", "signed_gap", "accuracy")
 
@@ -52,15 +52,15 @@ def main() -> None:
 def measure(saved: SavedRun) -> dict[str, Any]:
     """Returns the rows of a run, the first of them for no head."""
     vocab = saved.tokenizer.vocab_size
-    to_the_end = Recipe(steps=STEPS, tokens=TOKENS, held_out=0.0)
-    kind, matrix = "matrix", "matrix"
+    kind, matrix, steps = "matrix", "matrix", 300
     if vocab > LARGEST_FULL:
-        kind, matrix = "low_rank_matrix", "low-rank matrix"
+        kind, matrix, steps = "low_rank_matrix", "low-rank matrix", 150
+    to_the_end = Recipe(steps=steps, tokens=TOKENS, held_out=0.0)
     ways = {
         "global": ("global", to_the_end),
         "vector": ("vector", to_the_end),
         matrix: (kind, to_the_end),
-        f"{matrix}, stopped": (kind, Recipe(steps=STEPS, tokens=TOKENS)),
+        f"{matrix}, stopped": (kind, Recipe(steps=steps, tokens=TOKENS)),
     }
     fitted_on = read_hidden_text(saved, None, "validation", None)
     text = read_hidden_text(saved, None, "test", None)
