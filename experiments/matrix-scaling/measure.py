@@ -4,8 +4,8 @@ python experiments/matrix-scaling/measure.py RUN [RUN ...] --out runs/matrix-sca
 
 Writes OUT/V-SEED.json for each run, and leaves files that are there as they are. Up to 1,024
 entries the matrix is full, above it has low rank. Heads are fitted to the end (300 steps, or 150
-above 1,024 entries; no documents held out), as in the paper, except for the row `matrix, stopped`, which is how
-`calibtrain temperature fit` does it: a tenth of the documents decides when to stop.
+above 1,024 entries; no documents held out), as in the paper. In the row `matrix, stopped` a tenth
+of the documents decides when to stop, as in `calibtrain temperature fit`.
 """
 
 import argparse

@@ -12,11 +12,12 @@ from typing import Any
 from calibtrain.metrics.student import student_half_width
 
 COLUMNS = {
-    "nll_fitted": "nll, fitted text",
-    "nll": "nll, test text",
-    "ece": "ECE, test",
-    "signed_gap": "signed gap, test",
-    "accuracy": "accuracy, test",
+    ("fitted", "nll"): "nll, fitted text",
+    ("test", "nll"): "nll, test",
+    ("fitted", "ece"): "ECE, fitted text",
+    ("test", "ece"): "ECE, test",
+    ("test", "signed_gap"): "signed gap, test",
+    ("test", "accuracy"): "accuracy, test",
 }
 
 
@@ -28,25 +29,44 @@ def main() -> None:
     for vocab, seeds in sorted(found.items()):
         tokens = statistics.fmean(each["fitted_tokens"] for each in seeds)
         print(f"\n**V = {vocab:,}**, {len(seeds)} seeds, fitted to {tokens:,.0f} tokens\n")
-        print("| head | parameters | " + " | ".join(COLUMNS.values()) + " |")
-        print("|---" * (2 + len(COLUMNS)) + "|")
+        print("| head | parameters | " + " | ".join(COLUMNS.values()) + " | overfitting |")
+        print("|---" * (3 + len(COLUMNS)) + "|")
         for number, row in enumerate(seeds[0]["rows"]):
             cells = [row["head"], f"{row['parameters']:,}"]
-            for key in COLUMNS:
-                own = [each["rows"][number][key] for each in seeds]
-                gaps = [
-                    value - each["rows"][0][key] for value, each in zip(own, seeds, strict=True)
-                ]
-                cells.append(_cell(own, gaps if number else None))
+            for text, figure in COLUMNS:
+                own = [each["rows"][number][text][figure] for each in seeds]
+                none = [each["rows"][0][text][figure] for each in seeds]
+                sign = "+" if figure == "signed_gap" else ""
+                cell = f"{statistics.fmean(own):{sign}.4f}"
+                cells.append(cell + (f" ({_difference(own, none)})" if number else ""))
+            cells.append(_overfitting(seeds, number) if number else "")
             print("| " + " | ".join(cells) + " |")
+        for other in range(1, len(seeds[0]["rows"])):
+            if other != 3:
+                print(
+                    f"\n{seeds[0]['rows'][3]['head']} less {seeds[0]['rows'][other]['head']}:",
+                    end="",
+                )
+                for figure in ("nll", "ece"):
+                    of = [[e["rows"][n]["test"][figure] for e in seeds] for n in (3, other)]
+                    print(f" {figure} {_difference(*of)}", end=";")
+        print()
 
 
-def _cell(values: list[float], gaps: list[float] | None) -> str:
-    text = f"{statistics.fmean(values):.4f}"
-    if gaps is None:
-        return text
-    half = student_half_width(gaps)
-    return f"{text} ({statistics.fmean(gaps):+.4f}" + (")" if half is None else f" ±{half:.4f})")
+def _overfitting(seeds: list[dict[str, Any]], number: int) -> str:
+    """Returns by how much less a head lowers the nll of the test text than of the fitted one."""
+
+    def gap(each: dict[str, Any], place: int) -> float:
+        row = each["rows"][place]
+        return row["test"]["nll"] - row["fitted"]["nll"]
+
+    return _difference([gap(each, number) for each in seeds], [gap(each, 0) for each in seeds])
+
+
+def _difference(values: list[float], others: list[float]) -> str:
+    away = [a - b for a, b in zip(values, others, strict=True)]
+    half = student_half_width(away)
+    return f"{statistics.fmean(away):+.4f}" + ("" if half is None else f" ±{half:.4f}")
 
 
 if __name__ == "__main__":
