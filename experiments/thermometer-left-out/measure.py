@@ -23,6 +23,7 @@ from calibtrain.data.corpora.documents import Document
 from calibtrain.data.corpora.named import Columns
 from calibtrain.fitting.thermometer import ThermometerRecipe
 from calibtrain.posthoc.leave_one_out import leave_one_group_out
+from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.loading import opened
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import cache_directory
@@ -32,6 +33,7 @@ EMBEDDED = ("pydoc", "stdlib")
 FILES = ("pepys", "esperanto", "soseki")
 DOCUMENTS, BYTES = 50, 2000
 """Documents of a source, and how much of the beginning of each is read."""
+BY_SOURCE = Columns("text", "source")
 FIGURES = ("tokens", "nll", "ece", "signed_gap", "temperature")
 
 
@@ -43,22 +45,27 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     use_compiled_programs(cache_directory())  # each group's fit is the same program
+    others = sources(given.data)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in given.run:
+            with opened(path, columns={None: Columns()}) as saved:
+                seed, own = saved.config.seed, saved.corpus(None)
+            unread = [*own.documents("validation"), *own.documents("test")]
+            file = Path(folder) / f"sources-{seed}.jsonl"
+            write_sources(file, {"kjv": unread} | others)
+            measure(path, given.out / f"sources-{seed}.json", f"files:{file}", BY_SOURCE)
     for path in given.run:
-        with opened(path, columns={None: Columns()}) as saved:
-            seed, own = saved.config.seed, saved.corpus(None)
-        unread = [*own.documents("validation"), *own.documents("test")]
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "sources.jsonl"
-            write_sources(file, {"kjv": unread} | sources(given.data))
-            for what, corpus, columns in (
-                ("sources", f"files:{file}", Columns("text", "source")),
-                ("sections", None, Columns()),
-            ):
-                out = given.out / f"{what}-{seed}.json"
-                if not out.exists():
-                    found = leave_one_group_out(path, corpus=corpus, columns=columns, recipe=RECIPE)
-                    out.write_text(json.dumps(summary(what, seed, found), indent=1) + "\n")
-                print(out.name, flush=True)
+        seed = RunFolder(path).read_config().seed
+        measure(path, given.out / f"sections-{seed}.json", None, Columns())
+
+
+def measure(path: Path, out: Path, corpus: str | None, columns: Columns) -> None:
+    """Writes what is found on the groups of a corpus, unless that is there."""
+    if not out.exists():
+        found = leave_one_group_out(path, corpus=corpus, columns=columns, recipe=RECIPE)
+        what, _, seed = out.stem.partition("-")
+        out.write_text(json.dumps(summary(what, int(seed), found), indent=1) + "\n")
+    print(out.name, flush=True)
 
 
 def sources(data: Path | None) -> dict[str, Sequence[Document]]:
