@@ -2,13 +2,14 @@
 
 python experiments/matrix-scaling/measure.py RUN [RUN ...] --out runs/matrix-scaling
 
-Writes OUT/V-SEED.json for each run, and leaves files that are there as they are. Up to 1,024
-entries the matrix is full, above it has low rank. Heads are fitted to the end (300 steps, or 150
-above 1,024 entries; no documents held out), as in the paper. In the row `matrix, stopped` a tenth
-of the documents decides when to stop, as in `calibtrain temperature fit`.
+Writes OUT/V-SEED.json for each run, and leaves files that are there as they are. Heads are fitted
+to the end (no documents held out), as in the paper. Up to 1,024 entries the matrix is full, and in
+the row `matrix, stopped` a tenth of the documents decides when to stop, as in
+`calibtrain temperature fit`. Above, the matrix has low rank.
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import cache_directory
 from calibtrain.temperature import make_head
 
-TOKENS = 1024
 LARGEST_FULL = 1024
 FIGURES = ("nll", "bits_per_byte", "ece", "signed_gap", "accuracy")
 
@@ -52,16 +52,15 @@ def main() -> None:
 def measure(saved: SavedRun) -> dict[str, Any]:
     """Returns the rows of a run, the first of them for no head."""
     vocab = saved.tokenizer.vocab_size
-    kind, matrix, steps = "matrix", "matrix", 300
-    if vocab > LARGEST_FULL:
-        kind, matrix, steps = "low_rank_matrix", "low-rank matrix", 150
-    to_the_end = Recipe(steps=steps, tokens=TOKENS, held_out=0.0)
-    ways = {
-        "global": ("global", to_the_end),
-        "vector": ("vector", to_the_end),
-        matrix: (kind, to_the_end),
-        f"{matrix}, stopped": (kind, Recipe(steps=steps, tokens=TOKENS)),
-    }
+    to_the_end = Recipe(steps=300, tokens=1024, held_out=0.0)
+    ways = {"global": ("global", to_the_end), "vector": ("vector", to_the_end)}
+    if vocab <= LARGEST_FULL:
+        ways["matrix"] = ("matrix", to_the_end)
+        ways["matrix, stopped"] = ("matrix", dataclasses.replace(to_the_end, held_out=0.1))
+    else:
+        shorter = dataclasses.replace(to_the_end, steps=150, tokens=512)
+        ways["vector"] = ("vector", shorter)
+        ways["low-rank matrix"] = ("low_rank_matrix", shorter)
     fitted_on = read_hidden_text(saved, None, "validation", None)
     text = read_hidden_text(saved, None, "test", None)
     bins = saved.config.evaluation.bins
