@@ -41,16 +41,14 @@ def main() -> None:
                 cells.append(cell + (f" ({_difference(own, none)})" if number else ""))
             cells.append(_overfitting(seeds, number) if number else "")
             print("| " + " | ".join(cells) + " |")
-        for other in range(1, len(seeds[0]["rows"])):
-            if other != 3:
-                print(
-                    f"\n{seeds[0]['rows'][3]['head']} less {seeds[0]['rows'][other]['head']}:",
-                    end="",
-                )
-                for figure in ("nll", "ece"):
-                    of = [[e["rows"][n]["test"][figure] for e in seeds] for n in (3, other)]
-                    print(f" {figure} {_difference(*of)}", end=";")
         print()
+        matrix = seeds[0]["rows"][3]["head"]
+        for other in (1, 2):
+            line = f"Test, {matrix} less {seeds[0]['rows'][other]['head']}:"
+            for figure in ("nll", "ece"):
+                of = [[each["rows"][row]["test"][figure] for each in seeds] for row in (3, other)]
+                line += f" {figure} {_difference(*of)}" + (";" if figure == "nll" else "")
+            print(line)
 
 
 def _overfitting(seeds: list[dict[str, Any]], number: int) -> str:

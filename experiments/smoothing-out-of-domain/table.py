@@ -41,6 +41,19 @@ def main() -> None:
                         text += ")" if half is None else f" ±{half:.4f})"
                     cells.append(text)
                 print("| " + " | ".join(cells) + " |")
+        print("\nSmoothed labels less plain ones with one temperature:", end="")
+        for figure in ("nll", "ece"):
+            away = [
+                found["label_smoothing"][seed][corpus]["none"][figure]
+                - base[seed][corpus]["global"][figure]
+                for seed in seeds
+            ]
+            half = student_half_width(away)
+            end = "" if half is None else f" ±{half:.4f}"
+            print(
+                f" {figure} {statistics.fmean(away):+.4f}{end}",
+                end=";" if figure == "nll" else "\n",
+            )
 
 
 if __name__ == "__main__":
