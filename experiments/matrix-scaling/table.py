@@ -42,11 +42,11 @@ def main() -> None:
             cells.append(_overfitting(seeds, number) if number else "")
             print("| " + " | ".join(cells) + " |")
         print()
-        matrix = seeds[0]["rows"][3]["head"]
-        for other in (1, 2):
-            line = f"Test, {matrix} less {seeds[0]['rows'][other]['head']}:"
+        for one, other in ((2, 1), (3, 1), (3, 2)):
+            names = [seeds[0]["rows"][row]["head"] for row in (one, other)]
+            line = f"Test, V = {vocab:,}, {names[0]} less {names[1]}:"
             for figure in ("nll", "ece"):
-                of = [[each["rows"][row]["test"][figure] for each in seeds] for row in (3, other)]
+                of = [[each["rows"][row]["test"][figure] for each in seeds] for row in (one, other)]
                 line += f" {figure} {_difference(*of)}" + (";" if figure == "nll" else "")
             print(line)
 

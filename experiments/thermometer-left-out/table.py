@@ -43,12 +43,37 @@ def main() -> None:
                 text = f"{statistics.fmean(own):{sign}.4f}"
                 cells.append(text + ("" if head == "none" else f" ({_interval(away)})"))
             print("| " + " | ".join(cells) + " |")
+        print_groups(seeds)
         for figure in ("nll", "ece"):
             for other in ("others", "own"):
                 away = [_mean(each, "thermometer", figure, other) for each in groups]
                 print(f"\nThermometer less {HEADS[other]}: {figure} {_interval(away)}")
         follows = [_correlation(each) for each in groups]
         print(f"\nCorrelation of log T of Thermometer and own over groups: {_interval(follows)}")
+
+
+def print_groups(seeds: list[dict[str, Any]]) -> None:
+    """Prints a row per group: means over seeds, and what a Thermometer changes."""
+    heads = [
+        "group",
+        "its own T",
+        "Thermometer's",
+        "nll without",
+        "change",
+        "ECE without",
+        "change",
+    ]
+    print("\n| " + " | ".join(heads) + " |")
+    print("|---" * len(heads) + "|")
+    for name in seeds[0]["groups"]:
+        rows = [each["groups"][name] for each in seeds]
+        cells = [name]
+        for head in ("own", "thermometer"):
+            cells.append(f"{statistics.fmean(row[head]['temperature'] for row in rows):.2f}")
+        for figure in ("nll", "ece"):
+            cells.append(f"{statistics.fmean(row['none'][figure] for row in rows):.4f}")
+            cells.append(_interval([r["thermometer"][figure] - r["none"][figure] for r in rows]))
+        print("| " + " | ".join(cells) + " |")
 
 
 def _mean(groups: list[Rows], head: str, figure: str, less: str | None = None) -> float:
