@@ -15,7 +15,7 @@ from calibtrain.config import ModelConfig, OptimizerConfig
 from calibtrain.data.batches.stream import Batch
 from calibtrain.metrics.mass import group_mass
 from calibtrain.models import build
-from calibtrain.readout import FIELDS, TokenStats, additive_loss, readout
+from calibtrain.readout import FIELDS, TokenStats, additive_loss, largest, readout
 from calibtrain.training.optimizer import make_optimizer
 from calibtrain.training.state import initial_state
 from calibtrain.training.step import make_train_step
@@ -354,3 +354,16 @@ def test_the_most_probable_entry_is_correct_at_any_temperature(
     assert float(correct(labels).mean()) == 1.0
     assert float(correct((labels + 1) % 512).mean()) == 0.0
     assert float(correct(jnp.zeros_like(labels)).mean()) == float((labels == 0).mean())
+
+
+@pytest.mark.parametrize("vocab", [7, 513, 1024])
+def test_the_largest_are_those_of_top_k_ties_and_impossible_entries_included(vocab: int) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, vocab)).astype(np.float32)
+    logits[1] = np.round(logits[1])
+    logits[2] = 0.0
+    logits[3, rng.random(vocab) < 0.99] = -np.inf
+    logits[4] = -np.inf
+    logits[5, 3:5] = -np.inf
+    for found, expected in zip(largest(logits, 5), jax.lax.top_k(logits, 5), strict=True):
+        np.testing.assert_array_equal(found, expected)

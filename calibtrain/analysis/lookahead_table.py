@@ -45,7 +45,7 @@ def read_lookahead(
     """
     drawable = jnp.asarray(model.drawable)
     top = min(top, int(drawable.sum()))
-    columns = jnp.asarray(model.network.unembedding(model.params))
+    columns = model.columns
     program = _program(model.network, model.context, top)
     found = []
     for first in range(0, len(positions), _ROWS):

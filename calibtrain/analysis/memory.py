@@ -192,7 +192,7 @@ def limited_log_probabilities(
         progress: is told the number of positions that are read, and of all.
     """
     rows = max(1, min(len(positions), _TOKENS // tau))
-    columns = jnp.asarray(model.network.unembedding(model.params))
+    columns = model.columns
     program = _program(model.network, tau)
     found = []
     for first in range(0, len(positions), rows):

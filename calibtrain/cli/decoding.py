@@ -10,6 +10,13 @@ from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say, say_notes
 
 
+class Weights(StrEnum):
+    """What `--weights` allows."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Decoding(StrEnum):
     """What `--decoding` allows."""
 

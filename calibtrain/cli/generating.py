@@ -11,6 +11,7 @@ from calibtrain.cli.decoding import (
     SAMPLES,
     UTILITY,
     Decoding,
+    Weights,
     check_decoding,
     check_utility,
     refuse,
@@ -109,6 +110,13 @@ def generate(
     rows: Annotated[
         int | None, typer.Option(min=1, help="Texts drawn side by side, at most; default 32.")
     ] = None,
+    weights: Annotated[
+        Weights | None,
+        typer.Option(
+            help="Type that weights are kept in; default that of the run. bfloat16 changes "
+            "log-probabilities by about a hundredth of a nat (docs/generation.md)."
+        ),
+    ] = None,
     save: SaveTrace = None,
     replace: ReplaceTrace = False,
     lines: Annotated[
@@ -147,7 +155,7 @@ def generate(
     check_decoding(decoding, {**beam, "utility": utility}, greedy=greedy)
     if decoding in BEAMS:
         drawing = {"seed": seed or None, "no_loop_stop": None if loop_stop else True}
-        kept = {"save": save, "rows": rows, "lines": lines or None}
+        kept = {"save": save, "rows": rows, "weights": weights, "lines": lines or None}
         refuse(decoding, {**chosen, "stop": stop or None, **drawing, **kept})
         search(
             place(run),
@@ -184,6 +192,7 @@ def generate(
             samples=samples,
             seed=seed,
             sampling=sampling,
+            weights=None if weights is None else weights.value,
             save=save,
             replace=replace,
             say=say,

@@ -1,6 +1,7 @@
 """What `trace` shows while a text is traced: a live terminal, plain text, or JSON lines."""
 
 import codecs
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ _PLAIN_BARS = "_.-:=+*#"
 SURPRISES = ((-1.0, "blue"), (1.0, ""), (3.0, "yellow"), (5.0, "red"), (np.inf, "bold red"))
 """Colours of a token by its surprise less the entropy, in nats: up to each limit."""
 _SHOWN_ALARMS = 3
-_SECONDS = 0.1  # from one drawing to the next, so that drawing costs generation little
+_SECONDS = 0.1  # from one drawing to the next, at least
+_SHARE = 0.05  # of the time is spent on drawing, at most, however slow the terminal is
 
 
 class TraceView(Protocol):
@@ -134,7 +136,7 @@ class LiveTrace(SilentTrace):
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._band: Any = None
         self._trace: Any = None
-        self._drawn, self._drawn_at = 0, 0.0
+        self._drawn, self._due = 0, 0.0
         self._rates: list[tuple[int, float]] = []
         self._alarms: list[Any] = []
         self._began, self._tokens, self._bytes, self._byte = 0.0, 0, 0, 0
@@ -157,13 +159,14 @@ class LiveTrace(SilentTrace):
         """Adds tokens to the text and to the curve, when it is time to draw."""
         self._trace = trace
         self._alarms += alarms
-        if time.monotonic() - self._drawn_at >= _SECONDS:
+        if time.monotonic() >= self._due:
             self._draw()
 
     def _draw(self) -> None:
         trace, first = self._trace, self._drawn
         if trace is None:
             return
+        began = time.monotonic()
         self._drawn = len(trace)
         excess = -trace.log_probability[first:] - trace.entropy[first:]
         for place, own in zip(range(first, len(trace)), excess, strict=True):
@@ -183,12 +186,13 @@ class LiveTrace(SilentTrace):
         ]
         try:
             *full, self._line = self._line.wrap(self._console, self._console.width) or [Text()]
-            for line in full:
-                self._live.console.print(line, soft_wrap=True)
+            if full:  # in one go, as what is below them is drawn again each time
+                self._live.console.print(Text("\n").join(full), soft_wrap=True)
             self._live.update(self._shown(), refresh=True)
         except OutputError as error:
             self.closed = error
-        self._drawn_at = time.monotonic()
+        ended = time.monotonic()
+        self._due = ended + max(_SECONDS, (ended - began) / _SHARE)
 
     def _shown(self) -> Group:
         lines = [self._line, Text("─" * self._console.width if can_print("─") else "", "dim")]
@@ -212,9 +216,10 @@ class LiveTrace(SilentTrace):
         if self._band is not None:
             top = max(top, *(each.quantiles[-1] for each in self._band.ranges))
         found = Text()
-        for byte, rate in (self._rates[place] for place in places):
-            level = round(rate / (top or 1.0) * (len(self._bars) - 1))
-            found.append(self._bars[level], style=self._colour(byte, rate))
+        bars = ((self._colour(*self._rates[place]), self._rates[place][1]) for place in places)
+        for colour, alike in itertools.groupby(bars, key=lambda bar: bar[0]):
+            levels = (round(rate / (top or 1.0) * (len(self._bars) - 1)) for _, rate in alike)
+            found.append("".join(self._bars[level] for level in levels), style=colour)
         return found
 
     def _colour(self, byte: int, rate: float) -> str:

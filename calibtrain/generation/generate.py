@@ -10,7 +10,7 @@ from calibtrain.generation.decoder import Decoder, Drawn
 from calibtrain.generation.given import trace_of_ids
 from calibtrain.generation.growing_text import GrowingText, Limits
 from calibtrain.generation.language_model import LanguageModel
-from calibtrain.generation.loops import periods
+from calibtrain.generation.loops import continued
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
 from calibtrain.generation.statistics import TokenStatistics
 from calibtrain.generation.windows import window_start
@@ -122,7 +122,7 @@ def generate(
         max_bytes = BYTES
     limits = Limits(max_tokens, max_bytes, tuple(text.encode() for text in stop), loop_stop)
     starts = [model.prompt_ids(prompt) for prompt in prompts]
-    given = trace_of_ids(model, starts)
+    given = trace_of_ids(model, starts, rows=1)  # rows of nothing would cost as much
     texts = [
         GrowingText(
             number,
@@ -134,9 +134,12 @@ def generate(
         for number in range(len(prompts) * samples)
     ]
     parts: list[list[Drawn]] = [[] for _ in texts]
+    repeats = [np.zeros(0, np.int32) for _ in texts]
 
     def trace(text: GrowingText) -> TokenTrace:
-        return _trace(model, text, given[text.number // samples], parts[text.number])
+        number = text.number
+        repeats[number] = continued(repeats[number], text.ids[1:])
+        return _trace(model, text, given[number // samples], parts[number], repeats[number])
 
     def tell(text: GrowingText, count: int) -> None:
         if on_trace is not None and count:
@@ -220,7 +223,11 @@ def _rows_of(found: Drawn, row: int, count: int) -> Drawn:
 
 
 def _trace(
-    model: LanguageModel, text: GrowingText, given: TokenTrace, parts: Sequence[Drawn]
+    model: LanguageModel,
+    text: GrowingText,
+    given: TokenTrace,
+    parts: Sequence[Drawn],
+    repeats: np.ndarray,
 ) -> TokenTrace:
     """Returns the trace of a text as far as it is drawn, that of its prompt before it."""
     pieces, count = model.tokenizer.piece_bytes, len(given)
@@ -235,7 +242,7 @@ def _trace(
         tokens=ids,
         pieces=[pieces[index] for index in ids],
         source=np.where(np.arange(len(ids)) < count, _PROMPT, _GENERATED),
-        repeats=periods(ids),
+        repeats=repeats,
         **columns,
     )
 

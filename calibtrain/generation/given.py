@@ -38,9 +38,15 @@ def trace_of(model: LanguageModel, texts: Sequence[str | bytes]) -> list[TokenTr
 
 
 def trace_of_ids(
-    model: LanguageModel, texts: Sequence[Int[np.ndarray, " tokens"]]
+    model: LanguageModel, texts: Sequence[Int[np.ndarray, " tokens"]], *, rows: int = _ROWS
 ) -> list[TokenTrace]:
-    """Returns the traces of texts as ids, whose first (the document start) has no row."""
+    """Returns the traces of texts as ids, whose first (the document start) has no row.
+
+    Args:
+        model: what is asked.
+        texts: ids.
+        rows: windows that are read at once; a pass always computes as many.
+    """
     windows = []  # text, first token seen, first slot scored, end
     for number, ids in enumerate(texts):
         slot, slots = 0, len(ids) - 1
@@ -57,9 +63,9 @@ def trace_of_ids(
         size = min(model.context, bucket(window[3] - window[1]))
         by_size.setdefault(size, []).append(window)
     for size, own in by_size.items():
-        for first in range(0, len(own), _ROWS):
-            some = own[first : first + _ROWS]
-            tokens = np.zeros((_ROWS, size), np.int32)
+        for first in range(0, len(own), rows):
+            some = own[first : first + rows]
+            tokens = np.zeros((rows, size), np.int32)
             labels = np.zeros_like(tokens)
             for row, (number, start, _, end) in enumerate(some):
                 tokens[row, : end - start] = texts[number][start:end]
@@ -85,16 +91,17 @@ def _program(network: Network) -> Any:
         heat = jnp.ones(tokens.shape, jnp.float32) if own is None else own
         flat = hidden.reshape(-1, hidden.shape[-1])
         inputs = (flat, heat.reshape(-1), labels.reshape(-1))
-        more = -len(flat) % _CHUNK
+        chunk = min(_CHUNK, len(flat))
+        more = -len(flat) % chunk
         inputs = jax.tree.map(
             lambda x: jnp.pad(x, ((0, more), *[(0, 0)] * (x.ndim - 1)), mode="edge").reshape(
-                -1, _CHUNK, *x.shape[1:]
+                -1, chunk, *x.shape[1:]
             ),
             inputs,
         )
 
-        def one(chunk: tuple[Array, Array, Array]) -> TokenStatistics:
-            hidden, heat, labels = chunk
+        def one(some: tuple[Array, Array, Array]) -> TokenStatistics:
+            hidden, heat, labels = some
             temperature = None if own is None else heat
             x = log_probabilities(hidden, columns, temperature=temperature, soft_cap=soft_cap)
             return token_statistics(x, labels)

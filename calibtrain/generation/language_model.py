@@ -1,10 +1,13 @@
 """`LanguageModel`: what generating text needs of a run: network, parameters, tokenizer, context."""
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from calibtrain.data.tokenizers.tokenizer import Tokenizer, utf8_bytes
 from calibtrain.errors import UserError
@@ -12,6 +15,10 @@ from calibtrain.models import ADAPTER, TEMPERATURE, Network, Params
 
 if TYPE_CHECKING:
     from calibtrain.runs.loading import SavedRun
+
+
+WEIGHTS = ("float32", "bfloat16")
+"""Types that weights can be kept in for generating."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +32,7 @@ class LanguageModel:
         context: how many tokens the model sees.
         head_name: the name of the head, as a run keeps it; None without one.
         about: what a trace says of the model: run, step, hash of the tokenizer.
+        weights: the type that matrices are kept in; None means that layers take them as they are.
     """
 
     network: Network
@@ -33,6 +41,7 @@ class LanguageModel:
     context: int
     head_name: str | None = None
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         # The adapters' products are added once here, and not at every token.
@@ -62,6 +71,34 @@ class LanguageModel:
                 "head": head,
             },
         )
+
+    def with_weights(self, weights: str) -> "LanguageModel":
+        """Returns the model with its matrices kept in a type of `WEIGHTS` for decoding.
+
+        Products take both factors in that type and are summed in float32. The cache, norms,
+        biases, softmax and a head stay as they are, and so does the embedding, whose rows are only
+        copied, with its numbers rounded.
+        """
+        kept = jnp.dtype(weights)
+
+        def rounded(path: Any, x: jax.Array) -> jax.Array:
+            names = {getattr(part, "key", None) for part in path}
+            if TEMPERATURE in names or x.ndim < 2:
+                return x
+            return x.astype(kept) if "kernel" in names else x.astype(kept).astype(x.dtype)
+
+        return dataclasses.replace(
+            self,
+            params=jax.tree_util.tree_map_with_path(rounded, self.params),
+            about={**self.about, "weights": weights},
+            weights=weights,
+        )
+
+    @functools.cached_property
+    def columns(self) -> Float[jax.Array, "width vocab"]:
+        """The unembedding, transposed in memory once and not for each request."""
+        columns = jnp.asarray(self.network.unembedding(self.params))
+        return columns if self.weights is None else columns.astype(self.weights)
 
     @property
     def drawable(self) -> Bool[np.ndarray, " vocab"]:

@@ -59,6 +59,22 @@ def periods(
     return found
 
 
+def continued(
+    known: Int[np.ndarray, " first"],
+    tokens: Sequence[int] | Int[np.ndarray, " tokens"],
+    rule: LoopRule = LoopRule(),
+) -> Int[np.ndarray, " tokens"]:
+    """Returns `periods` of a text, given those of its first tokens.
+
+    Example:
+        >>> continued(np.array([0, 0]), [4] * 5, LoopRule(tokens=4)).tolist()
+        [0, 0, 0, 1, 1]
+    """
+    begin = max(0, len(known) - rule.reach)
+    rest = periods(tokens[begin:], rule)[len(known) - begin :]
+    return np.concatenate([known, rest]).astype(np.int32)
+
+
 def period_of(
     tokens: Sequence[int] | Int[np.ndarray, " tokens"], rule: LoopRule = LoopRule()
 ) -> int:

@@ -11,7 +11,7 @@ from calibtrain.errors import UserError
 from calibtrain.generation.beam import BeamSearch
 from calibtrain.generation.beam_texts import BeamText, beam_texts
 from calibtrain.generation.generate import GeneratedText, generate
-from calibtrain.generation.language_model import LanguageModel
+from calibtrain.generation.language_model import WEIGHTS, LanguageModel
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
 from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.runs.traces import TraceRecord
@@ -87,6 +87,7 @@ def generate_from_run(
     samples: int = 1,
     seed: int = 0,
     sampling: Sampling = ANCESTRAL,
+    weights: str | None = None,
     save: str | None = None,
     replace: bool = False,
     say: Callable[[str], None] = lambda text: None,
@@ -101,18 +102,24 @@ def generate_from_run(
         samples: texts of each prompt.
         seed: of the request.
         sampling: how tokens are chosen.
+        weights: the type that weights are kept in, one of `WEIGHTS`; None means that of the run.
         save: the name under which the trace is kept in the run's `traces/`.
         replace: whether a trace of that name may be replaced.
         say: is told in words what the user must know.
         limits: as for `generate`.
 
     Raises:
-        UserError: where the run, its head or the name of the trace cannot be had.
+        UserError: where the run, its head or the name of the trace cannot be had, or for weights
+            that are not known.
     """
+    if weights not in (None, *WEIGHTS):
+        raise UserError(f"weights: {weights!r} is not allowed; allowed: {', '.join(WEIGHTS)}")
     with opened(path, temperature=head, say=say) as saved:
         target = trace_file(saved, save, replace)
         use_compiled_programs(saved.cache)
         model = LanguageModel.of(saved)
+        if weights is not None:
+            model = model.with_weights(weights)
         return generate_and_keep(
             saved, model, prompts, target, samples=samples, seed=seed, sampling=sampling, **limits
         )

@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from calibtrain.readout import largest
 from calibtrain.runs.traces import ALTERNATIVES
 
 
@@ -40,7 +40,7 @@ def token_statistics(
     own = jnp.take_along_axis(x, tokens[:, None], axis=-1)
     # the token itself is left out by its column: two passes may round its value differently
     above = (x > own) & (jnp.arange(x.shape[-1]) != tokens[:, None])
-    values, places = jax.lax.top_k(x, min(ALTERNATIVES, x.shape[-1]))
+    values, places = largest(x, min(ALTERNATIVES, x.shape[-1]))
     return TokenStatistics(
         log_probability=own[:, 0],
         entropy=entropy_of(x),

@@ -281,6 +281,7 @@ class Run:
         save: str | None = None,
         replace: bool = False,
         rows: int | None = None,
+        weights: str | None = None,
         on_piece: Callable[[int, str], None] | None = None,
         **sampling: Any,
     ) -> Generated:
@@ -298,6 +299,8 @@ class Run:
             save: the name under which the trace is kept in the run's `traces/`.
             replace: whether a trace of that name may be replaced.
             rows: texts that are drawn side by side, at most.
+            weights: the type that weights are kept in: float32 or bfloat16; None means that of
+                the run.
             on_piece: is told a text's number and its characters, as they come.
             sampling: how tokens are chosen: greedy, temperature, top_k, top_p, min_p, typical,
                 repetition_penalty, lookahead, lookahead_top (docs/generation.md).
@@ -324,6 +327,7 @@ class Run:
                 samples=samples,
                 seed=seed,
                 sampling=Sampling(**sampling),
+                weights=weights,
                 save=save,
                 replace=replace,
                 say=said,

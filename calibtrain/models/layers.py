@@ -61,7 +61,12 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((fan_out,), jnp.float32)) if bias else None
 
     def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
-        y = _multiply(x, self.kernel[...].astype(x.dtype))
+        kernel = self.kernel[...]
+        if kernel.dtype == jnp.float32:
+            y = _multiply(x, kernel.astype(x.dtype))
+        else:  # kept in a narrower type for decoding
+            y = jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
+            y = y.astype(x.dtype)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

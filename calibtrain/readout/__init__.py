@@ -16,6 +16,7 @@ from calibtrain.readout.token_stats import (
     is_entry,
     statistics,
 )
+from calibtrain.readout.top_logits import largest
 
 __all__ = [
     "FIELDS",
@@ -27,6 +28,7 @@ __all__ = [
     "additive_loss",
     "first_largest",
     "is_entry",
+    "largest",
     "log_probabilities",
     "probabilities",
     "readout",

@@ -106,8 +106,10 @@ def log_probabilities(
 
 
 def _logits(hidden: Array, unembedding: Array, temperature: Any, soft_cap: float | None) -> Array:
+    # columns that are kept in a narrower type for decoding are multiplied in it
+    kept = unembedding.dtype if unembedding.dtype == jnp.bfloat16 else hidden.dtype
     product = jnp.matmul(
-        hidden, unembedding.astype(hidden.dtype), preferred_element_type=jnp.float32
+        hidden.astype(kept), unembedding.astype(kept), preferred_element_type=jnp.float32
     )
     return scaled_logits(product, soft_cap, inverse_of(temperature, product.shape[:1]))
 

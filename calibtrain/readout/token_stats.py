@@ -128,24 +128,24 @@ def first_largest(
     takes a CPU ten times as long as a maximum.
     """
     vocab = logits.shape[-1]
-    size = max(n for n in range(1, _BLOCK + 1) if vocab % n == 0)
+    size = max(n for n in range(1, BLOCK + 1) if vocab % n == 0)
     blocks = logits.reshape(-1, vocab // size, size)
     maxima = jnp.max(blocks, axis=-1)
     # else the compiler takes the largest of all of them in another pass over the logits
     maxima = jax.lax.optimization_barrier(maxima)
     top = jnp.max(maxima, axis=-1)
-    block = _first(maxima, top)
+    block = first_place(maxima, top)
     own = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    return top, block * size + _first(own, top)
+    return top, block * size + first_place(own, top)
 
 
-def _first(rows: Float[Array, "tokens some"], value: Float[Array, " tokens"]) -> Array:
+def first_place(rows: Float[Array, "tokens some"], value: Float[Array, " tokens"]) -> Array:
     """Returns the first place of each row that holds a value; past the end if none does."""
     places = jnp.arange(rows.shape[-1])
     return jnp.min(jnp.where(rows == value[:, None], places, rows.shape[-1]), axis=-1)
 
 
-_BLOCK = 64
+BLOCK = 64
 """Most logits of a block; the largest number that divides the vocabulary is taken."""
 
 

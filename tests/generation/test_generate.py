@@ -19,7 +19,7 @@ from calibtrain.generation.given import trace_of
 from calibtrain.generation.growing_text import GrowingText, Limits
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
-from calibtrain.generation.loops import LoopRule, LoopWatch, periods
+from calibtrain.generation.loops import LoopRule, LoopWatch, continued, periods
 from calibtrain.generation.samplers import Sampling
 from calibtrain.models import TEMPERATURE, build
 from calibtrain.models.decoding import prefill
@@ -133,6 +133,30 @@ def test_rows_change_a_text_by_rounding_alone(rows: int) -> None:
     for text, before in zip(other, one, strict=True):
         assert text.data == before.data
         np.testing.assert_allclose(text.trace.entropy, before.trace.entropy, atol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["transformer", "lstm"])
+def test_weights_in_bfloat16_say_nearly_the_same(kind: str) -> None:
+    exact = model_of(kind)
+    kept = exact.with_weights("bfloat16")
+    kernels = [
+        x for path, x in jax.tree_util.tree_leaves_with_path(kept.params) if "kernel" in str(path)
+    ]
+    assert {x.dtype for x in [*kernels, kept.columns]} == {jnp.dtype(jnp.bfloat16)}
+    text = bytes(np.random.default_rng(0).integers(32, 127, 200).tolist())
+    (own,), (other,) = trace_of(kept, [text]), trace_of(exact, [text])
+    apart = np.abs(own.log_probability - other.log_probability)
+    # 8 bits of a mantissa, for log-probabilities of some nats
+    assert 0 < apart.mean() < 0.05
+    asked: dict[str, Any] = {"max_tokens": 30, "loop_stop": False}
+    alone = generate(kept, ["abc"], **asked)[0]
+    (again,) = trace_of(kept, [b"abc" + alone.data])
+    rows = min(len(again), len(alone.trace))
+    apart = np.abs(again.log_probability[:rows] - alone.trace.log_probability[:rows])
+    assert apart.mean() < 0.05
+    both = generate(kept, ["abc", "x"], rows=2, **asked)
+    assert same_bits(alone, both[0])
 
 
 def test_bits_are_those_of_the_trace() -> None:
@@ -253,7 +277,12 @@ def test_loops_are_found_as_they_end() -> None:
             [rng.integers(0, 3, 40), np.tile(rng.integers(0, 9, 4), 20), rng.integers(0, 3, 40)]
         )
         watch = LoopWatch(rule)
-        assert [watch.read(int(token)) for token in tokens] == periods(tokens, rule).tolist()
+        expected = periods(tokens, rule).tolist()
+        assert [watch.read(int(token)) for token in tokens] == expected
+        known = np.zeros(0, np.int32)
+        for end in (1, 2, 17, 61, 62, 110, len(tokens)):
+            known = continued(known, tokens[:end], rule)
+        assert known.tolist() == expected
 
 
 def test_prompts_of_any_bytes_are_spelled_exactly() -> None:

@@ -38,6 +38,8 @@ def test_json_is_one_document_and_the_trace_is_kept(run: Path) -> None:
         assert own[-1]["information_bits"] == pytest.approx(text["information_bits"])
         spelled = b"".join(row["piece"] for row in own).decode(errors="replace")
         assert spelled == text["text"]
+    kept = call(*asked, "--weights", "bfloat16", "--json")
+    assert (kept.returncode, json.loads(kept.stdout)["weights"]) == (0, "bfloat16"), kept.stderr
     again = call(*asked, "--save", "first")
     assert again.returncode == 2
     assert "first is there already" in again.stderr
@@ -61,6 +63,7 @@ def test_json_is_one_document_and_the_trace_is_kept(run: Path) -> None:
         (["--decoding", "beam", "--beam-groups", "2"], "--beam-groups: is not used"),
         (["--decoding", "diverse-beam", "--beam-width", "7"], "--beam-groups: 4: must divide"),
         (["--decoding", "beam", "--samples", "6"], "--samples: 6 is more than the beam holds"),
+        (["--decoding", "beam", "--weights", "bfloat16"], "--weights: is not used with --decoding"),
         (["--decoding", "beam", "--greedy"], "--greedy: is not a part of --decoding beam"),
         (["--beam-width", "3"], "--beam-width: is not used with --decoding sample"),
         (["--decoding", "mbr", "--utility", "x"], "--utility: 'x': must be one of chrf, bleu"),
