@@ -1,9 +1,145 @@
-"""Means over seeds of figures in analyses of runs, as rows of a Markdown table."""
+"""What the experiments share: arms of studies, measured once each, and means over their seeds.
 
-from collections.abc import Callable, Sequence
+The figures of every arm go to one small JSON file, which is committed beside the script. An arm
+that the file holds by the same protocol is not measured again; without runs, the table is that of
+the file.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from calibtrain.metrics.student import student_half_width
+from calibtrain.runs.analysis_records import AnalysisRecord, analysis_path
+from calibtrain.runs.folder import RunFolder
+from calibtrain.runs.records import STUDY_FILE
+from calibtrain.storage.disk import write_whole
+
+DIGITS = 6  # of a figure in the file
+
+
+def run_parser(about: str | None, out: Path) -> argparse.ArgumentParser:
+    """Returns a parser of runs and studies; `measured_runs` reads what it found."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="*", help="run folders, or studies")
+    parser.add_argument("--vocabularies", type=int, nargs="+", help="of a study's arms; or all")
+    parser.add_argument("--seeds", type=int, nargs="+", help="of a study's arms; or all")
+    parser.add_argument("--out", type=Path, default=out, help=f"default {out.name}, beside this")
+    return parser
+
+
+def vocabulary(run: RunFolder) -> int:
+    """Returns the size of a run's vocabulary; 256 for bytes, whose two marks are left out."""
+    tokenizer = run.require_summary().tokenizer
+    return 256 if tokenizer.kind == "byte" else tokenizer.vocab_size
+
+
+def chosen_runs(given: argparse.Namespace) -> list[Path]:
+    """Returns the runs that are named, and the finished arms of the studies that are.
+
+    Raises:
+        SystemExit: where runs are named and none is asked for.
+    """
+    found = []
+    for folder in given.runs:
+        if not (folder / STUDY_FILE).exists():
+            found.append(folder)
+            continue
+        for file in sorted(folder.glob("*/run.json")):
+            run = RunFolder(file.parent)
+            own, seed = vocabulary(run), run.read_config().seed
+            wanted = given.vocabularies or [own], given.seeds or [seed]
+            if run.require_summary().status == "done" and own in wanted[0] and seed in wanted[1]:
+                found.append(file.parent)
+    if given.runs and not found:
+        raise SystemExit(
+            f"{', '.join(map(str, given.runs))}: hold no finished run that is asked for"
+        )
+    return found
+
+
+def measured_runs(
+    given: argparse.Namespace,
+    protocol: Mapping[str, Any],
+    measure: Callable[[Path], Mapping[str, Any]],
+) -> list[Any]:
+    """Returns the figures of every arm in the file `--out`, those of the runs given among them.
+
+    Args:
+        given: what the command line says.
+        protocol: what is asked for; arms of another protocol are not mixed with new ones.
+        measure: from a run folder to its figures, as JSON.
+
+    Raises:
+        SystemExit: where the file holds arms of another protocol, or nothing is there to show.
+    """
+    found: list[dict[str, Any]] = []
+    if given.out.exists():
+        found = json.loads(given.out.read_text("utf-8"))["arms"]
+    asked = json.loads(json.dumps(protocol))
+    if given.runs and any(each["protocol"] != asked for each in found):
+        raise SystemExit(
+            f"{given.out}: holds arms that were measured by another protocol; remove it, or take "
+            "another --out"
+        )
+    for path in chosen_runs(given):
+        run = RunFolder(path)
+        facts = {
+            "corpus": asked.get("corpus") or run.require_summary().corpus.name,
+            "model": run.read_config().model.kind,
+            "vocab_size": vocabulary(run),
+            "seed": run.read_config().seed,
+        }
+        if any(facts.items() <= each.items() for each in found):
+            print(f"{path}: read from {given.out}", file=sys.stderr)
+            continue
+        print(f"{path}: measured", file=sys.stderr)
+        found.append({**facts, "protocol": asked, **_rounded(measure(path))})
+        found.sort(key=lambda each: [each[key] for key in facts])
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        lines = ",\n".join(json.dumps(each, ensure_ascii=False) for each in found)
+        write_whole(given.out, '{"arms": [\n' + lines + "\n]}\n")
+    if not found:
+        raise SystemExit(f"{given.out}: is not there; name runs or studies to measure")
+    return json.loads(json.dumps(found), object_hook=lambda tree: SimpleNamespace(**tree))
+
+
+def analysed(
+    run: Path,
+    kind: type[AnalysisRecord],
+    name: str,
+    protocol: Mapping[str, Any],
+    measure: Callable[[], AnalysisRecord],
+) -> dict[str, Any]:
+    """Returns the analysis in a run's folder where it is of this protocol, else a new one.
+
+    Args:
+        run: its folder.
+        kind: of its record.
+        name: entropy, memory or typicality.
+        protocol: of the analysis.
+        measure: makes it, and writes it into the run.
+    """
+    file = analysis_path(run, name, RunFolder(run).require_summary().corpus.name, "test")
+    if file.exists():
+        record = kind.read(file)
+        if record.protocol == dict(protocol):
+            return record.document()
+    return measure().document()
+
+
+def _rounded(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _rounded(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_rounded(each) for each in tree]
+    return float(f"{tree:.{DIGITS}g}") if isinstance(tree, float) else tree
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -15,46 +151,46 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print()
 
 
-def kinds(records: Sequence[Any]) -> dict[str, list[Any]]:
-    """Returns the records of each kind of run (model, vocabulary and corpus); one per seed.
-
-    Raises:
-        SystemExit: for records that were measured by different protocols.
-    """
-    for each in records[1:]:
-        if each.protocol != records[0].protocol:
-            raise SystemExit(
-                f"{each.path or each.run} and {records[0].path or records[0].run} were measured by "
-                "different protocols; remove one, and measure it again"
-            )
-    found: dict[str, list[Any]] = {}
-    for each in sorted(records, key=lambda each: (each.corpus, each.model, each.vocab_size)):
-        name = f"{each.corpus}, {each.model}, {each.vocab_size:,}"
-        found.setdefault(name, []).append(each)
-    return found
+def kinds(found: Sequence[Any]) -> dict[str, list[Any]]:
+    """Returns the arms of each kind (corpus, model and vocabulary); one per seed."""
+    groups: dict[str, list[Any]] = {}
+    for each in sorted(found, key=lambda each: (each.corpus, each.model, each.vocab_size)):
+        model = "" if each.model == "transformer" else f", {each.model}"
+        groups.setdefault(f"{each.corpus}{model}, {each.vocab_size:,}", []).append(each)
+    return groups
 
 
 def over_seeds(
-    records: Sequence[Any], figure: Callable[[Any], Any], decimals: int = 3, signed: bool = False
+    found: Sequence[Any], figure: Callable[[Any], Any], decimals: int = 3, signed: bool = False
 ) -> str:
     """Returns the mean of a figure over seeds with Student's 95 % interval.
 
     A single seed has the figure's own interval over documents.
 
     Args:
-        records: one per seed.
-        figure: from a record to its figure, which may be None.
+        found: one per seed.
+        figure: from an arm to its figure, which may be None.
         decimals: that are shown.
         signed: whether a plus is shown.
     """
     form = f"{'+' if signed else ''}.{decimals}f"
-    found = [each for each in map(figure, records) if each is not None]
-    if not found:
+    own = [each for each in map(figure, found) if each is not None]
+    if not own:
         return "-"
-    if len(found) == 1:
-        (only,) = found
+    if len(own) == 1:
+        (only,) = own
         ends = "" if only.lower is None else f" ({only.lower:{form}} to {only.upper:{form}})"
         return f"{only.estimate:{form}}{ends}"
-    values = [each.estimate for each in found]
+    values = [each.estimate for each in own]
     mean, half = sum(values) / len(values), student_half_width(values) or 0.0
-    return f"{mean:{form}} ± {half:.{decimals}f}"
+    return f"{mean:{form}} ±{half:.{decimals}f}"
+
+
+def estimate(value: float, lower: float | None = None, upper: float | None = None) -> Any:
+    """Returns a figure as `over_seeds` takes it."""
+    return SimpleNamespace(estimate=value, lower=lower, upper=upper)
+
+
+def without(tree: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Returns a JSON object without some keys."""
+    return {key: value for key, value in tree.items() if key not in keys}

@@ -1,18 +1,23 @@
 """Entropy where a beam begins against the diversity of its hypotheses, as Markdown.
 
-python experiments/beam-diversity/beam_diversity.py runs/quickstart/*/ --out runs/beams.json
+python experiments/beam-diversity/beam_diversity.py runs/vocabulary/kjv-headline \\
+    --vocabularies 256 1024 8192 --seeds 0 1 2
 
-All runs get the same prompts, cut from the test split.
+All runs of a corpus get the same prompts, cut from the test split. What lies in beam_diversity.json
+is not measured again; without runs, the tables are those of that file.
 """
 
 import argparse
-import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1]))
+from over_seeds import kinds, measured_runs, over_seeds, print_table, run_parser
 
 from calibtrain.analysis.diversity import distinct_ngrams, first_divergences, self_bleu
 from calibtrain.analysis.prompts import cut_prompts
@@ -31,11 +36,11 @@ DIVERSITIES = {
     "distinct_2": "distinct word pairs",
     "self_bleu": "self-BLEU",
 }
+MEANS = (*DIVERSITIES, "best_bits_per_byte", "next_byte_bits")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser = run_parser(__doc__, Path(__file__).with_name("beam_diversity.json"))
     parser.add_argument("--corpus", help="by name; the run's own by default")
     parser.add_argument("--split", default="test")
     parser.add_argument("--prompts", type=int, default=100, help="at most one of a document")
@@ -45,21 +50,21 @@ def main() -> None:
     parser.add_argument("--diversity", type=float, default=1.0, help="of the diverse beam, in nats")
     parser.add_argument("--max-bytes", type=int, default=80, help="of a hypothesis")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="also write every beam as JSON")
     given = parser.parse_args()
+    names = ("corpus", "split", "prompts", "characters", "width", "groups", "diversity")
+    settings = {name: getattr(given, name) for name in (*names, "max_bytes", "seed")}
     searches = {
         "plain": BeamSearch(given.width),
         "diverse": BeamSearch(given.width, given.groups, given.diversity),
     }
-    found = [measured(run, given, searches) for run in given.runs]
-    if given.out:
-        given.out.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    found = measured_runs(given, settings, lambda run: measured(run, given, searches))
+    show(kinds(found), list(searches))
 
 
 def measured(
     run: Path, given: argparse.Namespace, searches: dict[str, BeamSearch]
 ) -> dict[str, Any]:
-    """Searches the beams of a run, prints its table and returns a row for every beam."""
+    """Searches the beams of a run, and returns the means and correlations of each search."""
     with opened(run) as saved:
         documents = saved.corpus(given.corpus).documents(given.split)
         prompts = [
@@ -70,16 +75,21 @@ def measured(
         ]
         model = LanguageModel.of(saved)
     byte_entropies = next_byte_entropies(model, prompts)
-    rows = []
+    found = {}
     for name, search_by in searches.items():
         beams = beam_texts(model, prompts, search_by, max_bytes=given.max_bytes)
-        for prompt, bits, beam in zip(prompts, byte_entropies, beams, strict=True):
-            rows.append({"search": name, "prompt": prompt, **row_of(beam), "next_byte_bits": bits})
-    vocab = model.tokenizer.vocab_size
-    print(f"\n{run}: V = {vocab:,}, {len(prompts)} prompts, {given.width} hypotheses each\n")
-    show(rows, list(searches))
-    settings = {name: value for name, value in vars(given).items() if name not in ("runs", "out")}
-    return {"run": str(run), "vocab_size": vocab, **settings, "beams": rows}
+        rows = [
+            {**row_of(beam), "next_byte_bits": bits}
+            for bits, beam in zip(byte_entropies, beams, strict=True)
+        ]
+        found[name] = {
+            "means": {key: mean(rows, key) for key in MEANS},
+            "correlations": {
+                entropy: {key: correlation(rows, entropy, key) for key in DIVERSITIES}
+                for entropy in ENTROPIES
+            },
+        }
+    return {"texts": len(prompts), "searches": found}
 
 
 def next_byte_entropies(model: LanguageModel, prompts: Sequence[str]) -> list[float]:
@@ -110,42 +120,47 @@ def row_of(beam: Sequence[BeamText]) -> dict[str, Any]:
         "distinct_2": distinct_ngrams([text.split() for text in texts], 2),
         "self_bleu": self_bleu(texts),
         "best_bits_per_byte": best.information_bits / max(1, best.bytes),
-        "texts": texts,
-        "information_bits": [each.information_bits for each in beam],
     }
 
 
-def show(rows: Sequence[dict[str, Any]], searches: Sequence[str]) -> None:
-    """Prints means of each search, and rank correlations with 95 % intervals over prompts."""
-    heading = " | ".join(DIVERSITIES.values())
-    print(f"| search | {heading} | bits/byte of the best |")
-    print("|---" * (2 + len(DIVERSITIES)) + "|")
-    for search in searches:
-        own = [row for row in rows if row["search"] == search]
-        means = [np.nanmean([row[key] for row in own]) for key in DIVERSITIES]
-        best = np.mean([row["best_bits_per_byte"] for row in own])
-        print(f"| {search} | " + " | ".join(f"{mean:.2f}" for mean in means) + f" | {best:.3f} |")
-    print("\nSpearman's rank correlation with the entropy at the source\n")
-    print(f"| search, entropy | {heading} |")
-    print("|---" * (1 + len(DIVERSITIES)) + "|")
-    for search in searches:
-        own = [row for row in rows if row["search"] == search]
-        for entropy, title in ENTROPIES.items():
-            cells = [correlation(own, entropy, key) for key in DIVERSITIES]
-            print(f"| {search}, {title} | " + " | ".join(cells) + " |")
+def mean(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
+    """Returns the mean over prompts; a beam whose texts are too short has no value."""
+    return {"estimate": float(np.nanmean([row[key] for row in rows])), "lower": None}
 
 
-def correlation(rows: Sequence[dict[str, Any]], first: str, second: str) -> str:
-    """Spearman's correlation of two columns, with its interval by the bootstrap over prompts.
+def correlation(rows: Sequence[dict[str, Any]], first: str, second: str) -> dict[str, Any] | None:
+    """Returns Spearman's correlation of two columns, with its interval over prompts, or None.
 
     A resample in which a column is constant has no correlation, and is left out.
     """
     pairs = np.array([[row[first], row[second]] for row in rows], float)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
-    found = rank_correlation(*pairs.T, np.arange(len(pairs)))
-    if found is None:
-        return "undefined"
-    return f"{found['estimate']:+.2f} ({found['lower']:+.2f} to {found['upper']:+.2f})"
+    return rank_correlation(*pairs.T, np.arange(len(pairs)))
+
+
+def show(groups: dict[str, list[Any]], searches: Sequence[str]) -> None:
+    """Prints means of each search, and rank correlations: of one run, or over seeds."""
+    means, correlations = [], []
+    for kind, own in groups.items():
+        name = f"{kind} ({len(own)} seeds)"
+        for search in searches:
+            found = [getattr(each.searches, search) for each in own]
+            cells = [
+                over_seeds(found, lambda each, key=key: getattr(each.means, key), 2)
+                for key in MEANS
+            ]
+            means.append([name, search, *cells])
+            for entropy, title in ENTROPIES.items():
+                own_rows = [getattr(each.correlations, entropy) for each in found]
+                cells = [
+                    over_seeds(own_rows, lambda each, key=key: getattr(each, key), 2, signed=True)
+                    for key in DIVERSITIES
+                ]
+                correlations.append([name, f"{search}, {title}", *cells])
+    what = ["corpus, V", "search", *DIVERSITIES.values()]
+    print_table([*what, "bits/byte of the best", "next byte, bits"], means)
+    print("Spearman's rank correlation with the entropy at the source\n")
+    print_table(["corpus, V", "search, entropy", *DIVERSITIES.values()], correlations)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,28 @@
 """Entropy rates of generations by vocabulary, before and after calibration, as Markdown.
 
-python experiments/entropy-rate/entropy_rate.py runs/quickstart/*/ --html runs/entropy.html
+python experiments/entropy-rate/entropy_rate.py runs/vocabulary/kjv-headline \\
+    --vocabularies 256 1024 8192 --seeds 0 1 2
 
-A run that has no analysis/entropy-*.json of the corpus and split yet is measured first.
+What lies in entropy_rate.json is not measured again; without runs, the tables are those of that
+file.
 """
 
-import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
-from over_seeds import kinds, over_seeds, print_table
+from over_seeds import (
+    analysed,
+    kinds,
+    measured_runs,
+    over_seeds,
+    print_table,
+    run_parser,
+    without,
+)
 
-from calibtrain import figures
 from calibtrain.analysis.entropy import Protocol, measure_entropy
 from calibtrain.runs.analysis_records import EntropyRecord
 
@@ -28,23 +37,33 @@ FIGURES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--split", default="test")
+    parser = run_parser(__doc__, Path(__file__).with_name("entropy_rate.json"))
     parser.add_argument("--prompts", type=int, default=Protocol.prompts)
     parser.add_argument("--reference", type=int, default=Protocol.reference)
-    parser.add_argument("--calibrate", default="both")
-    parser.add_argument("--html", type=Path, help="entropy by position of the last run")
+    parser.add_argument("--bin", type=int, default=Protocol.width, help="bytes of a bin")
+    parser.add_argument("--candidates", type=int, default=Protocol.candidates)
     given = parser.parse_args()
-    protocol = Protocol(prompts=given.prompts, reference=given.reference)
-    records = []
-    for run in given.runs:
-        there = sorted((run / "analysis").glob(f"entropy-*-{given.split}.json"))
-        print(f"{run}: {'read' if there else 'measured'}", file=sys.stderr)
-        records += [EntropyRecord.read(path) for path in there] or [
-            measure_entropy(run, split=given.split, protocol=protocol, calibrate=given.calibrate)[0]
-        ]
-    for kind, own in kinds(records).items():
+    protocol = Protocol(
+        prompts=given.prompts,
+        reference=given.reference,
+        width=given.bin,
+        candidates=given.candidates,
+    )
+    asked = dataclasses.asdict(protocol)
+
+    def measured(run: Path) -> dict[str, Any]:
+        found = analysed(
+            run,
+            EntropyRecord,
+            "entropy",
+            asked,
+            lambda: measure_entropy(run, protocol=protocol)[0],
+        )
+        rows = [without(row, "positions", "sampling") for row in found["rows"]]
+        kept = {key: found[key] for key in ("documents", "temperature", "lookahead")}
+        return {**kept, "rows": rows}
+
+    for kind, own in kinds(measured_runs(given, asked, measured)).items():
         print(f"{kind}: {len(own)} seeds, {own[0].documents} documents\n")
         rows = []
         for name in dict.fromkeys(row.name for each in own for row in each.rows):
@@ -56,18 +75,15 @@ def main() -> None:
             texts = sum(row.texts for each in own for row in each.rows if row.name == name)
             rows.append([name, f"{reach} of {texts}", *cells])
         print_table(["", "reach the end", *FIGURES], rows)
-        fits = [each.lookahead for each in own if each.get("lookahead")]
-        if fits:
-            print(f"look-ahead's alpha: {over_seeds(fits, lambda fit: fit.alpha, signed=True)}")
-            gain = over_seeds(fits, lambda fit: fit.held_out_gain, 4, signed=True)
-            print(f"\nits gain on held-out text, nats/token: {gain}\n")
-    if given.html:
-        figures.entropy_by_position(records[-1]).write_html(given.html)
+        fits = [each.lookahead for each in own]
+        print(f"look-ahead's alpha: {over_seeds(fits, lambda fit: fit.alpha, signed=True)}")
+        gain = over_seeds(fits, lambda fit: fit.held_out_gain, 4, signed=True)
+        print(f"\nits gain on held-out text, nats/token: {gain}\n")
 
 
 def of(record: Any, name: str, key: str) -> Any:
     """Returns a figure of the texts of one name; None where there is none."""
-    return next((getattr(row, key) for row in record.rows if row.name == name), None)
+    return next((getattr(row, key, None) for row in record.rows if row.name == name), None)
 
 
 if __name__ == "__main__":

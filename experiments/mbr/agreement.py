@@ -1,28 +1,32 @@
 """MBR decoding by different utilities on the samples of runs: agreement and cost, as Markdown.
 
-python experiments/mbr/agreement.py runs/quickstart/*/ --out runs/mbr.json
+python experiments/mbr/agreement.py runs/vocabulary/kjv-headline \\
+    --vocabularies 256 1024 8192 --seeds 0 1 2
 
-All runs get the same prompts, cut from the test split.
+All runs of a corpus get the same prompts, cut from the test split. What lies in agreement.json is
+not measured again; without runs, the tables are those of that file.
 """
 
 import argparse
 import dataclasses
-import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from scipy.stats import binomtest
 
+sys.path.append(str(Path(__file__).parents[1]))
+from over_seeds import estimate, kinds, measured_runs, over_seeds, print_table, run_parser
+
 from calibtrain.analysis.prompts import cut_prompts
 from calibtrain.generation.generate import generate
 from calibtrain.generation.language_model import LanguageModel
-from calibtrain.generation.mbr import Agreement, agreement
+from calibtrain.generation.mbr import agreement
 from calibtrain.runs.loading import opened
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser = run_parser(__doc__, Path(__file__).with_name("agreement.json"))
     parser.add_argument("--corpus", help="by name; the run's own by default")
     parser.add_argument("--split", default="test")
     parser.add_argument("--prompts", type=int, default=50, help="at most one of a document")
@@ -30,15 +34,16 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=32, help="of each prompt")
     parser.add_argument("--max-bytes", type=int, default=100, help="of a sample")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="also write the figures and samples as JSON")
     given = parser.parse_args()
-    found = [measured(run, given) for run in given.runs]
-    if given.out:
-        given.out.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    names = ("corpus", "split", "prompts", "characters", "samples", "max_bytes", "seed")
+    settings = {name: getattr(given, name) for name in names}
+    found = measured_runs(given, settings, lambda run: measured(run, given))
+    for kind, own in kinds(found).items():
+        show(kind, own)
 
 
 def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """Samples from a run, prints the table of its utilities and returns the figures."""
+    """Samples from a run, and returns the figures."""
     with opened(run) as saved:
         documents = saved.corpus(given.corpus).documents(given.split)
         prompts = cut_prompts(
@@ -57,40 +62,44 @@ def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
         for first in range(0, len(texts), given.samples)
     ]
     found = agreement(samples)
-    show(run, model.tokenizer.vocab_size, len(prompts), given.samples, found)
     figures = dataclasses.asdict(found)
-    figures |= {"same": found.same.tolist(), "kept": found.kept.tolist()}
     return {
-        "run": str(run),
-        "vocab_size": model.tokenizer.vocab_size,
-        **{name: value for name, value in vars(given).items() if name not in ("runs", "out")},
-        "prompts": [prompt.text for prompt in prompts],
-        "samples_of_prompts": samples,
+        "texts": len(samples),
         **figures,
+        "same": found.same.tolist(),
+        "kept": found.kept.tolist(),
     }
 
 
-def show(run: Path, vocab: int, prompts: int, samples: int, found: Agreement) -> None:
-    """Prints the agreement (with its 95 % interval), what a choice is worth, and the cost."""
+def show(kind: str, own: list[Any]) -> None:
+    """Prints the agreement, what a choice is worth, and the cost: of one run, or over seeds."""
+    first = own[0]
+    distinct = over_seeds(own, lambda each: estimate(each.distinct), 1)
     print(
-        f"\n{run}: V = {vocab:,}, {prompts} prompts, {samples} samples each "
-        f"({found.distinct:.1f} distinct)\n"
+        f"{kind}: {len(own)} seeds, {first.texts} prompts, {first.protocol.samples} "
+        f"samples each ({distinct} distinct)\n"
     )
-    print("| chosen by | " + " | ".join(f"same as {name}" for name in found.names), end="")
-    print(" | " + " | ".join(f"worth to {name}" for name in found.names) + " | µs a pair |")
-    print("|---" * (2 + 2 * len(found.names)) + "|")
-    for row, name in enumerate(found.names):
+    rows = []
+    for row, name in enumerate(first.names):
         cells = []
-        for column in range(len(found.names)):
-            if row == column:
-                cells.append("-")
-                continue
-            share = float(found.same[row, column])
-            interval = binomtest(round(share * prompts), prompts).proportion_ci(method="wilson")
-            cells.append(f"{share:.2f} ({interval.low:.2f} to {interval.high:.2f})")
-        cells += [f"{worth:.3f}" for worth in found.kept[row]]
-        cells.append(f"{1e6 * found.seconds[row] / found.comparisons:.0f}")
-        print(f"| {name} | " + " | ".join(cells) + " |")
+        for column in range(len(first.names)):
+
+            def same(each: Any, row: int = row, column: int = column) -> Any:
+                share, count = each.same[row][column], each.texts
+                interval = binomtest(round(share * count), count).proportion_ci(method="wilson")
+                return estimate(share, interval.low, interval.high)
+
+            cells.append("-" if row == column else over_seeds(own, same, 2))
+        for column in range(len(first.names)):
+
+            def worth(each: Any, row: int = row, column: int = column) -> Any:
+                return estimate(each.kept[row][column])
+
+            cells.append("-" if row == column else over_seeds(own, worth))
+        cost = sum(each.seconds[row] for each in own) / sum(each.comparisons for each in own)
+        rows.append([name, *cells, f"{1e6 * cost:.0f}"])
+    heads = [f"{what} {name}" for what in ("same as", "worth to") for name in first.names]
+    print_table(["chosen by", *heads, "µs a pair"], rows)
 
 
 if __name__ == "__main__":

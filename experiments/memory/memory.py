@@ -1,39 +1,49 @@
 """The bound on memory by vocabulary and architecture, as Markdown.
 
-python experiments/memory/memory.py runs/quickstart/*/ runs/lstm/*/ --html runs/memory.html
+python experiments/memory/memory.py runs/vocabulary/kjv-headline runs/memory-lstm \\
+    --vocabularies 256 1024 8192 --seeds 0 1 2
 
-A run that has no analysis/memory-*.json of the corpus and split yet is measured first.
+What lies in memory.json is not measured again; without runs, the table is that of that file.
 """
 
-import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
-from over_seeds import kinds, over_seeds, print_table
+from over_seeds import analysed, kinds, measured_runs, over_seeds, print_table, run_parser
 
-from calibtrain import figures
 from calibtrain.analysis.memory import Protocol, measure_memory
 from calibtrain.runs.analysis_records import MemoryRecord
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--split", default="test")
+    parser = run_parser(__doc__, Path(__file__).with_name("memory.json"))
     parser.add_argument("--prompts", type=int, default=Protocol.prompts)
-    parser.add_argument("--longest", type=int, default=64, help="tokens, the same for every run")
-    parser.add_argument("--html", type=Path, help="a line for each run")
+    parser.add_argument("--generated", type=int, default=Protocol.generated, help="bytes")
+    parser.add_argument("--positions", type=int, default=Protocol.positions)
+    parser.add_argument("--longest", type=int, default=32, help="tokens, the same for every run")
     given = parser.parse_args()
-    protocol = Protocol(prompts=given.prompts, longest=given.longest)
-    records = []
-    for run in given.runs:
-        there = sorted((run / "analysis").glob(f"memory-*-{given.split}.json"))
-        print(f"{run}: {'read' if there else 'measured'}", file=sys.stderr)
-        records += [MemoryRecord.read(path) for path in there] or [
-            measure_memory(run, split=given.split, protocol=protocol)[0]
-        ]
+    protocol = Protocol(
+        prompts=given.prompts,
+        generated=given.generated,
+        positions=given.positions,
+        longest=given.longest,
+    )
+    asked = dataclasses.asdict(protocol)
+
+    def measured(run: Path) -> dict[str, Any]:
+        found = analysed(
+            run,
+            MemoryRecord,
+            "memory",
+            asked,
+            lambda: measure_memory(run, protocol=protocol)[0],
+        )
+        return {key: found[key] for key in ("documents", "positions", "bytes_per_token", "rows")}
+
+    records = measured_runs(given, asked, measured)
     lengths = sorted({row.tokens for each in records for row in each.rows})
     print("Bits per byte that are lost where only the last tokens are seen\n")
     rows = []
@@ -41,9 +51,7 @@ def main() -> None:
         size = sum(each.bytes_per_token for each in own) / len(own)
         cells = [over_seeds(own, lambda each, tau=tau: of(each, tau)) for tau in lengths]
         rows.append([f"{kind} ({len(own)} seeds)", f"{size:.2f}", *cells])
-    print_table(["corpus, model, V", "bytes/token", *map(str, lengths)], rows)
-    if given.html:
-        figures.memory_bound(records).write_html(given.html)
+    print_table(["corpus, V", "bytes/token", *map(str, lengths)], rows)
 
 
 def of(record: Any, tau: int) -> Any:

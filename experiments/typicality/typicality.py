@@ -1,59 +1,64 @@
 """Information minus entropy of human and generated text by vocabulary, as Markdown.
 
-python experiments/typicality/typicality.py runs/quickstart/*/ --judge runs/large
+python experiments/typicality/typicality.py runs/vocabulary/kjv-headline \\
+    --vocabularies 256 1024 8192 --seeds 0 1 2
 
-A run that has no analysis/typicality-*.json of the corpus and split yet is measured first.
+What lies in typicality.json is not measured again; without runs, the tables are those of that file.
 """
 
-import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
-from over_seeds import kinds, over_seeds, print_table
+from over_seeds import analysed, kinds, measured_runs, over_seeds, print_table, run_parser
 
-from calibtrain import figures
 from calibtrain.analysis.typicality import Protocol, measure_typicality
 from calibtrain.runs.analysis_records import TypicalityRecord
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--split", default="test")
+    parser = run_parser(__doc__, Path(__file__).with_name("typicality.json"))
     parser.add_argument("--prompts", type=int, default=Protocol.prompts)
+    parser.add_argument("--generated", type=int, default=Protocol.generated, help="bytes")
     parser.add_argument("--judge", type=Path, help="a run, best a larger one")
-    parser.add_argument("--html", type=Path, help="the figure of the last run")
     given = parser.parse_args()
-    protocol = Protocol(prompts=given.prompts)
-    records = []
-    for run in given.runs:
-        there = sorted((run / "analysis").glob(f"typicality-*-{given.split}.json"))
-        print(f"{run}: {'read' if there else 'measured'}", file=sys.stderr)
-        records += [TypicalityRecord.read(path) for path in there] or [
-            measure_typicality(run, split=given.split, protocol=protocol, judge=given.judge)[0]
-        ]
-    groups = kinds(records)
+    protocol = Protocol(prompts=given.prompts, generated=given.generated)
+    asked = dataclasses.asdict(protocol)
+
+    def measured(run: Path) -> dict[str, Any]:
+        found = analysed(
+            run,
+            TypicalityRecord,
+            "typicality",
+            asked,
+            lambda: measure_typicality(run, protocol=protocol, judge=given.judge)[0],
+        )
+        return {key: found[key] for key in ("documents", "rows", "correlations")}
+
+    records = measured_runs(given, asked, measured)
     names = list(dict.fromkeys(row.name for each in records for row in each.rows))
-    print("Information minus entropy, bits per byte\n")
-    print_table(
-        ["corpus, model, V", *names],
-        [
+    groups = kinds(records)
+
+    def of_names(key: str) -> list[list[str]]:
+        return [
             [
                 f"{kind} ({len(own)} seeds)",
                 *(
-                    over_seeds(own, lambda each, name=name: deviation(each, name), signed=True)
+                    over_seeds(own, lambda each, name=name: of(each, name, key), signed=True)
                     for name in names
                 ),
             ]
             for kind, own in groups.items()
-        ],
-    )
+        ]
+
+    print("Information minus entropy, bits per byte\n")
+    print_table(["corpus, V", *names], of_names("deviation"))
     print("Spearman's rank correlation of quality with the absolute value of that\n")
     qualities = list(dict.fromkeys(row.quality for each in records for row in each.correlations))
     print_table(
-        ["corpus, model, V", *qualities],
+        ["corpus, V", *qualities],
         [
             [
                 kind,
@@ -65,13 +70,11 @@ def main() -> None:
             for kind, own in groups.items()
         ],
     )
-    if given.html:
-        figures.typicality(records[-1]).write_html(given.html)
 
 
-def deviation(record: Any, name: str) -> Any:
-    """Returns the deviation of the texts of one name."""
-    return next((row.deviation for row in record.rows if row.name == name), None)
+def of(record: Any, name: str, key: str) -> Any:
+    """Returns a figure of the texts of one name."""
+    return next((getattr(row, key) for row in record.rows if row.name == name), None)
 
 
 def correlation(record: Any, quality: str) -> Any:
