@@ -16,6 +16,7 @@ from jaxtyping import Array, Int
 from calibtrain.analysis.lookahead_fit import Lookahead
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
+from calibtrain.generation.lookahead_head import LookaheadHead, learned_entropies_after
 from calibtrain.generation.windows import window_start
 from calibtrain.models import Network
 from calibtrain.models.decoding import prefill
@@ -36,7 +37,8 @@ def read_lookahead(
     """Returns the candidates at positions of texts, as a sampler with look-ahead has them.
 
     Args:
-        model: what predicts.
+        model: what predicts. Where it holds a head, that predicts the entropy after a candidate,
+            and no candidate is read.
         texts: ids, the document start first.
         positions: text, and number of the token that is predicted there (1 is the first after the
             document start).
@@ -59,7 +61,7 @@ def read_lookahead(
         counts = np.ones(_ROWS, np.int32)  # rows without a prefix read one token, and are dropped
         for row, prefix in enumerate(prefixes):
             tokens[row, : len(prefix)], counts[row] = prefix, len(prefix)
-        parts = program(model.params, columns, drawable, tokens, counts)
+        parts = program(model.params, columns, drawable, tokens, counts, model.lookahead)
         found.append([np.asarray(part)[: len(some)] for part in parts])
         progress(min(first + _ROWS, len(positions)), len(positions))
     candidates, scores, after = (np.concatenate(each) for each in zip(*found, strict=True))
@@ -79,13 +81,21 @@ def _program(network: Network, context: int, top: int) -> Any:
 
     @jax.jit
     def read(
-        params: Any, columns: Array, drawable: Array, tokens: Array, counts: Array
+        params: Any,
+        columns: Array,
+        drawable: Array,
+        tokens: Array,
+        counts: Array,
+        head: LookaheadHead | None,
     ) -> tuple[Array, Array, Array]:
         hidden, heat, cache = prefill(network, params, tokens, counts, context)
         x = log_probabilities(
             hidden, columns, temperature=heat, soft_cap=network.config.logit_soft_cap
         )
-        after = entropies_after(network, params, columns, cache, x, drawable, top)
+        if head is None:
+            after = entropies_after(network, params, columns, cache, x, drawable, top)
+        else:
+            after = learned_entropies_after(head, hidden, x, drawable, top)
         x, candidates = jax.lax.top_k(jnp.where(drawable, x, -jnp.inf), top)
         x = jax.nn.log_softmax(x, axis=-1)
         return candidates, x, jnp.take_along_axis(after, candidates, axis=-1)

@@ -1,4 +1,4 @@
-"""The commands `entropy`, `memory` and `typicality`: what a run's generations show of it."""
+"""The commands `entropy`, `memory`, `typicality`, `lookahead`: what generations show of a run."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -283,6 +283,61 @@ def _print_typicality(record: Any) -> None:
             for row in record.correlations
         ],
     )
+
+
+def lookahead(
+    run: RunOrBucket,
+    name: Annotated[str, typer.Option(help="Name of the head.")] = "default",
+    rank: Annotated[
+        int, typer.Option(help="Numbers of the hidden state that a token weighs in its own way.")
+    ] = 16,
+    steps: Annotated[int, typer.Option(help="Steps of AdamW.")] = 300,
+    bytes_: Annotated[
+        int | None,
+        typer.Option("--bytes", help="About how much of each split is read; default all of it."),
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option(help="Tokens that are read at each position of test text, to compare.")
+    ] = 32,
+    positions: Annotated[int, typer.Option(help="Positions of test text.")] = 200,
+    temperature: Head = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of parameters, order, positions.")] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a head of the same name.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a head that predicts the entropy of the step after each token, for --lookahead.
+
+    It is fitted to validation text and measured on test text, and kept in RUN/lookahead/.
+
+    Example: calibtrain lookahead runs/tiny
+    """
+    from calibtrain.analysis.lookahead_head_fit import Recipe, fit_lookahead_head
+    from calibtrain.cli.terminal import show_counting
+
+    with show_counting("fitting") as progress:
+        about, path = fit_lookahead_head(
+            place(run),
+            name=name,
+            replace=replace,
+            head=temperature,
+            limit=bytes_,
+            recipe=Recipe(rank, steps, candidates, positions, seed),
+            progress=progress,
+            say=say,
+        )
+    if as_json:
+        print_json({"name": name, "file": None if path is None else str(path), **about})
+        return
+    found = about["r_squared"]
+    ends = "" if found["lower"] is None else f" [{found['lower']:.3f}, {found['upper']:.3f}]"
+    say(
+        f"{name}: R² {found['estimate']:.3f}{ends}, correlation {about['correlation']:.3f} on test "
+        f"text; {about['within']:.3f} between candidates of one position ({about['pairs']:,} pairs)"
+    )
+    if path is not None:
+        say(f"written: {path}; use it: --lookahead A --lookahead-head {name}")
 
 
 def _show(record: Any, path: Any, table: Callable[[Any], None], *, as_json: bool) -> None:

@@ -24,6 +24,7 @@ from calibtrain.cli.options import (
     FittedHead,
     Greedy,
     Lookahead,
+    LookaheadHead,
     LookaheadTop,
     LoopStop,
     MaxBytes,
@@ -85,6 +86,7 @@ def generate(
     repetition_penalty: RepetitionPenalty = None,
     lookahead: Lookahead = None,
     lookahead_top: LookaheadTop = None,
+    lookahead_head: LookaheadHead = None,
     beam_width: Annotated[
         int | None, typer.Option(help="Hypotheses of a beam; default 5, diverse 8.")
     ] = None,
@@ -144,6 +146,7 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "lookahead": lookahead,
         "lookahead_top": lookahead_top,
+        "lookahead_head": lookahead_head,
     }
     given = given_only(chosen)
     beam = {

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import calibtrain
-from calibtrain.cli.analysing import entropy, memory, typicality
+from calibtrain.cli.analysing import entropy, lookahead, memory, typicality
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.evaluating import evaluate, report
@@ -51,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "entropy": entropy,
     "memory": memory,
     "typicality": typicality,
+    "lookahead": lookahead,
     "trace": trace,
     "report": report,
     "runs": runs,

@@ -130,6 +130,13 @@ Lookahead = Annotated[
     ),
 ]
 LookaheadTop = Annotated[int | None, typer.Option(help="Candidates of --lookahead; default 128.")]
+LookaheadHead = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of a head fitted by calibtrain lookahead, which predicts what --lookahead would "
+        "read: one pass a step."
+    ),
+]
 FittedHead = Annotated[
     str | None,
     typer.Option(

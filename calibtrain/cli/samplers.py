@@ -36,6 +36,8 @@ def sampling_of(given: Mapping[str, Any], *, greedy: bool) -> Any:
     """
     if given.get("lookahead_top") is not None and not given.get("lookahead"):
         raise UserError("--lookahead-top: is for --lookahead; give it, or leave this out")
+    if given.get("lookahead_head") is not None and not given.get("lookahead"):
+        raise UserError("--lookahead-head: is for --lookahead; give it, or leave this out")
     if greedy and (useless := [option(name) for name in _GREEDY_CANNOT if name in given]):
         raise UserError(
             f"{', '.join(useless)}: does not change which token is the most probable, which "

@@ -12,6 +12,7 @@ from calibtrain.cli.options import (
     FittedHead,
     Greedy,
     Lookahead,
+    LookaheadHead,
     LookaheadTop,
     LoopStop,
     MaxBytes,
@@ -102,6 +103,7 @@ def trace(
     repetition_penalty: RepetitionPenalty = None,
     lookahead: Lookahead = None,
     lookahead_top: LookaheadTop = None,
+    lookahead_head: LookaheadHead = None,
     head: FittedHead = None,
     save: SaveTrace = None,
     replace: ReplaceTrace = False,
@@ -139,6 +141,7 @@ def trace(
         "repetition_penalty": repetition_penalty,
         "lookahead": lookahead,
         "lookahead_top": lookahead_top,
+        "lookahead_head": lookahead_head,
     }
     samplers = given_only(chosen)
     given = None if text is None else _given(text, max_bytes or GIVEN_LIMIT)

@@ -1,9 +1,12 @@
 """Figures of what generations show: entropy by position, the bound on memory, and typicality."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import plotly.graph_objects as go
 
+from calibtrain.figures.display import plural
 from calibtrain.figures.panels import (
     Figure,
     Key,
@@ -19,6 +22,7 @@ from calibtrain.figures.panels import (
 )
 from calibtrain.metrics.quantities import number
 from calibtrain.runs.analysis_records import (
+    Analyses,
     EntropyRecord,
     FigureRecord,
     MemoryRecord,
@@ -34,6 +38,31 @@ _WORDS = {
     "top-k": "the candidates alone",
     "look-ahead": "with a fitted look-ahead",
 }
+
+
+def analysis_figures(found: Analyses) -> list[Figure]:
+    """Returns a figure of each analysis of a run; none where there is no analysis."""
+    figures = []
+    kinds: tuple[tuple[Callable[[Any], Figure], Sequence[Any]], ...] = (
+        (entropy_figure, found.entropy),
+        (lambda record: memory_figure([record]), found.memory),
+        (typicality_figure, found.typicality),
+    )
+    for draw, records in kinds:
+        for number_of, record in enumerate(records):
+            figure = draw(record)
+            several = f"-{number_of}" if number_of else ""
+            head = "" if record.head is None else f", temperature head {record.head}"
+            figures.append(
+                replace(
+                    figure,
+                    anchor=f"{figure.anchor}{several}",
+                    title=f"{figure.title}: {record.corpus}, {record.split}",
+                    caption=f"{figure.caption} {plural(record.documents, 'document')}, step "
+                    f"{record.step:,}{head}.",
+                )
+            )
+    return figures
 
 
 def entropy_figure(record: EntropyRecord) -> Figure:
@@ -93,7 +122,7 @@ def memory_figure(records: Sequence[MemoryRecord]) -> Figure:
         traces += _banded(found, name, colour, "{:.0f} tokens")
         keys.append(Key(name, colour))
     return Figure(
-        anchor="memory",
+        anchor="memory-bound",
         title="How far back generations reach",
         caption="What is lost where only the last tokens are seen, on the model's own generations: "
         "an upper bound on what the tokens further back still say of the next one. 95 % intervals "

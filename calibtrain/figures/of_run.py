@@ -1,4 +1,4 @@
-"""The figures of a single run: during training, reliability, by stratum, memory."""
+"""The figures of a single run: during training, reliability, by stratum, generations, memory."""
 
 import math
 
@@ -8,6 +8,7 @@ from calibtrain.figures.calibration import Line, ece_by_bin, reliability_panel, 
 from calibtrain.figures.curves import curves
 from calibtrain.figures.display import shown, shown_ends, text_bytes
 from calibtrain.figures.finetuning import finetuning_figures
+from calibtrain.figures.generations import analysis_figures
 from calibtrain.figures.heads import heads_figure
 from calibtrain.figures.memory import run_memory
 from calibtrain.figures.panels import Figure, Key, told
@@ -37,6 +38,7 @@ def run_figures(run: RunResults) -> list[Figure]:
         figures += evaluation_figures(run.main, _line(run, run.main))[1:]
     if (words := words_of(run)) is not None:
         figures += strata_figures([_line(run, words)], event="word")
+    figures += analysis_figures(run.analyses)
     memory = run.record.memory
     if any((memory.parameters, memory.optimizer, memory.peak_temporary)):
         figures.append(run_memory(run.record))

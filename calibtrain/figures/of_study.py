@@ -1,4 +1,4 @@
-"""The figures of a study: against its axis, reliability, during training, by stratum, memory."""
+"""The figures of a study: against its axis, reliability, training, strata, generations, memory."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,7 @@ from calibtrain.figures.grouping import Comparison
 from calibtrain.figures.memory import study_memory
 from calibtrain.figures.panels import Columns, Figure, Key
 from calibtrain.figures.strata_figures import strata_figures
+from calibtrain.figures.study_generations import study_generations
 from calibtrain.runs.results import StudyResults
 from calibtrain.runs.seeds import mean_and_half_width
 
@@ -44,6 +45,7 @@ def study_figures(study: StudyResults, comparison: Comparison, lead: Lead) -> li
     for name in study.by_event.get("word", ())[:1]:
         words = [each for each in lines_of(study, comparison, name) if each.evaluations]
         figures += strata_figures(words, _keys(words), "word")
+    figures += study_generations(comparison)
     if any(group.run for group in comparison.groups):
         figures.append(study_memory(comparison))
     return figures

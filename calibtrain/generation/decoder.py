@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from calibtrain.config import MeshConfig
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
+from calibtrain.generation.lookahead_head import LookaheadHead, learned_entropies_after
 from calibtrain.generation.samplers import Sampling, adjusted, draw
 from calibtrain.generation.statistics import TokenStatistics, token_statistics
 from calibtrain.models import Network, Params
@@ -88,12 +89,14 @@ class Fixed(NamedTuple):
         columns: its unembedding.
         drawable: the entries that can be drawn.
         key: of the request.
+        lookahead: predicts the entropy after each token, where the sampling asks for a head.
     """
 
     params: Params
     columns: Float[Any, "width vocab"]
     drawable: Bool[Any, " vocab"]
     key: Any
+    lookahead: LookaheadHead | None = None
 
 
 def next_tokens(
@@ -105,9 +108,10 @@ def next_tokens(
     x = log_probabilities(
         hidden, fixed.columns, temperature=own, soft_cap=network.config.logit_soft_cap
     )
-    after = None
-    if sampling.lookahead != 0.0:
-        top = sampling.lookahead_top
+    after, top = None, sampling.lookahead_top
+    if fixed.lookahead is not None:
+        after = learned_entropies_after(fixed.lookahead, hidden, x, fixed.drawable, top)
+    elif sampling.lookahead != 0.0:
         after = entropies_after(network, fixed.params, fixed.columns, cache, x, fixed.drawable, top)
     y = adjusted(x, sampling, seen=state.seen, drawable=fixed.drawable, next_entropy=after)
     if sampling.greedy:
@@ -223,7 +227,13 @@ class Decoder:
         self.rows, self.length = rows, length
         self._start, self._put, self._advance = _programs(plan, layout)
         drawable, key = jnp.asarray(model.drawable), jax.random.key(seed)
-        self._fixed = Fixed(model.params, model.columns, drawable, key)
+        head = model.lookahead if sampling.lookahead_head is not None else None
+        if sampling.lookahead_head is not None and head is None:
+            raise ValueError(
+                f"lookahead_head: the model holds none; read {sampling.lookahead_head!r} with "
+                "lookahead_head.read_head"
+            )
+        self._fixed = Fixed(model.params, model.columns, drawable, key, head)
         cache = empty_cache(network, model.params, rows, length)
         # arrays of their own, so that they can be donated
         pending, text, drawn = (jnp.zeros((rows,), jnp.int32) for _ in range(3))

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from calibtrain.data.tokenizers.tokenizer import Tokenizer, utf8_bytes
 from calibtrain.errors import UserError
+from calibtrain.generation.lookahead_head import LookaheadHead
 from calibtrain.models import ADAPTER, TEMPERATURE, Network, Params
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class LanguageModel:
         head_name: the name of the head, as a run keeps it; None without one.
         about: what a trace says of the model: run, step, hash of the tokenizer.
         weights: the type that matrices are kept in; None means that layers take them as they are.
+        lookahead: a head that predicts the next step's entropy, where one is to be used.
     """
 
     network: Network
@@ -42,6 +44,7 @@ class LanguageModel:
     head_name: str | None = None
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: str | None = None
+    lookahead: LookaheadHead | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         # The adapters' products are added once here, and not at every token.

@@ -12,7 +12,9 @@ from calibtrain.generation.beam import BeamSearch
 from calibtrain.generation.beam_texts import BeamText, beam_texts
 from calibtrain.generation.generate import GeneratedText, generate
 from calibtrain.generation.language_model import WEIGHTS, LanguageModel
+from calibtrain.generation.lookahead_head import read_head
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
+from calibtrain.runs.latest_checkpoint import checkpoint_facts
 from calibtrain.runs.loading import SavedRun, opened
 from calibtrain.runs.traces import TraceRecord
 from calibtrain.storage.compiled import use_compiled_programs
@@ -137,6 +139,14 @@ def generate_and_keep(
     **limits: Any,
 ) -> Generation:
     """Returns texts of a run that is open, and keeps their trace in a file, if one is given."""
+    if sampling.lookahead_head is not None:
+        head, _ = read_head(
+            saved.run.path,
+            sampling.lookahead_head,
+            checkpoint=checkpoint_facts(saved.run, saved.config),
+            temperature=model.head_name,
+        )
+        model = dataclasses.replace(model, lookahead=head)
     began = time.perf_counter()
     texts = generate(model, prompts, samples=samples, seed=seed, sampling=sampling, **limits)
     seconds = time.perf_counter() - began

@@ -28,7 +28,8 @@ class Sampling:
        (Keskar et al. 2019 divide logits; of log-probabilities, which are never positive, that is
        what lowers them);
     3. `lookahead`: p(w) becomes proportional to p(w) exp(-a H(next | w)), among the `lookahead_top`
-       most probable tokens (Algorithm 2 of Braverman et al., ICML 2020);
+       most probable tokens (Algorithm 2 of Braverman et al., ICML 2020), with
+       `lookahead_head` as a fitted head predicts H;
     4. `temperature`: log p is divided by it;
     5. `top_k`: the k most probable entries are kept (Fan et al. 2018);
     6. `top_p`: the fewest most probable entries with this mass are kept (Holtzman et al. 2020);
@@ -48,8 +49,9 @@ class Sampling:
         typical: above 0, at most 1; None means all.
         repetition_penalty: above 0; 1 changes nothing, more makes repetition rarer.
         lookahead: the coefficient a; 0 changes nothing and costs nothing, otherwise a step reads
-            each candidate.
+            each candidate, unless a head predicts what follows it.
         lookahead_top: how many candidates are looked at; all others are cut.
+        lookahead_head: the name of a head of the run (`calibtrain lookahead`).
         greedy: whether the most probable token is taken and none is drawn.
 
     Raises:
@@ -64,6 +66,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     lookahead: float = 0.0
     lookahead_top: int = 128
+    lookahead_head: str | None = None
     greedy: bool = False
 
     def __post_init__(self) -> None:
@@ -77,6 +80,11 @@ class Sampling:
         require("repetition_penalty", "a number above 0", lambda x: x > 0)
         require("lookahead", "a number", lambda x: True)
         require("lookahead_top", "a whole number from 1", lambda x: x == int(x) and x >= 1)
+        if self.lookahead_head is not None and self.lookahead == 0.0:
+            raise ValueError(
+                f"lookahead_head: {self.lookahead_head!r} is not used without lookahead; give its "
+                "coefficient, or leave the head out"
+            )
         if self.top_k is not None:
             require("top_k", "a whole number from 1", lambda x: x == int(x) and x >= 1)
         if self.top_p is not None:

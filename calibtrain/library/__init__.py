@@ -7,7 +7,12 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "EntropyAnalysis": "analyses",
+    "FittedLookahead": "analyses",
+    "MemoryAnalysis": "analyses",
     "Overrides": "configurations",
+    "Traced": "analyses",
+    "TypicalityAnalysis": "analyses",
     "load_config": "configurations",
     "load_study": "configurations",
     "Generated": "generated",

@@ -7,6 +7,7 @@ from typing import Any
 
 from calibtrain.config import Config
 from calibtrain.errors import UserError
+from calibtrain.library.analyses import Analysing
 from calibtrain.library.generated import Generated
 from calibtrain.library.heads import Head, HeadComparison
 from calibtrain.library.progress import Shown, counted, log, said, shown
@@ -21,7 +22,7 @@ EVENTS = ("token", "byte", "word")
 TOKENISATIONS = ("all", "canonical")
 
 
-class Run:
+class Run(Analysing):
     """A run, trained or imported. It is read from its folder each time, while it trains too.
 
     Attributes:
@@ -303,7 +304,7 @@ class Run:
                 the run.
             on_piece: is told a text's number and its characters, as they come.
             sampling: how tokens are chosen: greedy, temperature, top_k, top_p, min_p, typical,
-                repetition_penalty, lookahead, lookahead_top (docs/generation.md).
+                repetition_penalty, lookahead, lookahead_top, lookahead_head (docs/generation.md).
 
         Raises:
             UserError: for a setting that is not allowed, a prompt that the vocabulary cannot

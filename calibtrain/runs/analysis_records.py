@@ -1,7 +1,8 @@
 """analysis/*.json: what generated text shows of a run; one class writes and reads each."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from calibtrain.runs.record import FileRecord, Number, Record, Text, Whole
 
@@ -234,3 +235,31 @@ def analysis_path(run: Path, kind: str, corpus: str, split: str) -> Path:
     """
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{kind}-{corpus}-{split}")
     return run / "analysis" / f"{name}.json"
+
+
+@dataclass(frozen=True)
+class Analyses:
+    """The analyses in a run folder, by kind, each in the order of their files' names."""
+
+    entropy: tuple[EntropyRecord, ...] = ()
+    memory: tuple[MemoryRecord, ...] = ()
+    typicality: tuple[TypicalityRecord, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """Returns every record as it was read; nothing of a kind that is not there."""
+        found = {"entropy": self.entropy, "memory": self.memory, "typicality": self.typicality}
+        return {name: [each.document() for each in own] for name, own in found.items() if own}
+
+
+def read_analyses(run: Path) -> Analyses:
+    """Returns the analyses in a run folder.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    folder = run / "analysis"
+    return Analyses(
+        entropy=tuple(map(EntropyRecord.read, sorted(folder.glob("entropy-*.json")))),
+        memory=tuple(map(MemoryRecord.read, sorted(folder.glob("memory-*.json")))),
+        typicality=tuple(map(TypicalityRecord.read, sorted(folder.glob("typicality-*.json")))),
+    )

@@ -6,13 +6,14 @@ among the files of the arm's run.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from calibtrain.config.yaml_text import read_tree
 from calibtrain.errors import UserError
+from calibtrain.runs.analysis_records import Analyses, read_analyses
 from calibtrain.runs.evaluation_records import ArmEvaluation, EvaluationRecord
 from calibtrain.runs.records import (
     HEADS_FILE,
@@ -47,7 +48,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class RunResults:
-    """A run folder: run.json, metrics.jsonl, evaluations/*.json and the comparison of its heads.
+    """A run folder: run.json, metrics.jsonl, evaluations/*.json, the comparison of its heads, and
+    analysis/*.json.
 
     `finetune` is the section of that name in its config.yaml, for a run that is a fine-tuning.
     """
@@ -58,6 +60,7 @@ class RunResults:
     evaluations: tuple[EvaluationRecord, ...] = ()
     heads: HeadComparisonRecord | None = None
     finetune: Mapping[str, Any] | None = None
+    analyses: Analyses = field(default_factory=Analyses)
 
     @cached_property
     def main(self) -> EvaluationRecord | None:
@@ -115,7 +118,8 @@ class RunResults:
         """Returns every record as it was read: what the page of a run carries along."""
         heads = {} if self.heads is None else {"heads": self.heads.document()}
         found = [evaluation.document() for evaluation in self.evaluations]
-        return {"run": self.record.document(), "evaluations": found, **heads}
+        analyses = {"analyses": held} if (held := self.analyses.document()) else {}
+        return {"run": self.record.document(), "evaluations": found, **heads, **analyses}
 
 
 def read_run(folder: Path) -> RunResults:
@@ -139,6 +143,7 @@ def read_run(folder: Path) -> RunResults:
         ),
         heads=HeadComparisonRecord.read(heads) if heads.is_file() else None,
         finetune=_finetune(folder / "config.yaml"),
+        analyses=read_analyses(folder),
     )
 
 

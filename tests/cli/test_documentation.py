@@ -61,6 +61,7 @@ BEHIND = {
     "entropy": (*FEW, "--reference", "32", "--positions", "32", "--calibrate", "none"),
     "memory": (*FEW, "--generated", "32", "--positions", "20"),
     "typicality": (*FEW, "--generated", "32"),
+    "lookahead": ("--steps", "3", "--positions", "8", "--candidates", "4"),
 }
 
 
