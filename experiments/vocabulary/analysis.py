@@ -134,8 +134,8 @@ def analysed(results: Path) -> tuple[str, dict[str, Any]]:
 
 def sentences(verdicts: Sequence[Verdict]) -> list[str]:
     """One sentence per verdict."""
-    waits = "H6: not tested: it waits for generations, which this study does not measure."
-    return [*(each.sentence() for each in verdicts), waits]
+    elsewhere = "H6: decided by generations of these arms, in experiments/entropy-rate."
+    return [*(each.sentence() for each in verdicts), elsewhere]
 
 
 # --- the noise of test documents ----------------------------------------------------------------
