@@ -79,17 +79,22 @@ def columns(trace: TokenTrace) -> dict[str, np.ndarray]:
     ],
 )
 def test_decoding_says_what_parallel_passes_say(kind: str, head: str | None) -> None:
-    """Every token is compared, beyond the context too; prompts of three lengths side by side."""
+    """Every token is compared, beyond the context too; prompts of three lengths side by side.
+
+    To 1e-4; with a head to 3e-5 of what is compared as well: a temperature far below 1 multiplies
+    the rounding of the logits, up to log-probabilities of -180.
+    """
     model = model_of(kind, head)
     prompts = ["", "abc", "a prompt that is longer than the context of the model"]
     found = generate(model, prompts, max_tokens=60, rows=3, loop_stop=False)
     whole = [prompt.encode() + text.data for prompt, text in zip(prompts, found, strict=True)]
     given = trace_of(model, whole)
+    share = 3e-5 if head is not None else 0.0
     for text, own in zip(found, given, strict=True):
         if text.finish_reason == "end":  # the text as it is given has no end
             text = dataclasses.replace(text, trace=_first(text.trace, len(own)))
         for name, values in columns(text.trace).items():
-            np.testing.assert_allclose(values, getattr(own, name), atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(values, getattr(own, name), share, 1e-4, err_msg=name)
         ties = 1 + (np.abs(text.trace.rank - own.rank) > 0).mean()
         assert ties < 1.1
     if head is not None and head not in AFFINE:
