@@ -7,12 +7,12 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "EntropyAnalysis": "analyses",
-    "FittedLookahead": "analyses",
-    "MemoryAnalysis": "analyses",
+    "EntropyAnalysis": "analysis_results",
+    "FittedLookahead": "analysis_results",
+    "MemoryAnalysis": "analysis_results",
     "Overrides": "configurations",
-    "Traced": "analyses",
-    "TypicalityAnalysis": "analyses",
+    "Traced": "analysis_results",
+    "TypicalityAnalysis": "analysis_results",
     "load_config": "configurations",
     "load_study": "configurations",
     "Generated": "generated",

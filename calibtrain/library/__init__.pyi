@@ -1,10 +1,10 @@
 """What the room gives, for type checkers and editors; `__init__.py` is lazy."""
 
-from calibtrain.library.analyses import EntropyAnalysis as EntropyAnalysis
-from calibtrain.library.analyses import FittedLookahead as FittedLookahead
-from calibtrain.library.analyses import MemoryAnalysis as MemoryAnalysis
-from calibtrain.library.analyses import Traced as Traced
-from calibtrain.library.analyses import TypicalityAnalysis as TypicalityAnalysis
+from calibtrain.library.analysis_results import EntropyAnalysis as EntropyAnalysis
+from calibtrain.library.analysis_results import FittedLookahead as FittedLookahead
+from calibtrain.library.analysis_results import MemoryAnalysis as MemoryAnalysis
+from calibtrain.library.analysis_results import Traced as Traced
+from calibtrain.library.analysis_results import TypicalityAnalysis as TypicalityAnalysis
 from calibtrain.library.configurations import Overrides as Overrides
 from calibtrain.library.configurations import load_config as load_config
 from calibtrain.library.configurations import load_study as load_study
