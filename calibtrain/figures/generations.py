@@ -127,19 +127,22 @@ def memory_figure(records: Sequence[MemoryRecord]) -> Figure:
         caption="What is lost where only the last tokens are seen, on the model's own generations: "
         "an upper bound on what the tokens further back still say of the next one. 95 % intervals "
         "over texts.",
-        panels=(
-            Panel(
-                "Memory beyond the last tokens",
-                plot(
-                    traces,
-                    x={"title": "tokens seen", "type": "log", "dtick": "0.30103"},
-                    y={"title": "bits/byte", "rangemode": "tozero"},
-                ),
-                height=360,
-                full=True,
-            ),
-        ),
+        panels=(memory_panel(traces, "tokens"),),
         keys=tuple(keys),
+    )
+
+
+def memory_panel(traces: Sequence[go.Scatter], unit: str) -> Panel:
+    """Returns what is lost against how much is seen, in a unit (tokens or bytes)."""
+    return Panel(
+        f"Memory beyond the last {unit}",
+        plot(
+            traces,
+            x={"title": f"{unit} seen", "type": "log", "dtick": "0.30103"},
+            y={"title": "bits/byte", "rangemode": "tozero"},
+        ),
+        height=360,
+        full=True,
     )
 
 

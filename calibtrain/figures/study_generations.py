@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from calibtrain.figures.against_axis import x_axis
 from calibtrain.figures.display import plural
+from calibtrain.figures.generations import memory_panel
 from calibtrain.figures.grouping import Comparison, Group
 from calibtrain.figures.panels import (
     Figure,
@@ -175,18 +176,7 @@ def _memory(found: Sequence[_Seeds], comparison: Comparison) -> Figure:
         caption="What is lost where only the last tokens are seen, on the model's own generations, "
         "against the mean number of bytes of so many tokens: an upper bound on what the text "
         "further back still says of the next token.",
-        panels=(
-            Panel(
-                "Memory beyond the last bytes",
-                plot(
-                    traces,
-                    x={"title": "bytes seen", "type": "log", "dtick": "0.30103"},
-                    y={"title": "bits/byte", "rangemode": "tozero"},
-                ),
-                height=360,
-                full=True,
-            ),
-        ),
+        panels=(memory_panel(traces, "bytes"),),
         keys=_keys(found),
     )
 
