@@ -89,7 +89,7 @@ class Figures:
         )
 
     def trace(self, rows: int, tokens: int) -> int:
-        """The same with what `calibtrain trace` does along the text: alarms, band and the view."""
+        """Draws the same tokens, with the alarms, band and view of `calibtrain trace`."""
         if self._band is None:
             self._band = band_of_traces([text.trace for text in self._draw(32, min(tokens, 192))])
         watch = Watch(self._band, max(RATE, self._band.least_rate))

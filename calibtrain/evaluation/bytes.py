@@ -87,7 +87,7 @@ class TextEvents:
 
     @property
     def canonical(self) -> "TextEvents":
-        """The same events, over the canonical tokenisations alone: other events, by their name."""
+        """These events over canonical tokenisations alone, under a name of their own."""
         space = dataclasses.replace(
             self.space,
             name=f"canonical-{self.space.name}",

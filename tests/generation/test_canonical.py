@@ -125,7 +125,7 @@ def test_of_pairs_of_pieces_those_follow_that_the_encoder_leaves_apart(
 def test_each_token_of_the_encoder_may_follow_those_before(
     size: tuple[int, int | None], parts: list[str], cut: int, noise: bytes
 ) -> None:
-    """Of texts, of text that is cut inside a character, and of bytes that are no text."""
+    """Texts, text that is cut inside a character, and bytes that are no text are tried."""
     data = "".join(parts).encode()
     data = data[:cut] + noise + data[cut:]
     assert follows(canonical(*size), encoded(trained("bpe", *size), data))
@@ -204,7 +204,7 @@ def test_next_bytes_equal_the_enumeration_of_canonical_sequences() -> None:
         return p / p.sum()
 
     def mass(text: bytes) -> np.ndarray:
-        """Of each next byte and the end, over all sequences whose last token reaches there."""
+        """Returns the mass of each next byte and the end, over sequences that reach beyond here."""
         found, unfinished = np.zeros(257), [((), b"", 1.0)]
         while unfinished:
             sequence, said, weight = unfinished.pop()
@@ -249,7 +249,7 @@ def random_network(vocab_size: int, kind: Any = "transformer") -> tuple[Network,
 
 @pytest.mark.parametrize("kind", ["transformer", pytest.param("lstm", marks=pytest.mark.long)])
 def test_a_text_is_as_probable_byte_by_byte_as_token_by_token(kind: str) -> None:
-    """Of a network: the product over bytes is that over tokens, renormalised at each of them."""
+    """A network's product over bytes is that over tokens, renormalised at each token."""
     tokenizer, tokens = trained(), canonical()
     network, params = random_network(tokenizer.vocab_size, kind)
     trie = ByteTrie.of(tokenizer.piece_bytes, tokenizer.eos_id)
