@@ -6,6 +6,7 @@ References:
     Popović (2015), chrF: character n-gram F-score for automatic MT evaluation.
     Post (2018), A Call for Clarity in Reporting BLEU Scores.
     Rajpurkar et al. (2016), SQuAD (token F1).
+    Jaccard (1912), The Distribution of the Flora in the Alpine Zone.
 """
 
 import importlib
@@ -73,6 +74,24 @@ def token_f1(text: str, references: Sequence[str]) -> Float[np.ndarray, " refere
     return np.array(found)
 
 
+def jaccard(text: str, references: Sequence[str]) -> Float[np.ndarray, " references"]:
+    """Returns the share of the words of both texts that both have, without regard to case.
+
+    Words are what white space separates; each counts once. Two texts without words are alike.
+
+    Example:
+        >>> jaccard("The cat the dog", ["the cat", "a bird"]).round(1).tolist()
+        [66.7, 0.0]
+    """
+    words = set(text.lower().split())
+    found = []
+    for reference in references:
+        others = set(reference.lower().split())
+        either = len(words | others)
+        found.append(100 * len(words & others) / either if either else 100.0)
+    return np.array(found)
+
+
 def edit_similarity(text: str, references: Sequence[str]) -> Float[np.ndarray, " references"]:
     """Returns 100 (1 - d / n): d is the Levenshtein distance, n the length of the longer text.
 
@@ -105,6 +124,7 @@ UTILITIES: Mapping[str, Utility] = {
     "chrf": chrf,
     "bleu": bleu,
     "token-f1": token_f1,
+    "jaccard": jaccard,
     "edit": edit_similarity,
 }
 """The utilities by the names that users give."""

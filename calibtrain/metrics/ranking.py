@@ -213,3 +213,42 @@ def largest_running_gap_bound(rows: Float[np.ndarray, "rows columns"]) -> float:
     gap = start[:, CONFIDENCE] - start[:, CORRECT]
     highest = np.maximum(np.abs(gap + rise), np.abs(gap - fall)).max() / rows[:, WEIGHT].sum()
     return float(max(0.0, highest - largest_running_gap(rows)))
+
+
+def prediction_rejection_ratio(
+    confidence: Float[AnyArray, " n"], quality: Float[AnyArray, " n"]
+) -> float:
+    """Returns how much of what rejection can gain confidence does gain: 1 is perfect, 0 is chance.
+
+    Predictions are rejected from the least confident on. The gain is the mean, over all numbers of
+    predictions that are kept, of the quality of those kept, less the quality of all; it is divided
+    by that of an order by the quality itself (Malinin et al. 2017, as lm-polygraph has it). Of
+    equal confidences none comes before another: the ratio is a mean over their orders.
+
+    Args:
+        confidence: of each prediction, in any unit that grows with confidence.
+        quality: of each, for instance 1 where it was right and else 0.
+
+    Raises:
+        ValueError: for arrays of different lengths, none at all, values that are not finite, or
+            one quality alone, which leaves nothing to gain.
+
+    Example:
+        >>> prediction_rejection_ratio([3, 2, 1], [1, 1, 0])
+        1.0
+    """
+    order, worth = np.asarray(confidence, np.float64), np.asarray(quality, np.float64)
+    if order.ndim != 1 or order.shape != worth.shape or not len(order):
+        raise ValueError(f"quality: shapes {order.shape} and {worth.shape}: must be one (n,)")
+    if not (np.isfinite(order).all() and np.isfinite(worth).all()):
+        raise ValueError("confidence, quality: must be finite")
+    if worth.min() == worth.max():
+        raise ValueError(f"quality: is {worth[0]:g} for all, so that rejection can gain nothing")
+    _, block = np.unique(-order, return_inverse=True)
+    means = np.bincount(block, worth) / np.bincount(block)
+    kept = np.arange(1, len(worth) + 1)
+
+    def gain(sorted_quality: Float[np.ndarray, " n"]) -> float:
+        return float((np.cumsum(sorted_quality) / kept).mean() - worth.mean())
+
+    return gain(means[np.sort(block)]) / gain(np.sort(worth)[::-1])
