@@ -64,8 +64,7 @@ def number(text: str) -> str | None:
         return None
     if value == 0:
         return "0"
-    spelled = f"{value.normalize():f}" if abs(value.adjusted()) < 40 else str(value.normalize())
-    return spelled
+    return f"{value.normalize():f}" if abs(value.adjusted()) < 40 else str(value.normalize())
 
 
 def letter(text: str) -> str | None:

@@ -40,8 +40,8 @@ class AnswerConsistency:
         agreement: f1 / n, with f1 the count of the most frequent answer. As the answer is chosen by
             the same samples, it is biased upwards.
         entropy: 1 - H / log2 u, for H the entropy in bits of the shares of the u answers that were
-            found; 1 for a single answer. It is not monotone in how far samples agree: twenty against
-            twenty give 0, and twenty alike with twenty that all differ 0.28.
+            found; 1 for a single answer. It is not monotone in how far samples agree: twenty
+            against twenty give 0, and twenty alike with twenty that all differ 0.28.
         entropy_by_samples: 1 - H / log2 n, which is; n are the samples with an answer.
         fsd: (f1 - f2) / n, the distance of the first from the second; f2 is 0 for a single answer.
         held_out: the agreement with an answer that is chosen on one half of the samples, measured

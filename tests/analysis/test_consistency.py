@@ -118,8 +118,18 @@ def test_cocoa_is_nothing_where_all_samples_are_alike():
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("= 3.50", "3.5"), ("3,5", "5"), ("12,345 men", "12345"), ("1e3", "1000"), ("−4", "-4")]
-    + [("0", "0"), ("zero", None), ("", None), ("in 1611.", "1611"), ("1e999", "1E+999")],
+    [
+        ("= 3.50", "3.5"),
+        ("3,5", "5"),
+        ("12,345 men", "12345"),
+        ("1e3", "1000"),
+        ("−4", "-4"),
+        ("0", "0"),
+        ("zero", None),
+        ("", None),
+        ("in 1611.", "1611"),
+        ("1e999", "1E+999"),
+    ],
 )
 def test_a_number_has_one_spelling(text, found):
     assert number(text) == found
@@ -127,8 +137,17 @@ def test_a_number_has_one_spelling(text, found):
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("B", "B"), ("b.", "B"), ("(c) the sea", "C"), ("a sea", None), ("Answer: D, not A", "D")]
-    + [("It is B", "B"), ("", None), ("abc", None), ("J", None)],
+    [
+        ("B", "B"),
+        ("b.", "B"),
+        ("(c) the sea", "C"),
+        ("a sea", None),
+        ("Answer: D, not A", "D"),
+        ("It is B", "B"),
+        ("", None),
+        ("abc", None),
+        ("J", None),
+    ],
 )
 def test_a_letter_is_a_choice_and_not_an_article(text, found):
     assert letter(text) == found

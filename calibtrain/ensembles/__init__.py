@@ -1,0 +1,1 @@
+"""Models of different vocabularies that decode together."""
