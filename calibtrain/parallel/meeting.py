@@ -35,6 +35,8 @@ _LOSS = re.compile(
 _FATAL = re.compile(r"F\d{4} |terminate called after|\*\*\* Check failure")
 _FATAL_LOSS = re.compile(r"distributed service|[Cc]oordination|heartbeat|UNAVAILABLE")
 _GREETING = "[Gloo] Rank"
+_noticed = threading.Event()
+"""Set once a loss was noticed: what the runtime writes about it afterwards is not passed on."""
 
 
 def join(arguments: Mapping[str, Any]) -> None:
@@ -91,6 +93,7 @@ def lost(error: Exception) -> TransientError | None:
     text = str(error)
     if not isinstance(error, RuntimeError | ValueError | OSError) or not _LOSS.search(text):
         return None
+    _noticed.set()
     first = text.strip().splitlines()[0]
     return TransientError(f"{_LOST_LINE} ({first[:300]})")
 
@@ -117,7 +120,8 @@ def _awaited(arguments: Mapping[str, Any]) -> str:
 def catch_aborts() -> None:
     """Makes the runtime's abort end the process with one line, if it is about a lost process.
 
-    What C++ writes to standard error goes through a thread, which holds back the text of an abort.
+    What C++ writes to standard error goes through a thread, which holds back the text of an abort,
+    and what follows a loss that was noticed already: the line that tells of it is the last one.
     The handler of the abort runs in the aborting thread, which is not a Python thread.
     """
     global _on_abort
@@ -135,7 +139,7 @@ def catch_aborts() -> None:
                 text = line.decode("utf-8", "replace")
                 if held or _FATAL.match(text):
                     held.append(line)
-                elif not text.startswith(_GREETING):
+                elif not text.startswith(_GREETING) and not _noticed.is_set():
                     os.write(real, line)
 
     thread = threading.Thread(target=forward, name="standard error", daemon=True)
