@@ -4,6 +4,7 @@ It is computed once for a checkpoint, from teacher-forced documents of a split t
 trained on, and kept in the run's `traces/`.
 """
 
+import bisect
 import dataclasses
 import functools
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from calibtrain.analysis.alarms import CLIP, Block, Cusum, EDetector, Rate, cusum_thresholds
 from calibtrain.analysis.blocks import BLOCK, blocks_of, first_bytes
@@ -91,7 +92,11 @@ class Band:
 
     def at(self, byte: int) -> Range:
         """Returns the range that a byte lies in."""
-        return self.ranges[int(_places(self.ranges, [byte])[0])]
+        return self.ranges[bisect.bisect_right(self._begins, max(byte - 1, 0)) - 1]
+
+    @functools.cached_property
+    def _begins(self) -> list[int]:
+        return [each.begins for each in self.ranges]
 
     def standardised(self, ends: Sequence[int], rates: Sequence[Block]) -> list[Block]:
         """Returns blocks less the means of their positions, over the standard deviations.
@@ -100,13 +105,13 @@ class Band:
             ends: the bytes at which the blocks end.
             rates: surprise less entropy, and surprise, in bits a byte.
         """
-        places = _places(self.ranges, ends)
-        means = np.array([[each.excess, each.surprise] for each in self.ranges])[places]
-        spreads = [[each.excess_spread, each.surprise_spread] for each in self.ranges]
-        found = (np.reshape(np.asarray(rates, np.float64), (-1, 2)) - means) / np.array(spreads)[
-            places
-        ]
-        return [(rise, fall) for rise, fall in found.tolist()]
+        found = []
+        for end, (excess, surprise) in zip(ends, rates, strict=True):
+            here = self.at(end)
+            rise = (excess - here.excess) / here.excess_spread
+            fall = (surprise - here.surprise) / here.surprise_spread
+            found.append((rise, fall))
+        return found
 
     @functools.cached_property
     def limits(self) -> tuple[float, float]:
@@ -184,11 +189,6 @@ class Band:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: is damaged ({error!r}); remove it") from None
-
-
-def _places(ranges: Sequence[Range], ends: Any) -> Int[np.ndarray, " blocks"]:
-    begins = [each.begins for each in ranges]
-    return np.searchsorted(begins, np.maximum(np.asarray(ends) - 1, 0), side="right") - 1
 
 
 def band_of_traces(traces: Iterable[TokenTrace], about: Mapping[str, Any] | None = None) -> Band:

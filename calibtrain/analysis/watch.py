@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from calibtrain.analysis.alarms import LOOP, Alarm, Rate, Test
 from calibtrain.analysis.band import Band, excess_and_surprise
 from calibtrain.analysis.blocks import BLOCK, Blocks
@@ -47,15 +49,17 @@ class Watch:
     def read(self, trace: TokenTrace, first: int = 0) -> list[Alarm]:
         """Reads the tokens of a trace from `first` on; returns the alarms that they give."""
         before = len(self.alarms)
-        lengths, bits = trace.byte_lengths, excess_and_surprise(trace, first).tolist()
-        for token in range(first, len(trace)):
-            self._byte += int(lengths[token])
-            repeats = int(trace.repeats[token])
-            if trace.source[token] != _PROMPT:
-                self._token(bits[token - first], int(lengths[token]))
-                if repeats and not self._repeats:
-                    self._loop(trace, token, repeats)
-            self._repeats = repeats
+        sizes = [len(piece) for piece in trace.pieces[first:]]
+        bits = excess_and_surprise(trace, first).tolist()
+        generated = (np.asarray(trace.source[first:]) != _PROMPT).tolist()
+        periods = np.asarray(trace.repeats[first:]).tolist()
+        for place, size in enumerate(sizes):
+            self._byte += size
+            if generated[place]:
+                self._token(bits[place], size)
+                if periods[place] and not self._repeats:
+                    self._loop(trace, first + place, periods[place])
+            self._repeats = periods[place]
         return self.alarms[before:]
 
     def _token(self, bits: Sequence[float], size: int) -> None:

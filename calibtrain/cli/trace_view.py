@@ -168,21 +168,27 @@ class LiveTrace(SilentTrace):
             return
         began = time.monotonic()
         self._drawn = len(trace)
+        own = np.asarray(trace.source[first:]) != 0  # not of the prompt
         excess = -trace.log_probability[first:] - trace.entropy[first:]
-        for place, own in zip(range(first, len(trace)), excess, strict=True):
-            prompt = not trace.source[place]
-            colour = next(name for limit, name in SURPRISES if own <= limit or limit == np.inf)
-            self._line.append(
-                _visible(self._decode(trace.pieces[place])), style="dim" if prompt else colour
-            )
-            self._byte += len(trace.pieces[place])
-            if not prompt:
-                self._tokens += 1
-                self._bytes += len(trace.pieces[place])
+        limits = [limit for limit, _ in SURPRISES]
+        colours = np.where(own, np.searchsorted(limits, excess), len(limits)).tolist()
+        names = [*(colour for _, colour in SURPRISES), "dim"]
+        # one stretch of text for all tokens of a colour in a row, as each costs time to draw
+        for colour, alike in itertools.groupby(
+            zip(colours, trace.pieces[first:], strict=True), key=lambda token: token[0]
+        ):
+            text = self._decode(b"".join(piece for _, piece in alike))
+            self._line.append(_visible(text), style=names[colour])
+        sizes = trace.byte_lengths[first:]
+        self._tokens += int(own.sum())
+        self._bytes += int(sizes[own].sum())
         rates = trace.table(first).column("entropy_rate_windowed").to_pylist()
-        sizes = np.cumsum(trace.byte_lengths)[first:]
+        ends = self._byte + np.cumsum(sizes)
+        self._byte += int(sizes.sum())
         self._rates += [
-            (int(byte), rate) for byte, rate in zip(sizes, rates, strict=True) if rate is not None
+            (byte, rate)
+            for byte, rate in zip(ends.tolist(), rates, strict=True)
+            if rate is not None
         ]
         try:
             *full, self._line = self._line.wrap(self._console, self._console.width) or [Text()]

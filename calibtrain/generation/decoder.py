@@ -284,6 +284,14 @@ class Decoder:
             self._state = self._put(self._state, cache, *numbers, held, at)
 
     def advance(self, room: Int[np.ndarray, " rows"]) -> Drawn:
-        """Draws tokens: of each row at most so many, at most `steps`, and none after its end."""
+        """Draws tokens: of each row at most so many, at most `steps`, and none after its end.
+
+        Returns at once, while the device draws; `fetched` waits for the tokens.
+        """
         self._state, found = self._advance(self._fixed, self._state, np.asarray(room, np.int32))
-        return jax.tree.map(np.asarray, found)
+        return found
+
+
+def fetched(drawn: Drawn) -> Drawn:
+    """Returns tokens that were drawn, as NumPy arrays; waits until they are there."""
+    return jax.device_get(drawn)

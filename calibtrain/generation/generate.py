@@ -6,15 +6,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from calibtrain.generation.decoder import Decoder, Drawn
+from calibtrain.generation.decoder import Decoder, Drawn, fetched
 from calibtrain.generation.given import trace_of_ids
 from calibtrain.generation.growing_text import GrowingText, Limits
+from calibtrain.generation.growing_trace import GENERATED, GrowingTrace
 from calibtrain.generation.language_model import LanguageModel
-from calibtrain.generation.loops import continued
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
-from calibtrain.generation.statistics import TokenStatistics
 from calibtrain.generation.windows import window_start
-from calibtrain.runs.traces import SOURCES, TokenTrace
+from calibtrain.runs.traces import TokenTrace
 
 ROWS = 32
 """Texts that are drawn side by side, at most, by default."""
@@ -63,10 +62,7 @@ class GeneratedText:
     def data(self) -> bytes:
         """The exact bytes of the tokens that were drawn."""
         pieces = zip(self.trace.pieces, self.trace.source, strict=True)
-        return b"".join(piece for piece, source in pieces if source == _GENERATED)
-
-
-_PROMPT, _GENERATED, _ = range(len(SOURCES))
+        return b"".join(piece for piece, source in pieces if source == GENERATED)
 
 
 def generate(
@@ -133,29 +129,32 @@ def generate(
         )
         for number in range(len(prompts) * samples)
     ]
-    parts: list[list[Drawn]] = [[] for _ in texts]
-    repeats = [np.zeros(0, np.int32) for _ in texts]
-
-    def trace(text: GrowingText) -> TokenTrace:
-        number = text.number
-        repeats[number] = continued(repeats[number], text.ids[1:])
-        return _trace(model, text, given[number // samples], parts[number], repeats[number])
+    traces = [
+        GrowingTrace(text.number, given[text.number // samples], model.tokenizer.piece_bytes)
+        for text in texts
+    ]
 
     def tell(text: GrowingText, count: int) -> None:
         if on_trace is not None and count:
-            on_trace(text.number, so_far := trace(text), len(so_far) - count)
+            trace = traces[text.number].whole
+            on_trace(text.number, trace, len(trace) - count)
         if on_piece is not None and (piece := text.piece()):
             on_piece(text.number, piece)
 
     batch = min(rows or ROWS, max(1, len(texts)))
-    _draw(model, texts, parts, sampling=sampling, seed=seed, rows=batch, tell=tell, stopped=stopped)
-    return [_generated(model, text, prompts[text.number // samples], trace(text)) for text in texts]
+    _draw(
+        model, texts, traces, sampling=sampling, seed=seed, rows=batch, tell=tell, stopped=stopped
+    )
+    return [
+        _generated(model, text, prompts[text.number // samples], trace.whole)
+        for text, trace in zip(texts, traces, strict=True)
+    ]
 
 
 def _draw(
     model: LanguageModel,
     texts: Sequence[GrowingText],
-    parts: list[list[Drawn]],
+    traces: Sequence[GrowingTrace],
     *,
     sampling: Sampling,
     seed: int,
@@ -170,6 +169,7 @@ def _draw(
     length = min(model.context, -(-longest // _BLOCK) * _BLOCK)
     decoder = Decoder(model, sampling, rows=rows, length=length, seed=seed, steps=STEPS)
     waiting = list(reversed(texts))
+    drawn: list[tuple[GrowingText, int]] = []  # and how many tokens, of which nobody is told yet
     held: list[GrowingText | None] = [None] * decoder.rows
     ends = [0] * decoder.rows  # the token at which the window of each row is full
     while not stopped():
@@ -193,22 +193,22 @@ def _draw(
                 ends[row] = start + model.context
         going = {row: text for row, text in enumerate(held) if text and not text.reason}
         if not going:
-            return
+            break
         room = np.zeros(decoder.rows, np.int32)
         for row, text in going.items():
             left = ends[row] + 1 - len(text.ids)
             room[row] = left if text.room is None else min(left, text.room)
         found = decoder.advance(room)
-        for row, text in going.items():
-            count = 0
-            for token in found.tokens[:, row]:
-                if token < 0 or not text.read(int(token)):
-                    break
-                count += 1
-                if text.reason:
-                    break
-            parts[text.number].append(_rows_of(found, row, count))
+        for text, count in drawn:  # while the device draws the next
             tell(text, count)
+        found, drawn = fetched(found), []
+        for row, text in going.items():
+            tokens = found.tokens[:, row]
+            count = text.read(tokens[tokens >= 0])
+            traces[text.number].add(_rows_of(found, row, count))
+            drawn.append((text, count))
+    for text, count in drawn:
+        tell(text, count)
     for text in texts:
         if not text.reason:
             text.reason = "interrupted"
@@ -220,31 +220,6 @@ def _rows_of(found: Drawn, row: int, count: int) -> Drawn:
     statistics = type(found.statistics)(*(x[:count, row] for x in found.statistics))
     tokens, chosen, heat = (x[:count, row] for x in found[:3])
     return Drawn(tokens, chosen, heat, statistics)
-
-
-def _trace(
-    model: LanguageModel,
-    text: GrowingText,
-    given: TokenTrace,
-    parts: Sequence[Drawn],
-    repeats: np.ndarray,
-) -> TokenTrace:
-    """Returns the trace of a text as far as it is drawn, that of its prompt before it."""
-    pieces, count = model.tokenizer.piece_bytes, len(given)
-    ids = np.array(text.ids[1:], np.int32)
-    drawn = [{**part._asdict(), **part.statistics._asdict()} for part in parts]
-    columns = {
-        name: np.concatenate([getattr(given, name), *(part[name] for part in drawn)])
-        for name in ("sampling_log_probability", "temperature", *TokenStatistics._fields)
-    }
-    return TokenTrace(
-        text=text.number,
-        tokens=ids,
-        pieces=[pieces[index] for index in ids],
-        source=np.where(np.arange(len(ids)) < count, _PROMPT, _GENERATED),
-        repeats=repeats,
-        **columns,
-    )
 
 
 def _generated(

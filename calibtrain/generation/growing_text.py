@@ -69,15 +69,24 @@ class GrowingText:
         size = np.inf if limits.bytes is None else max(1, limits.bytes - len(self.data))
         return int(min(tokens, size))
 
-    def read(self, token: int) -> bool:
-        """Reads a token that was drawn; returns whether it belongs to the text.
+    def read(self, tokens: Int[np.ndarray, " tokens"]) -> int:
+        """Reads tokens that were drawn, until the text is over; returns how many belong to it.
 
         A token that would make the text longer than allowed does not, and ends it.
         """
+        loops = self._loop.read(tokens).tolist() if self._limits.loop else [0] * len(tokens)
+        before = self.drawn
+        for token, period in zip(tokens.tolist(), loops, strict=True):
+            self._read(token, period)
+            if self.reason:
+                break
+        return self.drawn - before
+
+    def _read(self, token: int, period: int) -> None:
         limits, piece = self._limits, self._pieces[token]
         if limits.bytes is not None and len(self.data) + len(piece) > limits.bytes:
             self.reason = "length"
-            return False
+            return
         self.ids.append(token)
         self.drawn += 1
         before = len(self.data)
@@ -86,11 +95,10 @@ class GrowingText:
             self.reason = "end"
         elif limits.stop and (place := self._stopped(before)) is not None:
             self.reason, self.cut = "stop", place
-        elif limits.loop and self._loop.read(token):
+        elif period:
             self.reason = "loop"
         elif self.drawn == limits.tokens or len(self.data) == limits.bytes:
             self.reason = "length"
-        return True
 
     def _stopped(self, before: int) -> int | None:
         """Returns where the first stop text begins that the latest token completed."""

@@ -47,32 +47,9 @@ def periods(
         >>> periods([7, 1, 2, 1, 2, 1, 2, 5], LoopRule(longest=4, copies=3, tokens=6)).tolist()
         [0, 0, 0, 0, 0, 0, 2, 0]
     """
-    ids = np.asarray(tokens)
-    found = np.zeros(len(ids), np.int32)
-    places = np.arange(len(ids))
-    for period in range(min(rule.longest, len(ids) // rule.copies), 0, -1):
-        differs = np.ones(len(ids), bool)
-        differs[period:] = ids[period:] != ids[:-period]
-        # tokens since the last one that differs from the one a period before
-        run = places - np.maximum.accumulate(np.where(differs, places, -1))
-        found[run + period >= max(period * rule.copies, rule.tokens)] = period
-    return found
-
-
-def continued(
-    known: Int[np.ndarray, " first"],
-    tokens: Sequence[int] | Int[np.ndarray, " tokens"],
-    rule: LoopRule = LoopRule(),
-) -> Int[np.ndarray, " tokens"]:
-    """Returns `periods` of a text, given those of its first tokens.
-
-    Example:
-        >>> continued(np.array([0, 0]), [4] * 5, LoopRule(tokens=4)).tolist()
-        [0, 0, 0, 1, 1]
-    """
-    begin = max(0, len(known) - rule.reach)
-    rest = periods(tokens[begin:], rule)[len(known) - begin :]
-    return np.concatenate([known, rest]).astype(np.int32)
+    watch, ids = LoopWatch(rule), np.asarray(tokens, np.int32)
+    parts = [watch.read(ids[first : first + _PART]) for first in range(0, len(ids), _PART)]
+    return np.concatenate([np.zeros(0, np.int32), *parts])
 
 
 def period_of(
@@ -91,22 +68,37 @@ def period_of(
 
 
 class LoopWatch:
-    """Reads a text token by token and says when it repeats itself, as `periods` does."""
+    """Reads a text part by part and says where it repeats itself, as `periods` does."""
 
     def __init__(self, rule: LoopRule = LoopRule()):
         """Args:
         rule: when a text counts as repeating itself.
         """
-        self._periods = np.arange(1, rule.longest + 1)
-        self._needed = np.maximum(self._periods * rule.copies, rule.tokens) - self._periods
-        self._tail = np.full(rule.longest, -1)  # the latest token first; -1 before the text
+        periods = np.arange(1, rule.longest + 1)
+        self._needed = np.maximum(periods * rule.copies, rule.tokens) - periods
+        self._tail = np.full(
+            rule.longest, -1, np.int32
+        )  # the latest token last; -1 before the text
         self._run = np.zeros(rule.longest, np.int64)
 
-    def read(self, token: int) -> int:
-        """Reads a token and returns the period of the repetition that ends with it, or 0."""
-        self._run = np.where(self._tail == token, self._run + 1, 0)
-        self._tail[1:] = self._tail[:-1]
-        self._tail[0] = token
-        repeats = self._run >= self._needed
-        place = int(repeats.argmax())
-        return place + 1 if repeats[place] else 0
+    def read(self, tokens: Int[np.ndarray, " tokens"]) -> Int[np.ndarray, " tokens"]:
+        """Reads tokens and returns the period of the repetition that ends with each, or 0.
+
+        For each period it counts how many tokens in a row equal the one a period before.
+        """
+        count, longest = len(tokens), len(self._tail)
+        if not count:
+            return np.zeros(0, np.int32)
+        text = np.concatenate([self._tail, tokens])
+        # row t: the tokens 1, 2, ..., longest before token t
+        before = np.lib.stride_tricks.sliding_window_view(text[:-1], longest)[:, ::-1]
+        places = np.arange(count)[:, None]
+        differs = np.where(before == np.reshape(tokens, (-1, 1)), -1 - self._run, places)
+        run = places - np.maximum.accumulate(differs, axis=0)
+        self._tail, self._run = text[-longest:], run[-1]
+        repeats = run >= self._needed
+        return np.where(repeats.any(axis=1), repeats.argmax(axis=1) + 1, 0).astype(np.int32)
+
+
+_PART = 1024
+"""Tokens of a text that `periods` compares with those before them at once."""

@@ -19,7 +19,7 @@ from calibtrain.generation.given import trace_of
 from calibtrain.generation.growing_text import GrowingText, Limits
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
-from calibtrain.generation.loops import LoopRule, LoopWatch, continued, periods
+from calibtrain.generation.loops import LoopRule, LoopWatch, periods
 from calibtrain.generation.samplers import Sampling
 from calibtrain.models import TEMPERATURE, build
 from calibtrain.models.decoding import prefill
@@ -256,7 +256,7 @@ def grown(data: bytes, prompt: bytes = b"", **limits: Any) -> tuple[list[str], G
     pieces = []
     for byte in data:
         if not text.reason:
-            text.read(byte)
+            text.read(np.array([byte]))
             pieces.append(text.piece())
     return pieces, text
 
@@ -276,18 +276,26 @@ def test_the_beginning_of_a_stop_text_is_not_shown() -> None:
 
 
 def test_loops_are_found_as_they_end() -> None:
+    """A period is the shortest of which enough tokens at the end of a text are copies."""
+
+    def direct(tokens: list[int], rule: LoopRule) -> int:
+        for period in range(1, rule.longest + 1):
+            end = tokens[-max(period * rule.copies, rule.tokens) :]
+            enough = len(end) == max(period * rule.copies, rule.tokens)
+            if enough and end[period:] == end[:-period]:
+                return period
+        return 0
+
     rng = np.random.default_rng(0)
     for rule in (LoopRule(8, 3, 6), LoopRule(5, 2, 1), LoopRule()):
         tokens = np.concatenate(
-            [rng.integers(0, 3, 40), np.tile(rng.integers(0, 9, 4), 20), rng.integers(0, 3, 40)]
+            [rng.integers(0, 3, 40), np.tile(rng.integers(0, 9, 4), 20), rng.integers(0, 3, 1040)]
         )
+        expected = [direct(tokens[:end].tolist(), rule) for end in range(1, len(tokens) + 1)]
+        assert periods(tokens, rule).tolist() == expected
         watch = LoopWatch(rule)
-        expected = periods(tokens, rule).tolist()
-        assert [watch.read(int(token)) for token in tokens] == expected
-        known = np.zeros(0, np.int32)
-        for end in (1, 2, 17, 61, 62, 110, len(tokens)):
-            known = continued(known, tokens[:end], rule)
-        assert known.tolist() == expected
+        parts = np.split(tokens, (0, 1, 2, 17, 61, 62, 110))
+        assert np.concatenate([watch.read(part) for part in parts]).tolist() == expected
 
 
 def test_prompts_of_any_bytes_are_spelled_exactly() -> None:
