@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +34,13 @@ class KeyValueCache:
 
     Attributes:
         position: number of tokens read in each row.
-        keys: one array per layer; token number t lies at t modulo length.
-        values: likewise.
+        keys: one array per layer; token number t lies at t modulo length. The tokens are the last
+            axis, so that their product with queries is read in the order of memory.
+        values: likewise, with the tokens before the dimensions.
     """
 
     position: Int[Array, " rows"]
-    keys: tuple[Float[Array, "rows kv_heads length size"], ...]
+    keys: tuple[Float[Array, "rows kv_heads size length"], ...]
     values: tuple[Float[Array, "rows kv_heads length size"], ...]
 
 
@@ -95,18 +96,23 @@ class Attention(nnx.Module):
             query, key = self.query_norm(query), self.key_norm(key)
         return rotate(query, angles), rotate(key, angles), value
 
+    def empty_cache(self, rows: int, length: int, dtype: Any) -> tuple[Array, Array]:
+        """Returns keys and values of `length` places, of which none is filled."""
+        nothing = jnp.zeros((rows, 0, self.kv_heads, self.size), dtype)
+        return cached(nothing, nothing, length)
+
     def decode(
         self,
         x: Float[Array, "rows width"],
         angles: Float[Array, "2 rows size"],
         position: Int[Array, " rows"],
-        keys: Float[Array, "rows kv_heads length size"],
+        keys: Float[Array, "rows kv_heads size length"],
         values: Float[Array, "rows kv_heads length size"],
     ) -> tuple[Float[Array, "rows width"], Array, Array]:
         """Reads the next token of each row; returns output, keys and values with it."""
         (query,), (key,), (value,) = self.project(x[None], angles)  # rows take the axis of time
-        row, place = jnp.arange(len(x)), position % keys.shape[2]
-        keys = keys.at[row, :, place].set(key)
+        row, place = jnp.arange(len(x)), position % values.shape[2]
+        keys = keys.at[row, :, :, place].set(key)
         values = values.at[row, :, place].set(value)
         seen = attend_to_cache(query, keys, values, position)
         return self.out(seen.reshape(len(x), -1)), keys, values
@@ -216,16 +222,12 @@ class Transformer(nnx.Module):
 
     def empty_cache(self, rows: int, length: int) -> KeyValueCache:
         """Returns an empty cache for the last `length` tokens of each row."""
-
-        def buffers() -> tuple[Array, ...]:
-            return tuple(
-                jnp.zeros(
-                    (rows, block.attention.kv_heads, length, self.head_size), self.vocabulary.dtype
-                )
-                for block in self.blocks
-            )
-
-        return KeyValueCache(jnp.zeros((rows,), jnp.int32), buffers(), buffers())
+        empty = [
+            block.attention.empty_cache(rows, length, self.vocabulary.dtype)
+            for block in self.blocks
+        ]
+        keys, values = zip(*empty, strict=True)
+        return KeyValueCache(jnp.zeros((rows,), jnp.int32), keys, values)
 
     def prefill(
         self, tokens: Int[Array, "rows time"], counts: Int[Array, " rows"], length: int
@@ -237,8 +239,9 @@ class Transformer(nnx.Module):
         keys, values = [], []
         for block in self.blocks:
             x, key, value = block.prefill(x, angles, one_document)
-            keys.append(cached(key, length))
-            values.append(cached(value, length))
+            key, value = cached(key, value, length)
+            keys.append(key)
+            values.append(value)
         return self.final_norm(x), KeyValueCache(counts, tuple(keys), tuple(values))
 
     def decode(
@@ -258,7 +261,13 @@ class Transformer(nnx.Module):
 
 
 def cached(
-    x: Float[Array, "rows time kv_heads size"], length: int
-) -> Float[Array, "rows kv_heads length size"]:
-    """Returns keys or values of the first tokens as a cache of `length` places holds them."""
-    return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, length - x.shape[1]), (0, 0)))
+    keys: Float[Array, "rows time kv_heads size"],
+    values: Float[Array, "rows time kv_heads size"],
+    length: int,
+) -> tuple[Float[Array, "rows kv_heads size length"], Float[Array, "rows kv_heads length size"]]:
+    """Returns keys and values of the first tokens as a cache of `length` places holds them."""
+    whole, more = (0, 0), (0, length - keys.shape[1])
+    return (
+        jnp.pad(keys.transpose(0, 2, 3, 1), (whole, whole, whole, more)),
+        jnp.pad(values.transpose(0, 2, 1, 3), (whole, whole, more, whole)),
+    )

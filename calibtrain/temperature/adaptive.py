@@ -38,7 +38,7 @@ class LayerCache:
     """
 
     position: Int[Array, " rows"]
-    keys: Float[Array, "rows kv_heads length size"]
+    keys: Float[Array, "rows kv_heads size length"]
     values: Float[Array, "rows kv_heads length size"]
 
 
@@ -79,11 +79,8 @@ class Adaptive:
 
     def empty_cache(self, params: Params, rows: int, length: int, dtype: Any) -> LayerCache:
         """Returns a cache of sequences of which nothing is read yet."""
-        attention = self._with(params).attention
-        shape = (rows, attention.kv_heads, length, attention.size)
-        return LayerCache(
-            jnp.zeros((rows,), jnp.int32), jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
-        )
+        empty = self._with(params).attention.empty_cache(rows, length, dtype)
+        return LayerCache(jnp.zeros((rows,), jnp.int32), *empty)
 
     def prefill(
         self,
@@ -97,7 +94,7 @@ class Adaptive:
         angles = rotary_angles(hidden.shape[1], self._frequencies(layer))
         one_document = jnp.zeros(hidden.shape[:2], jnp.int32)
         x, key, value = layer.prefill(_clipped(hidden), angles, one_document)
-        cache = LayerCache(counts, cached(key, length), cached(value, length))
+        cache = LayerCache(counts, *cached(key, value, length))
         return self._read(params, x), cache
 
     def decode(

@@ -65,7 +65,7 @@ def attend(
 
 def attend_to_cache(
     query: Float[Array, "rows heads size"],
-    keys: Float[Array, "rows kv_heads length size"],
+    keys: Float[Array, "rows kv_heads size length"],
     values: Float[Array, "rows kv_heads length size"],
     position: Int[Array, " rows"],
 ) -> Float[Array, "rows heads size"]:
@@ -76,8 +76,8 @@ def attend_to_cache(
     rows, heads, size = query.shape
     q = (query * size**-0.5).reshape(rows, keys.shape[1], heads // keys.shape[1], size)
     exact: Any = jnp.float32
-    scores = jnp.einsum("rkgd,rkld->rkgl", q, keys, preferred_element_type=exact)
-    filled = jnp.arange(keys.shape[2]) <= position[:, None]  # all places, once they are reused
+    scores = jnp.einsum("rkgd,rkdl->rkgl", q, keys, preferred_element_type=exact)
+    filled = jnp.arange(keys.shape[3]) <= position[:, None]  # all places, once they are reused
     scores = jnp.where(filled[:, None, None], scores, HIDDEN)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
