@@ -106,7 +106,9 @@ def generate(
     ] = None,
     utility: Annotated[
         str | None,
-        typer.Option(help="By which mbr compares texts: chrf (default), bleu, token-f1 or edit."),
+        typer.Option(
+            help="By which mbr compares texts: chrf (default), bleu, token-f1, jaccard or edit."
+        ),
     ] = None,
     head: FittedHead = None,
     rows: Annotated[

@@ -22,7 +22,10 @@ from calibtrain.analysis.prompts import cut_prompts
 from calibtrain.generation.generate import generate
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.mbr import agreement
+from calibtrain.generation.similarity import UTILITIES
 from calibtrain.runs.loading import opened
+
+COMPARED = ("chrf", "bleu", "token-f1", "edit")
 
 
 def main() -> None:
@@ -61,7 +64,7 @@ def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
         [text.text for text in texts[first : first + given.samples]]
         for first in range(0, len(texts), given.samples)
     ]
-    found = agreement(samples)
+    found = agreement(samples, {name: UTILITIES[name] for name in COMPARED})
     figures = dataclasses.asdict(found)
     return {
         "texts": len(samples),

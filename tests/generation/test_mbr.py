@@ -102,13 +102,13 @@ def test_repeated_samples_are_compared_once_and_count_each_time() -> None:
 def test_agreement_compares_choices_and_what_they_are_worth_to_the_other() -> None:
     prompts = [SAMPLES, ["a b c", "a b d", "a x d"], ["b a", "a b", "ab"]]
     found = agreement(prompts)
-    assert found.names == ("chrf", "bleu", "token-f1", "edit")
+    assert found.names == ("chrf", "bleu", "token-f1", "jaccard", "edit")
     choices = {name: [choose(samples, name).text for samples in prompts] for name in found.names}
     for row, first in enumerate(found.names):
         for column, second in enumerate(found.names):
             pairs = zip(choices[first], choices[second], strict=True)
             assert found.same[row, column] == pytest.approx(np.mean([a == b for a, b in pairs]))
-    assert np.diag(found.kept).tolist() == [1.0] * 4
+    assert np.diag(found.kept).tolist() == [1.0] * 5
     assert (found.kept <= 1).all()
     assert found.distinct == pytest.approx((5 + 3 + 3) / 3)
     assert all(seconds > 0 for seconds in found.seconds)
