@@ -52,7 +52,7 @@ def words(text: str) -> list[str]:
 def align(
     reference: Int[np.ndarray, " columns"], other: Int[np.ndarray, " tokens"]
 ) -> Int[np.ndarray, " columns"]:
-    """Returns the token of `other` that is aligned with each of a reference; -1 where there is none.
+    """Returns the token of `other` that is aligned with each of a reference, -1 where none is.
 
     An alignment of the least Levenshtein distance: a token is replaced, left out or inserted at the
     cost of 1. Of several, one that aligns the last tokens with each other, as far as it can.
@@ -117,6 +117,6 @@ def token_agreement(samples: Sequence[Sequence[Hashable]], reference: int) -> To
         cells=[[None if code < 0 else tokens[code] for code in row] for row in found],
         agreement=same / (len(samples) - 1) if len(samples) > 1 else np.full(found.shape, np.nan),
         inserted=[
-            int((len(each) - (row >= 0).sum())) for each, row in zip(codes, places, strict=True)
+            int(len(each) - (row >= 0).sum()) for each, row in zip(codes, places, strict=True)
         ],
     )
