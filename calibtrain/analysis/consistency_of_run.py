@@ -1,11 +1,13 @@
 """How far samples of a run agree: drawn from one prompt, or read from a file of answers."""
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from calibtrain.analysis.answers import extraction_of
+from calibtrain.analysis.consistency_questions import Question
+from calibtrain.analysis.question_calibration import Asked, calibration_over_questions
 from calibtrain.analysis.sample_consistency import (
     SIMILARITIES,
     Sample,
@@ -19,7 +21,7 @@ from calibtrain.generation.similarity import UTILITIES, sacrebleu_metrics
 from calibtrain.runs.traces import SOURCES
 
 SAMPLES = 40
-"""Samples of a prompt, as Lyu et al. draw them."""
+"""Samples of a prompt, as Lyu et al. draw them; as many are drawn side by side."""
 EXTRACT = "first-line"
 _FROM_SACREBLEU = ("chrf", "bleu")
 _GENERATED = SOURCES.index("generated")
@@ -46,7 +48,8 @@ class Measured:
     def to_dict(self) -> dict[str, Any]:
         """Returns what `--json` prints."""
         trace = {} if self.path is None else {"trace": str(self.path)}
-        return {**self.about, **trace, "notes": self.notes, **self.consistency.to_dict()}
+        notes = list(self.notes)
+        return {**self.about, **trace, "notes": notes, **self.consistency.to_dict()}
 
 
 def consistency_of_run(
@@ -57,6 +60,8 @@ def consistency_of_run(
     extract: str = EXTRACT,
     similarities: Sequence[str] | None = None,
     seed: int = 0,
+    stop: Sequence[str] = (),
+    rows: int | None = None,
     **asked: Any,
 ) -> Measured:
     """Returns how far samples of one prompt agree.
@@ -68,7 +73,9 @@ def consistency_of_run(
         extract: how the answer of a sample is found (`answers.extraction_of`).
         similarities: by which texts are compared; None means `SIMILARITIES`.
         seed: sample i is a function of the seed and i.
-        asked: as for `generate_from_run`: sampling, head, stop, limits, weights, save.
+        stop: texts that end a sample and are not part of it.
+        rows: texts that are drawn side by side, at most; None means `SAMPLES`.
+        asked: as for `generate_from_run`: sampling, head, limits, weights, save.
 
     Raises:
         UserError: for a way of extraction or a similarity that is not known, and where the run or
@@ -76,8 +83,10 @@ def consistency_of_run(
     """
     extraction = extraction_of(extract)
     compared, notes = similarities_of(similarities)
-    found = generate_from_run(path, [prompt], samples=samples, seed=seed, **asked)
-    drawn = [sample_of(text) for text in found.texts]
+    found = generate_from_run(
+        path, [prompt], samples=samples, seed=seed, stop=tuple(stop), rows=rows or SAMPLES, **asked
+    )
+    drawn = [sample_of(text, stop) for text in found.texts]
     return Measured(
         measure_samples(drawn, extraction, compared, seed=seed),
         {**found.record.about, "extract": extract},
@@ -116,6 +125,57 @@ def consistency_of_answers(
     )
 
 
+def consistency_over_questions(
+    path: Path,
+    questions: Sequence[Question],
+    *,
+    samples: int = SAMPLES,
+    extract: str = EXTRACT,
+    similarities: Sequence[str] | None = None,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+    rows: int | None = None,
+    **asked: Any,
+) -> dict[str, Any]:
+    """Returns how well each measure tells right answers from wrong ones, as `--json` prints it.
+
+    Args:
+        path: the run folder.
+        questions: at least one.
+        samples: of each question.
+        extract: how the answer of a sample is found.
+        similarities: by which texts are compared; None means `SIMILARITIES`.
+        seed: sample i, counted over all questions, is a function of the seed and i.
+        stop: texts that end a sample and are not part of it.
+        rows: texts that are drawn side by side, at most; None means `SAMPLES`.
+        asked: as for `generate_from_run`.
+
+    Raises:
+        UserError: as `consistency_of_run` does.
+    """
+    extraction = extraction_of(extract)
+    compared, notes = similarities_of(similarities)
+    prompts = [each.prompt for each in questions]
+    found = generate_from_run(
+        path, prompts, samples=samples, seed=seed, stop=tuple(stop), rows=rows or SAMPLES, **asked
+    )
+    drawn = [sample_of(text, stop) for text in found.texts]
+    measured = [
+        measure_samples(drawn[first : first + samples], extraction, compared, seed=seed)
+        for first in range(0, len(drawn), samples)
+    ]
+    pairs = [Asked(*each) for each in zip(questions, measured, strict=True)]
+    trace = {} if found.path is None else {"trace": str(found.path)}
+    return {
+        **found.record.about,
+        "extract": extract,
+        **trace,
+        "notes": [*notes, *found.notes],
+        "seconds": found.seconds,
+        **calibration_over_questions(pairs, seed=seed),
+    }
+
+
 def similarities_of(names: Sequence[str] | None) -> tuple[tuple[str, ...], list[str]]:
     """Returns the similarities to compare by, and a note on those that cannot be had.
 
@@ -143,8 +203,13 @@ def similarities_of(names: Sequence[str] | None) -> tuple[tuple[str, ...], list[
     return asked, []
 
 
-def sample_of(text: GeneratedText) -> Sample:
-    """Returns a generated text as a sample; tokens of a stop text are not among its pieces."""
+def sample_of(text: GeneratedText, stop: Sequence[str] = ()) -> Sample:
+    """Returns a generated text as a sample.
+
+    Args:
+        text: as it was generated.
+        stop: texts that end a text; what follows the first of them is not among the pieces.
+    """
     trace = text.trace
     pieces = [
         piece
@@ -152,9 +217,9 @@ def sample_of(text: GeneratedText) -> Sample:
         if source == _GENERATED and piece
     ]
     if text.finish_reason == "stop":
-        pieces = _cut(pieces, len(text.text.encode(errors="replace")))
-    kept: Sequence[Hashable] = pieces
-    return Sample(text.text, kept, text.information_bits, text.tokens, text.finish_reason)
+        places = (b"".join(pieces).find(each.encode()) for each in stop)
+        pieces = _cut(pieces, min(place for place in places if place >= 0))
+    return Sample(text.text, pieces, text.information_bits, text.tokens, text.finish_reason)
 
 
 def _cut(pieces: Sequence[bytes], size: int) -> list[bytes]:
