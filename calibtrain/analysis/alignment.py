@@ -27,8 +27,8 @@ class TokenAgreement:
         reference: number of the sample that gives the columns.
         columns: its tokens.
         cells: of each sample and column the token that is aligned there; None where it has none.
-        agreement: of each sample and column, the share of the other samples that have there what
-            this one has; to have no token is something to have. NaN for a single sample.
+        agreement: of each sample and column, the share of the other samples that have the same
+            token there. NaN where this one has none, and for a single sample.
         inserted: tokens of each sample that are aligned with no column.
     """
 
@@ -55,32 +55,37 @@ def align(
     """Returns the token of `other` that is aligned with each of a reference, -1 where none is.
 
     An alignment of the least Levenshtein distance: a token is replaced, left out or inserted at the
-    cost of 1. Of several, one that aligns the last tokens with each other, as far as it can.
+    cost of 1. Of several, one that aligns the first tokens with each other, as far as it can.
 
     Example:
         >>> align(np.array([7, 8, 9]), np.array([7, 9])).tolist()
         [0, -1, 1]
+        >>> align(np.array([7, 8, 9]), np.array([1])).tolist()
+        [0, -1, -1]
     """
-    columns = np.arange(len(other) + 1)
-    table = np.empty((len(reference) + 1, len(other) + 1), np.int32)
-    table[0] = columns
-    # An insertion comes from the left in the same row: a running minimum, once each column's number
-    # is taken off.
-    for row, token in enumerate(reference):
-        found = table[row] + 1
-        found[1:] = np.minimum(found[1:], table[row, :-1] + (other != token))
-        table[row + 1] = np.minimum.accumulate(found - columns) + columns
-    places = np.full(len(reference), -1)
-    row, column = len(reference), len(other)
-    while row:
-        changed = column and table[row - 1, column - 1] + (other[column - 1] != reference[row - 1])
-        if column and table[row, column] == changed:
-            row, column = row - 1, column - 1
+    rows, columns = len(reference), np.arange(len(other) + 1)
+    # Row r holds the distances of what follows token r, so that the way back begins at the first.
+    table = np.empty((rows + 1, len(other) + 1), np.int32)
+    table[rows] = columns[::-1]
+    # An insertion comes from the right in the same row: a running minimum, once each column's
+    # number is added.
+    for row in range(rows - 1, -1, -1):
+        found = table[row + 1] + 1
+        found[:-1] = np.minimum(found[:-1], table[row + 1, 1:] + (other != reference[row]))
+        table[row] = np.minimum.accumulate((found + columns)[::-1])[::-1] - columns
+    places = np.full(rows, -1)
+    row = column = 0
+    while row < rows:
+        here = table[row, column]
+        if column < len(other) and here == table[row + 1, column + 1] + (
+            other[column] != reference[row]
+        ):
             places[row] = column
-        elif table[row, column] == table[row - 1, column] + 1:
-            row -= 1
+            row, column = row + 1, column + 1
+        elif here == table[row + 1, column] + 1:
+            row += 1
         else:
-            column -= 1
+            column += 1
     return places
 
 
@@ -99,7 +104,7 @@ def token_agreement(samples: Sequence[Sequence[Hashable]], reference: int) -> To
         >>> found.cells
         [['a', 'b', 'c'], ['a', 'b', 'd'], ['a', None, 'c']]
         >>> found.agreement.tolist()
-        [[1.0, 0.5, 0.5], [1.0, 0.5, 0.0], [1.0, 0.0, 0.5]]
+        [[1.0, 0.5, 0.5], [1.0, 0.5, 0.0], [1.0, nan, 0.5]]
     """
     names: dict[Hashable, int] = {}
     codes = [
@@ -110,12 +115,12 @@ def token_agreement(samples: Sequence[Sequence[Hashable]], reference: int) -> To
     for row, (place, code) in enumerate(zip(places, codes, strict=True)):
         found[row, place >= 0] = code[place[place >= 0]]
     same = (found[:, None] == found).sum(1) - 1  # sample, column; itself is not another
-    tokens = list(names)
+    tokens, others = list(names), len(samples) - 1
     return TokenAgreement(
         reference=reference,
         columns=list(samples[reference]),
         cells=[[None if code < 0 else tokens[code] for code in row] for row in found],
-        agreement=same / (len(samples) - 1) if len(samples) > 1 else np.full(found.shape, np.nan),
+        agreement=np.where((found >= 0) & (others > 0), same / max(others, 1), np.nan),
         inserted=[
             int(len(each) - (row >= 0).sum()) for each, row in zip(codes, places, strict=True)
         ],

@@ -1,6 +1,7 @@
 """How far the samples of one prompt agree, measured in every way: answers, texts and tokens."""
 
 import dataclasses
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -145,7 +146,10 @@ class SampleConsistency:
                 "reference": aligned.reference,
                 "columns": [shown(each) for each in aligned.columns],
                 "cells": [[shown(each) for each in row] for row in aligned.cells],
-                "agreement": aligned.agreement.tolist() if len(self.samples) > 1 else None,
+                "agreement": [
+                    [None if math.isnan(share) else share for share in row]
+                    for row in aligned.agreement.tolist()
+                ],
                 "inserted": aligned.inserted,
             },
         }

@@ -99,7 +99,7 @@ def _show_tokens(document: Mapping[str, Any]) -> None:
     found = document["aligned"]
     print(
         f"tokens along sample {found['reference']}: green, all others have the same; "
-        "red, few; grey, none"
+        "red, few; grey, none; _ stands for no token"
     )
     console = Console(highlight=False)
     for i in sample_order(document):
@@ -112,8 +112,8 @@ def _show_tokens(document: Mapping[str, Any]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _colour(share: float) -> str:
-    return _COLOURS[0 if share == 0 else min(4, 1 + int(share * 3.999))]
+def _colour(share: float | None) -> str:
+    return _COLOURS[min(4, 1 + int(share * 3.999)) if share else 0]
 
 
 def show_questions(document: Mapping[str, Any]) -> None:

@@ -99,8 +99,8 @@ def agreement_figures(document: Document) -> list[Figure]:
                 anchor="tokens",
                 title="Samples token by token",
                 caption="Each sample is aligned with the one most like all others. A cell is the "
-                "share of the other samples that have the same token there, or none as this one; "
-                "tokens between columns are not drawn.",
+                "share of the other samples that have the same token there; it is blank where the "
+                "sample has none. Tokens between columns are not drawn.",
                 panels=(Panel("Agreement", by_token, by_token.layout.height, full=True),),
             )
         )
@@ -135,20 +135,18 @@ def token_agreement_plot(document: Document) -> go.Figure:
     order, found = sample_order(document), document["aligned"]
     labels = [_escaped(sample_label(document, i)) for i in order]
     agreement, cells = found["agreement"], found["cells"]
-    blank = [[None] * len(found["columns"])] * len(order)
     told = [
         [
-            f"{label}<br>{_escaped(shown(cell)) or 'no token here'}: "
-            + ("one sample alone" if share is None else f"{share:.0%} of the others agree")
-            for cell, share in zip(cells[i], row, strict=True)
+            f"{label}<br>{_escaped(shown(cell))}: {share:.0%} of the others have it"
+            if share is not None
+            else f"{label}<br>no token here"
+            for cell, share in zip(cells[i], agreement[i], strict=True)
         ]
-        for label, i, row in (
-            (label, i, (agreement or blank)[i]) for label, i in zip(labels, order, strict=True)
-        )
+        for label, i in zip(labels, order, strict=True)
     ]
     columns = [_escaped(shown(each, 12)) for each in found["columns"]]
     return plot(
-        [_heat_map([(agreement or blank)[i] for i in order], told)],
+        [_heat_map([agreement[i] for i in order], told)],
         x={
             "title": f"tokens of sample {found['reference']}, the one most like the others",
             "tickvals": list(range(len(columns))),

@@ -29,7 +29,7 @@ def agreement_svg(document: Document) -> str:
         *_cells(matrix, labels, top),
     ]
     bottom, columns = top + side, found["columns"]
-    if found["agreement"] is not None and columns:
+    if len(order) > 1 and columns:
         title = "Tokens: share of the other samples that have the same one"
         parts.append(_text(_MARGIN, bottom + _MARGIN + 12, title, "title"))
         top = bottom + _MARGIN + _TITLE + _TOKENS
@@ -62,13 +62,15 @@ def _colours() -> str:
     )
 
 
-def _cells(values: Sequence[Sequence[float]], labels: Sequence[str], top: int) -> list[str]:
+def _cells(values: Sequence[Sequence[float | None]], labels: Sequence[str], top: int) -> list[str]:
     """Returns the cells of a heat map, a label before each row."""
     parts, size = [], _CELL - _GAP
     for row, (own, label) in enumerate(zip(values, labels, strict=True)):
         y = top + _CELL * row
         parts.append(_text(_MARGIN, y + _FONT, label))
         for column, value in enumerate(own):
+            if value is None:
+                continue
             x = _MARGIN + _LABELS + _CELL * column
             place = f'x="{x}" y="{y}" width="{size}" height="{size}"'
             parts.append(f'<rect class="cell" {place}/>')

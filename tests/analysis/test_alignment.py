@@ -35,9 +35,10 @@ def test_a_text_is_aligned_with_itself(text):
 def test_agreement_at_a_token_is_the_share_of_the_other_samples():
     found = token_agreement([b"go up", b"go up", b"go on", b"up"], reference=0)
     assert found.inserted == [0, 0, 0, 0]
-    assert found.agreement[:, 0].tolist() == [2 / 3, 2 / 3, 2 / 3, 0.0]
+    assert found.agreement[:3, 0].tolist() == [2 / 3] * 3
     assert found.agreement[:, -1].tolist() == [2 / 3, 2 / 3, 0.0, 2 / 3]
     assert [row[0] for row in found.cells] == [103, 103, 103, None]
+    assert np.isnan(found.agreement[3, 0])
 
 
 def test_an_inserted_token_moves_nothing():
@@ -50,7 +51,8 @@ def test_one_sample_agrees_with_no_other_and_an_empty_one_has_no_token():
     assert np.isnan(token_agreement(["ab"], 0).agreement).all()
     found = token_agreement(["ab", ""], 0)
     assert found.cells[1] == [None, None]
-    assert found.agreement.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert found.agreement[0].tolist() == [0.0, 0.0]
+    assert np.isnan(found.agreement[1]).all()
     assert token_agreement(["", "ab"], 0).agreement.shape == (2, 0)
 
 
