@@ -3,7 +3,7 @@
 python experiments/consistency/consistency.py runs/consistency \\
     --base runs/vocabulary/kjv-headline --imported runs/smollm2
 
-What lies in consistency.json is not measured again; without runs, the tables are those of that file.
+What lies in consistency.json is not measured again; without runs, the tables are of that file.
 """
 
 import argparse
