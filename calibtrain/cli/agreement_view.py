@@ -1,6 +1,5 @@
 """What `consistency` shows in a terminal: measures, answers, and both heat maps in colours."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,14 +100,13 @@ def _show_tokens(document: Mapping[str, Any]) -> None:
         f"tokens along sample {found['reference']}: green, all others have the same; "
         "red, few; grey, none; _ stands for no token"
     )
+    given = document["samples"][0]["finish_reason"] == "given"  # aligned by words, without spaces
     console = Console(highlight=False)
     for i in sample_order(document):
-        line = Text(f"{i:>3} ", "dim")
-        cells = zip(found["cells"][i], found["agreement"][i], strict=True)
-        for colour, alike in itertools.groupby(cells, key=lambda cell: _colour(cell[1])):
-            line.append(
-                "".join("_" if token is None else shown(token) for token, _ in alike), colour
-            )
+        line = Text().append(f"{i:>3}", "dim")
+        for token, share in zip(found["cells"][i], found["agreement"][i], strict=True):
+            line.append(" " * (given or len(line) == 3))
+            line.append("_" if token is None else shown(token), _colour(share))
         console.print(line, soft_wrap=True)
 
 
