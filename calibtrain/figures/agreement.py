@@ -67,14 +67,14 @@ def cut(text: str, length: int) -> str:
         >>> cut("海の果て", 5), cut("the sea", 5), cut("sea", 5)
         ('海の…', 'the…', 'sea')
     """
-    if _width(text) <= length:
+    if width(text) <= length:
         return text
-    while _width(text) >= length:
+    while width(text) >= length:
         text = text[:-1]
     return text.rstrip(" ·") + "…"
 
 
-def _width(text: str) -> int:
+def width(text: str) -> int:
     """Returns how many columns a text takes: letters of Chinese and Japanese take two."""
     return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
 

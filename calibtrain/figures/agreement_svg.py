@@ -6,10 +6,10 @@ It is written without a browser: a cell is a rectangle whose opacity is the agre
 import html
 from collections.abc import Sequence
 
-from calibtrain.figures.agreement import Document, sample_label, sample_order, shown
+from calibtrain.figures.agreement import Document, sample_label, sample_order, shown, width
 from calibtrain.figures.style import palette
 
-_CELL, _GAP, _FONT, _LABELS, _TOKENS, _TITLE, _MARGIN = 14, 1, 11, 210, 84, 30, 16
+_CELL, _GAP, _FONT, _LETTER, _TOKENS, _TITLE, _MARGIN = 14, 1, 11, 6.5, 84, 30, 16
 _USED = ("raised", "ink", "ink-soft", "grid", "cat-0")
 
 
@@ -22,11 +22,11 @@ def agreement_svg(document: Document) -> str:
     order, found = sample_order(document), document["aligned"]
     labels = [sample_label(document, i) for i in order]
     matrix = [[document["matrix"][i][j] for j in order] for i in order]
-    side = _CELL * len(order)
+    side, left = _CELL * len(order), 2 * _MARGIN + int(_LETTER * max(map(width, labels)))
     top = _MARGIN + _TITLE
     parts = [
         _text(_MARGIN, _MARGIN + 12, f"Samples: {document['matrix_of']} of each two", "title"),
-        *_cells(matrix, labels, top),
+        *_cells(matrix, labels, left, top),
     ]
     bottom, columns = top + side, found["columns"]
     if len(order) > 1 and columns:
@@ -34,17 +34,17 @@ def agreement_svg(document: Document) -> str:
         parts.append(_text(_MARGIN, bottom + _MARGIN + 12, title, "title"))
         top = bottom + _MARGIN + _TITLE + _TOKENS
         for place, token in enumerate(columns):
-            x = _MARGIN + _LABELS + _CELL * place + _CELL / 2 + 4
+            x = left + _CELL * place + _CELL / 2 + 4
             parts.append(
                 f'<g transform="translate({x:g} {top - 6}) rotate(-90)">'
                 f"{_text(0, 0, shown(token, 12))}</g>"
             )
-        parts += _cells([found["agreement"][i] for i in order], labels, top)
+        parts += _cells([found["agreement"][i] for i in order], labels, left, top)
         bottom = top + side
-    width = 2 * _MARGIN + _LABELS + max(side, _CELL * len(columns), 240)
+    across = left + _MARGIN + max(side, _CELL * len(columns), 300)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{bottom + _MARGIN}" '
-        f'viewBox="0 0 {width} {bottom + _MARGIN}" role="img">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{across}" height="{bottom + _MARGIN}" '
+        f'viewBox="0 0 {across} {bottom + _MARGIN}" role="img">\n'
         "<title>Agreement between samples</title>\n"
         f"<style>{_colours()}</style>\n"
         '<rect class="page" width="100%" height="100%"/>\n' + "\n".join(parts) + "\n</svg>\n"
@@ -62,7 +62,9 @@ def _colours() -> str:
     )
 
 
-def _cells(values: Sequence[Sequence[float | None]], labels: Sequence[str], top: int) -> list[str]:
+def _cells(
+    values: Sequence[Sequence[float | None]], labels: Sequence[str], left: int, top: int
+) -> list[str]:
     """Returns the cells of a heat map, a label before each row."""
     parts, size = [], _CELL - _GAP
     for row, (own, label) in enumerate(zip(values, labels, strict=True)):
@@ -71,7 +73,7 @@ def _cells(values: Sequence[Sequence[float | None]], labels: Sequence[str], top:
         for column, value in enumerate(own):
             if value is None:
                 continue
-            x = _MARGIN + _LABELS + _CELL * column
+            x = left + _CELL * column
             place = f'x="{x}" y="{y}" width="{size}" height="{size}"'
             parts.append(f'<rect class="cell" {place}/>')
             if value > 0:

@@ -69,7 +69,7 @@ def consistency_page(document: Mapping[str, Any], prompt: str | None, version: s
 
 def _measures(document: Mapping[str, Any]) -> Table:
     rows = [
-        [titled(name, small=said), num(document[name], _three, "not defined")]
+        [titled(name, said, "titled"), num(document[name], _three, "not defined")]
         for name, said in _MEASURES
     ]
     heads = [Head("measure"), Head("value", "0 to 1", numeric=True)]
