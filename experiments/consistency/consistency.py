@@ -47,17 +47,18 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="the study of the base runs")
     parser.add_argument("--imported", type=Path, help="the imported model, as a run")
     parser.add_argument("--samples", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=OUT, help=f"default {OUT.name}, beside this")
     given = parser.parse_args()
-    found = json.loads(OUT.read_text("utf-8")) if OUT.exists() else []
+    found = json.loads(given.out.read_text("utf-8")) if given.out.exists() else []
     for key, run in planned(given):
         if any(key.items() <= each.items() for each in found):
             continue
         print(f"{run}: {key}", file=sys.stderr)
         found.append({**key, **measured(run, given.tuned, key)})
         lines = ",\n".join(json.dumps(each, ensure_ascii=False) for each in found)
-        write_whole(OUT, f"[\n{lines}\n]\n")
+        write_whole(given.out, f"[\n{lines}\n]\n")
     if not found:
-        raise SystemExit(f"{OUT}: is not there; name the folder of run.sh")
+        raise SystemExit(f"{given.out}: is not there; name the folder of run.sh")
     show(found)
 
 
