@@ -15,7 +15,7 @@ from calibtrain.process.output import can_print
 _SHADES, _PLAIN = " ░▒▓█", " .-+#"
 _COLOURS = ("grey35", "red", "yellow", "", "green")
 """Of a token that no other sample has, up to one that all others have."""
-_SHOWN_ANSWERS = 10
+_SHOWN_ANSWERS, _SHOWN_SAMPLES = 10, 64
 MEASURES = {
     "agreement": "agreement",
     "held_out": "held-out agreement",
@@ -37,6 +37,8 @@ def show_consistency(document: Mapping[str, Any]) -> None:
         _show_matrix(document)
         print()
         _show_tokens(document)
+        if (rest := len(document["samples"]) - _SHOWN_SAMPLES) > 0:
+            print(f"({rest} more samples; --figure FILE.html draws all)")
 
 
 def _measures(document: Mapping[str, Any]) -> Table:
@@ -81,7 +83,7 @@ def _show_matrix(document: Mapping[str, Any]) -> None:
     """Prints a cell for each two samples, in the order of their answers."""
     from calibtrain.figures.agreement import sample_label, sample_order
 
-    order, matrix = sample_order(document), document["matrix"]
+    order, matrix = sample_order(document)[:_SHOWN_SAMPLES], document["matrix"]
     shades = _SHADES if can_print(_SHADES) else _PLAIN
     print(f"similarity of each two samples ({document['matrix_of']}), by answer:")
     labels = [sample_label(document, i) for i in order]
@@ -102,7 +104,7 @@ def _show_tokens(document: Mapping[str, Any]) -> None:
     )
     given = document["samples"][0]["finish_reason"] == "given"  # aligned by words, without spaces
     console = Console(highlight=False)
-    for i in sample_order(document):
+    for i in sample_order(document)[:_SHOWN_SAMPLES]:
         line = Text().append(f"{i:>3}", "dim")
         for token, share in zip(found["cells"][i], found["agreement"][i], strict=True):
             line.append(" " * (given or len(line) == 3))

@@ -46,7 +46,7 @@ def consistency_page(document: Mapping[str, Any], prompt: str | None, version: s
         if document.get(name) not in (None, {})
     ]
     notes: list[Block] = [Text(text, "p") for text in document["notes"]]
-    asked: list[Block] = [] if prompt is None else [Text(prompt, "pre")]
+    asked: list[Block] = [Text(prompt, "pre")] if prompt else []
     return render(
         title="Consistency of samples",
         kind="samples",
