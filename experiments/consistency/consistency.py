@@ -125,17 +125,18 @@ def show(found: Sequence[dict[str, Any]]) -> None:
                 for name in MEASURES
             ],
         )
-    print("Brier score by samples\n")
     counts = sorted({row["samples"] for each in found for row in each["figures"]})
     names = ("agreement", "held_out", "entropy", "fsd", "sequence_probability")
-    print_table(
-        ["model, questions", "measure", *map(str, counts)],
-        [
-            [title, name, *(over_seeds(own, _figure(name, count, "brier")) for count in counts)]
-            for title, own in groups.items()
-            for name in names
-        ],
-    )
+    for heading, key in (("Brier score", "brier"), ("AUROC", "area_under_roc")):
+        print(f"{heading} by samples\n")
+        print_table(
+            ["model, questions", "measure", *map(str, counts)],
+            [
+                [title, name, *(over_seeds(own, _figure(name, count, key)) for count in counts)]
+                for title, own in groups.items()
+                for name in names
+            ],
+        )
     print("Claims\n")
     print_table(
         ["model, questions", *(title for title, _ in CLAIMS)],
