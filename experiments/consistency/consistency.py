@@ -19,6 +19,7 @@ from over_seeds import estimate, over_seeds, print_table
 
 from calibtrain.analysis.consistency_of_run import consistency_over_questions
 from calibtrain.analysis.consistency_questions import read_questions
+from calibtrain.figures.display import plural
 from calibtrain.generation.samplers import Sampling
 from calibtrain.storage.disk import write_whole
 
@@ -114,8 +115,8 @@ def show(found: Sequence[dict[str, Any]]) -> None:
         accuracy = over_seeds(own, lambda each: SimpleNamespace(**each["accuracy"]))
         undefined = ", ".join(str(each["undefined"]) for each in own)
         print(
-            f"{title}: {len(own)} seeds, {own[0]['questions']} questions, {own[0]['samples']} "
-            f"samples; accuracy {accuracy}; without any answer: {undefined}\n"
+            f"{title}: {plural(len(own), 'run')}, {own[0]['questions']} questions, "
+            f"{own[0]['samples']} samples; accuracy {accuracy}; without any answer: {undefined}\n"
         )
         last = own[0]["samples"]
         print_table(
