@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-SCRIPTS = ("entropy-rate/drift", "memory/memory", "mbr/agreement", "typicality/typicality")
+SCRIPTS = (
+    *("consistency/consistency", "entropy-rate/drift", "memory/memory", "mbr/agreement"),
+    "typicality/typicality",
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

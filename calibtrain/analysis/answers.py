@@ -91,7 +91,7 @@ def _says_something(character: str) -> bool:
 
 
 EXTRACTIONS: dict[str, Extraction] = {
-    "text": whole_text,
+    "whole": whole_text,
     "first-line": first_line,
     "number": number,
     "letter": letter,
@@ -117,11 +117,11 @@ def extraction_of(name: str) -> Extraction:
     kind, _, source = name.partition(":")
     if kind != "regex" or not source:
         allowed = ", ".join([*EXTRACTIONS, "regex:PATTERN"])
-        raise UserError(f"answer: {name!r} is not known; allowed are {allowed}")
+        raise UserError(f"extract: {name!r} is not known; allowed are {allowed}")
     try:
         pattern = re.compile(source)
     except re.error as error:
-        raise UserError(f"answer: {source!r} is not a regular expression: {error}") from None
+        raise UserError(f"extract: {source!r} is not a regular expression: {error}") from None
 
     def matched(text: str) -> str | None:
         found = pattern.search(text)

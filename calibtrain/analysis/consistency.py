@@ -90,8 +90,8 @@ def answer_consistency(answers: Sequence[str | None], *, seed: int = 0) -> Answe
         answers=counts,
         without_answer=n - valid,
         agreement=first / n,
-        entropy=1 - bits / math.log2(len(counts)) if len(counts) > 1 else 1.0,
-        entropy_by_samples=1 - bits / math.log2(valid) if valid > 1 else 1.0,
+        entropy=max(0.0, 1 - bits / math.log2(len(counts))) if len(counts) > 1 else 1.0,
+        entropy_by_samples=max(0.0, 1 - bits / math.log2(valid)) if valid > 1 else 1.0,
         fsd=(first - second) / n,
         held_out=held_out_agreement(answers, seed=seed),
     )

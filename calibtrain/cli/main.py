@@ -18,6 +18,7 @@ import calibtrain
 from calibtrain.cli.analysing import entropy, lookahead, memory, typicality
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
+from calibtrain.cli.consistency import consistency
 from calibtrain.cli.evaluating import evaluate, report
 from calibtrain.cli.generating import generate
 from calibtrain.cli.launching import launch_app
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "typicality": typicality,
     "lookahead": lookahead,
     "trace": trace,
+    "consistency": consistency,
     "report": report,
     "runs": runs,
     "compile": compile_,

@@ -16,6 +16,8 @@ Each function takes records, as a run's folder holds them, and returns a
 | `memory_bound` | memory records | what is lost where only the last tokens are seen |
 | `typicality` | a typicality record | information minus entropy of each kind of text |
 | `along_text` | a trace | surprise and entropy along it, with band and alarms |
+| `sample_agreement` | samples of a prompt | how similar each two are, in the order of answers |
+| `token_agreement` | samples of a prompt | agreement along the sample most like the others |
 
 Several evaluations are pooled or averaged, such as the seeds of one combination of settings.
 
@@ -33,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import plotly.graph_objects as go
 
+from calibtrain.figures.agreement import sample_matrix_plot, token_agreement_plot
 from calibtrain.figures.calibration import Line, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
 from calibtrain.figures.generations import entropy_figure, memory_figure, typicality_figure
@@ -59,8 +62,10 @@ __all__ = [
     "memory_bound",
     "reliability",
     "risk_coverage",
+    "sample_agreement",
     "smooth_reliability",
     "temperature_heads",
+    "token_agreement",
     "typicality",
 ]
 
@@ -267,6 +272,27 @@ def along_text(
         ValueError: the record has no such text.
     """
     return painted(trace_plot(record, text, band=band, alarms=alarms), scheme)
+
+
+def sample_agreement(document: Mapping[str, Any], scheme: Scheme = "light") -> go.Figure:
+    """Returns a heat map of how similar each two samples of a prompt are.
+
+    Args:
+        document: what `calibtrain consistency --json` prints, and `to_dict()` of what
+            `Run.consistency` returns.
+        scheme: light or dark.
+    """
+    return painted(sample_matrix_plot(document), scheme)
+
+
+def token_agreement(document: Mapping[str, Any], scheme: Scheme = "light") -> go.Figure:
+    """Returns a heat map of agreement token by token, along the sample most like the others.
+
+    Args:
+        document: as for `sample_agreement`.
+        scheme: light or dark.
+    """
+    return painted(token_agreement_plot(document), scheme)
 
 
 def _curve(records: Evaluations, title: str, scheme: Scheme) -> go.Figure:

@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "Consistency": "consistency",
     "EntropyAnalysis": "analysis_results",
     "FittedLookahead": "analysis_results",
     "MemoryAnalysis": "analysis_results",
@@ -21,6 +22,7 @@ _HOMES = {
     "Progress": "progress",
     "EvaluationResult": "result",
     "Figure": "result",
+    "QuestionConsistency": "consistency",
     "Run": "run",
     "Study": "study",
     "Table": "table",

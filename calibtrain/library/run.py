@@ -8,6 +8,7 @@ from typing import Any
 from calibtrain.config import Config
 from calibtrain.errors import UserError
 from calibtrain.library.analyses import Analysing
+from calibtrain.library.consistency_of_run import MeasuringConsistency
 from calibtrain.library.generated import Generated
 from calibtrain.library.heads import Head, HeadComparison
 from calibtrain.library.progress import Shown, counted, log, said, shown
@@ -22,7 +23,7 @@ EVENTS = ("token", "byte", "word")
 TOKENISATIONS = ("all", "canonical")
 
 
-class Run(Analysing):
+class Run(Analysing, MeasuringConsistency):
     """A run, trained or imported. It is read from its folder each time, while it trains too.
 
     Attributes:

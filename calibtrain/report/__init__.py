@@ -1,8 +1,11 @@
 """The report: one self-contained HTML page for a run or a study, made from files only."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import calibtrain
 from calibtrain.errors import UserError
 from calibtrain.runs import results
 from calibtrain.runs.evaluation_records import EvaluationRecord
@@ -10,7 +13,7 @@ from calibtrain.runs.records import RUN_FILE, STUDY_FILE, RunRecord
 from calibtrain.storage.disk import write_whole
 from calibtrain.storage.places import place, reached
 
-__all__ = ["write_evaluation_report", "write_report"]
+__all__ = ["write_consistency_report", "write_evaluation_report", "write_report"]
 
 PAGE = "report.html"
 
@@ -54,6 +57,28 @@ def write_evaluation_report(evaluation: EvaluationRecord, target: Path) -> Path:
     from calibtrain.report.evaluation_page import evaluation_page
 
     write_whole(target, evaluation_page(evaluation))
+    return target
+
+
+def write_consistency_report(
+    document: Mapping[str, Any], target: Path, *, prompt: str | None = None
+) -> Path:
+    """Writes a page on the samples of one prompt.
+
+    Args:
+        document: what `calibtrain consistency --json` prints.
+        target: path of the page.
+        prompt: what the samples continue.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: where it cannot be written.
+    """
+    from calibtrain.report.consistency_page import consistency_page
+
+    write_whole(target, consistency_page(document, prompt, calibtrain.__version__))
     return target
 
 

@@ -155,7 +155,7 @@ def test_a_letter_is_a_choice_and_not_an_article(text, found):
 
 @pytest.mark.parametrize("name", ["words", "regex:", "regex:("])
 def test_an_unknown_way_to_find_an_answer_is_refused_in_one_line(name):
-    with pytest.raises(UserError, match="answer: ") as refused:
+    with pytest.raises(UserError, match="extract: ") as refused:
         extraction_of(name)
     assert "\n" not in str(refused.value)
 

@@ -52,3 +52,32 @@ def test_what_is_no_setting_is_refused_by_name(run: ct.library.Run) -> None:
         run.trace("a", steps=3)
     with pytest.raises(UserError, match=r"^--calibrate: 'all' is not known"):
         run.entropy(calibrate="all", progress=None)
+
+
+@pytest.mark.long
+def test_samples_are_measured_as_the_command_does(run: ct.library.Run, tmp_path: Path) -> None:
+    found = run.consistency("a", samples=6, max_tokens=8, similarities=["jaccard"], seed=2)
+    again = run.generate("a", samples=6, max_tokens=8, seed=2)
+    assert found.texts == again.texts
+    assert found.matrix.shape == (6, 6)
+    assert len(found.samples) == len(found) == 6
+    assert sum(found.answers["samples"]) == 6 - found.document["without_answer"]
+    assert repr(found).startswith("<Consistency 6 samples")
+    assert ct.figures.sample_agreement(found.document).data[0].type == "heatmap"
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "a", "answer": "b"}\n{"question": "b", "answer": "a"}\n')
+    asked = run.consistency_over_questions(
+        questions, samples=3, max_tokens=4, extract="regex:.", similarities=["jaccard"]
+    )
+    assert (asked.questions, len(asked.rows)) == (2, 2)
+    assert {"measure", "brier", "brier_lower", "brier_upper"} <= set(asked.table.columns)
+    assert repr(asked).startswith("QuestionConsistency: 2 questions, 3 samples each")
+
+
+def test_what_is_no_setting_of_consistency_is_refused(run: ct.library.Run) -> None:
+    with pytest.raises(UserError, match=r"^steps: is not a setting of consistency; there are seed"):
+        run.consistency("a", steps=3)
+    with pytest.raises(UserError, match=r"^sampling: temperature: 0 is not allowed"):
+        run.consistency("a", sampling={"temperature": 0})
+    with pytest.raises(UserError, match=r"^samples: 0 is not allowed"):
+        run.consistency("a", samples=0)
