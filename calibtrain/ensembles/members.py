@@ -1,0 +1,141 @@
+"""Members of an ensemble: models with a name each, and how they begin to read a prompt."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from calibtrain.data.tokenizers.tokenizer import utf8_bytes
+from calibtrain.ensembles.texts import unique_names
+from calibtrain.errors import UserError
+from calibtrain.generation.byte_beam import STAY
+from calibtrain.generation.byte_trie import ByteTrie
+from calibtrain.generation.language_model import LanguageModel
+from calibtrain.generation.next_byte import Beam, NextByte
+from calibtrain.runs.loading import opened
+from calibtrain.storage.compiled import use_compiled_programs
+
+WARM_UP = 32
+"""Bytes at the end of a prompt that are read byte by byte: where a token ends depends on the text
+to come, and 32 bytes are two of the longest pieces that SentencePiece makes by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A model of an ensemble.
+
+    Attributes:
+        name: how it was named: the folder of its run.
+        model: what it decodes with.
+    """
+
+    name: str
+    model: LanguageModel
+
+    def next_byte(self, lanes: int, beam: Beam | None = None) -> NextByte:
+        """Returns the model as a distribution of the next byte of some texts, side by side."""
+        model = self.model
+        return NextByte.of(
+            model.network,
+            model.params,
+            ByteTrie.of(model.tokenizer.piece_bytes, model.tokenizer.eos_id),
+            lanes=lanes,
+            context=model.context,
+            follow=beam,
+        )
+
+
+@contextmanager
+def opened_members(
+    paths: Sequence[Path], say: Callable[[str], None] = lambda text: None
+) -> Iterator[list[Member]]:
+    """Holds runs for this process, and gives their latest checkpoints as members.
+
+    Raises:
+        UserError: where no run is named, and for one that cannot be opened.
+    """
+    if not paths:
+        raise UserError("runs: none is named; an ensemble has at least one member")
+    with ExitStack() as stack:
+        members = []
+        for name, path in zip(unique_names(list(map(str, paths))), paths, strict=True):
+            saved = stack.enter_context(opened(path, say=say))
+            use_compiled_programs(saved.cache)
+            members.append(Member(name, LanguageModel.of(saved)))
+        yield members
+
+
+def prompt_bytes(prompt: str | bytes) -> bytes:
+    """Returns the bytes of a prompt.
+
+    Raises:
+        UserError: for a lone surrogate.
+    """
+    return utf8_bytes(prompt) if isinstance(prompt, str) else prompt
+
+
+def split_prompt(
+    model: LanguageModel, data: bytes, warm_up: int = WARM_UP
+) -> tuple[Int[np.ndarray, " tokens"], bytes]:
+    """Returns the tokens that a model begins a prompt with, and the bytes that it reads after them.
+
+    The tokens end `warm_up` bytes or more before the prompt does. They are at most the context's.
+
+    Raises:
+        UserError: for bytes that are not UTF-8 before those, which the vocabulary cannot spell.
+    """
+    whole = _whole_characters(data)
+    ids = model.prompt_ids(whole)
+    ends = np.cumsum(model.tokenizer.byte_lengths[ids])
+    count = max(1, int(np.searchsorted(ends, len(data) - warm_up, side="right")))
+    return ids[:count][-model.context :], data[int(ends[count - 1]) :]
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """Leaves out the bytes of a character that the data ends inside of.
+
+    Example:
+        >>> _whole_characters("né".encode()[:-1])
+        b'n'
+    """
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte >= 0xC0:  # begins a character of 2, 3 or 4 bytes
+            length = 2 + (byte >= 0xE0) + (byte >= 0xF0)
+            return data[:-back] if length > back else data
+        if byte < 0x80:
+            return data
+    return data
+
+
+def begin(members: Sequence[Member], readers: Sequence[NextByte], prompts: Sequence[bytes]) -> None:
+    """Reads prompts in every member, one in each of the first lanes.
+
+    Args:
+        members: of the ensemble.
+        readers: the next-byte distribution of each member; all with the same lanes.
+        prompts: at most as many as there are lanes.
+
+    Raises:
+        UserError: for a prompt that a member's vocabulary cannot spell.
+    """
+    for member, reader in zip(members, readers, strict=True):
+        parts = [split_prompt(member.model, prompt) for prompt in prompts]
+        reader.start([ids for ids, _ in parts])
+        for place in range(max((len(rest) for _, rest in parts), default=0)):
+            symbols = np.full(reader.lanes, STAY)
+            for lane, (_, rest) in enumerate(parts):
+                if place < len(rest):
+                    symbols[lane] = rest[place]
+            reader.predict()
+            reader.read(symbols)
+        possible = reader.predict()[: len(prompts)].sum(axis=1) > 0
+        if not possible.all():
+            shown = prompts[int(np.argmin(possible))][-WARM_UP:].decode(errors="replace")
+            raise UserError(
+                f"prompt: {member.name} has no tokens that spell what ends in {shown!r}; give "
+                "another prompt, or leave that member out"
+            )
