@@ -18,6 +18,7 @@ References:
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -184,37 +185,86 @@ def _step(
     Returns:
         The best of those that go on, the best first; and those that are over among the best.
     """
-    options = [
-        (each.score, [members[m].options(each.paths[m], each.symbols) for m in each.proposing])
-        for each in live
-    ]
+    products = _products(live, members, max_bytes)
+    closed: set[int] = set()  # products that nothing more is wanted of
     on: list[Agreed] = []
     over: list[Agreed] = []
     cut: set[int] = set()
-    fewest = min(2, settings.width)
-    for visited, found in enumerate(best_first(options), 1):
+    options = [(live[each.hypothesis].score, each.options) for each in products]
+    for visited, found in enumerate(best_first(options, closed), 1):
         if found is not None:
-            before = live[found.hypothesis]
-            symbols = before.symbols + found.beyond
-            ended = symbols.endswith(END_SYMBOL)
-            if len(symbols) - ended > max_bytes:
-                if before.in_step and found.hypothesis not in cut:  # it is cut once
-                    cut.add(found.hypothesis)
-                    if len(on) + len(over) < settings.width:
-                        over.append(dataclasses.replace(before, finish_reason="length"))
+            product = products[found.product]
+            before = live[product.hypothesis]
+            among_best = len(on) + len(over) < settings.width
+            if product.exceeds:
+                closed.add(found.product)
+                if product.hypothesis not in cut and among_best:  # it is cut once
+                    over.append(dataclasses.replace(before, finish_reason="length"))
+                cut.add(product.hypothesis)
                 continue
-            new = _extended(before, symbols, found, members)
-            if not new.in_step or not (ended or len(symbols) == max_bytes):
+            new = _extended(before, found, members)
+            ended = new.symbols.endswith(END_SYMBOL)
+            if not new.in_step or not (ended or len(new.symbols) == max_bytes):
                 on.append(new)
-            elif len(on) + len(over) < settings.width:
+            elif among_best:
                 reason = "end" if ended else "length"
                 over.append(dataclasses.replace(new, finish_reason=reason))
-        if len(on) == settings.width or (visited >= settings.visits and len(on) >= fewest):
+        if len(on) == settings.width:
+            break
+        if visited >= settings.visits and len(on) >= min(2, settings.width):
             break
     return on, over
 
 
-def _extended(before: Agreed, symbols: str, found: Joint, members: Sequence["_Member"]) -> Agreed:
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    """Tokens of the members of a joint hypothesis that are looked at together.
+
+    Attributes:
+        hypothesis: index of the joint hypothesis.
+        options: of each member that proposes.
+        exceeds: whether the text would be longer than allowed with all that agree.
+    """
+
+    hypothesis: int
+    options: list[Options]
+    exceeds: bool = False
+
+
+def _products(
+    live: Sequence[Agreed], members: Sequence["_Member"], max_bytes: int
+) -> list[_Product]:
+    """What is looked at of each joint hypothesis: what fits, and what tells that it is to be cut.
+
+    The latter is cut into products by the first member whose token is too long.
+    """
+    found = []
+    for number, each in enumerate(live):
+        room = max_bytes - len(each.symbols.removesuffix(END_SYMBOL))
+        proposing = [(members[m], each.paths[m]) for m in each.proposing]
+
+        def options(
+            member: _Member,
+            path: Path,
+            fits: bool | None,
+            symbols: str = each.symbols,
+            room: int = room,
+        ) -> Options:
+            return member.options(path, symbols, room, fits)
+
+        found.append(_Product(number, [options(*each, True) for each in proposing]))
+        if not each.in_step:
+            continue
+        for first, (member, path) in enumerate(proposing):
+            if member.spelling.longest > room:
+                before = [options(*own, True) for own in proposing[:first]]
+                after = [options(*own, None) for own in proposing[first + 1 :]]
+                own = [*before, options(member, path, False), *after]
+                found.append(_Product(number, own, exceeds=True))
+    return found
+
+
+def _extended(before: Agreed, found: Joint, members: Sequence["_Member"]) -> Agreed:
     """A joint hypothesis with one more token of each member that proposes."""
     paths, moves = list(before.paths), list[tuple[int, float] | None]([None] * len(members))
     for number, token in zip(before.proposing, found.tokens, strict=True):
@@ -226,6 +276,7 @@ def _extended(before: Agreed, symbols: str, found: Joint, members: Sequence["_Me
             path.position + len(member.spelling.symbols[token]),
         )
         moves[number] = token, log_probability
+    symbols = before.symbols + found.beyond
     return Agreed(symbols, tuple(paths), found.score, parent=before, moves=tuple(moves))
 
 
@@ -237,7 +288,7 @@ class _Member:
         self.spelling, self._states, self._weight = reading.spelling, reading.states, weight
         self._rows: dict[tuple[int, ...], int] = {(): 0}
         self._logs: dict[tuple[int, ...], Float[np.ndarray, " vocab"]] = {}
-        self._found: dict[tuple[tuple[int, ...], str], Options] = {}
+        self._found: dict[tuple[Any, ...], Options] = {}
         first = self._states.start([reading.prompt], np.zeros(1, np.int64))
         self._logs[()] = _logarithms(first[0])
 
@@ -245,12 +296,24 @@ class _Member:
         """The log-probability of a token after a path, in nats."""
         return float(self._logs[path.tokens][token])
 
-    def options(self, path: Path, symbols: str) -> Options:
-        """The tokens after a path that agree with the text of a joint hypothesis."""
-        key = path.tokens, symbols[path.position :]
+    def options(self, path: Path, symbols: str, room: int, fits: bool | None) -> Options:
+        """The tokens after a path that agree with the text of a joint hypothesis.
+
+        Args:
+            path: of this member.
+            symbols: of the joint hypothesis.
+            room: bytes that may be added to it.
+            fits: True for those that add no more, False for those that do, None for all.
+        """
+        ahead, spelling = symbols[path.position :], self.spelling
+        bound = None if fits is None or spelling.longest - len(ahead) <= room else room
+        key = path.tokens, ahead, bound, fits
         if key not in self._found:
             scores = self._weight * self._logs[path.tokens]
-            self._found[key] = self.spelling.options(key[1], scores)
+            if bound is not None:
+                adds = spelling.byte_lengths - len(ahead)
+                scores = np.where((adds <= bound) == fits, scores, -np.inf)
+            self._found[key] = spelling.options(ahead, scores)
         return self._found[key]
 
     def read(self, paths: Sequence[Path]) -> None:

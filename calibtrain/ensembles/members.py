@@ -4,17 +4,21 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from calibtrain.data.tokenizers.tokenizer import utf8_bytes
+from calibtrain.ensembles.proposals import Spelling
 from calibtrain.ensembles.texts import unique_names
 from calibtrain.errors import UserError
+from calibtrain.generation.beam_texts import states_for
 from calibtrain.generation.byte_beam import STAY
 from calibtrain.generation.byte_trie import ByteTrie
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.next_byte import Beam, NextByte
+from calibtrain.generation.states import TokenStates
 from calibtrain.runs.loading import opened
 from calibtrain.storage.compiled import use_compiled_programs
 
@@ -25,7 +29,10 @@ to come, and 32 bytes are two of the longest pieces that SentencePiece makes by 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A model of an ensemble.
+    """A model of an ensemble, with its decoding states, whose programs are compiled once.
+
+    What it returns is one object for all requests of a kind: each begins anew with `start`, and two
+    of a kind cannot be under way at once.
 
     Attributes:
         name: how it was named: the folder of its run.
@@ -34,18 +41,44 @@ class Member:
 
     name: str
     model: LanguageModel
+    _kept: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def next_byte(self, lanes: int, beam: Beam | None = None) -> NextByte:
         """Returns the model as a distribution of the next byte of some texts, side by side."""
-        model = self.model
-        return NextByte.of(
-            model.network,
-            model.params,
-            ByteTrie.of(model.tokenizer.piece_bytes, model.tokenizer.eos_id),
-            lanes=lanes,
-            context=model.context,
-            follow=beam,
-        )
+        model, key = self.model, ("next byte", lanes, beam)
+        if key not in self._kept:
+            self._kept[key] = NextByte.of(
+                model.network,
+                model.params,
+                self.trie,
+                lanes=lanes,
+                context=model.context,
+                follow=beam,
+            )
+        return self._kept[key]
+
+    def states(self, rows: int) -> TokenStates:
+        """Returns decoding states of one text, with probabilities of the whole vocabulary."""
+        key = "states", rows
+        if key not in self._kept:
+            self._kept[key] = states_for(self.model, 1, rows)
+        return self._kept[key]
+
+    @property
+    def trie(self) -> ByteTrie:
+        """The byte trie of its vocabulary."""
+        if "trie" not in self._kept:
+            tokenizer = self.model.tokenizer
+            self._kept["trie"] = ByteTrie.of(tokenizer.piece_bytes, tokenizer.eos_id)
+        return self._kept["trie"]
+
+    @property
+    def spelling(self) -> Spelling:
+        """Its vocabulary, as agreement reads it."""
+        if "spelling" not in self._kept:
+            tokenizer = self.model.tokenizer
+            self._kept["spelling"] = Spelling(tokenizer.piece_bytes, tokenizer.eos_id)
+        return self._kept["spelling"]
 
 
 @contextmanager

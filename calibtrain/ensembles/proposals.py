@@ -8,7 +8,7 @@ where another one ended.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,8 @@ class Spelling:
 
     Attributes:
         symbols: of each token; "" for those that are never proposed.
+        byte_lengths: how many bytes of text each token adds.
+        longest: the largest of them.
     """
 
     def __init__(self, piece_bytes: Sequence[bytes], end_id: int):
@@ -45,6 +47,9 @@ class Spelling:
         """
         self.symbols = [symbols_of(piece) for piece in piece_bytes]
         self.symbols[end_id] = END_SYMBOL
+        self.byte_lengths = np.array([len(each) for each in self.symbols])
+        self.byte_lengths[end_id] = 0
+        self.longest = int(self.byte_lengths.max())
         trie = ByteTrie.of([*piece_bytes[:end_id], b"", *piece_bytes[end_id + 1 :]], end_id)
         self._trie = trie
         self._children: dict[int, dict[int, int]] = {}
@@ -172,30 +177,33 @@ class Joint(NamedTuple):
 
     Attributes:
         score: of the joint hypothesis with them.
-        hypothesis: index of the joint hypothesis that they continue.
+        product: index of the product that they are in.
         tokens: of each member that proposes, in their order.
         beyond: the symbols that the longest of them adds to the text.
     """
 
     score: float
-    hypothesis: int
+    product: int
     tokens: tuple[int, ...]
     beyond: str
 
 
 def best_first(
-    hypotheses: Sequence[tuple[float, Sequence[Options]]],
+    products: Sequence[tuple[float, Sequence[Options]]], closed: Container[int] = ()
 ) -> Iterator[Joint | None]:
     """Yields tokens that agree, the best score first; None for those that were seen and do not.
 
-    Each hypothesis has a score and the options of the members that propose. Its product is cut
-    into parts: in each, all that goes beyond begins with one symbol there, as what does not cannot
-    agree. From the best corner of each part, the search goes on to neighbours, one place further
-    in the list of one member.
+    A product is cut into parts: in each, all that goes beyond begins with one symbol there, as what
+    does not cannot agree. From the best corner of each part, the search goes on to neighbours, one
+    place further in the list of one member.
+
+    Args:
+        products: the score of a joint hypothesis, and the options of each member that proposes.
+        closed: products that are not looked at any further; it may grow meanwhile.
     """
     heap: list[tuple[float, int, int, tuple[int, ...]]] = []
     symbols: list[list[tuple[float, int | None]]] = []
-    for number, (score, options) in enumerate(hypotheses):
+    for number, (score, options) in enumerate(products):
         parts = _parts(score, options)
         symbols.append(parts)
         if parts:
@@ -203,7 +211,9 @@ def best_first(
     seen: set[tuple[int, int, tuple[int, ...]]] = set()
     while heap:
         negative, number, part, places = heapq.heappop(heap)
-        score, options = hypotheses[number]
+        if number in closed:
+            continue
+        score, options = products[number]
         if not any(places) and part + 1 < len(symbols[number]):  # the next part's corner
             heapq.heappush(heap, (-symbols[number][part + 1][0], number, part + 1, places))
         symbol = symbols[number][part][1]

@@ -20,8 +20,8 @@ class Proposal:
         member: its name.
         proposed: the bytes that it proposed; b"" stands for the end of the text, and for nothing
             where it is stalled.
-        probability: that it gave to what the ensemble chose there (mixture: the next byte; others:
-            its own token).
+        probability: that it gave to the byte that was chosen, or to its own token where tokens are
+            proposed; NaN where it is stalled.
         weight: its weight there.
         stalled: whether it waited for the others.
     """
@@ -143,7 +143,7 @@ def _step(step: Step) -> dict[str, Any]:
             {
                 "run": each.member,
                 **_bytes("proposed", each.proposed),
-                "probability": each.probability,
+                "probability": _finite(each.probability),
                 "weight": each.weight,
                 "stalled": each.stalled,
             }
