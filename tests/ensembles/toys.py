@@ -1,8 +1,14 @@
 """Models of tiny vocabularies whose probabilities of every text are known."""
 
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import numpy as np
+
+from calibtrain.ensembles.proposals import Spelling
+from calibtrain.generation.byte_beam import ByteBeam
+from calibtrain.generation.byte_trie import ByteTrie
+from calibtrain.generation.next_byte import Beam, NextByte
 
 Tokens = tuple[int, ...]
 
@@ -76,3 +82,78 @@ class Toy:
 
     def _found(self, rows: np.ndarray) -> np.ndarray:
         return np.array([self.after(self._text(row)) for row in rows])
+
+
+class ToyMember:
+    """A member whose model is a `Toy`, and whose beam follows every tokenisation."""
+
+    def __init__(self, name: str, toy: Toy, context: int = 100):
+        self.name, self.toy = name, toy
+        lengths = np.array([len(piece) for piece in toy.pieces])
+        lengths[1] = 0
+        tokenizer = SimpleNamespace(piece_bytes=toy.pieces, eos_id=1, byte_lengths=lengths)
+        self.model = SimpleNamespace(
+            tokenizer=tokenizer, context=context, prompt_ids=self._prompt_ids, about={}
+        )
+
+    def next_byte(self, lanes: int, beam: Beam | None = None) -> NextByte:
+        trie = ByteTrie.of([*self.toy.pieces[:1], b"", *self.toy.pieces[2:]], 1)
+        hypotheses = ByteBeam(trie, lanes, 40, ratio=0.0, smallest=0.0)
+        return NextByte(hypotheses, _InOrder(self._states(hypotheses.rows), trie.order))
+
+    def states(self, rows: int) -> Toy:
+        return self._states(rows)
+
+    @property
+    def spelling(self) -> Spelling:
+        return Spelling(self.toy.pieces, 1)
+
+    def probability(self, text: bytes, *, ended: bool) -> float:
+        """Of a text, and its end: the sum over its tokenisations, or over those that begin it."""
+        if ended:
+            return sum(self._of((*each, 1)) for each in self.toy.spellings(text))
+        longer = len(text) - 1
+        found = 1.0 if not text else 0.0
+        for place in range(longer + 1):  # the last token begins here and ends at the end, or beyond
+            for each in self.toy.spellings(text[:place]):
+                for token, piece in enumerate(self.toy.pieces):
+                    if token > 1 and piece.startswith(text[place:]) and text[place:]:
+                        found += self._of((*each, token))
+        return found
+
+    def _of(self, tokens: Tokens) -> float:
+        """The probability of tokens, with that of the document start shared out."""
+        found = 1.0
+        for place, token in enumerate(tokens):
+            own = self.toy.after((0, *tokens[:place]))
+            found *= own[token] / own[1:].sum()
+        return found
+
+    def _prompt_ids(self, prompt: str | bytes) -> np.ndarray:
+        data = prompt.encode() if isinstance(prompt, str) else prompt
+        return np.array([0, *next(self.toy.spellings(data), ())])
+
+    def _states(self, rows: int) -> Toy:
+        toy = self.toy
+        return Toy(toy.seed, toy.pieces[2:], rows, never=toy.never, sharpness=toy.sharpness)
+
+
+class _InOrder:
+    """States that give the probabilities of some tokens, in an order, and can be copied."""
+
+    def __init__(self, toy: Toy, order: np.ndarray):
+        self._toy, self._order = toy, order
+
+    def start(self, prefixes: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+        return self._toy.start(prefixes, rows)[:, self._order]
+
+    def extend(self, sources: np.ndarray, targets: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        return self._toy.extend(sources, targets, tokens)[:, self._order]
+
+    def copy(self, sources: np.ndarray, targets: np.ndarray) -> None:
+        texts = [self._toy.texts[row] for row in sources]
+        for row, text in zip(targets, texts, strict=True):
+            self._toy.texts[row] = text
+
+    def keep(self, rows: np.ndarray) -> None:
+        self._toy.keep(rows)
