@@ -19,6 +19,8 @@ class Method(StrEnum):
 
     mixture = "mixture"
     agreement = "agreement"
+    union = "union"
+    selective = "selective"
 
 
 class Averages(StrEnum):
@@ -42,6 +44,8 @@ _ALLOWED: dict[Method, tuple[str, ...]] = {
         *("score", "field", "bytes"),
     ),
     Method.agreement: ("weights", "samples", "beam_width"),
+    Method.union: ("weights", "top"),
+    Method.selective: ("weights", "top", "draft", "consensus"),
 }
 """The options of each method, beside the prompt and its limit."""
 _SCORING = ("average", "weighting", "weights", "beam", "ratio", "score", "field", "bytes")
@@ -66,8 +70,9 @@ def ensemble(
     method: Annotated[
         Method,
         typer.Option(
-            help="Average the members' next bytes; or search for the texts that all members find "
-            "probable, each in tokens of its own."
+            help="Average the members' next bytes; search for the texts that all members find "
+            "probable, each in tokens of its own; take the best of the union of their most "
+            "probable tokens; or let the first write alone until the others disagree."
         ),
     ] = Method.mixture,
     average: Annotated[
@@ -95,7 +100,9 @@ def ensemble(
     ] = False,
     max_bytes: Annotated[
         int | None,
-        typer.Option(min=1, help="Most bytes of a text; default 1000, of a search 200."),
+        typer.Option(
+            min=1, help="Most bytes of a text; default 1000, of other methods than mixture 200."
+        ),
     ] = None,
     beam_width: Annotated[
         int | None, typer.Option(help="Of agreement: joint hypotheses; default 5.")
@@ -112,6 +119,21 @@ def ensemble(
             min=0.0,
             max=1.0,
             help="Of a mixture: drop tokenisations below this share of the best; default 0.05.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(help="Of union and selective: tokens of each member; default 10."),
+    ] = None,
+    draft: Annotated[
+        int | None,
+        typer.Option(help="Of selective: tokens written before the others look; default 5."),
+    ] = None,
+    consensus: Annotated[
+        float | None,
+        typer.Option(
+            help="Of selective: mean probability of the others above which a token is kept; "
+            "default 0.5."
         ),
     ] = None,
     explain: Annotated[
@@ -148,6 +170,9 @@ def ensemble(
         "beam_width": beam_width,
         "beam": beam,
         "ratio": ratio,
+        "top": top,
+        "draft": draft,
+        "consensus": consensus,
         "score": score or None,
         "field": field,
         "bytes": limit,
@@ -225,11 +250,17 @@ def _method(method: Method, given: Mapping[str, Any]) -> Any:
     """Returns the settings of a method, as they were given."""
     from calibtrain.ensembles.agreement import AgreementSearch
     from calibtrain.ensembles.mixture_texts import Mixture
+    from calibtrain.ensembles.selective import Selective
+    from calibtrain.ensembles.union import Union
 
     weights = _weights(given.get("weights"))
     try:
         if method is Method.agreement:
             return AgreementSearch(width=given.get("beam_width", 5), weights=weights)
+        if method in (Method.union, Method.selective):
+            kind = Union if method is Method.union else Selective
+            names = ("top", "draft", "consensus")
+            return kind(**{name: given[name] for name in names if name in given}, weights=weights)
         average = given.get("average", Averages.linear)
         usual = Weightings.posterior
         if average is Averages.geometric:

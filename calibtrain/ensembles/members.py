@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
+from calibtrain.data.corpora.documents import END
 from calibtrain.data.tokenizers.tokenizer import utf8_bytes
 from calibtrain.ensembles.proposals import Spelling
+from calibtrain.ensembles.text_reader import last_distributions
 from calibtrain.ensembles.texts import unique_names
 from calibtrain.errors import UserError
 from calibtrain.generation.beam_texts import states_for
@@ -63,6 +65,12 @@ class Member:
         if key not in self._kept:
             self._kept[key] = states_for(self.model, 1, rows)
         return self._kept[key]
+
+    def last_distributions(
+        self, ids: Int[np.ndarray, " tokens"], count: int
+    ) -> Float[np.ndarray, "count vocab"]:
+        """Returns next-token log-probabilities after the last `count` tokens, by one pass."""
+        return last_distributions(self.model.network, self.model.params, ids, count)
 
     @property
     def trie(self) -> ByteTrie:
@@ -172,3 +180,27 @@ def begin(members: Sequence[Member], readers: Sequence[NextByte], prompts: Seque
                 f"prompt: {member.name} has no tokens that spell what ends in {shown!r}; give "
                 "another prompt, or leave that member out"
             )
+
+
+def information_of(
+    members: Sequence[Member], prompt: bytes, data: bytes, *, ended: bool
+) -> list[float]:
+    """Returns -log2 of the probability that each member gives to a text after a prompt.
+
+    It is that of the next bytes over tokenisations, and infinite where it is 0.
+
+    Args:
+        members: of the ensemble.
+        prompt: that comes before the text.
+        data: the text.
+        ended: whether its end counts too.
+    """
+    readers = [member.next_byte(1) for member in members]
+    begin(members, readers, [prompt])
+    bits = np.zeros(len(members))
+    for symbol in [*data, *([END] if ended else [])]:
+        with np.errstate(divide="ignore"):
+            bits -= np.log2([reader.predict()[0, symbol] for reader in readers])
+        for reader in readers:
+            reader.read(np.array([symbol]))
+    return bits.tolist()

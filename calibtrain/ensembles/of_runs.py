@@ -16,16 +16,24 @@ from calibtrain.data.corpora.text_files import (
 )
 from calibtrain.ensembles.agreement import AgreementSearch
 from calibtrain.ensembles.agreement_texts import agreement_texts
+from calibtrain.ensembles.greedy_texts import greedy_texts
 from calibtrain.ensembles.members import Member, opened_members
 from calibtrain.ensembles.mixture_texts import Mixture, OnPiece, mixture_texts
 from calibtrain.ensembles.scored import Scored, Texts, score_texts
+from calibtrain.ensembles.selective import Selective
 from calibtrain.ensembles.texts import EnsembleText
+from calibtrain.ensembles.union import Union
 from calibtrain.errors import UserError
 from calibtrain.generation.next_byte import Beam
 
-Method = Mixture | AgreementSearch
+Method = Mixture | AgreementSearch | Union | Selective
 """How an ensemble decodes; `NAMES` has the name of each."""
-NAMES: Mapping[type, str] = {Mixture: "mixture", AgreementSearch: "agreement"}
+NAMES: Mapping[type, str] = {
+    Mixture: "mixture",
+    AgreementSearch: "agreement",
+    Union: "union",
+    Selective: "selective",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +117,10 @@ def decode_with_runs(
                 found = agreement_texts(
                     members, [prompt], method, max_bytes=max_bytes, explain=explain
                 )[0][:samples]
+            elif isinstance(method, Union | Selective):
+                found = greedy_texts(
+                    members, [prompt], method, max_bytes=max_bytes, explain=explain
+                )
             else:
                 found = mixture_texts(
                     members,

@@ -28,6 +28,9 @@ def runs(
         (["--weights", "1,-1"], "--weights: [1.0, -1.0]: must be above 0"),
         (["--weights", "1,1", "--weighting", "uniform"], "--weights: is not used with --weighting"),
         (["--weighting", "fixed"], "--weighting: fixed needs --weights"),
+        (["--top", "3"], "--top: is not used with --method mixture; it is for union, selective"),
+        (["--method", "union", "--top", "0"], "--top: 0: must be at least 1"),
+        (["--method", "selective", "--consensus", "2"], "--consensus: 2.0: must be a number"),
         (["--greedy", "--samples", "2"], "--samples: 2 greedy texts"),
         (["--field", "body"], "--field: is for --score"),
         (["--score", "x.txt", "--prompt", "a"], "--prompt: is not used with --score"),
@@ -50,7 +53,7 @@ def test_one_run_is_refused() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["mixture", "agreement"])
+@pytest.mark.parametrize("method", ["mixture", "agreement", "union", "selective"])
 def test_json_is_one_document_with_what_each_member_says(runs: list[Path], method: str) -> None:
     asked = ["ensemble", *runs, "--prompt", "In the あ", "--method", method, "--max-bytes", "20"]
     done = call(*asked, "--explain", "--json")

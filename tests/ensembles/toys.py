@@ -104,6 +104,11 @@ class ToyMember:
     def states(self, rows: int) -> Toy:
         return self._states(rows)
 
+    def last_distributions(self, ids: np.ndarray, count: int) -> np.ndarray:
+        every = [self.toy.after(tuple(ids[:place].tolist())) for place in range(1, len(ids) + 1)]
+        with np.errstate(divide="ignore"):
+            return np.log(every[-count:])
+
     @property
     def spelling(self) -> Spelling:
         return Spelling(self.toy.pieces, 1)
