@@ -1,4 +1,4 @@
-"""Ensembles over vocabularies: bits per byte, byte ECE, chrF of continuations and speed, as Markdown.
+"""Ensembles over vocabularies: bits per byte, byte ECE, chrF of continuations, speed; as Markdown.
 
 python experiments/ensembling/ensembling.py runs/vocabulary/kjv-headline --seeds 0 1 2
 
@@ -81,10 +81,10 @@ def main() -> None:
     )
     parser.add_argument("study", type=Path, nargs="?", help="the study's folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--bytes", type=int, default=8192, help="that are scored")
-    parser.add_argument("--prompts", type=int, default=12, help="that are continued")
+    parser.add_argument("--bytes", type=int, default=4096, help="that are scored")
+    parser.add_argument("--prompts", type=int, default=8, help="that are continued")
     parser.add_argument("--characters", type=int, default=200, help="of a prompt")
-    parser.add_argument("--max-bytes", type=int, default=80, help="of a continuation")
+    parser.add_argument("--max-bytes", type=int, default=64, help="of a continuation")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("ensembling.json"))
     given = parser.parse_args()
     rows = json.loads(given.out.read_text("utf-8"))["rows"] if given.out.exists() else []
@@ -174,7 +174,7 @@ def _continuations(
         if len(members) == 1 and name not in ("mixture, linear, equal", "agreement"):
             continue
         texts = [prompt.text for prompt in prompts]
-        decode(members, texts, most)  # compiles
+        decode(members, texts, 2)  # compiles
         began = time.perf_counter()
         made = decode(members, texts, most)
         seconds = time.perf_counter() - began
@@ -215,10 +215,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
                     for key in ("bits_per_byte", "ece")
                 ),
                 *(_seeds(found, "continuations", name, "chrf", decimals=1) for name in names),
-                ", ".join(
-                    f"{np.mean([row['continuations'][name]['bytes_per_second'] for row in found]):.0f}"
-                    for name in names
-                ),
+                ", ".join(f"{_speed(found, name):.0f}" for name in names),
             ]
             for own, found in by_set.items()
             if len(own) == 1
@@ -252,7 +249,6 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         if len(own) == 1 or not all(_members(row, alone) for row in found):
             continue
         for name in DECODERS:
-            speeds = [row["continuations"][name]["bytes_per_second"] for row in found]
             body.append(
                 [
                     " + ".join(own),
@@ -264,10 +260,14 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
                         1,
                         signed=True,
                     ),
-                    f"{np.mean(speeds):.0f}",
+                    f"{_speed(found, name):.0f}",
                 ]
             )
     print_table(["members", "method", "chrF", "less the better member's", "bytes/s"], body)
+
+
+def _speed(found: Sequence[dict[str, Any]], name: str) -> float:
+    return float(np.mean([row["continuations"][name]["bytes_per_second"] for row in found]))
 
 
 def _members(row: dict[str, Any], alone: dict[Any, Any]) -> list[dict[str, Any]] | None:
