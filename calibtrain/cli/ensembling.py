@@ -48,6 +48,8 @@ _ALLOWED: dict[Method, tuple[str, ...]] = {
     Method.selective: ("weights", "top", "draft", "consensus"),
 }
 """The options of each method, beside the prompt and its limit."""
+_SETTINGS = ("average", "weighting", "weights", "top", "draft", "consensus")
+"""Options that are settings of a method under the same name."""
 _SCORING = ("average", "weighting", "weights", "beam", "ratio", "score", "field", "bytes")
 """Those that go with --score."""
 
@@ -248,41 +250,20 @@ def _check(method: Method, given: Mapping[str, Any]) -> None:
 
 def _method(method: Method, given: Mapping[str, Any]) -> Any:
     """Returns the settings of a method, as they were given."""
-    from calibtrain.ensembles.agreement import AgreementSearch
-    from calibtrain.ensembles.mixture_texts import Mixture
-    from calibtrain.ensembles.selective import Selective
-    from calibtrain.ensembles.union import Union
+    from calibtrain.ensembles.of_runs import method_of
 
-    weights = _weights(given.get("weights"))
+    names = {"width": "beam_width", **{name: name for name in _SETTINGS}}
+    settings = {name: given[key] for name, key in names.items() if key in given}
+    if "weights" in settings:
+        settings["weights"] = _weights(settings["weights"])
     try:
-        if method is Method.agreement:
-            return AgreementSearch(width=given.get("beam_width", 5), weights=weights)
-        if method in (Method.union, Method.selective):
-            kind = Union if method is Method.union else Selective
-            names = ("top", "draft", "consensus")
-            return kind(**{name: given[name] for name in names if name in given}, weights=weights)
-        average = given.get("average", Averages.linear)
-        usual = Weightings.posterior
-        if average is Averages.geometric:
-            usual = Weightings.uniform if weights is None else Weightings.fixed
-        weighting = given.get("weighting", usual)
-        if weighting is Weightings.uniform and weights is not None:
-            raise UserError(
-                "--weights: is not used with --weighting uniform; leave one of them out"
-            )
-        if weighting is Weightings.fixed and weights is None:
-            raise UserError("--weighting: fixed needs --weights; or take uniform")
-        posterior = weighting is Weightings.posterior
-        return Mixture(average.value, "posterior" if posterior else "fixed", weights)
+        return method_of(method.value, **settings)
     except ValueError as error:
         name = str(error).partition(":")[0]
-        key = option("beam_width" if name == "width" else name)
-        raise UserError(f"{key}{str(error).removeprefix(name)}") from None
+        raise UserError(f"{option(names[name])}{str(error).removeprefix(name)}") from None
 
 
-def _weights(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
+def _weights(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:

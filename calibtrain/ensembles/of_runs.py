@@ -36,6 +36,48 @@ NAMES: Mapping[type, str] = {
 }
 
 
+def method_of(name: str = "mixture", **given: Any) -> Method:
+    """Returns a method with its settings.
+
+    Args:
+        name: mixture, agreement, union or selective.
+        given: the settings of its class, weights as any sequence. The weighting of a mixture may
+            also be `uniform`, which is fixed and equal; its default is posterior for a linear
+            average, and for a geometric one fixed or, without weights, uniform.
+
+    Raises:
+        ValueError: for what is not allowed, in one line that begins with its name.
+
+    Example:
+        >>> method_of("mixture", average="geometric", weights=[2, 1])
+        Mixture(average='geometric', weighting='fixed', weights=(2.0, 1.0))
+    """
+    kinds = {own: kind for kind, own in NAMES.items()}
+    if name not in kinds:
+        raise ValueError(f"method: {name!r} is not allowed; allowed: {', '.join(kinds)}")
+    known = [field.name for field in dataclasses.fields(kinds[name])]
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{key}: is not a setting of {name}; there are {', '.join(known)}")
+    weights = given.get("weights")
+    try:
+        settings = {**given, "weights": None if weights is None else tuple(map(float, weights))}
+    except (TypeError, ValueError):
+        raise ValueError(f"weights: {weights!r}: must be numbers above 0") from None
+    if name == "mixture":
+        usual = "posterior"
+        if given.get("average") == "geometric":
+            usual = "uniform" if weights is None else "fixed"
+        weighting = given.get("weighting", usual)
+        if weighting == "uniform" and weights is not None:
+            raise ValueError("weights: is not used with weighting uniform; leave one of them out")
+        if weighting == "fixed" and weights is None:
+            raise ValueError("weighting: fixed needs weights; or take uniform")
+        settings["weighting"] = "fixed" if weighting == "uniform" else weighting
+    method: Method = kinds[name](**settings)
+    return method
+
+
 @dataclasses.dataclass(frozen=True)
 class Ensembled:
     """The texts of a request, and what is said of the whole.

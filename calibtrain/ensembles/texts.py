@@ -80,6 +80,25 @@ class EnsembleText:
         """How many bytes it has."""
         return len(self.data)
 
+    def rows(self, number: int) -> list[dict[str, Any]]:
+        """Returns its steps as rows of `runs.ensemble_traces`, one for each step and member."""
+        return [
+            {
+                "text": number,
+                "step": place,
+                "byte_offset": step.byte_offset,
+                "chosen": step.chosen,
+                "ended": step.ended,
+                "member": each.member,
+                "piece": each.proposed,
+                "probability": each.probability,
+                "weight": each.weight,
+                "stalled": each.stalled,
+            }
+            for place, step in enumerate(self.steps)
+            for each in step.proposals
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Returns what `--json` prints of a text; what is infinite is null."""
         found: dict[str, Any] = {

@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=8, help="that are continued")
     parser.add_argument("--characters", type=int, default=200, help="of a prompt")
     parser.add_argument("--max-bytes", type=int, default=64, help="of a continuation")
+    parser.add_argument("--seconds", type=float, help="after which no new set is begun")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("ensembling.json"))
     given = parser.parse_args()
     rows = json.loads(given.out.read_text("utf-8"))["rows"] if given.out.exists() else []
@@ -100,6 +101,7 @@ def measure(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     }
     if any(row["protocol"] != protocol for row in rows):
         raise SystemExit(f"{given.out}: holds figures of another protocol; take another --out")
+    began = time.monotonic()
     for seed in given.seeds:
         singles = [(size,) for size in FOLDERS]
         wanted = [
@@ -112,6 +114,8 @@ def measure(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         with ExitStack() as stack:
             members, texts, prompts = _opened(stack, given, seed)
             for each in wanted:
+                if given.seconds is not None and time.monotonic() - began > given.seconds:
+                    return
                 print(f"seed {seed}, {' + '.join(each)}", file=sys.stderr)
                 own = [members[name] for name in each]
                 row = {"members": list(each), "seed": seed, "protocol": protocol}
