@@ -30,6 +30,10 @@ def _agreement(members: Sequence[Member], most: int) -> Sequence[EnsembleText]:
     return agreement_texts(members, [PROMPT], AgreementSearch(5), max_bytes=most)[0][:1]
 
 
+def _greedy(members: Sequence[Member], method: Union | Selective, most: int) -> list[EnsembleText]:
+    return greedy_texts(members, [PROMPT], method, max_bytes=most, informed=False)
+
+
 def _mixture(samples: int) -> Decode:
     return lambda members, most: mixture_texts(members, [PROMPT], samples=samples, max_bytes=most)
 
@@ -38,9 +42,9 @@ CANDIDATES: dict[str, tuple[Decode, float | None]] = {
     "agreement, beam 5": (_agreement, 50),
     "mixture, one text": (_mixture(1), 100),
     "mixture, 32 texts": (_mixture(32), 1000),
-    "union": (lambda members, most: greedy_texts(members, [PROMPT], Union(), max_bytes=most), None),
+    "union": (lambda members, most: _greedy(members, Union(), most), None),
     "selective": (
-        lambda members, most: greedy_texts(members, [PROMPT], Selective(), max_bytes=most),
+        lambda members, most: _greedy(members, Selective(), most),
         None,
     ),
 }
@@ -55,14 +59,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs=2)
+    parser.add_argument("--only", nargs="+", choices=list(CANDIDATES), default=list(CANDIDATES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-bytes", type=int, default=100)
     given = parser.parse_args()
     with opened_members(given.runs) as members:
         groups = [members, members[:1], members[1:]]
-        rates: dict[str, list[list[float]]] = {name: [[], [], []] for name in CANDIDATES}
+        rates: dict[str, list[list[float]]] = {name: [[], [], []] for name in given.only}
         for turn in range(-1, given.rounds):  # the first one compiles
-            for name, (decode, _) in CANDIDATES.items():
+            for name in given.only:
+                decode, _ = CANDIDATES[name]
                 for group, own in zip(groups, rates[name], strict=True):
                     began = time.perf_counter()
                     size = sum(text.bytes for text in decode(group, given.max_bytes))
@@ -71,7 +77,8 @@ def main() -> None:
                         own.append(rate)
     print("| bytes a second | both | members alone | of the members | bar |")
     print("|---|---|---|---|---|")
-    for name, (_, bar) in CANDIDATES.items():
+    for name in given.only:
+        _, bar = CANDIDATES[name]
         both, *each = rates[name]
         alone = [median(own) for own in each]
         shares = [a / (sum(b) / 4) for a, *b in zip(both, *each, strict=False)]

@@ -3,9 +3,11 @@
 Both are greedy. Members read what is chosen as their own tokenizers write it (`text_reader`).
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
+from calibtrain.data.corpora.documents import END
 from calibtrain.ensembles.members import Member, information_of, prompt_bytes
 from calibtrain.ensembles.proposals import END_SYMBOL
 from calibtrain.ensembles.selective import Kept, Selective, go_on
@@ -23,6 +25,7 @@ def greedy_texts(
     *,
     max_bytes: int | None = None,
     explain: bool = False,
+    informed: bool = True,
 ) -> list[EnsembleText]:
     """Returns the text of each prompt.
 
@@ -37,6 +40,8 @@ def greedy_texts(
         max_bytes: most bytes of a text; None means `beam_texts.BYTES`. A string that would exceed
             it ends the text without it.
         explain: whether texts say how they came about.
+        informed: whether texts say what information each member gives to them, for which all
+            members read them byte by byte.
 
     Raises:
         UserError: for a number that is not allowed, or a prompt that a member cannot spell.
@@ -45,8 +50,20 @@ def greedy_texts(
     most = checked_limit(max_bytes, BYTES)
     (method if isinstance(method, Union) else method.union).of(len(members))  # checks them
     vocabularies = [Vocabulary(member) for member in members]
-    return [
+    found = [
         _text(members, vocabularies, prompt, method, most, explain=explain) for prompt in prompts
+    ]
+    if not informed or not found:
+        return found
+    bits = information_of(
+        members,
+        [prompt_bytes(prompt) for prompt in prompts],
+        [[*text.data, *([END] if text.finish_reason == "end" else [])] for text in found],
+    )
+    names = [member.name for member in members]
+    return [
+        dataclasses.replace(text, members=dict(zip(names, own.tolist(), strict=True)))
+        for text, own in zip(found, bits.T, strict=True)
     ]
 
 
@@ -85,14 +102,13 @@ def _text(
             if ended or len(data) == most:
                 reason = "end" if ended else "length"
                 break
-    bits = information_of(members, start, data, ended=reason == "end")
     return EnsembleText(
         text=(begun(start[-4:]) + data).decode(errors="replace"),
         data=data,
         finish_reason=reason,
         prompt=prompt,
         information_bits=nats / math.log(2),
-        members=dict(zip(names, bits, strict=True)),
+        members={},
         steps=steps,
     )
 

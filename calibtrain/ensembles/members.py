@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from calibtrain.data.corpora.documents import END
 from calibtrain.data.tokenizers.tokenizer import utf8_bytes
 from calibtrain.ensembles.proposals import Spelling
 from calibtrain.ensembles.text_reader import last_distributions
 from calibtrain.ensembles.texts import unique_names
 from calibtrain.errors import UserError
 from calibtrain.generation.beam_texts import states_for
-from calibtrain.generation.byte_beam import STAY
+from calibtrain.generation.byte_beam import STAY, STOP
 from calibtrain.generation.byte_trie import ByteTrie
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.next_byte import Beam, NextByte
@@ -183,24 +182,34 @@ def begin(members: Sequence[Member], readers: Sequence[NextByte], prompts: Seque
 
 
 def information_of(
-    members: Sequence[Member], prompt: bytes, data: bytes, *, ended: bool
-) -> list[float]:
-    """Returns -log2 of the probability that each member gives to a text after a prompt.
+    members: Sequence[Member],
+    prompts: Sequence[bytes],
+    texts: Sequence[Sequence[int]],
+    lanes: int = 32,
+) -> Float[np.ndarray, "members texts"]:
+    """Returns -log2 of the probability that each member gives to texts after their prompts.
 
     It is that of the next bytes over tokenisations, and infinite where it is 0.
 
     Args:
         members: of the ensemble.
-        prompt: that comes before the text.
-        data: the text.
-        ended: whether its end counts too.
+        prompts: that come before each text.
+        texts: bytes, and `END` where the end of a text counts too.
+        lanes: texts that are read side by side, at most.
     """
-    readers = [member.next_byte(1) for member in members]
-    begin(members, readers, [prompt])
-    bits = np.zeros(len(members))
-    for symbol in [*data, *([END] if ended else [])]:
-        with np.errstate(divide="ignore"):
-            bits -= np.log2([reader.predict()[0, symbol] for reader in readers])
-        for reader in readers:
-            reader.read(np.array([symbol]))
-    return bits.tolist()
+    bits = np.zeros((len(members), len(texts)))
+    lanes = min(lanes, len(texts))
+    readers = [member.next_byte(lanes) for member in members]
+    for first in range(0, len(texts), lanes):
+        some = texts[first : first + lanes]
+        begin(members, readers, prompts[first : first + lanes])
+        for place in range(max(map(len, some))):
+            now = np.array([text[place] if place < len(text) else STOP for text in some])
+            going = np.flatnonzero(now != STOP)
+            symbols = np.full(lanes, STOP)
+            symbols[: len(some)] = now
+            for own, reader in zip(bits, readers, strict=True):
+                with np.errstate(divide="ignore"):
+                    own[first + going] -= np.log2(reader.predict()[going, now[going]])
+                reader.read(symbols)
+    return bits

@@ -63,7 +63,7 @@ class EnsembleText:
         information_bits: -log2 of its probability under what the members were joined to, the end
             included where it ended; docs/ensembles.md says for each method what that is.
         members: of each member, -log2 of the probability that it gave to the text; infinite where
-            that is 0.
+            that is 0. Empty where that was not asked for.
         steps: how it came about, where that was asked for.
     """
 

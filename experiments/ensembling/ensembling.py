@@ -67,9 +67,11 @@ DECODERS: dict[str, Decode] = {
     "agreement": lambda members, prompts, most: [
         found[0] for found in agreement_texts(members, prompts, AgreementSearch(), max_bytes=most)
     ],
-    "union": lambda members, prompts, most: greedy_texts(members, prompts, Union(), max_bytes=most),
+    "union": lambda members, prompts, most: greedy_texts(
+        members, prompts, Union(), max_bytes=most, informed=False
+    ),
     "selective": lambda members, prompts, most: greedy_texts(
-        members[::-1], prompts, Selective(), max_bytes=most
+        members[::-1], prompts, Selective(), max_bytes=most, informed=False
     ),
 }
 """Ways to continue a prompt; of `selective`, the member with the largest vocabulary writes."""
