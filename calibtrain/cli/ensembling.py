@@ -41,6 +41,7 @@ class Weightings(StrEnum):
 _ALLOWED: dict[Method, tuple[str, ...]] = {
     Method.mixture: (
         *("average", "weighting", "weights", "greedy", "samples", "seed", "beam", "ratio"),
+        "particles",
         *("score", "field", "bytes"),
     ),
     Method.agreement: ("weights", "samples", "beam_width"),
@@ -109,6 +110,15 @@ def ensemble(
     beam_width: Annotated[
         int | None, typer.Option(help="Of agreement: joint hypotheses; default 5.")
     ] = None,
+    particles: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Of a geometric mixture: draw each text from so many particles, weighted so that "
+            "it comes from the members' product over texts and not over bytes.",
+        ),
+    ] = None,
     beam: Annotated[
         int | None,
         typer.Option(
@@ -170,6 +180,7 @@ def ensemble(
         "samples": samples,
         "seed": seed or None,
         "beam_width": beam_width,
+        "particles": particles,
         "beam": beam,
         "ratio": ratio,
         "top": top,
@@ -200,6 +211,10 @@ def ensemble(
     for name in ("field", "bytes"):
         if name in given:
             raise UserError(f"{option(name)}: is for --score; leave it out")
+    if particles is not None and (greedy or explain):
+        raise UserError(
+            f"--particles: draws whole texts; leave out {'--greedy' if greedy else '--explain'}"
+        )
     if greedy and (samples or 1) > 1:
         raise UserError(f"--samples: {samples} greedy texts would all be the same; leave it out")
 
@@ -207,7 +222,7 @@ def ensemble(
     from calibtrain.ensembles.of_runs import decode_with_runs
 
     (start,) = prompts_of(None if prompt is None else [prompt], prompt_file)
-    alone = method is Method.mixture and (samples or 1) == 1 and not as_json
+    alone = method is Method.mixture and (samples or 1) == 1 and not as_json and not particles
     found = decode_with_runs(
         [place(run) for run in runs],
         start,
@@ -217,6 +232,7 @@ def ensemble(
         greedy=greedy,
         max_bytes=max_bytes,
         beam=_beam(given),
+        particles=particles,
         explain=explain,
         on_piece=(lambda number, text: print(text, end="", flush=True)) if alone else None,
         say=say,

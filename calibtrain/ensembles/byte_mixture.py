@@ -58,6 +58,8 @@ class ByteMixture:
         kept: the least share of a member's weight that its beam kept in the last step, by lane.
         predicted: the members' own distributions [members, lanes, 257] that the latest average is
             of.
+        mass: of each lane, what the latest average was divided by so that it sums to 1: that of a
+            geometric mean is below 1 where members differ, and 0 where no symbol is possible.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class ByteMixture:
         prior = np.log(given) - math.log(math.fsum(given))
         self._log_weights = np.tile(prior[:, None], (1, self.lanes))  # member, lane
         self.predicted: Float[np.ndarray, "members lanes 257"] = np.zeros(0)
-        self.kept = np.ones(self.lanes)
+        self.kept = self.mass = np.ones(self.lanes)
 
     @property
     def weights(self) -> Float[np.ndarray, "members lanes"]:
@@ -122,14 +124,17 @@ class ByteMixture:
         total = weights.sum(axis=0)
         weights = np.divide(weights, total, out=weights, where=total > 0)
         if self._average == "linear":
+            self.mass = total
             return np.asarray(np.einsum("ml,mls->ls", weights, each))
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.where(weights[:, :, None] > 0, weights[:, :, None] * np.log(each), 0.0)
         joint = logs.sum(axis=0)
         top = joint.max(axis=1, keepdims=True)
-        found = np.exp(joint - np.where(np.isfinite(top), top, 0.0))
+        top = np.where(np.isfinite(top), top, 0.0)
+        found = np.exp(joint - top)
         found[~speaks.any(axis=0)] = 0.0
         mass = found.sum(axis=1, keepdims=True)
+        self.mass = (mass * np.exp(top))[:, 0]
         return np.divide(found, mass, out=np.zeros(found.shape), where=mass > 0)
 
     def read(

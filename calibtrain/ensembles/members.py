@@ -44,9 +44,15 @@ class Member:
     model: LanguageModel
     _kept: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
-    def next_byte(self, lanes: int, beam: Beam | None = None) -> NextByte:
-        """Returns the model as a distribution of the next byte of some texts, side by side."""
-        model, key = self.model, ("next byte", lanes, beam)
+    def next_byte(self, lanes: int, beam: Beam | None = None, texts: int | None = None) -> NextByte:
+        """Returns the model as a distribution of the next byte of some texts, side by side.
+
+        Args:
+            lanes: texts side by side.
+            beam: the tokenisations that are followed; None means `Beam()`.
+            texts: how many of the lanes begin a text, as `NextByte.of` takes it.
+        """
+        model, key = self.model, ("next byte", lanes, beam, texts)
         if key not in self._kept:
             self._kept[key] = NextByte.of(
                 model.network,
@@ -54,6 +60,7 @@ class Member:
                 self.trie,
                 lanes=lanes,
                 context=model.context,
+                texts=texts,
                 follow=beam,
             )
         return self._kept[key]

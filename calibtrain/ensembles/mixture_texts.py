@@ -175,7 +175,7 @@ def _decode(
             if not own.any():
                 text.grown.reason = "disagreement"
             else:
-                symbol = int(own.argmax()) if greedy else _drawn(own, text.rng.random())
+                symbol = int(own.argmax()) if greedy else draw(own, text.rng.random())
                 if explain:
                     text.steps.append(_step(mixture, names, lane, symbol, len(text.grown.data)))
                 text.read(symbol, float(own[symbol]), mixture.predicted[:, lane, symbol])
@@ -186,11 +186,11 @@ def _decode(
         mixture.read(symbols)
 
 
-def _drawn(probability: Float[np.ndarray, " symbols"], uniform: float) -> int:
+def draw(probability: Float[np.ndarray, " symbols"], uniform: float) -> int:
     """Returns the symbol at a share of the mass.
 
     Example:
-        >>> [_drawn(np.array([0.5, 0.0, 0.5]), share) for share in (0.0, 0.4, 0.5, 0.99)]
+        >>> [draw(np.array([0.5, 0.0, 0.5]), share) for share in (0.0, 0.4, 0.5, 0.99)]
         [0, 0, 2, 2]
     """
     running = np.cumsum(probability)

@@ -19,6 +19,7 @@ from calibtrain.ensembles.agreement_texts import agreement_texts
 from calibtrain.ensembles.greedy_texts import greedy_texts
 from calibtrain.ensembles.members import Member, opened_members
 from calibtrain.ensembles.mixture_texts import Mixture, OnPiece, mixture_texts
+from calibtrain.ensembles.particles import particle_texts
 from calibtrain.ensembles.scored import Scored, Texts, score_texts
 from calibtrain.ensembles.selective import Selective
 from calibtrain.ensembles.texts import EnsembleText
@@ -129,6 +130,7 @@ def decode_with_runs(
     greedy: bool = False,
     max_bytes: int | None = None,
     beam: Beam | None = None,
+    particles: int | None = None,
     explain: bool = False,
     on_piece: OnPiece | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -144,6 +146,7 @@ def decode_with_runs(
         greedy: of a mixture, whether the most probable byte is taken.
         max_bytes: most bytes of a text.
         beam: of a mixture, the tokenisations that a member follows.
+        particles: of a geometric mixture, draws each text from so many of them (`particles`).
         explain: whether texts say how they came about.
         on_piece: of a mixture, is told of complete characters as they come.
         say: is told in words what the user must know.
@@ -163,6 +166,17 @@ def decode_with_runs(
                 found = greedy_texts(
                     members, [prompt], method, max_bytes=max_bytes, explain=explain
                 )
+            elif particles is not None:
+                found = particle_texts(
+                    members,
+                    [prompt],
+                    method,
+                    particles,
+                    samples=samples,
+                    seed=seed,
+                    max_bytes=max_bytes,
+                    beam=beam,
+                )
             else:
                 found = mixture_texts(
                     members,
@@ -180,6 +194,8 @@ def decode_with_runs(
             raise UserError(str(error)) from None
         seconds = time.perf_counter() - began
         about = {**described(members, method), "seed": seed}
+        if particles is not None:
+            about["particles"] = particles
     return Ensembled(tuple(found), about, seconds)
 
 

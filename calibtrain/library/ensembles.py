@@ -67,14 +67,15 @@ class Ensemble:
             prompt: text, or bytes, which may end inside a character.
             samples: texts; of agreement, the best so many.
             seed: of what a mixture draws: text i is a function of the seed and i.
-            more: max_bytes; greedy (of a mixture); explain, which keeps the steps.
+            more: max_bytes; greedy (of a mixture); explain, which keeps the steps; particles (of a
+                geometric mixture), from which each text is drawn.
 
         Raises:
             UserError: for what is not allowed, and where members agree on no text.
         """
         from calibtrain.ensembles.of_runs import decode_with_runs
 
-        if unknown := set(more) - {"max_bytes", "greedy", "explain"}:
+        if unknown := set(more) - {"max_bytes", "greedy", "explain", "particles"}:
             raise UserError(f"{sorted(unknown)[0]}: is not a setting of generate")
         found = decode_with_runs(
             [run.folder for run in self.runs],

@@ -1,16 +1,59 @@
 """Models of tiny vocabularies whose probabilities of every text are known."""
 
+import math
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 
 import numpy as np
 
+from calibtrain.data.corpora.documents import END, SYMBOLS
 from calibtrain.ensembles.proposals import Spelling
 from calibtrain.generation.byte_beam import ByteBeam
 from calibtrain.generation.byte_trie import ByteTrie
 from calibtrain.generation.next_byte import Beam, NextByte
 
 Tokens = tuple[int, ...]
+LETTERS = (97, 98, END)
+
+
+class Bigram:
+    """A model of a, b and the end of text, which sees one symbol back."""
+
+    def __init__(
+        self,
+        seed: int,
+        lanes: int = 1,
+        *,
+        never: tuple[int, int] | None = None,
+        spread: float = 1.0,
+    ):
+        rng = np.random.default_rng(seed)
+        self.lanes, self._now = lanes, np.zeros(lanes, np.int64)
+        self.table = rng.dirichlet(np.full(3, spread), 3)
+        if never is not None:
+            self.table[never] = 0
+            self.table /= self.table.sum(1, keepdims=True)
+
+    def predict(self) -> np.ndarray:
+        found = np.zeros((self.lanes, SYMBOLS))
+        found[:, LETTERS] = self.table[self._now]
+        return found
+
+    def read(self, symbols: np.ndarray, from_lanes: np.ndarray | None = None) -> np.ndarray:
+        now = self._now if from_lanes is None else self._now[from_lanes]
+        new = [
+            LETTERS.index(each) if each >= 0 else old
+            for each, old in zip(symbols, now, strict=True)
+        ]
+        self._now = np.array(new)
+        return np.ones(self.lanes)
+
+    def of(self, text: tuple[int, ...]) -> float:
+        """The probability of a text, its end included where it has one."""
+        places = [LETTERS.index(each) for each in text]
+        return math.prod(
+            self.table[now, new] for now, new in zip([0, *places], places, strict=False)
+        )
 
 
 class Toy:
@@ -96,7 +139,7 @@ class ToyMember:
             tokenizer=tokenizer, context=context, prompt_ids=self._prompt_ids, about={}
         )
 
-    def next_byte(self, lanes: int, beam: Beam | None = None) -> NextByte:
+    def next_byte(self, lanes: int, beam: Beam | None = None, texts: int | None = None) -> NextByte:
         trie = ByteTrie.of([*self.toy.pieces[:1], b"", *self.toy.pieces[2:]], 1)
         hypotheses = ByteBeam(trie, lanes, 40, ratio=0.0, smallest=0.0)
         return NextByte(hypotheses, _InOrder(self._states(hypotheses.rows), trie.order))
