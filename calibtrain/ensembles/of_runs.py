@@ -87,16 +87,18 @@ class Ensembled:
         texts: in the order of their numbers; of a search, the best first.
         about: method, its settings and the members.
         seconds: that decoding took, programs compiled included.
+        cut: what is to be said of prompts that members did not see whole.
     """
 
     texts: tuple[EnsembleText, ...]
     about: Mapping[str, Any]
     seconds: float
+    cut: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of texts that not all members could go on with."""
-        found = []
+        """What is to be said of the prompt, and of texts that not all members could go on with."""
+        found = list(self.cut)
         for text in self.texts:
             silent = [name for name, bits in text.members.items() if not math.isfinite(bits)]
             if text.finish_reason == "disagreement":
@@ -196,7 +198,13 @@ def decode_with_runs(
         about = {**described(members, method), "seed": seed}
         if particles is not None:
             about["particles"] = particles
-    return Ensembled(tuple(found), about, seconds)
+        cut = tuple(
+            f"{member.name}: the prompt has {size:,} tokens (the document start included), and the "
+            f"model saw the last {member.model.context:,}"
+            for member in members
+            if (size := len(member.model.prompt_ids(prompt))) > member.model.context
+        )
+    return Ensembled(tuple(found), about, seconds, cut)
 
 
 def score_with_runs(

@@ -86,5 +86,8 @@ def test_a_file_is_scored_by_the_ensemble_and_its_members(runs: list[Path], tmp_
         apart = found["bits_per_byte"] - member["bits_per_byte"]
         assert own["estimate"] == pytest.approx(apart)
         assert own["lower"] <= apart <= own["upper"]
+    size = found["evaluation"]["bytes"]
+    best = min(member["bits_per_byte"] for member in found["members"])
+    assert found["bits_per_byte"] * size <= best * size + len(lines) + 1e-6  # log2 of 2 a text
     shown = call("ensemble", *runs, "--score", texts)
     assert f"{found['bits_per_byte']:.4f}" in shown.stdout
