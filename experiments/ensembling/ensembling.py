@@ -249,6 +249,19 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
                 ]
             )
     print_table(["members", "gap", "average", "bits per byte", "gain", "ECE less"], body)
+    print("Slope of the gain on the gap, over the pairs:\n")
+    pairs = [row for row in rows if len(row["members"]) == 2 and _members(row, alone)]
+    seeds = sorted({row["seed"] for row in pairs})
+    body = []
+    for name in MIXTURES:
+
+        def slope(seed: Any, name: str = name) -> Any:
+            own = [row for row in pairs if row["seed"] == seed]
+            gaps = [_gap(row, alone) for row in own]
+            return estimate(np.polyfit(gaps, [gain(row, name, alone) for row in own], 1)[0])
+
+        body.append([name, over_seeds(seeds, slope, signed=True)])
+    print_table(["average", "bits per byte gained for each bit per byte of gap"], body)
     print("Continuations: chrF, less that of the better member's beam, and bytes a second:\n")
     body = []
     for own, found in by_set.items():
@@ -273,7 +286,9 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _speed(found: Sequence[dict[str, Any]], name: str) -> float:
-    return float(np.mean([row["continuations"][name]["bytes_per_second"] for row in found]))
+    """The mean over seeds; what was measured with another load on the machine is left out."""
+    speeds = [row["continuations"][name]["bytes_per_second"] for row in found]
+    return float(np.mean([speed for speed in speeds if speed is not None]))
 
 
 def _members(row: dict[str, Any], alone: dict[Any, Any]) -> list[dict[str, Any]] | None:
