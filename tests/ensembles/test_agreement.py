@@ -145,3 +145,15 @@ def test_settings_that_are_not_allowed_are_named(wrong, named):
         AgreementSearch(**wrong)
     with pytest.raises(ValueError, match="2 of them for 1 members"):
         AgreementSearch(weights=(1.0, 2.0)).of(1)
+
+
+@pytest.mark.parametrize("visits", [1, 5, 40])
+def test_an_early_stop_gives_texts_that_are_possible_and_no_better_than_the_best_of_all(visits):
+    toys = [Toy(7, COARSE), Toy(8, LONGEST)]
+    found = agreed(toys, 4, 6, visits=visits)
+    assert found
+    assert found[0].score <= agreed(toys, 600, 6)[0].score + 1e-12
+    for each in found:
+        assert [toy.spell(path.tokens) for toy, path in zip(toys, each.paths, strict=True)] == (
+            [each.data, each.data]
+        )
