@@ -139,7 +139,7 @@ class _Text:
             nats = -np.log(each)
         self._nats -= math.log(joint)
         self._of_members = nats if self._of_members is None else self._of_members + nats
-        self.grown.read(symbol)
+        self.grown.read(np.array([symbol]))
 
     def found(self, names: Sequence[str]) -> EnsembleText:
         """Returns the text, which is over."""
