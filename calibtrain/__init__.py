@@ -35,6 +35,7 @@ _PARTS = (
 )
 _CALLS = {
     "ablate": "library",
+    "ensemble": "library",
     "finetune": "library",
     "load_config": "library",
     "load_study": "library",

@@ -19,6 +19,7 @@ from calibtrain import temperature as temperature
 from calibtrain import training as training
 from calibtrain.library.configurations import load_config as load_config
 from calibtrain.library.configurations import load_study as load_study
+from calibtrain.library.ensembles import ensemble as ensemble
 from calibtrain.library.result import measure as measure
 from calibtrain.library.training import ablate as ablate
 from calibtrain.library.training import finetune as finetune

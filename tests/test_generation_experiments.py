@@ -10,7 +10,11 @@ import pytest
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SCRIPTS = (
-    *("consistency/consistency", "entropy-rate/drift", "memory/memory", "mbr/agreement"),
+    "consistency/consistency",
+    "ensembling/ensembling",
+    "entropy-rate/drift",
+    "memory/memory",
+    "mbr/agreement",
     "typicality/typicality",
 )
 

@@ -164,7 +164,7 @@ def generate(
         refuse(decoding, {**chosen, "stop": stop or None, **drawing, **kept})
         search(
             place(run),
-            _prompts(prompt, prompt_file),
+            prompts_of(prompt, prompt_file),
             decoding,
             beam,
             shown=samples or 1,
@@ -183,7 +183,7 @@ def generate(
     if greedy and samples > 1:
         raise UserError(f"--samples: {samples} greedy texts would all be the same; leave it out")
     sampling = sampling_of(given, greedy=greedy)
-    prompts = _prompts(prompt, prompt_file)
+    prompts = prompts_of(prompt, prompt_file)
 
     from calibtrain.generation.of_run import generate_from_run
 
@@ -269,7 +269,8 @@ class _Shown:
             self.closed = error
 
 
-def _prompts(prompt: list[str] | None, file: str | None) -> list[str | bytes]:
+def prompts_of(prompt: list[str] | None, file: str | None) -> list[str | bytes]:
+    """Returns the prompts that options give; a file's is read byte for byte."""
     if file is None:
         return [*(prompt or [""])]
     if prompt:

@@ -19,6 +19,7 @@ from calibtrain.cli.analysing import entropy, lookahead, memory, typicality
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.consistency import consistency
+from calibtrain.cli.ensembling import ensemble
 from calibtrain.cli.evaluating import evaluate, report
 from calibtrain.cli.generating import generate
 from calibtrain.cli.launching import launch_app
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "measure": measure,
     "generate": generate,
+    "ensemble": ensemble,
     "entropy": entropy,
     "memory": memory,
     "typicality": typicality,

@@ -56,6 +56,10 @@ class ByteMixture:
         lanes: texts that are read side by side.
         members: what is averaged.
         kept: the least share of a member's weight that its beam kept in the last step, by lane.
+        predicted: the members' own distributions [members, lanes, 257] that the latest average is
+            of.
+        mass: of each lane, what the latest average was divided by so that it sums to 1: that of a
+            geometric mean is below 1 where members differ, and 0 where no symbol is possible.
     """
 
     def __init__(
@@ -96,8 +100,8 @@ class ByteMixture:
         self._average, self._posterior = average, weighting == "posterior"
         prior = np.log(given) - math.log(math.fsum(given))
         self._log_weights = np.tile(prior[:, None], (1, self.lanes))  # member, lane
-        self._predicted: Float[np.ndarray, "members lanes 257"] | None = None
-        self.kept = np.ones(self.lanes)
+        self.predicted: Float[np.ndarray, "members lanes 257"] = np.zeros(0)
+        self.kept = self.mass = np.ones(self.lanes)
 
     @property
     def weights(self) -> Float[np.ndarray, "members lanes"]:
@@ -114,20 +118,23 @@ class ByteMixture:
         say together) allows a next symbol.
         """
         each = np.stack([member.predict() for member in self.members])
-        self._predicted = each
+        self.predicted = each
         speaks = each.sum(axis=2) > 0
         weights = self.weights * speaks
         total = weights.sum(axis=0)
         weights = np.divide(weights, total, out=weights, where=total > 0)
         if self._average == "linear":
+            self.mass = total
             return np.asarray(np.einsum("ml,mls->ls", weights, each))
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.where(weights[:, :, None] > 0, weights[:, :, None] * np.log(each), 0.0)
         joint = logs.sum(axis=0)
         top = joint.max(axis=1, keepdims=True)
-        found = np.exp(joint - np.where(np.isfinite(top), top, 0.0))
+        top = np.where(np.isfinite(top), top, 0.0)
+        found = np.exp(joint - top)
         found[~speaks.any(axis=0)] = 0.0
         mass = found.sum(axis=1, keepdims=True)
+        self.mass = (mass * np.exp(top))[:, 0]
         return np.divide(found, mass, out=np.zeros(found.shape), where=mass > 0)
 
     def read(
@@ -144,18 +151,18 @@ class ByteMixture:
         Returns:
             The least share of a member's weight that its beam kept, by lane.
         """
-        if self._predicted is None:
+        if not self.predicted.size:
             raise ValueError("read: predict comes first")
         lanes = np.arange(self.lanes) if from_lanes is None else from_lanes
         self._log_weights = self._log_weights[:, lanes]
         if self._posterior:
             read = symbols >= 0
-            given = self._predicted[:, lanes, np.where(read, symbols, 0)]
+            given = self.predicted[:, lanes, np.where(read, symbols, 0)]
             with np.errstate(divide="ignore"):
                 self._log_weights += np.where(read, np.log(given), 0.0)
             top = self._log_weights.max(axis=0)
             self._log_weights -= np.where(np.isfinite(top), top, 0.0)  # none underflows
-        self._predicted = None
+        self.predicted = np.zeros(0)
         kept = [
             member.read(symbols, None if from_lanes is None else from_lanes)
             for member in self.members

@@ -89,7 +89,7 @@ def beam_texts(
     starts = [model.prompt_ids(prompt) for prompt in prompts]
     seen = [ids[-model.context :] for ids in starts]
     at_once = min(max(1, (rows or ROWS) // settings.width), max(1, len(prompts)))
-    states = _states(model, at_once, settings.width)
+    states = states_for(model, at_once, settings.width)
     found: list[list[Hypothesis]] = []
     for first in range(0, len(prompts), at_once):
         found += search(
@@ -106,8 +106,8 @@ def beam_texts(
     ]
 
 
-def _states(model: LanguageModel, prompts: int, width: int) -> TokenStates:
-    """Returns states of a model for the beams of some prompts."""
+def states_for(model: LanguageModel, prompts: int, width: int) -> TokenStates:
+    """Returns states of a model for the beams of some prompts: `width` rows for each."""
     network, params, context, rows = model.network, model.params, model.context, prompts * width
     if not can_share(network, params):
         return DecodingStates(network, params, rows=rows, context=context)

@@ -198,8 +198,8 @@ class ByteBeam:
         Args:
             symbols: the bytes; `STOP`, or the end of text, for a lane whose text is over; `STAY`
                 for one that waits.
-            from_lanes: the lane whose text each lane goes on from; default: its own. At most one
-                other lane may go on from a lane, and what that other lane held is dropped.
+            from_lanes: the lane whose text each lane goes on from; default: its own. What a lane
+                held that goes on from another one is dropped, and none may go on from it.
         """
         trie, moves = self.trie, self._moves
         assert moves is not None, "predict first"
@@ -214,11 +214,13 @@ class ByteBeam:
         move = np.flatnonzero(trie.symbol[moves.child] == _with(wanted, guests, STOP)[into])
         into = into[move]
         if from_lanes is not None and len(guests):
-            guest = _with(np.full(self.lanes, -1), from_lanes[guests], guests)[
-                lane[moves.hypothesis]
-            ]
-            fork = np.flatnonzero((guest >= 0) & (trie.symbol[moves.child] == wanted[guest]))
-            move, into = np.append(move, fork), np.append(into, guest[fork])
+            rank = _ranks(from_lanes[guests])
+            for some in (guests[rank == number] for number in range(rank.max() + 1)):
+                guest = _with(np.full(self.lanes, -1), from_lanes[some], some)[
+                    lane[moves.hypothesis]
+                ]
+                fork = np.flatnonzero((guest >= 0) & (trie.symbol[moves.child] == wanted[guest]))
+                move, into = np.append(move, fork), np.append(into, guest[fork])
         hypothesis, child = moves.hypothesis[move], moves.child[move]
         # first the hypotheses that go on below, then those that a token ends
         on = moves.below[move] > 0
@@ -300,6 +302,20 @@ def _with(
     changed = values.copy()
     changed[index] = new
     return changed
+
+
+def _ranks(values: Int[np.ndarray, " values"]) -> Int[np.ndarray, " values"]:
+    """Returns how many equal values come before each.
+
+    Example:
+        >>> _ranks(np.array([7, 3, 7, 7, 3])).tolist()
+        [0, 0, 1, 2, 1]
+    """
+    order = np.argsort(values, kind="stable")
+    _, first, counts = np.unique(values[order], return_index=True, return_counts=True)
+    found = np.empty(len(values), np.int64)
+    found[order] = np.arange(len(values)) - np.repeat(first, counts)
+    return found
 
 
 def _ranges(

@@ -55,7 +55,7 @@ class GrowingText:
         self._shown = 0
         # a character that the prompt began is shown whole
         tail = b"".join(pieces[index] for index in self.ids[-4:])
-        self.begun = _begun(tail)
+        self.begun = begun(tail)
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._decode(self.begun)
 
@@ -126,13 +126,13 @@ class GrowingText:
         return (self.begun + bytes(self.data[: self.cut])).decode(errors="replace")
 
 
-def _begun(tail: bytes) -> bytes:
+def begun(tail: bytes) -> bytes:
     """Returns the bytes of a character that a text ends inside of.
 
     Example:
-        >>> _begun("né".encode()[:-1])
+        >>> begun("né".encode()[:-1])
         b'\\xc3'
-        >>> _begun(b"ne")
+        >>> begun(b"ne")
         b''
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")

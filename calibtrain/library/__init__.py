@@ -8,6 +8,9 @@ from typing import Any
 
 _HOMES = {
     "Consistency": "consistency",
+    "Ensemble": "ensembles",
+    "EnsembleScore": "ensembles",
+    "EnsembleTexts": "ensembles",
     "EntropyAnalysis": "analysis_results",
     "FittedLookahead": "analysis_results",
     "MemoryAnalysis": "analysis_results",
@@ -27,6 +30,7 @@ _HOMES = {
     "Study": "study",
     "Table": "table",
     "ablate": "training",
+    "ensemble": "ensembles",
     "finetune": "training",
     "measure": "result",
     "open_run": "training",

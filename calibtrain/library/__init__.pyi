@@ -8,6 +8,12 @@ from calibtrain.library.analysis_results import TypicalityAnalysis as Typicality
 from calibtrain.library.configurations import Overrides as Overrides
 from calibtrain.library.configurations import load_config as load_config
 from calibtrain.library.configurations import load_study as load_study
+from calibtrain.library.consistency import Consistency as Consistency
+from calibtrain.library.consistency import QuestionConsistency as QuestionConsistency
+from calibtrain.library.ensembles import Ensemble as Ensemble
+from calibtrain.library.ensembles import EnsembleScore as EnsembleScore
+from calibtrain.library.ensembles import EnsembleTexts as EnsembleTexts
+from calibtrain.library.ensembles import ensemble as ensemble
 from calibtrain.library.generated import Generated as Generated
 from calibtrain.library.heads import Head as Head
 from calibtrain.library.heads import HeadComparison as HeadComparison

@@ -5,46 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from ensembles.toys import LETTERS, Bigram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibtrain.data.corpora.documents import END, SYMBOLS
+from calibtrain.data.corpora.documents import END
 from calibtrain.ensembles.byte_mixture import ByteMixture
-
-LETTERS = (97, 98, END)
-
-
-class Bigram:
-    """A model of a, b and the end of text, which sees one symbol back."""
-
-    def __init__(self, seed: int, lanes: int = 1, *, never: tuple[int, int] | None = None):
-        rng = np.random.default_rng(seed)
-        self.lanes, self._now = lanes, np.zeros(lanes, np.int64)
-        self.table = rng.dirichlet(np.ones(3), 3)
-        if never is not None:
-            self.table[never] = 0
-            self.table /= self.table.sum(1, keepdims=True)
-
-    def predict(self) -> np.ndarray:
-        found = np.zeros((self.lanes, SYMBOLS))
-        found[:, LETTERS] = self.table[self._now]
-        return found
-
-    def read(self, symbols: np.ndarray, from_lanes: np.ndarray | None = None) -> np.ndarray:
-        now = self._now if from_lanes is None else self._now[from_lanes]
-        new = [
-            LETTERS.index(each) if each >= 0 else old
-            for each, old in zip(symbols, now, strict=True)
-        ]
-        self._now = np.array(new)
-        return np.ones(self.lanes)
-
-    def of(self, text: tuple[int, ...]) -> float:
-        """The probability of a text, its end included where it has one."""
-        places = [LETTERS.index(each) for each in text]
-        return math.prod(
-            self.table[now, new] for now, new in zip([0, *places], places, strict=False)
-        )
 
 
 def through(mixture: ByteMixture, text: tuple[int, ...]) -> float:
