@@ -11,6 +11,7 @@ References:
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,38 @@ from jaxtyping import Float, Int
 from calibtrain.errors import UserError
 from calibtrain.metrics.ranking import area_under_roc
 
-NEIGHBOURS, FOLDS = 29, 10
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidation:
+    """How labels are told apart.
+
+    Attributes:
+        neighbours: k; fewer where a training set has fewer texts.
+        folds: each has the same shares of labels as far as they go.
+        seed: of folds and guesses.
+    """
+
+    neighbours: int = 29
+    folds: int = 10
+    seed: int = 0
+
+    def check(self, labels: Sequence[str]) -> None:
+        """Raises a UserError for numbers that are not allowed, or labels that are too few."""
+        if self.neighbours < 1:
+            raise UserError(f"--neighbours: {self.neighbours} is not allowed; at least 1")
+        if self.folds < 2:
+            raise UserError(f"--folds: {self.folds} is not allowed; at least 2")
+        counts = Counter(labels)
+        if len(counts) < 2:
+            raise UserError(
+                f"--labelled: all texts have the label {labels[0]!r}; give at least two"
+            )
+        rare = min(sorted(counts), key=counts.__getitem__)
+        if counts[rare] < self.folds:
+            raise UserError(
+                f"--labelled: the label {rare!r} has {counts[rare]} texts, and each of "
+                f"{self.folds} folds needs one; give more, or lower --folds"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,19 +85,14 @@ class Separation:
 def separation(
     features: Float[np.ndarray, "texts features"],
     labels: Sequence[str],
-    *,
-    neighbours: int = NEIGHBOURS,
-    folds: int = FOLDS,
-    seed: int = 0,
+    by: CrossValidation | None = None,
 ) -> Separation:
     """Returns how well k nearest neighbours (Euclidean) tell labels apart.
 
     Args:
         features: of each text.
         labels: of each text; at least two different ones.
-        neighbours: k; fewer where a training set has fewer texts.
-        folds: of the cross-validation, each with the same shares of labels as far as they go.
-        seed: of folds and guesses.
+        by: how; None means the defaults.
 
     Raises:
         UserError: for numbers that are not allowed, one label only, or one with fewer texts than
@@ -73,24 +100,14 @@ def separation(
 
     Example:
         >>> features = np.array([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]])
-        >>> separation(features, ["a"] * 3 + ["b"] * 3, neighbours=1, folds=3).area
+        >>> separation(features, ["a"] * 3 + ["b"] * 3, CrossValidation(1, folds=3)).area
         1.0
     """
-    if neighbours < 1:
-        raise UserError(f"--neighbours: {neighbours} is not allowed; at least 1")
-    if folds < 2:
-        raise UserError(f"--folds: {folds} is not allowed; at least 2")
+    by = by or CrossValidation()
+    by.check(labels)
+    folds, seed, neighbours = by.folds, by.seed, by.neighbours
     names = sorted(set(labels))
-    if len(names) < 2:
-        raise UserError(f"--labelled: all texts have the label {names[0]!r}; give at least two")
     codes = np.array([names.index(label) for label in labels])
-    counts = np.bincount(codes)
-    if counts.min() < folds:
-        rare = names[int(counts.argmin())]
-        raise UserError(
-            f"--labelled: the label {rare!r} has {counts.min()} texts, and each of {folds} folds "
-            "needs one; give more, or lower --folds"
-        )
     member = stratified_folds(codes, folds, seed)
     rng = np.random.default_rng(seed)
     found, guessed = [], []
@@ -106,7 +123,7 @@ def separation(
     difference = np.subtract(found, guessed)
     lower, upper, p = _corrected_t(difference, test_share=1 / (folds - 1))
     return Separation(
-        labels=dict(zip(names, counts.tolist(), strict=True)),
+        labels=dict(zip(names, np.bincount(codes).tolist(), strict=True)),
         neighbours=min(neighbours, int((member != 0).sum())),
         folds=found,
         dummy=guessed,

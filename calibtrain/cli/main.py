@@ -23,6 +23,7 @@ from calibtrain.cli.ensembling import ensemble
 from calibtrain.cli.evaluating import evaluate, report
 from calibtrain.cli.generating import generate
 from calibtrain.cli.launching import launch_app
+from calibtrain.cli.lens import lens
 from calibtrain.cli.listing import runs
 from calibtrain.cli.measuring import measure
 from calibtrain.cli.models import export, import_
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "lookahead": lookahead,
     "trace": trace,
     "consistency": consistency,
+    "lens": lens,
     "report": report,
     "runs": runs,
     "compile": compile_,

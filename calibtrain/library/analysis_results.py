@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
+    from calibtrain.analysis.lens_of_run import Lens
     from calibtrain.analysis.tracing import Tracing
 
 Kind = TypeVar("Kind", EntropyRecord, MemoryRecord, TypicalityRecord)
@@ -212,6 +213,48 @@ class Traced:
             f"<Traced ({self.finish_reason}, {about['bytes']:,} bytes): surprise {rates[0]:.3f}, "
             f"entropy {rates[1]:.3f} bits/byte, {len(about['alarms'])} alarms>"
         )
+
+
+class LensAnalysis:
+    """What each layer of a run would predict (docs/lens.md).
+
+    Attributes:
+        document: what `calibtrain lens --json` prints; `ct.figures.entropy_lens` takes it.
+        entropy: of each text, by name of the entropy, an array [layers, tokens] in nats.
+    """
+
+    def __init__(self, found: "Lens"):
+        """Args:
+        found: what was seen.
+        """
+        self.document = found.to_dict()
+        self.entropy = [each.entropy for each in found.found]
+
+    @cached_property
+    def profiles(self) -> Table:
+        """A row for each text and layer: the mean of each entropy over the tokens."""
+        return Table.of_rows(
+            {
+                "text": number,
+                **({"label": text["label"]} if "label" in text else {}),
+                "layer": layer + 1,
+                **{name: values[layer] for name, values in text["profile"].items()},
+            }
+            for number, text in enumerate(self.document["texts"])
+            for layer in range(self.document["layers"])
+        )
+
+    @property
+    def separation(self) -> Table:
+        """A row for each entropy: how well labels are told apart; empty without labels."""
+        return Table.of_rows(
+            {"entropy": name, **dict(_flat(each))}
+            for name, each in self.document["separation"].items()
+        )
+
+    def __repr__(self) -> str:
+        about = self.document
+        return f"<LensAnalysis of {len(about['texts'])} texts, {about['layers']} layers>"
 
 
 def _flat(row: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,21 +2,28 @@
 
 import doctest
 import functools
+import json
 import math
+import shutil
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import call
 from heads import KINDS, head_config, stirred
 from scipy import stats
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from calibtrain import figures
 from calibtrain.analysis import lens, separation
 from calibtrain.analysis.lens import LayerEntropies, layer_entropies, renyi_entropy
+from calibtrain.analysis.lens_of_run import look_into_run, read_labelled
+from calibtrain.analysis.separation import CrossValidation
 from calibtrain.config import ModelConfig, TokenizerConfig
 from calibtrain.data.tokenizers.tokenizer_choice import train_tokenizer
 from calibtrain.errors import UserError
@@ -113,7 +120,7 @@ def test_neighbours_and_areas_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     labels = np.array(["poem", "proof", "recipe"])[rng.integers(0, 3, 120)]
     features = rng.normal(size=(120, 4)) + (labels == "proof")[:, None]
-    found = separation.separation(features, labels.tolist(), neighbours=7, folds=5, seed=3)
+    found = separation.separation(features, labels.tolist(), CrossValidation(7, 5, 3))
     codes = np.unique(labels, return_inverse=True)[1]
     member = separation.stratified_folds(codes, 5, 3)
     areas = []
@@ -146,7 +153,9 @@ def test_the_paired_test_is_students_where_nothing_overlaps() -> None:
 def test_labels_without_a_difference_are_not_told_apart() -> None:
     rng = np.random.default_rng(5)
     found = [
-        separation.separation(rng.normal(size=(60, 3)), ["a", "b"] * 30, neighbours=5, seed=seed).p
+        separation.separation(
+            rng.normal(size=(60, 3)), ["a", "b"] * 30, CrossValidation(5, 10, seed)
+        ).p
         for seed in range(40)
     ]
     assert np.mean(np.array(found) < 0.05) <= 0.1
@@ -165,7 +174,7 @@ def test_labels_that_cannot_be_told_apart_are_refused(
     labels: list[str], options: dict[str, int], told: str
 ) -> None:
     with pytest.raises(UserError, match=told):
-        separation.separation(np.zeros((len(labels), 2)), labels, **options)
+        separation.separation(np.zeros((len(labels), 2)), labels, CrossValidation(**options))
 
 
 @pytest.mark.parametrize("module", [lens, separation, windows])
@@ -173,3 +182,86 @@ def test_the_examples_run(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted
     assert not found.failed
+
+
+@pytest.fixture(scope="module")
+def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(finished_run, tmp_path_factory.mktemp("lens") / "run")
+
+
+def test_the_map_holds_every_token_and_layer_of_every_text(run: Path) -> None:
+    found = look_into_run(run, ["ab", b"", "吾"], renyi=[2.0], window=1)
+    document = found.to_dict()
+    assert document["layers"] == 1
+    assert [text["tokens"] for text in document["texts"]] == [len(x.tokens) for x in found.found]
+    assert document["texts"][1]["profile"] == {"shannon": [None], "renyi-2": [None]}
+    for text, own in zip(document["texts"], found.found, strict=True):
+        assert text["windows"]["shannon"] == own.entropy["shannon"].T.tolist()
+        assert all(
+            row["entropy"]["renyi-2"][0] <= row["entropy"]["shannon"][0] + 1e-6
+            for row in text["rows"]
+        )
+    figure = figures.entropy_lens(document, "renyi-2")
+    (drawn,) = figure.data
+    gaps = sum(cell is None for cell in drawn.z[0])
+    assert len(drawn.z[0]) == sum(len(each.tokens) for each in found.found) + gaps
+    assert drawn.z[0][0] == pytest.approx(found.found[0].entropy["renyi-2"][0, 0])
+    with pytest.raises(ValueError, match="'renyi-3' is not in the document"):
+        figures.entropy_lens(document, "renyi-3")
+
+
+def test_labelled_texts_have_profiles_and_an_area(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labelled.jsonl"
+    rows = [{"text": "ab" * (1 + n), "label": "ab"[n % 2], "prompt": "x"} for n in range(8)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = look_into_run(run, labelled=read_labelled(file), by=CrossValidation(3, folds=4))
+    document = found.to_dict()
+    assert [text["label"] for text in document["texts"]] == ["a", "b"] * 4
+    assert "rows" not in document["texts"][0]
+    assert 0 <= document["separation"]["shannon"]["area"] <= 1
+    assert len(document["separation"]["shannon"]["folds"]) == 4
+    assert len(figures.entropy_lens(document).data) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "--text: give a text, a --text-file, or --labelled texts"),
+        (["--text", "a", "--folds", "3"], "--folds: is of --labelled"),
+        (["--text", "a", "--window", "0"], "--window: 0 is not allowed; at least 1"),
+        (["--text", "a", "--renyi", "0"], "--renyi: 0 is not allowed"),
+        (["--text", "a", "--max-bytes", "3"], "--max-bytes: is of --text-file"),
+        (["--text", "a", "--figure", "a.png"], "--figure: a.png is not allowed"),
+        (["--text", "a", "--head", "none"], "none"),
+        (["--text-file", "absent"], "--text-file: absent cannot be read"),
+        (["--labelled", "labels.txt"], "--labelled: labels.txt: is not one of .csv"),
+        (["--labelled", "l.jsonl", "--text", "a"], "--text: does not go with --labelled"),
+        (["--labelled", "l.jsonl"], "'a' has 1 texts, and each of 10 folds"),
+        (["--labelled", "bad.jsonl"], "bad.jsonl, line 1: has no 'label'"),
+    ],
+)
+@pytest.mark.long
+def test_what_is_wrong_is_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("l.jsonl").write_text('{"text": "x", "label": "a"}\n{"text": "y", "label": "b"}\n')
+    Path("bad.jsonl").write_text('{"text": "x"}\n')
+    done = call("lens", run, *arguments)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert told in line
+
+
+@pytest.mark.long
+def test_the_command_prints_json_and_a_map(run: Path, tmp_path: Path) -> None:
+    file, page = tmp_path / "lens.json", tmp_path / "lens.html"
+    done = call("lens", run, "--text", "ab[/]", "--json", "--output", file, "--figure", page)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert json.loads(file.read_text()) == document
+    assert "".join(row["piece"] for row in document["texts"][0]["rows"]) == "ab[/]"
+    assert "plotly" in page.read_text("utf-8")
+    done = call("lens", run, "--text", "ab[/]")
+    assert "mean entropy after each layer" in done.stdout
+    assert "[" in done.stdout.split("mean")[0]

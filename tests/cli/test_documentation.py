@@ -172,6 +172,8 @@ def test_every_command_that_can_run_here_works_as_typed(
             f'{{"body": "{text.strip()}", "topic": "{number % 2}"}}\n'
         )
     (tmp_path / "chapter.txt").write_text("And it came to pass in those days. " * 8)
+    labels = [f'{{"text": "{n} men went up", "label": "{"ab"[n % 2]}"}}\n' for n in range(8)]
+    (tmp_path / "labelled.jsonl").write_text("".join(labels))
     ran = 0
     for words in commands(document):
         if why_not(words) is not None:
