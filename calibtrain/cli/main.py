@@ -16,6 +16,7 @@ import typer
 
 import calibtrain
 from calibtrain.cli.analysing import entropy, lookahead, memory, typicality
+from calibtrain.cli.asking import qa
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.consistency import consistency
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "trace": trace,
     "consistency": consistency,
     "lens": lens,
+    "qa": qa,
     "report": report,
     "runs": runs,
     "compile": compile_,
