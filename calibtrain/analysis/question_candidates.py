@@ -8,10 +8,12 @@ import numpy as np
 
 from calibtrain.analysis.answers import first_line
 from calibtrain.analysis.of_run import Counting, require
+from calibtrain.config import EvaluationConfig, validate
 from calibtrain.data.questions.question import Question
 from calibtrain.data.questions.template import Template
 from calibtrain.errors import UserError
 from calibtrain.evaluation.candidates import BINS, Candidates
+from calibtrain.fitting.root_finding import HIGHEST, LOWEST
 from calibtrain.generation.beam import BeamSearch
 from calibtrain.generation.beam_texts import beam_texts
 from calibtrain.generation.candidate_bytes import candidate_byte_log_probabilities
@@ -60,8 +62,11 @@ class Protocol:
                 f"--tokenisations: {self.tokenisations!r} is not allowed; allowed: "
                 f"{', '.join(TOKENISATIONS)}"
             )
-        if not 0.01 <= self.temperature <= 100:
-            raise UserError(f"--temperature: {self.temperature:g} is not allowed; 0.01 to 100")
+        if not LOWEST <= self.temperature <= HIGHEST:
+            raise UserError(
+                f"--temperature: {self.temperature:g} is not allowed; {LOWEST:g} to {HIGHEST:g}"
+            )
+        validate(EvaluationConfig, {"bins": self.bins})
         if self.templates and self.paraphrases:
             raise UserError("--paraphrases: are those of the set; leave out --template, or these")
         require("candidates", self.beam, 2)

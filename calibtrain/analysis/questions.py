@@ -26,6 +26,7 @@ from calibtrain.evaluation.candidates import (
 )
 from calibtrain.evaluation.figure_intervals import FEWEST_DOCUMENTS
 from calibtrain.evaluation.result import Evaluation
+from calibtrain.fitting.root_finding import HIGHEST, LOWEST
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.runs.loading import SavedRun, Say, opened
 from calibtrain.storage.compiled import use_compiled_programs
@@ -179,6 +180,8 @@ def ask_run(
     temperature, fit = asked.temperature, None
     if asked.fit:
         held_out, temperature, fit = _fitted(candidates, asked)
+        if temperature in (LOWEST, HIGHEST):
+            notes.append(f"the fitted temperature is at its limit, {temperature:g}")
         questions = [questions[i] for i in held_out]
         texts = [texts[i] for i in held_out]
         candidates = candidates.chosen(held_out)
@@ -220,4 +223,5 @@ def _fitted(candidates: Candidates, asked: Protocol) -> tuple[list[int], float, 
         "nll_before": found.nll_before,
         "nll_after": found.nll_after,
     }
-    return sorted(order[half:].tolist()), found.temperature, fit
+    temperature = min(HIGHEST, max(LOWEST, found.temperature))
+    return sorted(order[half:].tolist()), temperature, fit

@@ -1,4 +1,4 @@
-"""The analyses that a run can be asked for: entropy, memory, typicality, traces, layers."""
+"""The analyses that a run can be asked for: of its entropy, generations, layers and answers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from calibtrain.library.analysis_results import (
     FittedLookahead,
     LensAnalysis,
     MemoryAnalysis,
+    QuestionAnalysis,
     Traced,
     TypicalityAnalysis,
 )
@@ -302,6 +303,43 @@ class Analysing:
             )
         return LensAnalysis(found)
 
+    def ask(
+        self,
+        questions: str | Path,
+        *,
+        corpus: str | None = None,
+        head: str | Head | None = None,
+        progress: Shown = "auto",
+        **protocol: Any,
+    ) -> QuestionAnalysis:
+        """Asks questions with known answers, as `calibtrain qa` does.
+
+        Args:
+            questions: a file of JSON lines; or cloze, capitals or arithmetic.
+            corpus: of cloze questions; None means the run's own.
+            head: a head that was fitted to the run, or its name.
+            progress: a callback; "auto" shows a bar, None nothing.
+            protocol: templates, paraphrases, tokenisations, end, temperature, fit, bins, beam,
+                max_bytes, count and seed (docs/questions.md).
+
+        Raises:
+            UserError: for what is not allowed, and for a run or head that cannot be had.
+        """
+        from calibtrain.analysis.question_candidates import Protocol
+        from calibtrain.analysis.questions import ask_run
+
+        with shown(progress, "questions") as tell:
+            found = ask_run(
+                self.folder,
+                str(questions),
+                corpus=corpus,
+                head=_name(head),
+                protocol=_protocol(Protocol, "ask", protocol),
+                progress=_Counted(tell),
+                say=said,
+            )
+        return QuestionAnalysis(found)
+
 
 class _Counted:
     """Tells a callback how much of a stage is done."""
@@ -321,7 +359,7 @@ def _name(head: str | Head | None) -> str | None:
     return head.name if isinstance(head, Head) else head
 
 
-def _protocol(kind: Any, command: str, given: Mapping[str, int]) -> Any:
+def _protocol(kind: Any, command: str, given: Mapping[str, Any]) -> Any:
     """Returns the protocol with what is given.
 
     Raises:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from calibtrain.library.result import Figure
+from calibtrain.library.result import EvaluationResult, Figure
 from calibtrain.library.table import Table
 from calibtrain.runs.analysis_records import EntropyRecord, MemoryRecord, TypicalityRecord
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow
 
     from calibtrain.analysis.lens_of_run import Lens
+    from calibtrain.analysis.questions import Asked
     from calibtrain.analysis.tracing import Tracing
 
 Kind = TypeVar("Kind", EntropyRecord, MemoryRecord, TypicalityRecord)
@@ -255,6 +256,50 @@ class LensAnalysis:
     def __repr__(self) -> str:
         about = self.document
         return f"<LensAnalysis of {len(about['texts'])} texts, {about['layers']} layers>"
+
+
+class QuestionAnalysis:
+    """What a run answers, and how well it knows (docs/questions.md).
+
+    Attributes:
+        document: what `calibtrain qa --json` prints.
+        top: the evaluation of the most probable candidate of each question.
+        every: that of every candidate.
+    """
+
+    def __init__(self, found: "Asked"):
+        """Args:
+        found: what was asked.
+        """
+        self.document = found.to_dict()
+        self.top = EvaluationResult.of(found.top)
+        self.every = EvaluationResult.of(found.every)
+
+    @property
+    def answers(self) -> Table:
+        """A row for each question: what was chosen, how surely, and whether it was right."""
+        return Table.of_rows(
+            {
+                "question": each["question"],
+                **({"group": each["group"]} if "group" in each else {}),
+                "answer": each["candidates"][each["chosen"]],
+                "confidence": each["confidence"][each["chosen"]],
+                "correct": each["correct"],
+            }
+            for each in self.document["answers"]
+        )
+
+    @property
+    def gaps(self) -> Table:
+        """All questions (without a label), then each group: confidence when right and wrong."""
+        return Table.of_rows(self.document["gaps"])
+
+    def __repr__(self) -> str:
+        ece = [f"{each['ece'].value:.4f}" for each in (self.top, self.every)]
+        return (
+            f"<QuestionAnalysis of {self.document['questions']} questions: accuracy "
+            f"{self.top['accuracy'].value:.3f}, ECE {ece[0]} (top), {ece[1]} (every candidate)>"
+        )
 
 
 def _flat(row: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

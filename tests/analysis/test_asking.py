@@ -38,6 +38,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_confidences_are_softmaxes_of_sums_over_tokens(run: Path, file: Path) -> None:
     found = ask_run(run, str(file), protocol=Protocol(templates=("{question}: {answer}!",)))
     document = found.to_dict()
