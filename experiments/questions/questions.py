@@ -1,4 +1,4 @@
-"""Cloze questions put to runs of several vocabularies: confidence, groups, temperature, as Markdown.
+"""Cloze questions put to runs of several vocabularies: confidence, groups, temperature.
 
 python experiments/questions/questions.py runs/vocabulary/kjv-headline \\
     --vocabularies 512 1024 2048 4096 8192

@@ -43,19 +43,23 @@ class Question:
         return self.choices.index(self.accepted[0])
 
 
-def read_questions(path: Path) -> tuple[list[Question], list[str]]:
+def read_questions(path: Path, key: str = "--questions") -> tuple[list[Question], list[str]]:
     """Returns the questions of a file of JSON lines, and notes on what is not read of it.
 
     A line has `question` (a text), `choices` (a list of texts, for multiple choice), `answer` (a
     text; a list of accepted texts; or an index into the choices) and, where it is wanted, `group`.
     All lines have choices, or none; and likewise groups.
 
+    Args:
+        path: of the file.
+        key: the option or setting that names it, for errors.
+
     Raises:
         UserError: for a file that cannot be read, or a line that is not a question; it names line
             and key.
     """
     if not path.name.lower().endswith(SUFFIXES):
-        raise UserError(f"--questions: {path}: is not a file of JSON lines ({', '.join(SUFFIXES)})")
+        raise UserError(f"{key}: {path}: is not a file of JSON lines ({', '.join(SUFFIXES)})")
     found: list[Question] = []
     unread: dict[str, None] = {}
     for _, place, record in json_lines(path):
@@ -65,7 +69,7 @@ def read_questions(path: Path) -> tuple[list[Question], list[str]]:
         found.append(question)
         unread |= dict.fromkeys(key for key in record if key not in (*KEYS, "id"))
     if not found:
-        raise UserError(f"--questions: {path}: holds no question")
+        raise UserError(f"{key}: {path}: holds no question")
     notes = [f"{path}: {', '.join(unread)}: not read; keys are {', '.join(KEYS)}"] if unread else []
     return found, notes
 

@@ -31,19 +31,21 @@ class Template:
 
     Attributes:
         text: with `{question}` once and, after it, `{answer}` once.
+        key: the option or setting that gives it, for errors.
     """
 
     text: str
+    key: str = "--template"
 
     def __post_init__(self) -> None:
         for name in (QUESTION, ANSWER):
             if self.text.count(name) != 1:
                 raise UserError(
-                    f"--template: {shown(self.text)} is not allowed; a text with {QUESTION} and, "
+                    f"{self.key}: {shown(self.text)} is not allowed; a text with {QUESTION} and, "
                     f"after it, {ANSWER}, once each"
                 )
         if self.text.index(QUESTION) > self.text.index(ANSWER):
-            raise UserError(f"--template: {shown(self.text)}: {ANSWER} comes before {QUESTION}")
+            raise UserError(f"{self.key}: {shown(self.text)}: {ANSWER} comes before {QUESTION}")
 
     def prompt(self, question: str) -> str:
         """Returns what comes before the answer, without the white space at its end.
