@@ -36,6 +36,7 @@ class Protocol:
         end: whether the end of the text after a candidate counts.
         temperature: divides the candidates' log-probabilities.
         fit: whether it is fitted on half of the questions, and the other half is measured.
+        trees: whether boosted trees are fitted on that half, in place of a temperature.
         bins: equal-width bins of the ECE.
         beam: hypotheses of a question without choices.
         max_bytes: of such an answer, at most.
@@ -49,6 +50,7 @@ class Protocol:
     end: bool = False
     temperature: float = 1.0
     fit: bool = False
+    trees: bool = False
     bins: int = BINS
     beam: int = 5
     max_bytes: int = 32
@@ -66,6 +68,8 @@ class Protocol:
             raise UserError(
                 f"--temperature: {self.temperature:g} is not allowed; {LOWEST:g} to {HIGHEST:g}"
             )
+        if self.trees and (self.fit or self.temperature != 1):
+            raise UserError("--trees: take the place of a temperature; leave out --temperature")
         validate(EvaluationConfig, {"bins": self.bins})
         if self.templates and self.paraphrases:
             raise UserError("--paraphrases: are those of the set; leave out --template, or these")
@@ -76,7 +80,12 @@ class Protocol:
 
     def label(self, paraphrases: int) -> str:
         """Returns the protocol as signatures say it."""
-        parts = [self.tokenisations, "end" if self.end else "", f"mean{paraphrases}"]
+        parts = [
+            self.tokenisations,
+            "end" if self.end else "",
+            f"mean{paraphrases}",
+            "trees" if self.trees else "",
+        ]
         return ".".join(part for part in parts if part and part != "mean1")
 
 

@@ -13,6 +13,12 @@ import numpy as np
 
 from calibtrain.analysis.of_run import Counting, Silent
 from calibtrain.analysis.question_candidates import COUNT, Protocol, score_questions
+from calibtrain.analysis.question_trees import (
+    Features,
+    candidate_features,
+    require_scikit_learn,
+    tree_confidences,
+)
 from calibtrain.data.questions.built_in import arithmetic, capitals, cloze
 from calibtrain.data.questions.question import Question, digest, read_questions
 from calibtrain.data.questions.template import TEMPLATES, Template
@@ -26,7 +32,7 @@ from calibtrain.evaluation.candidates import (
 )
 from calibtrain.evaluation.figure_intervals import FEWEST_DOCUMENTS
 from calibtrain.evaluation.result import Evaluation
-from calibtrain.fitting.root_finding import HIGHEST, LOWEST
+from calibtrain.fitting.root_finding import HIGHEST, LOWEST, FittedTemperature
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.runs.loading import SavedRun, Say, opened
 from calibtrain.storage.compiled import use_compiled_programs
@@ -122,6 +128,8 @@ def ask_run(
     """
     asked, progress = protocol or Protocol(), progress or Silent()
     asked.check()
+    if asked.trees:
+        require_scikit_learn()
     built_in = source in BUILT_IN
     if corpus is not None and source != "cloze":
         raise UserError("--corpus: is of --questions cloze; leave it out")
@@ -149,6 +157,9 @@ def ask_run(
             model, given, templates, asked, progress
         )
         notes += more
+        features: Features = ()
+        if asked.trees:
+            features = candidate_features(model, questions, texts, candidates, templates[0])
         facts = {
             "corpus": source if built_in else Path(source).name,
             "corpus_hash": digest(given, *(each.text for each in templates)),
@@ -177,16 +188,26 @@ def ask_run(
             **made,
         )
 
-    temperature, fit = asked.temperature, None
-    if asked.fit:
-        held_out, temperature, fit = _fitted(candidates, asked)
-        if temperature in (LOWEST, HIGHEST):
-            notes.append(f"the fitted temperature is at its limit, {temperature:g}")
+    temperature = asked.temperature
+    fit: dict[str, Any] | None = None
+    if asked.fit or asked.trees:
+        fitted, held_out = _halves(len(candidates), asked.seed)
+        before = candidates.chosen(held_out)
+        fit = {"method": "trees" if asked.trees else "temperature", "questions": len(fitted)}
+        if asked.trees:
+            candidates = tree_confidences(candidates, features, fitted, held_out, asked.seed)
+        else:
+            found = _fitted(candidates.chosen(fitted))
+            temperature = min(HIGHEST, max(LOWEST, found.temperature))
+            fit |= {"nll_before": found.nll_before, "nll_after": found.nll_after}
+            if temperature in (LOWEST, HIGHEST):
+                notes.append(f"the fitted temperature is at its limit, {temperature:g}")
+            candidates = before
         questions = [questions[i] for i in held_out]
         texts = [texts[i] for i in held_out]
-        candidates = candidates.chosen(held_out)
-        if len(candidates) >= FEWEST_DOCUMENTS:
-            for name, ece in error_differences(candidates, temperature, bins=asked.bins).items():
+        if len(before) >= FEWEST_DOCUMENTS:
+            after = candidates.at(temperature)
+            for name, ece in error_differences(after, before, bins=asked.bins).items():
                 ends = {"lower": ece.lower, "upper": ece.upper}
                 fit[f"{name}_ece_difference"] = {"estimate": ece.estimate, **ends}
     top, every = measure(temperature, candidates)
@@ -208,20 +229,16 @@ def _built_in(
     )
 
 
-def _fitted(candidates: Candidates, asked: Protocol) -> tuple[list[int], float, dict[str, Any]]:
-    """Returns the half that is not fitted to, and the temperature of the other."""
-    order = np.random.default_rng(asked.seed).permutation(len(candidates))
-    half = len(order) // 2
+def _halves(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Returns the questions that are fitted to, and those that are measured."""
+    order = np.random.default_rng(seed).permutation(count)
+    return sorted(order[: count // 2].tolist()), sorted(order[count // 2 :].tolist())
+
+
+def _fitted(candidates: Candidates) -> FittedTemperature:
     try:
-        found = fit_candidate_temperature(candidates.chosen(sorted(order[:half].tolist())))
+        return fit_candidate_temperature(candidates)
     except ValueError:
         raise UserError(
-            "--fit: no question of the half that is fitted to has a right candidate"
+            "--temperature fit: no question of the half that is fitted to has a right candidate"
         ) from None
-    fit = {
-        "questions": half,
-        "nll_before": found.nll_before,
-        "nll_after": found.nll_after,
-    }
-    temperature = min(HIGHEST, max(LOWEST, found.temperature))
-    return sorted(order[half:].tolist()), temperature, fit

@@ -53,6 +53,10 @@ def qa(
     temperature: Annotated[
         str, typer.Option(help="Divide candidates' log-probabilities by this; fit fits it on half.")
     ] = "1",
+    trees: Annotated[
+        bool,
+        typer.Option("--trees", help="Fit boosted trees on half, in place of a temperature."),
+    ] = False,
     bins: Annotated[int, typer.Option(help="Equal-width bins of the ECE; a divisor of 480.")] = 20,
     candidates: Annotated[
         int, typer.Option(help="Hypotheses of the beam where questions have no choices.")
@@ -93,6 +97,7 @@ def qa(
         end=end,
         temperature=_temperature(temperature),
         fit=temperature == "fit",
+        trees=trees,
         bins=bins,
         beam=candidates,
         max_bytes=max_bytes,
@@ -156,10 +161,11 @@ def _print_figures(document: Mapping[str, Any]) -> None:
             if each := fit.get(f"{name}_candidate_ece_difference"):
                 ends = f"[{each['lower']:+.3f}, {each['upper']:+.3f}]"
                 said += f"; ECE here, {name} candidate: {each['estimate']:+.3f} {ends}"
-        say(
-            f"temperature fitted on {fit['questions']:,} other questions: {temperature:.4f} "
-            f"(nll {fit['nll_before']:.4f} to {fit['nll_after']:.4f} there){said}"
-        )
+        what = "boosted trees"
+        if fit["method"] == "temperature":
+            what = f"temperature {temperature:.4f} (nll {fit['nll_before']:.4f} to "
+            what += f"{fit['nll_after']:.4f} there)"
+        say(f"fitted on {fit['questions']:,} other questions: {what}{said}")
 
 
 def _print_groups(document: Mapping[str, Any]) -> None:

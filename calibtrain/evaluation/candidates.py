@@ -70,6 +70,12 @@ class Candidates:
             [self.groups[i] for i in places] if self.groups else (),
         )
 
+    def at(self, temperature: float) -> "Candidates":
+        """Returns the same with the log confidences at a temperature as scores."""
+        logs = self.log_confidence(temperature)
+        scores = [logs[i : i + 1, : len(own)] for i, own in enumerate(self.right)]
+        return dataclasses.replace(self, scores=scores)
+
     def log_confidence(self, temperature: float = 1.0) -> Float[np.ndarray, "questions most"]:
         """Returns the log of each candidate's confidence; -inf where a question has fewer."""
         found = np.full((len(self), max(map(len, self.right))), -np.inf)
@@ -220,18 +226,21 @@ def fit_candidate_temperature(given: Candidates) -> FittedTemperature:
 
 
 def error_differences(
-    given: Candidates, temperature: float, *, bins: int = BINS
+    after: Candidates, before: Candidates, *, bins: int = BINS
 ) -> dict[str, Interval]:
-    """Returns the ECE with a temperature less that at temperature 1, of top and every candidate.
+    """Returns the ECE after something less that before it, of the top and of every candidate.
 
-    Intervals are over questions, of which there must be two.
+    Both are of the same questions, of which there must be two. Intervals are over questions.
     """
+
+    def table(events: Events) -> Float[np.ndarray, "questions bins 3"]:
+        return document_tables(*events, len(before), bins=bins)
+
     return {
-        name: calibration_error_difference(
-            document_tables(*events(temperature), len(given), bins=bins),
-            document_tables(*events(1.0), len(given), bins=bins),
-        )
-        for name, events in (("top_candidate", given.top), ("every_candidate", given.every))
+        "top_candidate": calibration_error_difference(table(after.top()), table(before.top())),
+        "every_candidate": calibration_error_difference(
+            table(after.every()), table(before.every())
+        ),
     }
 
 

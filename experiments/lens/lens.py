@@ -22,7 +22,8 @@ from calibtrain.analysis.separation import CrossValidation
 from calibtrain.data.questions.template import TEMPLATES, Template
 from calibtrain.runs.loading import opened
 
-CORPORA = ("kjv", "pydoc", "stdlib")
+PARTS = {"kjv": "test", "pydoc": "train", "stdlib": "train"}
+"""Of each corpus, a part that the runs were not trained on."""
 ASKED = {"kinds of text": "text", "right and wrong answers": "answers"}
 
 
@@ -43,9 +44,9 @@ def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Returns how well a run's profiles separate kinds of text, and right from wrong answers."""
     texts = []
     with opened(run) as saved:
-        for name in CORPORA:
+        for name in PARTS:
             cut = cut_prompts(
-                saved.corpus(name).documents("test"),
+                saved.corpus(name).documents(PARTS[name]),
                 count=given.texts,
                 characters=given.characters,
                 seed=given.seed,

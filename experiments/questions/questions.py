@@ -64,7 +64,8 @@ def figures(asked: Asked, seed: int) -> dict[str, Any]:
     order = np.random.default_rng(seed).permutation(len(own))
     halves = [sorted(half.tolist()) for half in np.array_split(order, 2)]
     temperature = fit_candidate_temperature(own.chosen(halves[0])).temperature
-    differences = error_differences(own.chosen(halves[1]), temperature)
+    measured_half = own.chosen(halves[1])
+    differences = error_differences(measured_half.at(temperature), measured_half)
     confidence, correct, _ = own.top()
     top, every = asked.top.results, asked.every.results
     gap = confidence - correct

@@ -10,8 +10,10 @@ import pytest
 from conftest import call
 
 from calibtrain.analysis.question_candidates import Protocol
+from calibtrain.analysis.question_trees import tree_confidences
 from calibtrain.analysis.questions import ask_run
 from calibtrain.errors import UserError
+from calibtrain.evaluation.candidates import Candidates, error_differences
 from calibtrain.generation.given import trace_of
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.runs.loading import opened
@@ -151,7 +153,7 @@ def test_the_command_says_the_same_in_json_and_in_words(
     assert json.loads(out.read_text()) == document
     done = call("qa", run, "--questions", file, "--temperature", "fit")
     assert done.returncode == 0, done.stderr
-    assert "temperature fitted on 6 other questions" in done.stderr
+    assert "fitted on 6 other questions: temperature" in done.stderr
     assert "gap if calibrated" in " ".join(done.stdout.split())
     for arguments, told in (
         (["--questions", file, "--temperature", "x"], "--temperature: 'x' is not allowed"),
@@ -163,3 +165,35 @@ def test_the_command_says_the_same_in_json_and_in_words(
         done = call("qa", run, *arguments)
         assert done.returncode == 2, done.stderr
         assert told in done.stderr.strip().splitlines()[-1]
+
+
+def test_trees_learn_what_the_scores_do_not_say() -> None:
+    """Right are the longest candidates, whatever the model finds probable."""
+    rng = np.random.default_rng(0)
+    names = list(map(str, range(120)))
+    scores = [rng.normal(size=(1, 3)) * 4 for _ in names]
+    sizes = [rng.permutation([1.0, 2.0, 3.0]) for _ in names]
+    given = Candidates(names, scores, [own == 3 for own in sizes])
+    features = [np.column_stack([s[0], own]) for s, own in zip(scores, sizes, strict=True)]
+    found = tree_confidences(given, features, range(60), range(60, 120), seed=0)
+    assert found.names == names[60:]
+    confidence, correct, _ = found.top()
+    assert correct.mean() > 0.95
+    assert confidence.mean() > 0.9
+    changes = error_differences(found, given.chosen(range(60, 120)))
+    assert changes["top_candidate"].upper < 0
+    wrong = Candidates(names, scores, [np.zeros(3, bool)] * 120)
+    with pytest.raises(UserError, match="needs right and wrong candidates"):
+        tree_confidences(wrong, features, range(60), range(60, 120), seed=0)
+
+
+@pytest.mark.long
+def test_trees_are_fitted_on_the_other_half(run: Path, file: Path) -> None:
+    found = ask_run(run, str(file), protocol=Protocol(trees=True)).to_dict()
+    assert (found["questions"], found["fit"]["questions"]) == (6, 6)
+    assert found["fit"]["method"] == "trees"
+    assert "candidate.top.own.trees|" in found["top_candidate"]["signatures"]["ece"]
+    for answer in found["answers"]:
+        assert sum(answer["confidence"]) == pytest.approx(1)
+    with pytest.raises(UserError, match="--trees: take the place of a temperature"):
+        ask_run(run, str(file), protocol=Protocol(trees=True, fit=True))

@@ -127,7 +127,7 @@ def test_the_fitted_temperature_is_what_the_scores_were_multiplied_by(sharpness:
 
 def test_a_temperature_lowers_the_error_of_scores_that_are_too_sharp() -> None:
     data = drawn(3.0, 600)
-    found = error_differences(data, 3.0)
+    found = error_differences(data.at(3.0), data)
     assert set(found) == {"top_candidate", "every_candidate"}
     assert all(each.upper < 0 for each in found.values())
 
