@@ -21,7 +21,7 @@ from calibtrain.losses import CandidateMargin, CandidateSoftmax, candidates
 from calibtrain.readout import TokenStats
 
 
-@pytest.mark.parametrize("choices", [2, 3])
+@pytest.mark.parametrize("choices", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_objectives_are_their_formulas(choices: int) -> None:
     rng = np.random.default_rng(choices)
     nll = rng.exponential(size=(6, 5)).astype(np.float32)
