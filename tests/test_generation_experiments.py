@@ -16,6 +16,8 @@ SCRIPTS = (
     "memory/memory",
     "mbr/agreement",
     "typicality/typicality",
+    *("entropy-rate/drift", "memory/memory", "mbr/agreement", "typicality/typicality"),
+    *("questions/questions", "lens/lens"),
 )
 
 
