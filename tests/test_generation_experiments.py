@@ -16,7 +16,6 @@ SCRIPTS = (
     "memory/memory",
     "mbr/agreement",
     "typicality/typicality",
-    *("entropy-rate/drift", "memory/memory", "mbr/agreement", "typicality/typicality"),
     *("questions/questions", "lens/lens"),
 )
 

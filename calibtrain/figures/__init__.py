@@ -296,6 +296,8 @@ def token_agreement(document: Mapping[str, Any], scheme: Scheme = "light") -> go
         scheme: light or dark.
     """
     return painted(token_agreement_plot(document), scheme)
+
+
 def entropy_lens(
     document: Mapping[str, Any], name: str = "shannon", scheme: Scheme = "light"
 ) -> go.Figure:
