@@ -16,6 +16,7 @@ SCRIPTS = (
     "memory/memory",
     "mbr/agreement",
     "typicality/typicality",
+    *("questions/questions", "lens/lens"),
 )
 
 

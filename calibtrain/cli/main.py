@@ -16,6 +16,7 @@ import typer
 
 import calibtrain
 from calibtrain.cli.analysing import entropy, lookahead, memory, typicality
+from calibtrain.cli.asking import qa
 from calibtrain.cli.compiling import compile_
 from calibtrain.cli.configurations import config_app
 from calibtrain.cli.consistency import consistency
@@ -23,6 +24,7 @@ from calibtrain.cli.ensembling import ensemble
 from calibtrain.cli.evaluating import evaluate, report
 from calibtrain.cli.generating import generate
 from calibtrain.cli.launching import launch_app
+from calibtrain.cli.lens import lens
 from calibtrain.cli.listing import runs
 from calibtrain.cli.measuring import measure
 from calibtrain.cli.models import export, import_
@@ -57,6 +59,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "lookahead": lookahead,
     "trace": trace,
     "consistency": consistency,
+    "lens": lens,
+    "qa": qa,
     "report": report,
     "runs": runs,
     "compile": compile_,

@@ -144,7 +144,7 @@ def trace(
         "lookahead_head": lookahead_head,
     }
     samplers = given_only(chosen)
-    given = None if text is None else _given(text, max_bytes or GIVEN_LIMIT)
+    given = None if text is None else given_text(text, "--text", max_bytes or GIVEN_LIMIT)
     if given is not None:
         drawing = {
             "prompt": prompt,
@@ -212,19 +212,30 @@ def _terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def _given(name: str, limit: int) -> bytes:
-    """Returns the text of a file, at most so many bytes of it; says what is left out."""
+def given_text(name: str, option: str, limit: int) -> bytes:
+    """Returns the text of a file, at most so many bytes of it; says what is left out.
+
+    Args:
+        name: of the file; - reads standard input.
+        option: that names it.
+        limit: most bytes that are read.
+
+    Raises:
+        UserError: where the file cannot be read.
+    """
     if name == "-":
         data = sys.stdin.buffer.read()
     else:
         try:
             data = Path(name).read_bytes()
         except OSError as error:
-            raise UserError(f"--text: {name} cannot be read ({error.strerror or error})") from None
+            raise UserError(
+                f"{option}: {name} cannot be read ({error.strerror or error})"
+            ) from None
     if len(data) <= limit:
         return data
     say(
-        f"note: {name}: the first {limit:,} of its {len(data):,} bytes are traced; --max-bytes "
+        f"note: {name}: the first {limit:,} of its {len(data):,} bytes are read; --max-bytes "
         "sets how many"
     )
     cut = data[:limit]

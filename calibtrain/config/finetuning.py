@@ -40,12 +40,17 @@ class FinetuningConfig(Section):
     run: Annotated[str, Field(min_length=1)]
     """Folder of the run to start from, trained here or imported."""
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
-    """JSON-lines files (.jsonl, .jsonl.gz) or globs. Each line has prompt and response, or prompt,
-    chosen and rejected."""
-    objective: Literal["sft", "dpo"] = "sft"
-    """sft: the loss on the responses only; dpo: direct preference optimisation on pairs."""
+    """JSON-lines files (.jsonl, .jsonl.gz) or globs. Each line has prompt and response; or prompt,
+    chosen and rejected; or question, choices and answer (softmax, margin)."""
+    objective: Literal["sft", "dpo", "softmax", "margin"] = "sft"
+    """sft: the loss on the responses only; dpo: direct preference optimisation on pairs; softmax,
+    margin: the right candidate of a question against the wrong ones."""
     beta: Annotated[float, Field(gt=0.0, le=1e3)] = 0.1
     """dpo: factor of the log-probability ratio to the reference, in nats."""
+    choices: Annotated[int, Field(ge=2, le=64)] = 4
+    """softmax, margin: candidates that every question has; each takes a row."""
+    template: str = "Question: {question}\nAnswer: {answer}"
+    """softmax, margin: how a question becomes text."""
     epochs: Annotated[float, Field(gt=0.0, le=1e4)] = 1.0
     """Passes over the examples; replaces a budget."""
     validation_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1

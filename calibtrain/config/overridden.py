@@ -90,7 +90,16 @@ def _saved_every(config: Config) -> str | None:
 
 def _not_preferences(config: Config) -> str | None:
     tuned = config.finetune
-    return None if tuned is None or tuned.objective == "dpo" else "finetune.objective: sft"
+    if tuned is None or tuned.objective == "dpo":
+        return None
+    return f"finetune.objective: {tuned.objective}"
+
+
+def _not_candidates(config: Config) -> str | None:
+    tuned = config.finetune
+    if tuned is None or tuned.objective in ("softmax", "margin"):
+        return None
+    return f"finetune.objective: {tuned.objective}"
 
 
 RULES: tuple[Rule, ...] = (
@@ -131,6 +140,7 @@ RULES: tuple[Rule, ...] = (
     ("evaluation.event_bytes", ("word",), _not_measured("word")),
     ("checkpoints", ("times",), _saved_every),
     ("finetune", ("beta",), _not_preferences),
+    ("finetune", ("choices", "template"), _not_candidates),
 )
 """Which settings override which. `context` and `budget` take exactly one key, and heads and losses
 have only the keys of their kind, so nothing in them is overridden. A tokenizer's folder is checked

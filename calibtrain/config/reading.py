@@ -46,6 +46,7 @@ ADDED_LATER: dict[str, tuple[str, ...]] = {
     "": ("loss", "temperature", "finetune"),
     "corpus": ("sample_bytes",),
     "tokenizer": ("cut_from",),
+    "finetune": ("choices", "template"),
     "model": ("head_size", "feed_forward_width", "qkv_bias", "embedding_scale", "rope_scaling"),
 }
 """Keys by section ("" for the top level) that a run's hash leaves out where they have their
@@ -261,8 +262,9 @@ def config_hash(section: Section) -> str:
     if isinstance(section, Config):
         tree["batch"]["accumulate"] = 1  # once part of the hash: keeps hashes as they were
         for name, keys in ADDED_LATER.items():
-            own, part = (getattr(section, name), tree[name]) if name else (section, tree)
-            for key in keys:
+            own: Any = getattr(section, name) if name else section
+            for key in keys if own is not None else ():
+                part = tree[name] if name else tree
                 if getattr(own, key) == type(own).model_fields[key].default:
                     del part[key]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

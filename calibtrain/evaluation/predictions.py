@@ -7,7 +7,7 @@ else is said, every prediction counts as a document of its own.
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,41 +112,68 @@ def measured(table: PredictionTable, *, bins: int = 15) -> Evaluation:
     Raises:
         UserError: for bins or a number of groups that are not allowed.
     """
+    if isinstance(table.scores, Choices):
+        space = EventSpace(
+            "candidate", (CONFIDENCE, ENTROPY), confidence="max", precision=np.float64
+        )
+    else:
+        space = EventSpace(
+            "prediction",
+            (CONFIDENCE,),
+            confidence="given",
+            precision=table.scores.confidence.dtype,
+        )
+    about = {"split": "all", "step": 0, "tokenizer_hash": None}
+    return measured_as(table, space, about, bins=bins)
+
+
+def measured_as(
+    table: PredictionTable,
+    space: EventSpace,
+    about: Mapping[str, Any],
+    *,
+    bins: int,
+    **made: Any,
+) -> Evaluation:
+    """Returns the evaluation of checked predictions as events of some kind.
+
+    Args:
+        table: the predictions.
+        space: what they are; the stratum of the table's groups is added.
+        about: split, step and hash of the tokenizer; the table has the rest.
+        bins: equal-width bins of the ECE.
+        made: how they were made, as `Measurement.evaluation` takes it.
+
+    Raises:
+        UserError: for bins or a number of groups that are not allowed.
+    """
     bins = validate(EvaluationConfig, {"bins": bins}).bins
     count, scores = len(table.scores), table.scores
     if isinstance(scores, Choices):
         given = scores.log_probabilities - scores.log_probabilities.max(-1, keepdims=True)
         logs = given - np.log(np.exp(given).sum(-1, keepdims=True))
         values = choice_columns(np.exp(logs), logs, scores.label)
-        precision = np.dtype(np.float64)
-        kind = {"name": "candidate", "strata": (CONFIDENCE, ENTROPY), "confidence": "max"}
     else:
         values = np.full((count, len(COLUMNS)), np.nan)
         values[:, COLUMNS.index("confidence")] = scores.confidence
         values[:, COLUMNS.index("correct")] = scores.correct
-        precision = scores.confidence.dtype
-        kind = {"name": "prediction", "strata": (CONFIDENCE,), "confidence": "given"}
     names, document = _numbered(table.documents, count)
     events = ScoredEvents(document=document, values=values)
-    groups = _group_stratum(table.groups, events)
-    space = EventSpace(
-        **{**kind, "strata": (*kind["strata"], *groups)},  # type: ignore[arg-type]
-        precision=precision,
+    space = dataclasses.replace(
+        space, strata=(*space.strata, *_group_stratum(table.groups, events))
     )
-    about = {
+    stretches = [Stretch(int(number), 0, 0) for number in _drawn(len(names))]
+    facts = {
+        **about,
         "corpus": table.name,
-        "split": "all",
-        "step": 0,
         "corpus_hash": table.content_hash,
-        "tokenizer_hash": None,
         **({"notes": list(table.notes)} if table.notes else {}),
     }
-    stretches = [Stretch(int(number), 0, 0) for number in _drawn(len(names))]
-    measurement = Measurement(space, _Documents(names), stretches, about, bins)
+    measurement = Measurement(space, _Documents(names), stretches, facts, bins)
     sums = measurement.sums([events])
     confidence, correct = (events.column(key) for key in ("confidence", "correct"))
-    exact = exact_figures(confidence.astype(precision), correct, bins)
-    found = measurement.evaluation(sums, measurement.results(sums, exact=exact))
+    exact = exact_figures(confidence.astype(space.precision), correct, bins)
+    found = measurement.evaluation(sums, measurement.results(sums, exact=exact), **made)
     order = np.argsort(measurement.chosen)
     columns = {
         key: np.asarray(column)[order]

@@ -18,6 +18,7 @@ Each function takes records, as a run's folder holds them, and returns a
 | `along_text` | a trace | surprise and entropy along it, with band and alarms |
 | `sample_agreement` | samples of a prompt | how similar each two are, in the order of answers |
 | `token_agreement` | samples of a prompt | agreement along the sample most like the others |
+| `entropy_lens` | what a lens saw | entropy after every layer, by token or by label |
 
 Several evaluations are pooled or averaged, such as the seeds of one combination of settings.
 
@@ -40,6 +41,7 @@ from calibtrain.figures.calibration import Line, reliability_panel, training_pan
 from calibtrain.figures.curves import curves
 from calibtrain.figures.generations import entropy_figure, memory_figure, typicality_figure
 from calibtrain.figures.heads import heads_figure
+from calibtrain.figures.lens import lens_plot, profile_plot
 from calibtrain.figures.strata import CUTS, rows_in
 from calibtrain.figures.strata_figures import strata_figure
 from calibtrain.figures.style import Scheme, painted
@@ -58,6 +60,7 @@ __all__ = [
     "along_training",
     "by_stratum",
     "entropy_by_position",
+    "entropy_lens",
     "frequency_mass",
     "memory_bound",
     "reliability",
@@ -293,6 +296,23 @@ def token_agreement(document: Mapping[str, Any], scheme: Scheme = "light") -> go
         scheme: light or dark.
     """
     return painted(token_agreement_plot(document), scheme)
+
+
+def entropy_lens(
+    document: Mapping[str, Any], name: str = "shannon", scheme: Scheme = "light"
+) -> go.Figure:
+    """Returns a map of entropy by layer and token; of labelled texts, profiles of their labels.
+
+    Args:
+        document: as `calibtrain lens --json` prints it, and `Run.lens` has it.
+        name: of the entropy: shannon, or renyi-A for the order A.
+        scheme: light or dark.
+
+    Raises:
+        ValueError: the document has no such entropy, or no tokens.
+    """
+    draw = profile_plot if document["separation"] else lens_plot
+    return painted(draw(document, name), scheme)
 
 
 def _curve(records: Evaluations, title: str, scheme: Scheme) -> go.Figure:

@@ -20,6 +20,12 @@ _PREFERENCES: Sequence[tuple[str, str, str]] = (
     ("preference/mean_margin", "Preferences: mean margin", "nats"),
     ("preference/ece", "Preferences: ECE", "ECE (0 to 1)"),
 )
+_CANDIDATES: Sequence[tuple[str, str, str]] = (
+    ("candidates/nll", "Candidates: NLL of the right one", "nats/question"),
+    ("candidates/accuracy", "Candidates: accuracy", "share of questions"),
+    ("candidates/top_ece", "Top candidate: ECE", "ECE (0 to 1)"),
+    ("candidates/every_ece", "Every candidate: ECE", "ECE (0 to 1)"),
+)
 BEFORE: Mapping[str, float] = {
     "preference/loss": math.log(2),
     "preference/accuracy": 0.5,
@@ -30,7 +36,7 @@ BEFORE: Mapping[str, float] = {
 
 
 def finetuning_figures(run: RunResults) -> list[Figure]:
-    """Returns the figures of held-out answers, and of preferences where the objective has them."""
+    """Returns figures of held-out answers, and of preferences or candidates if there are any."""
     found = []
     for anchor, title, caption, parts in (
         (
@@ -46,6 +52,13 @@ def finetuning_figures(run: RunResults) -> list[Figure]:
             "model than the rejected one (the margin). Step 0 is the starting model, where every "
             "margin is 0 and the judgement is a coin’s.",
             _PREFERENCES,
+        ),
+        (
+            "candidates",
+            "Candidates along fine-tuning",
+            "Held-out questions: the confidence of a candidate is the softmax of the candidates’ "
+            "log-probabilities.",
+            _CANDIDATES,
         ),
     ):
         panels = [

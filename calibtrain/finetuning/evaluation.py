@@ -1,4 +1,4 @@
-"""Calibration along a fine-tuning: on the run's corpus, held-out answers and preferences."""
+"""Calibration along a fine-tuning: on the corpus, held-out answers, preferences, candidates."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,12 +8,14 @@ import numpy as np
 from jaxtyping import Float
 
 from calibtrain.config import FinetuningConfig
+from calibtrain.evaluation.candidates import BINS, Candidates
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.evaluation.while_training import (
     EvaluationWhileTraining,
     giving_up,
     token_evaluator,
 )
+from calibtrain.finetuning.examples import CANDIDATES
 from calibtrain.finetuning.plan import FinetuningPlan
 from calibtrain.metrics import expected_calibration_error
 from calibtrain.models import Params
@@ -45,6 +47,7 @@ class FinetuningEvaluation:
             **own,
             **{f"{ANSWERS}/{name}": value for name, value in answers.figures.items()},
             **self._preferences(params),
+            **self._candidates(params),
         }
 
     def final(
@@ -56,7 +59,11 @@ class FinetuningEvaluation:
         if self.folder.writes:
             own = self.plan.corpus.provenance.content_hash
             answers.write(self.folder.evaluations, own, self.plan.config.evaluation.final_bytes)
-        results[f"{ANSWERS}-validation"] = {**answers.to_dict(), **self._preferences(params)}
+        results[f"{ANSWERS}-validation"] = {
+            **answers.to_dict(),
+            **self._preferences(params),
+            **self._candidates(params),
+        }
         return results
 
     def _answers(
@@ -85,6 +92,33 @@ class FinetuningEvaluation:
         gained = self._scorer.log_probabilities(params, self.held_out.answers) - reference
         margin = self._settings.beta * (gained[0::2] - gained[1::2]).astype(np.float64)
         return preference_figures(margin)
+
+    def _candidates(self, params: Params) -> dict[str, float]:
+        """How sure the right candidates of held-out questions are, among all."""
+        if self._settings.objective not in CANDIDATES:
+            return {}
+        scores = self._scorer.log_probabilities(params, self.held_out.answers)
+        return candidate_figures(scores.astype(np.float64).reshape(-1, self._settings.choices))
+
+
+def candidate_figures(scores: Float[np.ndarray, "questions choices"]) -> dict[str, float]:
+    """Returns what is logged of candidates, by the definitions of `evaluation.candidates`.
+
+    Args:
+        scores: log-probability of each candidate in nats, the right one first.
+    """
+    right = np.arange(scores.shape[1]) == 0
+    names = list(map(str, range(len(scores))))
+    given = Candidates(names, [row[None] for row in scores], [right] * len(scores))
+    confidence, correct, _ = given.top()
+    every = given.every()
+    return {
+        "candidates/nll": float(-given.log_confidence()[:, 0].mean()),
+        "candidates/accuracy": float(correct.mean()),
+        "candidates/mean_confidence": float(confidence.mean()),
+        "candidates/top_ece": float(expected_calibration_error(confidence, correct, bins=BINS)),
+        "candidates/every_ece": float(expected_calibration_error(*every[:2], bins=BINS)),
+    }
 
 
 def preference_figures(margin: Float[np.ndarray, " pairs"]) -> dict[str, float]:

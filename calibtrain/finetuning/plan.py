@@ -12,17 +12,16 @@ from jaxtyping import Float
 
 from calibtrain.config import Config
 from calibtrain.data.batches.examples import (
-    FIELDS,
     Answer,
     AnswerWindows,
     ExampleBatches,
-    read_examples,
     split_examples,
     tokenise,
 )
 from calibtrain.data.batches.store import Observer, ignore, open_store
 from calibtrain.data.corpora.corpus import open_corpus
 from calibtrain.errors import UserError
+from calibtrain.finetuning.examples import examples_of
 from calibtrain.models import ADAPTER, Network, Params
 from calibtrain.models.size import count_parameters, training_flops
 from calibtrain.runs import checkpoint
@@ -89,9 +88,8 @@ def make_finetuning_plans(
     store = open_store(corpus, "train", tokenizer, cache, observer)
     store = dataclasses.replace(store, counts=base.read_target_counts(tokenizer.vocab_size))
     context = context_seen(config, store.counts, tokenizer.byte_lengths)
-    fields = FIELDS[settings.objective]
-    each = len(fields) - 1
-    examples, digest = read_examples(settings.paths, fields)
+    examples, digest = examples_of(settings)
+    each = len(examples[0].answers)
     if settings.examples not in (None, digest):  # since the configuration was resolved
         raise UserError(
             f"finetune.paths: {', '.join(settings.paths)}: changed while the run was prepared; run "

@@ -24,8 +24,9 @@ from calibtrain.config import (
     validate,
 )
 from calibtrain.config.finetuning import LINEAR_MAPS, LSTM_MAPS
-from calibtrain.data.batches.examples import FIELDS, read_examples, split_examples
+from calibtrain.data.batches.examples import split_examples
 from calibtrain.errors import UserError
+from calibtrain.finetuning.examples import examples_of
 from calibtrain.models import build
 from calibtrain.models.adapter import linear_maps
 from calibtrain.runs.folder import RunFolder
@@ -68,8 +69,11 @@ def resolve(path: Path, overrides: Iterable[str] = (), run: Path | None = None) 
     check_effects(asked, text, str(path), overrides)
     settings, rows = asked.finetune, asked.batch.rows
     assert settings is not None
-    if settings.objective == "dpo" and "loss" in tree:
-        raise UserError(f"{path}: loss: is for finetune.objective: sft; dpo has its own, remove it")
+    if settings.objective != "sft" and "loss" in tree:
+        raise UserError(
+            f"{path}: loss: is for finetune.objective: sft; {settings.objective} has its own, "
+            "remove it"
+        )
     base = RunFolder(place(settings.run))
     own = base.read_config()
     allowed = WAYS_TO_COMPUTE["model"]
@@ -81,14 +85,13 @@ def resolve(path: Path, overrides: Iterable[str] = (), run: Path | None = None) 
             )
     inherited = {name: own.model_dump(mode="json")[name] for name in INHERITED}
     inherited["model"] = {**inherited["model"], **tree.get("model", {})}
-    fields = FIELDS[settings.objective]
-    examples, digest = read_examples(settings.paths, fields)
+    examples, digest = examples_of(settings)
     training, _ = split_examples(examples, settings.validation_fraction)
-    each = len(fields) - 1
+    each = len(examples[0].answers)
     if rows % each:
         raise UserError(
-            f"{path}: batch.rows: {rows} is odd, but a pair of answers takes two rows "
-            "(finetune.objective: dpo)"
+            f"{path}: batch.rows: {rows} is not a multiple of {each}, the rows that the answers of "
+            f"an example take (finetune.objective: {settings.objective})"
         )
     tree = {**tree, **inherited}
     if "budget" not in tree:

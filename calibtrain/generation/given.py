@@ -13,7 +13,7 @@ from calibtrain.generation.decoder import bucket
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.loops import periods
 from calibtrain.generation.statistics import TokenStatistics, token_statistics
-from calibtrain.generation.windows import window_start
+from calibtrain.generation.windows import Window, text_windows
 from calibtrain.models import Network
 from calibtrain.readout import log_probabilities
 from calibtrain.runs.traces import ALTERNATIVES, SOURCES, TokenTrace
@@ -47,20 +47,13 @@ def trace_of_ids(
         texts: ids.
         rows: windows that are read at once; a pass always computes as many.
     """
-    windows = []  # text, first token seen, first slot scored, end
-    for number, ids in enumerate(texts):
-        slot, slots = 0, len(ids) - 1
-        while slot < slots:
-            start = window_start(slot, model.context)
-            end = min(slots, start + model.context)
-            windows.append((number, start, slot, end))
-            slot = end
+    windows = text_windows([len(ids) - 1 for ids in texts], model.context)
     program = _program(model.network)
     found: list[list[Any]] = [[] for _ in texts]
     # what is said of a window depends on its own length alone, and not on those beside it
-    by_size: dict[int, list[tuple[int, int, int, int]]] = {}
+    by_size: dict[int, list[Window]] = {}
     for window in windows:
-        size = min(model.context, bucket(window[3] - window[1]))
+        size = min(model.context, bucket(window.end - window.start))
         by_size.setdefault(size, []).append(window)
     for size, own in by_size.items():
         for first in range(0, len(own), rows):

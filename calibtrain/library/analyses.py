@@ -1,6 +1,6 @@
-"""The analyses that a run can be asked for: entropy, memory, typicality, look-ahead and traces."""
+"""The analyses that a run can be asked for: of its entropy, generations, layers and answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,9 @@ from calibtrain.errors import UserError
 from calibtrain.library.analysis_results import (
     EntropyAnalysis,
     FittedLookahead,
+    LensAnalysis,
     MemoryAnalysis,
+    QuestionAnalysis,
     Traced,
     TypicalityAnalysis,
 )
@@ -254,6 +256,90 @@ class Analysing:
             said(f"note: {note}")
         return Traced(found)
 
+    def lens(
+        self,
+        text: str | bytes | Sequence[str | bytes],
+        labels: Sequence[str] | None = None,
+        *,
+        renyi: Sequence[float] = (),
+        window: int | None = None,
+        head: str | Head | None = None,
+        progress: Shown = "auto",
+        **protocol: int,
+    ) -> LensAnalysis:
+        """Gives the entropy of what each layer would predict, as `calibtrain lens` does.
+
+        Args:
+            text: to look into, or several.
+            labels: of each text: how well are they told apart by the texts' profiles? None means
+                that texts have none.
+            renyi: orders of Renyi entropies that are computed too.
+            window: tokens of each profile within a text; None means the whole text alone.
+            head: a head that was fitted to the run, or its name; it reads every layer.
+            progress: a callback; "auto" shows a bar, None nothing.
+            protocol: neighbours, folds and seed of telling labels apart (docs/lens.md).
+
+        Raises:
+            UserError: for what is not allowed, and for a run or head that cannot be had.
+        """
+        from calibtrain.analysis.lens_of_run import LabelledText, look_into_run
+        from calibtrain.analysis.separation import CrossValidation
+
+        texts = [text] if isinstance(text, str | bytes) else list(text)
+        if labels is not None and len(labels) != len(texts):
+            raise UserError(f"labels: {len(labels)} are given for {len(texts)} texts")
+        named = [LabelledText(*each) for each in zip(texts, labels or (), strict=False)]
+        with shown(progress, "lens") as tell:
+            found = look_into_run(
+                self.folder,
+                () if named else texts,
+                labelled=named,
+                renyi=renyi,
+                window=window,
+                head=_name(head),
+                progress=_Counted(tell),
+                say=said,
+                by=_protocol(CrossValidation, "lens", protocol),
+            )
+        return LensAnalysis(found)
+
+    def ask(
+        self,
+        questions: str | Path,
+        *,
+        corpus: str | None = None,
+        head: str | Head | None = None,
+        progress: Shown = "auto",
+        **protocol: Any,
+    ) -> QuestionAnalysis:
+        """Asks questions with known answers, as `calibtrain qa` does.
+
+        Args:
+            questions: a file of JSON lines; or cloze, capitals or arithmetic.
+            corpus: of cloze questions; None means the run's own.
+            head: a head that was fitted to the run, or its name.
+            progress: a callback; "auto" shows a bar, None nothing.
+            protocol: templates, paraphrases, tokenisations, end, temperature, fit, bins, beam,
+                max_bytes, count and seed (docs/questions.md).
+
+        Raises:
+            UserError: for what is not allowed, and for a run or head that cannot be had.
+        """
+        from calibtrain.analysis.question_candidates import Protocol
+        from calibtrain.analysis.questions import ask_run
+
+        with shown(progress, "questions") as tell:
+            found = ask_run(
+                self.folder,
+                str(questions),
+                corpus=corpus,
+                head=_name(head),
+                protocol=_protocol(Protocol, "ask", protocol),
+                progress=_Counted(tell),
+                say=said,
+            )
+        return QuestionAnalysis(found)
+
 
 class _Counted:
     """Tells a callback how much of a stage is done."""
@@ -273,7 +359,7 @@ def _name(head: str | Head | None) -> str | None:
     return head.name if isinstance(head, Head) else head
 
 
-def _protocol(kind: Any, command: str, given: Mapping[str, int]) -> Any:
+def _protocol(kind: Any, command: str, given: Mapping[str, Any]) -> Any:
     """Returns the protocol with what is given.
 
     Raises:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from calibtrain.library.result import Figure
+from calibtrain.library.result import EvaluationResult, Figure
 from calibtrain.library.table import Table
 from calibtrain.runs.analysis_records import EntropyRecord, MemoryRecord, TypicalityRecord
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
+    from calibtrain.analysis.lens_of_run import Lens
+    from calibtrain.analysis.questions import Asked
     from calibtrain.analysis.tracing import Tracing
 
 Kind = TypeVar("Kind", EntropyRecord, MemoryRecord, TypicalityRecord)
@@ -211,6 +213,92 @@ class Traced:
         return (
             f"<Traced ({self.finish_reason}, {about['bytes']:,} bytes): surprise {rates[0]:.3f}, "
             f"entropy {rates[1]:.3f} bits/byte, {len(about['alarms'])} alarms>"
+        )
+
+
+class LensAnalysis:
+    """What each layer of a run would predict (docs/lens.md).
+
+    Attributes:
+        document: what `calibtrain lens --json` prints; `ct.figures.entropy_lens` takes it.
+        entropy: of each text, by name of the entropy, an array [layers, tokens] in nats.
+    """
+
+    def __init__(self, found: "Lens"):
+        """Args:
+        found: what was seen.
+        """
+        self.document = found.to_dict()
+        self.entropy = [each.entropy for each in found.found]
+
+    @cached_property
+    def profiles(self) -> Table:
+        """A row for each text and layer: the mean of each entropy over the tokens."""
+        return Table.of_rows(
+            {
+                "text": number,
+                **({"label": text["label"]} if "label" in text else {}),
+                "layer": layer + 1,
+                **{name: values[layer] for name, values in text["profile"].items()},
+            }
+            for number, text in enumerate(self.document["texts"])
+            for layer in range(self.document["layers"])
+        )
+
+    @property
+    def separation(self) -> Table:
+        """A row for each entropy: how well labels are told apart; empty without labels."""
+        return Table.of_rows(
+            {"entropy": name, **dict(_flat(each))}
+            for name, each in self.document["separation"].items()
+        )
+
+    def __repr__(self) -> str:
+        about = self.document
+        return f"<LensAnalysis of {len(about['texts'])} texts, {about['layers']} layers>"
+
+
+class QuestionAnalysis:
+    """What a run answers, and how well it knows (docs/questions.md).
+
+    Attributes:
+        document: what `calibtrain qa --json` prints.
+        top: the evaluation of the most probable candidate of each question.
+        every: that of every candidate.
+    """
+
+    def __init__(self, found: "Asked"):
+        """Args:
+        found: what was asked.
+        """
+        self.document = found.to_dict()
+        self.top = EvaluationResult.of(found.top)
+        self.every = EvaluationResult.of(found.every)
+
+    @property
+    def answers(self) -> Table:
+        """A row for each question: what was chosen, how surely, and whether it was right."""
+        return Table.of_rows(
+            {
+                "question": each["question"],
+                **({"group": each["group"]} if "group" in each else {}),
+                "answer": each["candidates"][each["chosen"]],
+                "confidence": each["confidence"][each["chosen"]],
+                "correct": each["correct"],
+            }
+            for each in self.document["answers"]
+        )
+
+    @property
+    def gaps(self) -> Table:
+        """All questions (without a label), then each group: confidence when right and wrong."""
+        return Table.of_rows(self.document["gaps"])
+
+    def __repr__(self) -> str:
+        ece = [f"{each['ece'].value:.4f}" for each in (self.top, self.every)]
+        return (
+            f"<QuestionAnalysis of {self.document['questions']} questions: accuracy "
+            f"{self.top['accuracy'].value:.3f}, ECE {ece[0]} (top), {ece[1]} (every candidate)>"
         )
 
 

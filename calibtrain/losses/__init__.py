@@ -19,6 +19,7 @@ Example:
 """
 
 from calibtrain.losses.averages import DCA, MDCA, AvUC
+from calibtrain.losses.candidates import CandidateMargin, CandidateSoftmax
 from calibtrain.losses.cross_entropy import CrossEntropy, LabelSmoothing
 from calibtrain.losses.focal import DualFocal, Focal, SampleDependentFocal
 from calibtrain.losses.kernel import MMCE
@@ -39,6 +40,8 @@ __all__ = [
     "BalancedSelectiveSmoothing",
     "BatchLoss",
     "Brier",
+    "CandidateMargin",
+    "CandidateSoftmax",
     "CrossEntropy",
     "DualFocal",
     "EntropyPenalty",

@@ -10,9 +10,10 @@ signature has these keys, in this order:
 |---|---|
 | event | what is predicted: `token`, `byte`, `word` (over all tokenisations of the text); |
 |       | `canonical-byte.local`, `canonical-word.local` (over those alone that the tokenizer |
-|       | writes, renormalised at each token); `candidate` (an answer), `prediction` (any) |
-| conf | which probability is the confidence: `max`, `top5` (of the five largest), `all`, `greedy` |
-|      | (a product of greedy choices), or one that was `given` |
+|       | writes, renormalised at each token); `candidate` (an answer), `prediction` (any); |
+|       | `candidate.top` and `candidate.every`, with how candidates were scored |
+| conf | which probability is the confidence: `max`, `top5` (of the five largest), `all`, `each` |
+|      | (of every candidate), `greedy` (a product of greedy choices), or one that was `given` |
 | bins | number of bins; `none` for a figure without bins |
 | scheme | `width`, `mass`, `sweep`; `kernel` (SmoothECE); `none` |
 | edges | `left-open` (a bin is open on the left, closed on the right), `exact-mass`, `none` |

@@ -9,6 +9,8 @@ from calibtrain.runs.results import RunResults
 _OBJECTIVES = {
     "sft": "sft, on answers",
     "dpo": "dpo, on pairs of answers",
+    "softmax": "softmax, on the candidates of questions",
+    "margin": "margin, on the candidates of questions",
 }
 
 

@@ -69,9 +69,15 @@ def make_objective(
 def objective_of(
     config: Config, vocab_size: int, *, steps_per_epoch: float = 1.0, steps: float = math.inf
 ) -> Objective:
-    """Returns what a run minimises: the terms of its loss, or the preferences of pairs."""
-    if config.finetune is not None and config.finetune.objective == "dpo":
-        return Objective((), (Term("dpo", losses.DPO(beta=config.finetune.beta)),))
+    """Returns what a run minimises: the terms of its loss, preferences, or candidates."""
+    if config.finetune is not None and config.finetune.objective != "sft":
+        tuned = config.finetune
+        own: dict[str, BatchLoss] = {
+            "dpo": losses.DPO(beta=tuned.beta),
+            "softmax": losses.CandidateSoftmax(tuned.choices),
+            "margin": losses.CandidateMargin(tuned.choices),
+        }
+        return Objective((), (Term(tuned.objective, own[tuned.objective]),))
     objective = make_objective(
         config.loss, vocab_size=vocab_size, steps_per_epoch=steps_per_epoch, steps=steps
     )

@@ -61,6 +61,7 @@ BEHIND = {
     "entropy": (*FEW, "--reference", "32", "--positions", "32", "--calibrate", "none"),
     "memory": (*FEW, "--generated", "32", "--positions", "20"),
     "typicality": (*FEW, "--generated", "32"),
+    "qa": ("--candidates", "3"),
     "lookahead": ("--steps", "3", "--positions", "8", "--candidates", "4"),
 }
 
@@ -172,6 +173,12 @@ def test_every_command_that_can_run_here_works_as_typed(
             f'{{"body": "{text.strip()}", "topic": "{number % 2}"}}\n'
         )
     (tmp_path / "chapter.txt").write_text("And it came to pass in those days. " * 8)
+    labels = [f'{{"text": "{n} men went up", "label": "{"ab"[n % 2]}"}}\n' for n in range(8)]
+    (tmp_path / "labelled.jsonl").write_text("".join(labels))
+    asked = [
+        f'{{"question": "{n}", "choices": ["so", "not"], "answer": {n % 2}}}\n' for n in range(8)
+    ]
+    (tmp_path / "questions.jsonl").write_text("".join(asked))
     ran = 0
     for words in commands(document):
         if why_not(words) is not None:

@@ -1,0 +1,1 @@
+"""Questions with known answers: from a file, or made from data that is installed."""
