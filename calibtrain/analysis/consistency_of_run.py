@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from calibtrain.analysis.answers import extraction_of
-from calibtrain.analysis.consistency_questions import Question
+from calibtrain.analysis.consistency_questions import SampledQuestion
 from calibtrain.analysis.question_calibration import Asked, calibration_over_questions
 from calibtrain.analysis.sample_consistency import (
     SIMILARITIES,
@@ -127,7 +127,7 @@ def consistency_of_answers(
 
 def consistency_over_questions(
     path: Path,
-    questions: Sequence[Question],
+    questions: Sequence[SampledQuestion],
     *,
     samples: int = SAMPLES,
     extract: str = EXTRACT,

@@ -21,7 +21,7 @@ from calibtrain.analysis.confidence_figures import (
     rejection_ratio,
 )
 from calibtrain.analysis.consistency import answer_consistency
-from calibtrain.analysis.consistency_questions import Question
+from calibtrain.analysis.consistency_questions import SampledQuestion
 from calibtrain.analysis.sample_consistency import SampleConsistency, choose, of_matrix
 from calibtrain.runs.analysis_records import FigureRecord
 
@@ -37,7 +37,7 @@ _RANKS = ("eccentricity", "eigenvalue", "cocoa")
 class Asked:
     """A question with its samples."""
 
-    question: Question
+    question: SampledQuestion
     consistency: SampleConsistency
 
 

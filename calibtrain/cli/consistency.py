@@ -199,11 +199,14 @@ def _measure_questions(
 ) -> None:
     """Draws samples of each question and measures them together."""
     from calibtrain.analysis.consistency_of_run import consistency_over_questions
-    from calibtrain.analysis.consistency_questions import TEMPLATE, read_questions
+    from calibtrain.analysis.consistency_questions import TEMPLATE, questions_to_sample
     from calibtrain.cli.agreement_view import show_questions
 
-    asked = read_questions(file, drawn_by["extract"], TEMPLATE if template is None else template)
+    asked, unread = questions_to_sample(
+        file, drawn_by["extract"], TEMPLATE if template is None else template
+    )
     document = consistency_over_questions(run, asked, **drawn_by)
+    document["notes"] = [*unread, *document["notes"]]
     say_notes(document["notes"])
     if as_json:
         print_json(document)

@@ -94,13 +94,14 @@ class MeasuringConsistency:
             UserError: for a file that does not hold what is needed, and as `consistency` does.
         """
         from calibtrain.analysis.consistency_of_run import consistency_over_questions
-        from calibtrain.analysis.consistency_questions import read_questions
+        from calibtrain.analysis.consistency_questions import questions_to_sample
 
         asked = _drawing("consistency_over_questions", head, sampling, limits)
         try:
+            read, unread = questions_to_sample(place(questions), extract, template)
             found = consistency_over_questions(
                 self.folder,
-                read_questions(place(questions), extract, template),
+                read,
                 samples=samples,
                 extract=extract,
                 similarities=similarities,
@@ -108,6 +109,7 @@ class MeasuringConsistency:
             )
         except ValueError as error:
             raise UserError(str(error)) from None
+        found["notes"] = [*unread, *found["notes"]]
         for note in found["notes"]:
             said(f"note: {note}")
         return QuestionConsistency(found)

@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from over_seeds import estimate, over_seeds, print_table
 
 from calibtrain.analysis.consistency_of_run import consistency_over_questions
-from calibtrain.analysis.consistency_questions import read_questions
+from calibtrain.analysis.consistency_questions import questions_to_sample
 from calibtrain.figures.display import plural
 from calibtrain.generation.samplers import Sampling
 from calibtrain.storage.disk import write_whole
@@ -84,7 +84,7 @@ def planned(given: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Path]]:
 def measured(run: Path, questions: Path, key: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the figures of a run over a set of questions."""
     how = dict(ASKED[key["set"]])
-    asked = read_questions(questions / f"{key['set']}.jsonl", how["extract"])
+    asked, _ = questions_to_sample(questions / f"{key['set']}.jsonl", how["extract"])
     found = consistency_over_questions(
         run, asked, samples=key["samples"], similarities=["chrf"], sampling=Sampling(), **how
     )

@@ -15,7 +15,7 @@ from calibtrain.analysis.confidence_figures import (
     over_questions,
     rejection_ratio,
 )
-from calibtrain.analysis.consistency_questions import Question, read_questions
+from calibtrain.analysis.consistency_questions import SampledQuestion, questions_to_sample
 from calibtrain.analysis.question_calibration import Asked, answered, calibration_over_questions
 from calibtrain.analysis.sample_consistency import Sample, measure_samples
 from calibtrain.errors import UserError
@@ -31,7 +31,7 @@ def asked(texts: list[str], right: str, bits: list[float] | None = None) -> Aske
         Sample(text, list(text), own, 2, "end") for text, own in zip(texts, known, strict=True)
     ]
     found = measure_samples(samples, extraction_of("first-line"), ["jaccard"])
-    return Asked(Question("q", "q", frozenset([right])), found)
+    return Asked(SampledQuestion("q", "q", frozenset([right])), found)
 
 
 def test_a_question_is_answered_by_the_first_samples():
@@ -122,14 +122,15 @@ def test_a_file_of_questions_is_read_with_choices_and_groups(tmp_path):
     file = write(
         tmp_path / "q.jsonl",
         {"question": "2+2?", "answer": ["4", "four"], "group": "sums"},
-        {"prompt": "Which?", "answer": "Rome", "choices": ["Oslo", "Rome"]},
+        {"question": "And 3?", "answer": "Rome", "group": "towns"},
     )
-    first, second = read_questions(file, "first-line", "Q: {question}\nA:")
+    (first, second), notes = questions_to_sample(file, "first-line", "Q: {question}\nA:")
+    assert notes == []
     assert (first.prompt, first.group) == ("Q: 2+2?\nA:", "sums")
     assert first.is_right("four")
     assert not first.is_right(None)
     assert second.accepted == {"rome"}
-    (lettered,) = read_questions(
+    ((lettered,), _) = questions_to_sample(
         write(
             tmp_path / "c.jsonl",
             {"question": "Which?", "answer": "Rome", "choices": ["Oslo", "Rome"]},
@@ -139,7 +140,7 @@ def test_a_file_of_questions_is_read_with_choices_and_groups(tmp_path):
     )
     assert lettered.accepted == {"B"}
     assert lettered.prompt == "Which?\nA) Oslo\nB) Rome\nAnswer:"
-    (found,) = read_questions(
+    ((found,), _) = questions_to_sample(
         write(tmp_path / "r.jsonl", {"question": "a", "answer": "Rome"}), "regex:is (.*)"
     )
     assert found.accepted == {"Rome"}
@@ -148,28 +149,31 @@ def test_a_file_of_questions_is_read_with_choices_and_groups(tmp_path):
 @pytest.mark.parametrize(
     ("row", "extract", "said"),
     [
-        ({"question": "a"}, "whole", "line 1: has no 'answer'; it has question"),
-        ({"answer": "a"}, "whole", "line 1: has no 'question'; it has answer"),
-        ({"question": "a", "prompt": "a", "answer": "b"}, "whole", "has question and prompt"),
+        ({"question": "a"}, "whole", "line 1: has no 'answer'; keys there: question"),
+        ({"answer": "a"}, "whole", "line 1: has no 'question'; keys there: answer"),
         ({"question": 3, "answer": "b"}, "whole", "question: 3 is not allowed; a text"),
         ({"question": "a", "answer": []}, "whole", r"answer: \[\] is not allowed"),
-        ({"question": "a", "answer": "Rome"}, "number", "--extract number finds no answer in it"),
-        ({"question": "a", "answer": "x", "choices": ["y"]}, "letter", "one of the choices"),
+        (
+            {"question": "a", "answer": "Rome"},
+            "number",
+            "--extract number finds no answer in 'Rome'",
+        ),
+        ({"question": "a", "answer": "x", "choices": ["y", "z"]}, "letter", "no choice is among"),
         ({"question": "a", "answer": "x", "choices": list("abcdefghx")}, "letter", "at most 8"),
     ],
 )
 def test_a_line_that_does_not_hold_what_is_needed_is_named(tmp_path, row, extract, said):
     with pytest.raises(UserError, match=said):
-        read_questions(write(tmp_path / "q.jsonl", row), extract)
+        questions_to_sample(write(tmp_path / "q.jsonl", row), extract)
 
 
 def test_a_file_or_template_that_asks_nothing_is_refused(tmp_path):
     file = write(tmp_path / "q.jsonl", {"question": "a", "answer": "b"})
     with pytest.raises(UserError, match="holds no question"):
-        read_questions(write(tmp_path / "none.jsonl"), "whole")
-    with pytest.raises(UserError, match=r"must be a file of JSON lines"):
-        read_questions(tmp_path / "absent.jsonl", "whole")
+        questions_to_sample(write(tmp_path / "none.jsonl"), "whole")
+    with pytest.raises(UserError, match=r"absent\.jsonl"):
+        questions_to_sample(tmp_path / "absent.jsonl", "whole")
     with pytest.raises(UserError, match=r"--template: 'Q:' lacks \{question\}"):
-        read_questions(file, "whole", "Q:")
+        questions_to_sample(file, "whole", "Q:")
     with pytest.raises(UserError, match="has no choices, which --template asks for"):
-        read_questions(file, "whole", "{question} {choices}")
+        questions_to_sample(file, "whole", "{question} {choices}")

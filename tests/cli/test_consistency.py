@@ -69,7 +69,7 @@ def test_the_heat_maps_are_written(tmp_path: Path, name: str) -> None:
         (["--answers", "a.txt", "--figure", "no/a.svg"], "--figure: no/a.svg is a folder, or"),
         (["RUN", "--template", "a {question}"], "--template: is for --questions"),
         (["RUN", "--questions", "a.txt", "--prompt", "b"], "--prompt, --figure: are for"),
-        (["RUN", "--questions", "a.txt"], "a.txt, line 1: not valid JSON"),
+        (["RUN", "--questions", "a.txt"], "--questions: a.txt: is not a file of JSON lines"),
         (["RUN", "--temperature", "0"], "--temperature: 0.0 is not allowed"),
         (["RUN", "--replace"], "--replace: is for --save"),
     ],
