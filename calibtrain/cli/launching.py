@@ -139,7 +139,7 @@ def gke(
         names,
         xpk_commands,
     )
-    from calibtrain.launch.jobset import ClusterOptions, check_name
+    from calibtrain.launch.jobset import SLICES_WAIT, ClusterOptions, check_name
     from calibtrain.parallel.tpu import find_slice
 
     chips = find_slice(tpu)
@@ -147,6 +147,11 @@ def gke(
     folder = check_folder(run)
     if name:
         check_name(name)
+    if slices > 1 and queue is None:
+        say(
+            f"note: --slices {slices} without --queue: GKE does not schedule slices together; each "
+            f"holds its chips and waits for the others for at most {SLICES_WAIT // 3600} h"
+        )
     assignment = _assign(config, overrides, folder)
     options = ClusterOptions(
         image=image,

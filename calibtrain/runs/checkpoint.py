@@ -222,7 +222,8 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bo
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or _one_device())
         for name, leaf in shapes.items()
     }
-    arrays = read_arrays(path, wanted, part=part)
+    with reached(path):
+        arrays = read_arrays(path, wanted, part=part)
     return jax.tree.unflatten(structure, [arrays[name] for name in shapes])
 
 
@@ -259,13 +260,15 @@ def _verify(path: Path) -> None:
     """Raises a UserError for a checkpoint whose files are not those that were written."""
     # Checked here because Orbax reads in parallel and reports damage in pages of nested tracebacks.
     try:
-        wanted = parse_json((path / CHECKSUMS).read_text("utf-8"))
+        with reached(path):
+            wanted = parse_json((path / CHECKSUMS).read_text("utf-8"))
         if not isinstance(wanted, dict) or not wanted:
             raise ValueError("not the checksums of files")
     except (OSError, ValueError) as error:
         raise _damaged(path, f"{CHECKSUMS}: {error}") from None
     try:
-        found = _checksums(path)
+        with reached(path):
+            found = _checksums(path)
     except OSError as error:
         raise _damaged(path, f"{error.filename}: {error.strerror}") from None
     for name in sorted({*wanted, *found}):

@@ -143,7 +143,9 @@ class RunFolder:
         """
         path = self.tokenizer / "target_counts.npy"
         try:
-            counts = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
+            with reached(path):
+                content = path.read_bytes()
+            counts = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
             if counts.shape == (vocab_size,) and counts.dtype.kind == "i" and counts.sum() > 0:
                 return counts
             reason = f"it does not hold {vocab_size} counts"
@@ -321,9 +323,8 @@ class RunFolder:
             UserError: naming a line that is damaged.
         """
         self.settle()
-        if not self.metrics.is_file():
-            return []
-        return read_metrics(self.metrics)
+        with reached(self.path):
+            return read_metrics(self.metrics) if self.metrics.is_file() else []
 
     def rewind_metrics(self, count: int) -> None:
         """Keeps the first `count` lines; those that follow will be written again."""

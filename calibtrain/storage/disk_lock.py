@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError
 from calibtrain.storage.disk import disk_errors, is_read_only
 
 
@@ -73,12 +73,12 @@ def _take(path: Path, handle: IO[str], kind: int) -> None:
     except BlockingIOError:
         pass
     if kind == fcntl.LOCK_EX and not is_held_to_write(path):
-        raise UserError(
+        raise TransientError(
             f"{path.parent}: is being read by another process (such as calibtrain evaluate); wait "
             "for it, stop it, or choose another --run"
         )
     handle.seek(0)
-    raise UserError(
+    raise TransientError(
         f"{path.parent}: is being written by another process (pid {handle.read().strip()}); "
         "wait for it, stop it, or choose another --run"
     )

@@ -4,6 +4,8 @@ The emulator (fake-gcs-server) keeps the precondition that an object must be new
 no notice, so that the tests below do not show that two takers of a stale lock exclude each other.
 """
 
+import asyncio
+import http.server
 import json
 import os
 import shutil
@@ -11,7 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +23,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY, assert_same, call, tiny
+from gate import Gate
 
 from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
@@ -27,7 +32,7 @@ from calibtrain.report import write_report
 from calibtrain.runs.checkpoint import steps_saved
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage import bucket_lock
-from calibtrain.storage.places import bucket_files, in_bucket, place, put
+from calibtrain.storage.places import bucket_files, in_bucket, place, put, reached
 
 pytestmark = pytest.mark.long
 TRAINS = Path(__file__).parent / "trains.py"
@@ -164,6 +169,64 @@ def test_two_processes_write_one_run(tmp_path: Path, bucket: str) -> None:
     assert_same(place(f"{bucket}/run"), tmp_path / "run")
 
 
+def test_a_bucket_that_does_not_answer_ends_a_start_and_not_the_run(
+    local: tuple[Path, Path], bucket: str
+) -> None:
+    config, reference = local
+    port = int(os.environ["STORAGE_EMULATOR_HOST"].rpartition(":")[2])
+    behind = Gate(port)
+    url = f"http://127.0.0.1:{behind.port}"
+    reached = {"STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url}
+    run = f"{bucket}/run"
+    cut_off = trained(config, run, "outage:5", **reached)
+    _, errors = cut_off.communicate(timeout=120)
+    assert cut_off.returncode == 75, errors
+    assert errors.splitlines()[-1].startswith(f"calibtrain: {run}")
+    assert "the bucket does not answer" in errors
+    assert "Traceback" not in errors
+    assert 0 < max(steps_saved(place(run) / "checkpoints")) < 24
+    behind.open()
+    resumed = trained(config, run, **reached)
+    _, errors = resumed.communicate(timeout=200)
+    behind.shut()
+    assert resumed.returncode == 0, errors
+    assert_same(place(run), reference)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [(403, 2), (401, 2), (404, 2), (400, 2), (429, 75), (500, 75), (503, 75), (None, 75)],
+)
+def test_no_answer_is_told_from_a_refusal(
+    answer: int | None, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gcsfs
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answer or 0)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=asyncio.sleep))
+    monkeypatch.setattr(gcsfs.retry.asyncio, "sleep", lambda seconds: asyncio.sleep(0))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        if answer is None:
+            server.server_close()
+        files = gcsfs.GCSFileSystem(
+            endpoint_url=address, token="anon", skip_instance_cache=True, use_listings_cache=False
+        )
+        with pytest.raises(UserError, match="gs://b/x") as error, reached("gs://b/x"):
+            files.cat_file("b/x")
+        server.shutdown()
+    assert error.value.status == status
+    assert "\n" not in str(error.value)
+
+
 def test_a_second_writer_is_refused_in_one_line(
     local: tuple[Path, Path], bucket: str, hasty: None
 ) -> None:
@@ -172,7 +235,7 @@ def test_a_second_writer_is_refused_in_one_line(
     with run.locked():
         second = trained(config, f"{bucket}/run")
         _, errors = second.communicate(timeout=60)
-    assert second.returncode == 2
+    assert second.returncode == 75
     assert errors.count("\n") == 1
     assert f"another process (pid {os.getpid()} on {socket.gethostname()}" in errors
     assert not run.path.exists()

@@ -1,20 +1,40 @@
-"""Train argv[1] into argv[2] with locks that are soon stale; argv[3] may say where to die."""
+"""Train argv[1] into argv[2] with locks that are soon stale; argv[3] may say where to die.
 
+The client of the bucket waits between its tries for a fortieth of the usual time. Where argv[3] is
+`outage:N`, the gate in front of the bucket (`gate.py`) is shut at the N-th look at the metrics.
+"""
+
+import asyncio
+import os
 import sys
+import types
 from pathlib import Path
+
+import gcsfs.retry
 
 from calibtrain.storage import bucket_lock
 
 bucket_lock.REFRESH, bucket_lock.STALE, bucket_lock.WATCH = 0.5, 6.0, 0.1
+gcsfs.retry.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 40))
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-    if len(sys.argv) == 4:
+    place = sys.argv[3] if len(sys.argv) == 4 else ""
+    if place and not place.startswith("outage"):
         import interrupted
 
         interrupted.main()
     else:
         from calibtrain.cli.main import main
+        from calibtrain.runs.folder import RunFolder
 
+        if place:
+            import gate
+            import interrupted
+
+            address = os.environ["STORAGE_EMULATOR_HOST"]
+            at = int(place.partition(":")[2])
+            shut = interrupted.dying(RunFolder.settle, at, lambda: gate.shut(address))
+            RunFolder.settle = shut
         sys.argv = ["calibtrain", "train", sys.argv[1], "--run", sys.argv[2], "--json"]
         main()

@@ -113,7 +113,7 @@ def test_a_second_process_on_the_same_run_is_refused(
     config, reference = uninterrupted
     with RunFolder(reference).locked():
         second = call("train", config, "--run", reference)
-    assert second.returncode == 2
+    assert second.returncode == 75  # it may end, or die
     assert "another process" in second.stderr
     assert str(os.getpid()) in second.stderr
     assert second.stderr.count("\n") == 1
