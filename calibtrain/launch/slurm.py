@@ -20,6 +20,7 @@ from calibtrain.errors import UserError
 from calibtrain.launch.assignment import Assignment, LaunchedRun
 from calibtrain.launch.requeue import CRASHED, exit_handler, printed, requeue, several_tasks
 from calibtrain.launch.worker import STOPPED, ablate_command, train_command, watch
+from calibtrain.runs.starts import forget_starts
 from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
 from calibtrain.storage.json_text import parse_json
 
@@ -104,6 +105,8 @@ def launch(
         folder.mkdir(parents=True, exist_ok=True)
     _refuse_twice(folder)
     work, skipped = plan(assignment, cache)
+    for run in assignment.runs:
+        forget_starts(Path(run.folder))
     _write_configurations(assignment)
     jobs: list[str] = []
     name = Path(assignment.folder).name

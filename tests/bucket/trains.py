@@ -10,14 +10,17 @@ import sys
 import types
 from pathlib import Path
 
-import gcsfs.retry
-
+from calibtrain.process.interruption import interruptible
+from calibtrain.process.output import prepare_streams
 from calibtrain.storage import bucket_lock
 
 bucket_lock.REFRESH, bucket_lock.STALE, bucket_lock.WATCH = 0.5, 6.0, 0.1
-gcsfs.retry.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 40))
 
 if __name__ == "__main__":
+    prepare_streams()
+    import gcsfs.retry  # it writes to the streams that there are now
+
+    gcsfs.retry.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 40))
     sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
     place = sys.argv[3] if len(sys.argv) == 4 else ""
     if place and not place.startswith("outage"):
@@ -25,7 +28,7 @@ if __name__ == "__main__":
 
         interrupted.main()
     else:
-        from calibtrain.cli.main import main
+        from calibtrain.cli.main import run
         from calibtrain.runs.folder import RunFolder
 
         if place:
@@ -37,4 +40,6 @@ if __name__ == "__main__":
             shut = interrupted.dying(RunFolder.settle, at, lambda: gate.shut(address))
             RunFolder.settle = shut
         sys.argv = ["calibtrain", "train", sys.argv[1], "--run", sys.argv[2], "--json"]
-        main()
+        with interruptible():
+            status = run()
+        sys.exit(status)

@@ -316,9 +316,7 @@ def test_a_metadata_server_that_fails_may_answer_later(
         server.shutdown()
 
 
-def test_a_slice_whose_first_host_is_not_there_yet_says_so_and_may_try_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_slice_whose_first_host_is_not_there_yet_says_so_and_may_try_again() -> None:
     variables = {
         "TPU_WORKER_HOSTNAMES": "run-slice-1-0.run,run-slice-1-1.run",
         "TPU_WORKER_ID": "1",
@@ -328,7 +326,13 @@ def test_a_slice_whose_first_host_is_not_there_yet_says_so_and_may_try_again(
         "CALIBTRAIN_WAIT": "1",
         "JAX_PLATFORMS": "cpu",
     }
-    script = "from calibtrain.parallel import hosts; hosts.start()"
+    script = """if True:
+        import jax
+        from jax._src.clusters import cloud_tpu_cluster
+        cloud_tpu_cluster.running_in_cloud_tpu_vm = True
+        from calibtrain.parallel import hosts
+        hosts.start()
+    """
     ended = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, **variables},
