@@ -115,6 +115,16 @@ def put(path: Path, data: bytes, *, new: bool = False) -> None:
     bucket_files().pipe_file(str(path), data, mode="create" if new else "overwrite")
 
 
+def listing(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns what a bucket tells of every object below a folder, by its name relative to it.
+
+    One request for each thousand objects. Among what is told are `size` and `crc32c`.
+    """
+    root = str(folder).removeprefix(_BUCKET) + "/"
+    found = bucket_files().find(root, detail=True)
+    return {name.removeprefix(root): about for name, about in sorted(found.items())}
+
+
 def files(folder: Path) -> list[str]:
     """Returns every file below a folder, relative to it, sorted."""
     if in_bucket(folder):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from calibtrain.config import Config
 from calibtrain.data.batches.store import ignore
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError, UserError
 from calibtrain.models.attention import require_available
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
@@ -61,7 +61,7 @@ def begun(
     """Holds the folders of runs while they are trained; makes those that are not there.
 
     A run that is there is locked before it is planned, so that no other process changes it in
-    between. A folder made here is removed again if a UserError comes before its first checkpoint.
+    between. A folder made here is removed again if a mistake is found before its first checkpoint.
     A run whose last starts led to no new checkpoint is refused (`runs.starts`).
 
     Args:
@@ -108,6 +108,8 @@ def begun(
                         BegunRun(plan, run, member.observer)
                         for plan, run, member in zip(plans, runs, members, strict=True)
                     ]
+        except TransientError:  # the next start goes on with them
+            raise
         except UserError:
             for run in made:
                 if run.writes and not checkpoint.steps_saved(run.checkpoints):

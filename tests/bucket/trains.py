@@ -1,7 +1,7 @@
 """Train argv[1] into argv[2] with locks that are soon stale; argv[3] may say where to die.
 
 The client of the bucket waits between its tries for a fortieth of the usual time. Where argv[3] is
-`outage:N`, the gate in front of the bucket (`gate.py`) is shut at the N-th look at the metrics.
+`outage:N`, the gate in front of the bucket (`gate.py`) is shut before the N-th checkpoint.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ if __name__ == "__main__":
         interrupted.main()
     else:
         from calibtrain.cli.main import run
-        from calibtrain.runs.folder import RunFolder
+        from calibtrain.runs import checkpoint
 
         if place:
             import gate
@@ -37,8 +37,8 @@ if __name__ == "__main__":
 
             address = os.environ["STORAGE_EMULATOR_HOST"]
             at = int(place.partition(":")[2])
-            shut = interrupted.dying(RunFolder.settle, at, lambda: gate.shut(address))
-            RunFolder.settle = shut
+            shut = interrupted.dying(checkpoint.save, at, lambda: gate.shut(address))
+            checkpoint.save = shut
         sys.argv = ["calibtrain", "train", sys.argv[1], "--run", sys.argv[2], "--json"]
         with interruptible():
             status = run()
