@@ -1,14 +1,17 @@
 """Putting a Slurm job back into the queue: by its first task, or by its batch script.
 
 A task that was told to stop, or lost another one, saves what it can and asks for it itself. Where a
-task was killed, with what watches it, the batch script still runs: its exit handler asks
-(`python -m calibtrain.launch.requeue`).
+task was killed, with what watches it, or runs in a container without Slurm's commands, the batch
+script still runs outside: its exit handler asks (`python -m calibtrain.launch.requeue`).
 """
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+
+from calibtrain.launch.worker import STOPPED
 
 MAX_REQUEUES = 200
 """Requeues after which a run counts as stuck."""
@@ -28,6 +31,9 @@ def requeue(what: str = "saved") -> None:
     Args:
         what: what happened, for the log.
     """
+    if shutil.which("scontrol") is None:
+        print(f"{what}; Slurm's commands are not here, so the batch script asks", flush=True)
+        return
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:  # an element's bare number is that of the array
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -43,13 +49,13 @@ def requeue(what: str = "saved") -> None:
 
 
 def exit_handler() -> list[str]:
-    """Returns lines of a batch script that put the job back where one of several tasks crashed."""
+    """Returns lines of a batch script that put the job back where a task stopped or crashed."""
     ask = f"{shlex.quote(sys.executable)} -m calibtrain.launch.requeue"
-    first, last = CRASHED[0], CRASHED[-1]
+    wanted = "|".join(str(status) for status in (*CRASHED, STOPPED))
     return [
         "calibtrain_ended() {",
         "  status=$?",
-        f'  if [ "$status" -ge {first} ] && [ "$status" -le {last} ]; then {ask} $status; fi',
+        f'  case "$status" in {wanted}) {ask} "$status" ;; esac',
         '  exit "$status"',
         "}",
         "trap calibtrain_ended EXIT",
@@ -65,8 +71,9 @@ def printed(*command: str) -> str:
 
 def main() -> None:
     """Requeues the job of this batch script: `python -m calibtrain.launch.requeue STATUS`."""
-    if several_tasks():
-        requeue(f"a task ended with status {sys.argv[1]}")
+    status = int(sys.argv[1])
+    if status == STOPPED or several_tasks():
+        requeue(f"a task ended with status {status}")
 
 
 if __name__ == "__main__":

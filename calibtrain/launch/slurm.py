@@ -38,6 +38,7 @@ class Resources:
         grace: seconds before the time limit at which the job is told to save.
         parallel: how many arms may run at once.
         extra: further options of sbatch.
+        srun: options of the srun that starts a job's tasks, such as those of a container.
     """
 
     partition: str | None = None
@@ -51,6 +52,7 @@ class Resources:
     grace: int = 120
     parallel: int | None = None
     extra: tuple[tuple[str, str], ...] = ()
+    srun: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +190,11 @@ def options(resources: Resources) -> dict[str, str | bool]:
     return {**named, "requeue": True, **dict(resources.extra)}
 
 
+def srun_arguments(resources: Resources) -> list[str]:
+    """Returns the options of the srun that starts a job's tasks."""
+    return ["--kill-on-bad-exit=1", *(f"--{key}={value}" for key, value in resources.srun)]
+
+
 def _minutes(text: str) -> int:
     """Returns a time in one of Slurm's forms as minutes, rounded up."""
     form = r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?"
@@ -244,7 +251,7 @@ def _executor(submitit: Any, folder: Path, name: str, resources: Resources, **mo
         "wckey": None,
         "stderr_to_stdout": True,
         "setup": exit_handler(),
-        "srun_args": ["--kill-on-bad-exit=1"],
+        "srun_args": srun_arguments(resources),
         "additional_parameters": {**options(resources), **more},
     }
     if resources.parallel:

@@ -29,7 +29,7 @@ from conftest import TINY, assert_same, call, tiny
 from gate import Gate
 
 from calibtrain.config import to_yaml
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError, UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.report import write_report
 from calibtrain.runs import checkpoint
@@ -281,7 +281,7 @@ def test_a_lock_is_kept_fresh_and_its_loss_is_noticed(bucket: str, hasty: None) 
             run.append_metrics({"step": 2})
             run.write_summary({"status": "running"})
 
-    with pytest.raises(UserError, match="another may write the run now"):
+    with pytest.raises(TransientError, match="another may write the run now"):
         write()
     assert (run.path / "metrics.jsonl").read_text() == '{"step": 1}\n'
     assert not (run.path / "run.json").exists()
