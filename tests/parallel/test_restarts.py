@@ -91,15 +91,15 @@ def engine(count: int, config: Path, run: Path, kills: int, chance: random.Rando
 @pytest.mark.parametrize("count", [2, 4])
 def test_ten_random_kills_change_nothing(count: int, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    rarely = {"every": 300, "bytes": 2_000, "final_bytes": 4_000, "rows": 4}
+    rarely = {"every": 150, "bytes": 2_000, "final_bytes": 4_000, "rows": 4}
     config.write_text(
         to_yaml(
             tiny(
                 batch={"rows": 8},
-                budget={"steps": 900},
+                budget={"steps": 450},
                 log_every=50,
                 evaluation=rarely,
-                checkpoints={"every": 30, "keep": 3},
+                checkpoints={"every": 15, "keep": 3},
             )
         )
     )
