@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TINY, assert_same
+from typer.testing import CliRunner
 
 from calibtrain.ablation import run_study
+from calibtrain.cli.launching import launch_app
 from calibtrain.config import StudyConfig, load_config, load_study, to_yaml, validate
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_run
 from calibtrain.launch import slurm
 from calibtrain.launch.assignment import resolve
+from calibtrain.launch.requeue import exit_handler
 from calibtrain.launch.slurm import Resources, SlurmTask, launch, options, plan
 from calibtrain.runs.checkpoint import steps_saved
 
@@ -32,6 +35,7 @@ import slurm_cluster
 
 pytestmark = pytest.mark.long
 
+ROOT = Path(__file__).parent.parent.parent
 SMALL = Resources(cpus=1, time="10", partition="main")
 
 
@@ -237,6 +241,43 @@ def test_a_stopped_job_puts_itself_back_once_and_by_its_own_number(
         SlurmTask(("train",), ())()
     said = (tmp_path / "said").read_text().strip() if (tmp_path / "said").exists() else None
     assert said == requeued
+
+
+@pytest.mark.parametrize(
+    ("status", "tasks", "requeued"),
+    [(137, 2, "requeue 7"), (143, 1, "requeue 7"), (137, 1, None), (2, 2, None), (0, 2, None)],
+)
+def test_a_batch_script_puts_its_job_back_by_the_status_of_its_tasks(
+    status: int, tasks: int, requeued: str | None, tmp_path: Path
+) -> None:
+    for name, script in {"squeue": "echo RUNNING", "scontrol": 'echo "$@" > said'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    script = "\n".join([*exit_handler(), f"(exit {status})"])
+    variables = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": str(tasks)}
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, **variables, "PATH": path, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert ended.returncode == status
+    said = (tmp_path / "said").read_text().strip() if (tmp_path / "said").exists() else None
+    assert said == requeued
+
+
+def test_options_of_srun_reach_it(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(TINY))
+    words = ["slurm", str(config), "--run", str(tmp_path / "run"), "--dry-run", "--json"]
+    done = CliRunner().invoke(launch_app, [*words, "--srun", "container-image=/shared/i.sqsh"])
+    assert json.loads(done.stdout)["srun"] == [
+        "--kill-on-bad-exit=1",
+        "--container-image=/shared/i.sqsh",
+    ]
+    refused = CliRunner().invoke(launch_app, [*words, "--srun", "overlap"])
+    assert "--srun: 'overlap': write it as option=value" in str(refused.exception)
 
 
 @pytest.mark.parametrize(
