@@ -176,15 +176,15 @@ def trained_by_two(config: Path, run: Path) -> None:
         )
         for rank in range(2)
     ]
-    assert [process.wait(240) for process in processes] == [0, 0]
+    assert [process.wait(600) for process in processes] == [0, 0]
 
 
 def test_a_job_whose_task_is_killed_is_put_back_and_ends_as_an_undisturbed_one(
     cluster: None, tmp_path: Path
 ) -> None:
     config, run = tmp_path / "config.yaml", tmp_path / "run"
-    steps = {"budget": {"steps": 500}, "evaluation": {**TINY["evaluation"], "every": 500}}
-    rows = {"batch": {"rows": 8}, "checkpoints": {"every": 50, "keep": 3}, "log_every": 100}
+    steps = {"budget": {"steps": 300}, "evaluation": {**TINY["evaluation"], "every": 300}}
+    rows = {"batch": {"rows": 8}, "checkpoints": {"every": 30, "keep": 3}, "log_every": 100}
     config.write_text(json.dumps({**TINY, **steps, **rows}))
     two = dataclasses.replace(SMALL, extra=(("ntasks-per-node", "2"),))
     launch(resolve(config, [], str(run)), two)
@@ -192,7 +192,7 @@ def test_a_job_whose_task_is_killed_is_put_back_and_ends_as_an_undisturbed_one(
     def saved(step: int) -> bool:
         return max(steps_saved(run / "checkpoints"), default=0) >= step
 
-    wait(lambda: saved(50), 240, tmp_path)
+    wait(lambda: saved(30), 240, tmp_path)
     os.kill(processes_of_task(1)[-1], signal.SIGKILL)  # the run on one of two nodes
     wait(lambda: logs(tmp_path).count("goes back into the queue") == 1, 200, tmp_path)
     at = max(steps_saved(run / "checkpoints"))

@@ -66,24 +66,26 @@ def engine(count: int, config: Path, run: Path, kills: int, chance: random.Rando
     killed = 0
     for _ in range(kills + 20):
         processes, before = hosts(count, config, run), latest(run)
-        early = chance.random() < 0.2
-        waits = chance.uniform(0, 5) if early else chance.uniform(0, 0.3)
-        progress = time.monotonic() if early else None
-        while all(process.poll() in (None, 0) for process in processes):
-            if all(process.poll() == 0 for process in processes):
-                return killed
-            if progress is None and latest(run) > before:
-                progress = time.monotonic()
-            if killed < kills and progress is not None and time.monotonic() - progress > waits:
-                end([chance.choice(processes)], signal.SIGKILL)
-                killed += 1
-                break
-            time.sleep(0.02)
-        end(processes, signal.SIGTERM)
-        until = time.monotonic() + GRACE
-        while any(process.poll() is None for process in processes) and time.monotonic() < until:
-            time.sleep(0.02)
-        end(processes, signal.SIGKILL)
+        try:
+            early = chance.random() < 0.2
+            waits = chance.uniform(0, 5) if early else chance.uniform(0, 0.3)
+            progress = time.monotonic() if early else None
+            while all(process.poll() in (None, 0) for process in processes):
+                if all(process.poll() == 0 for process in processes):
+                    return killed
+                if progress is None and latest(run) > before:
+                    progress = time.monotonic()
+                if killed < kills and progress is not None and time.monotonic() - progress > waits:
+                    end([chance.choice(processes)], signal.SIGKILL)
+                    killed += 1
+                    break
+                time.sleep(0.02)
+            end(processes, signal.SIGTERM)
+            until = time.monotonic() + GRACE
+            while any(process.poll() is None for process in processes) and time.monotonic() < until:
+                time.sleep(0.02)
+        finally:
+            end(processes, signal.SIGKILL)
         assert 2 not in [process.wait() for process in processes]
     raise AssertionError(f"not done after {kills + 20} starts, at step {latest(run)}")
 
