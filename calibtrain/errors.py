@@ -29,6 +29,10 @@ class TransientError(UserError):
     status = 75
 
 
+class LostError(TransientError):
+    """Another process of the run is lost, or cannot be told anything any more."""
+
+
 class NonFiniteError(UserError):
     """A model's figure is infinite or NaN: its training diverged."""
 

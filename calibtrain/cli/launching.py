@@ -48,6 +48,10 @@ def slurm(
     sbatch: Annotated[
         list[str] | None, typer.Option(help="Another option of sbatch: --sbatch constraint=a100")
     ] = None,
+    srun: Annotated[
+        list[str] | None,
+        typer.Option(help="An option of the srun that starts tasks: --srun container-image=IMAGE"),
+    ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +62,7 @@ def slurm(
 
     Example: calibtrain launch slurm kjv-ablation --run runs/kjv --time 4:00:00
     """
-    from calibtrain.launch.slurm import Resources, launch, options, plan
+    from calibtrain.launch.slurm import Resources, launch, options, plan, srun_arguments
 
     resources = Resources(
         partition=partition,
@@ -71,11 +75,13 @@ def slurm(
         qos=qos,
         grace=grace,
         parallel=parallel,
-        extra=tuple(_pair(item) for item in sbatch or ()),
+        extra=tuple(_pair(item, "--sbatch") for item in sbatch or ()),
+        srun=tuple(_pair(item, "--srun") for item in srun or ()),
     )
     given = run_folder(run, found(config))
     if in_bucket(given):
         raise UserError(f"--run: {given}: a Slurm job's folder is on a disk that its nodes share")
+    started = srun_arguments(resources)
     asked = options(resources)  # report a mistake in them before any data is prepared
     folder = str(given)
     assignment = _assign(config, overrides, folder)
@@ -86,9 +92,9 @@ def slurm(
             for kind, tasks in work.items()
         }
         if as_json:
-            print_json({"options": asked, "skipped": skipped, **commands})
+            print_json({"options": asked, "srun": started, "skipped": skipped, **commands})
             return
-        print("\n".join(_flags(asked)))
+        print("\n".join([*_flags(asked), *(f"srun {option}" for option in started)]))
         print("\n".join(commands["train"] + [f"then: {line}" for line in commands["gather"]]))
         return
     result = launch(assignment, resources)
@@ -139,7 +145,7 @@ def gke(
         names,
         xpk_commands,
     )
-    from calibtrain.launch.jobset import ClusterOptions, check_name
+    from calibtrain.launch.jobset import SLICES_WAIT, ClusterOptions, check_name
     from calibtrain.parallel.tpu import find_slice
 
     chips = find_slice(tpu)
@@ -147,6 +153,11 @@ def gke(
     folder = check_folder(run)
     if name:
         check_name(name)
+    if slices > 1 and queue is None:
+        say(
+            f"note: --slices {slices} without --queue: GKE does not schedule slices together; each "
+            f"holds its chips and waits for the others for at most {SLICES_WAIT // 3600} h"
+        )
     assignment = _assign(config, overrides, folder)
     options = ClusterOptions(
         image=image,
@@ -172,10 +183,10 @@ def gke(
         say(f"with XPK: {command}")
 
 
-def _pair(item: str) -> tuple[str, str]:
+def _pair(item: str, option: str) -> tuple[str, str]:
     key, equals, value = item.strip().removeprefix("--").partition("=")
     if not equals or not key:
-        raise UserError(f"--sbatch: {item!r}: write it as option=value")
+        raise UserError(f"{option}: {item!r}: write it as option=value")
     return key, value
 
 

@@ -34,9 +34,11 @@ from calibtrain.cli.tokenizers import tokenizer_app
 from calibtrain.cli.tracing import trace
 from calibtrain.cli.training import ablate, finetune, train
 from calibtrain.errors import TransientError, UserError, one_line
+from calibtrain.parallel.tpu import backend_failure
 from calibtrain.process.interruption import end_now, interruptible, unwinding
 from calibtrain.process.limits import lacks_memory, require_room
 from calibtrain.process.output import OutputError, drop_output, end, prepare_streams, say, telling
+from calibtrain.storage.places import bucket_failure
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,15 +102,20 @@ def before(
         require_room()
 
 
-def is_tpu_compiler_alone() -> bool:
-    """Returns whether libtpu is here without a TPU; JAX would then look for one for minutes."""
-    if importlib.util.find_spec("libtpu") is None:
-        return False
-    if list(importlib.metadata.entry_points(group="jax_plugins")):  # of GPUs
-        return False
-    from calibtrain.parallel.tpu import has_chips
+def demanded_platforms() -> str | None:
+    """Returns what JAX_PLATFORMS should be where libtpu is here; None leaves the choice to JAX.
 
-    return not has_chips()
+    Without a TPU, JAX would look for one for minutes. With one, JAX would compute on the CPU in
+    silence where it cannot use it.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        return None
+    from calibtrain.parallel.tpu import has_chips, has_tpus
+
+    if has_tpus():
+        return "tpu,cpu"
+    gpus = list(importlib.metadata.entry_points(group="jax_plugins"))
+    return None if gpus or has_chips() else "cpu"
 
 
 def main() -> None:
@@ -128,8 +135,8 @@ def run() -> int:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        if is_tpu_compiler_alone():
-            os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        if platforms := demanded_platforms():
+            os.environ.setdefault("JAX_PLATFORMS", platforms)
         with telling(say):
             code = typer.main.get_command(app).main(standalone_mode=False)
         sys.stdout.flush()
@@ -178,6 +185,8 @@ def _told(error: BaseException) -> tuple[str, int] | None:
             return "", 130
         case _ if lacks_memory(error):
             return f"memory: not enough for this ({_first_line(error)}); {LESS_MEMORY}", 2
+        case _ if failure := bucket_failure(error) or backend_failure(error):
+            return str(failure), failure.status
         case OSError():  # files have their own messages
             return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
     return None

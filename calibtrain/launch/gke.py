@@ -14,6 +14,7 @@ from calibtrain.errors import UserError
 from calibtrain.launch.assignment import Assignment, LaunchedRun
 from calibtrain.launch.jobset import (
     CACHE_PATH,
+    SLICES_WAIT,
     ClusterOptions,
     check_name,
     job_name,
@@ -21,6 +22,7 @@ from calibtrain.launch.jobset import (
     start_command,
     to_documents,
 )
+from calibtrain.parallel.meeting import WAIT
 from calibtrain.parallel.tpu import Slice
 
 
@@ -104,6 +106,9 @@ def xpk_commands(
     for job, run in names(assignment, name).items():
         encoded = base64.b64encode(resolved_yaml(run.config).encode()).decode()
         start = start_command(run.folder, f"echo {encoded} | base64 -d")
+        variables = f"CALIBTRAIN_CACHE={CACHE_PATH} JAX_PLATFORMS=tpu,cpu"
+        if options.slices > 1:
+            variables += f" {WAIT}={SLICES_WAIT}"
         arguments = {
             "cluster": "CLUSTER",
             "project": "PROJECT",
@@ -115,7 +120,7 @@ def xpk_commands(
             "max-restarts": str(options.max_restarts),
             "restart-on-exit-codes": "1",  # XPK adds 42 and 127 to 255; 2 is a mistake
             "termination-grace-period-seconds": str(options.grace),
-            "command": f"export CALIBTRAIN_CACHE={CACHE_PATH} JAX_PLATFORMS=tpu,cpu; {start}",
+            "command": f"export {variables}; {start}",
         }
         parts = [f"--{key}={shlex.quote(value)}" for key, value in arguments.items()]
         commands.append(shlex.join(["xpk", "workload", "create"]) + " " + " ".join(parts))

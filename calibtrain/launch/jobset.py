@@ -19,6 +19,7 @@ import yaml
 
 from calibtrain.config import Config, resolved_yaml
 from calibtrain.errors import UserError
+from calibtrain.parallel import meeting
 from calibtrain.parallel.tpu import Slice
 
 LONGEST_NAME = 40
@@ -31,6 +32,8 @@ TPU_PORT = 8471
 """Port at which the TPU runtimes of a slice find each other."""
 MEGASCALE_PORT = 8080
 """Port at which slices find each other."""
+SLICES_WAIT = 6 * 3600
+"""Seconds that a slice waits for the others: each is scheduled when a node pool is free."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +174,8 @@ def _pod(config: Config, run: str, tpu: Slice, options: ClusterOptions) -> dict[
                 "image": options.image,
                 "command": ["sh", "-c", start_command(run, f"printf %s {_VARIABLE}")],
                 "env": [
-                    {"name": key, "value": value} for key, value in _environment(config).items()
+                    {"name": key, "value": value}
+                    for key, value in _environment(config, options).items()
                 ],
                 "ports": [{"containerPort": TPU_PORT}, {"containerPort": MEGASCALE_PORT}],
                 "resources": {
@@ -207,9 +211,10 @@ def start_command(run: str, prints_config: str) -> str:
     )
 
 
-def _environment(config: Config) -> Mapping[str, str]:
+def _environment(config: Config, options: ClusterOptions) -> Mapping[str, str]:
     text = resolved_yaml(config).replace("$(", "$$(")  # Kubernetes would expand it
     return {
+        **({meeting.WAIT: str(SLICES_WAIT)} if options.slices > 1 else {}),
         "CALIBTRAIN_CONFIG": text,
         "CALIBTRAIN_CACHE": CACHE_PATH,
         "JAX_PLATFORMS": "tpu,cpu",  # an error where no TPU is, rather than a slow run

@@ -11,7 +11,6 @@ import math
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ from typing import Any
 from calibtrain.config import resolved_yaml
 from calibtrain.errors import UserError
 from calibtrain.launch.assignment import Assignment, LaunchedRun
+from calibtrain.launch.requeue import CRASHED, exit_handler, printed, requeue, several_tasks
 from calibtrain.launch.worker import STOPPED, ablate_command, train_command, watch
+from calibtrain.runs.starts import forget_starts
 from calibtrain.storage.disk import cache_directory, disk_errors, write_whole
 from calibtrain.storage.json_text import parse_json
-
-MAX_REQUEUES = 200
-"""Requeues after which a run counts as stuck."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Resources:
         grace: seconds before the time limit at which the job is told to save.
         parallel: how many arms may run at once.
         extra: further options of sbatch.
+        srun: options of the srun that starts a job's tasks, such as those of a container.
     """
 
     partition: str | None = None
@@ -53,6 +52,7 @@ class Resources:
     grace: int = 120
     parallel: int | None = None
     extra: tuple[tuple[str, str], ...] = ()
+    srun: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,8 @@ class SlurmTask:
     environment: tuple[tuple[str, str], ...]
 
     def __call__(self) -> None:
-        """Runs calibtrain; requeues the job if it was stopped.
+        """Runs calibtrain; requeues the job if it was stopped, lost another task, or crashed as one
+        of several tasks does whose node or network fails.
 
         Raises:
             RuntimeError: when calibtrain failed, so that Slurm sees a failed job.
@@ -76,28 +77,12 @@ class SlurmTask:
         status = watch(self.arguments, dict(self.environment))
         if status == 0:
             return
-        if status != STOPPED:
+        if status != STOPPED and not (status in CRASHED and several_tasks()):
             raise RuntimeError(f"calibtrain {self.arguments[0]}: exit status {status}; see above")
         if os.environ.get("SLURM_PROCID", "0") != "0":
             return  # the first node decides; an error here would end it while it saves
-        _requeue()
+        requeue("saved" if status == STOPPED else f"ended with status {status}")
         sys.exit(STOPPED)
-
-
-def _requeue() -> None:
-    """Requeues this job, unless it was cancelled or Slurm has requeued it."""
-    job = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:  # an element's bare number is that of the array
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    state = _output("squeue", "--noheader", f"--jobs={job}", "--Format=State").strip()
-    count = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if state != "RUNNING":
-        print(f"saved; job {job} is {state or 'gone'}, so it is not put back", flush=True)
-    elif count >= MAX_REQUEUES:
-        print(f"saved; job {job} was put back {count} times already: no more", flush=True)
-    else:
-        print(f"saved; job {job} goes back into the queue", flush=True)
-        subprocess.run(["scontrol", "requeue", job], check=True)
 
 
 def launch(
@@ -122,6 +107,8 @@ def launch(
         folder.mkdir(parents=True, exist_ok=True)
     _refuse_twice(folder)
     work, skipped = plan(assignment, cache)
+    for run in assignment.runs:
+        forget_starts(Path(run.folder))
     _write_configurations(assignment)
     jobs: list[str] = []
     name = Path(assignment.folder).name
@@ -203,6 +190,11 @@ def options(resources: Resources) -> dict[str, str | bool]:
     return {**named, "requeue": True, **dict(resources.extra)}
 
 
+def srun_arguments(resources: Resources) -> list[str]:
+    """Returns the options of the srun that starts a job's tasks."""
+    return ["--kill-on-bad-exit=1", *(f"--{key}={value}" for key, value in resources.srun)]
+
+
 def _minutes(text: str) -> int:
     """Returns a time in one of Slurm's forms as minutes, rounded up."""
     form = r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?"
@@ -253,18 +245,13 @@ def _submitit() -> Any:
 def _executor(submitit: Any, folder: Path, name: str, resources: Resources, **more: str) -> Any:
     """Returns an executor with our options in place of submitit's defaults."""
     executor = submitit.SlurmExecutor(folder=folder)
-    environment = []
-    if resources.gpus_per_node:
-        # one task per node; by default, JAX gives a Slurm task only the GPU of its local rank
-        ids = ",".join(map(str, range(resources.gpus_per_node)))
-        environment.append(f"export JAX_LOCAL_DEVICE_IDS={ids}")
     parameters: dict[str, Any] = {
         "job_name": name,
         "time": None,
         "wckey": None,
         "stderr_to_stdout": True,
-        "setup": environment,
-        "srun_args": ["--kill-on-bad-exit=1"],
+        "setup": exit_handler(),
+        "srun_args": srun_arguments(resources),
         "additional_parameters": {**options(resources), **more},
     }
     if resources.parallel:
@@ -298,16 +285,9 @@ def _refuse_twice(folder: Path) -> None:
             f"{record}: cannot be read ({error}); see with squeue that its jobs have ended, and "
             "remove it"
         ) from None
-    there = [job for job in ids if _output("squeue", "--noheader", f"--jobs={job}").strip()]
+    there = [job for job in ids if printed("squeue", "--noheader", f"--jobs={job}").strip()]
     if there:
         raise UserError(
             f"{folder}: its jobs are still queued or running: {', '.join(there)}; wait, or end "
             f"them first: scancel {' '.join(there)}"
         )
-
-
-def _output(*command: str) -> str:
-    """Returns what a command prints; "" where it fails (as squeue does for old jobs)."""
-    return subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", check=False
-    ).stdout

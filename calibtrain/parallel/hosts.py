@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from calibtrain.errors import TransientError, UserError
+from calibtrain.errors import LostError, TransientError, UserError
 from calibtrain.parallel import meeting
+from calibtrain.parallel.slurm_gpus import local_gpus
 from calibtrain.parallel.tpu import has_chips
 from calibtrain.process.output import rewired
 
@@ -90,7 +91,8 @@ def _arguments() -> dict[str, Any] | None:
     if all(name in os.environ for name in step):  # otherwise a script's process, not a step of srun
         tasks = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ["SLURM_NTASKS"])
         if int(tasks) > 1:
-            return {}
+            gpus = local_gpus(os.environ)
+            return {} if gpus is None else {"local_device_ids": gpus}
     slices = int(os.environ.get("MEGASCALE_NUM_SLICES", "1")) > 1
     if (workers := os.environ.get("TPU_WORKER_HOSTNAMES")) is not None:  # set by GKE
         return {} if slices or "," in workers else None
@@ -115,7 +117,7 @@ def _attribute(name: str) -> str:
     """Returns an attribute from this machine's metadata server; "" if there is none, or no server.
 
     Raises:
-        UserError: where the server fails.
+        TransientError: where the server fails.
     """
     server = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")  # as in JAX
     request = urllib.request.Request(
@@ -131,7 +133,7 @@ def _attribute(name: str) -> str:
             if error.code == 404:
                 return ""
             if pause is None:
-                raise UserError(
+                raise TransientError(
                     f"{server}: cannot say which TPU VMs belong together ({error}); start again, "
                     f"or give {ADDRESS}, {COUNT} and {NUMBER}"
                 ) from None
@@ -168,7 +170,7 @@ def losses() -> Iterator[None]:
     """Turns a failure that is due to a lost process into an error that says so.
 
     Raises:
-        TransientError: for a collective that failed.
+        LostError: for a collective that failed.
     """
     try:
         yield
@@ -206,27 +208,38 @@ def gathered(arrays: Any) -> Any:
 def together() -> Iterator[None]:
     """Makes all hosts raise where the body fails on one of them; every host must enter it.
 
+    All end with the same exit status, so that an engine that starts a run again, or gives it up,
+    does not depend on which host it looks at first.
+
     Raises:
         UserError: the host's own error, or one that says that another host failed.
+        TransientError: likewise, where every error is one that another start may mend.
     """
     mine: UserError | None = None
     try:
         yield
-    except TransientError:  # the others cannot be told: they are lost
+    except LostError:  # the others cannot be told
         raise
     except UserError as error:
         mine = error
-    if are_many() and _any(mine is not None) and mine is None:
-        raise UserError("another process of this run failed; what it said tells why")
+    if are_many():
+        statuses = _all_of(0 if mine is None else mine.status) - {0}
+        final = statuses - {TransientError.status}
+        if statuses and mine is None:
+            told = "another process of this run failed; what it said tells why"
+            raise UserError(told) if final else TransientError(told)
+        if final and isinstance(mine, TransientError):
+            raise UserError(f"{mine}; another process of this run failed too, for good") from mine
     if mine is not None:
         raise mine
 
 
 @losses()
-def _any(mine: bool) -> bool:
+def _all_of(mine: int) -> set[int]:
     from jax.experimental import multihost_utils
 
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))
+    found = multihost_utils.process_allgather(np.asarray(mine, np.int32))
+    return {int(value) for value in np.ravel(found)}
 
 
 @losses()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from calibtrain.errors import TransientError, UserError
+from calibtrain.errors import LostError, TransientError, UserError
 from calibtrain.process.output import end, rewired, say
 
 WAIT, LOST = "CALIBTRAIN_WAIT", "CALIBTRAIN_LOST"
@@ -28,6 +28,8 @@ _LOST_LINE = (
     "another process of this run is lost, or cannot be reached; "
     f"{_BEGIN_AGAIN}: the same command goes on from the last checkpoint"
 )
+_MISFIT = re.compile("INVALID_ARGUMENT|OUT_OF_RANGE|FAILED_PRECONDITION")
+"""What the coordination service answers to a process that does not belong to the others."""
 _LOSS = re.compile(
     r"[Gg]loo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED"
     r"|[Cc]onnection (closed|reset|refused)|[Cc]oordination ?[Ss]ervice|heartbeat"
@@ -46,7 +48,7 @@ def join(arguments: Mapping[str, Any]) -> None:
         arguments: arguments of `jax.distributed.initialize`, without those that it finds itself.
 
     Raises:
-        TransientError: when they did not all join in time.
+        TransientError: when they did not all join in time, or could not reach each other.
         UserError: for processes that do not fit together.
     """
     wait, lost = _seconds(WAIT, WAIT_SECONDS), _seconds(LOST, LOST_SECONDS)
@@ -78,24 +80,26 @@ def join(arguments: Mapping[str, Any]) -> None:
         )
     for error in failures:
         text = " ".join(str(error).split())
-        if isinstance(error, RuntimeError) and re.search("DEADLINE_EXCEEDED|UNAVAILABLE", text):
-            raise TransientError(f"{awaited}: they did not meet ({text}); {_BEGIN_AGAIN}") from None
-        if isinstance(error, RuntimeError | ValueError | OSError):
+        if isinstance(error, ValueError) or (
+            isinstance(error, RuntimeError) and _MISFIT.search(text)
+        ):
             raise UserError(
                 f"{awaited}: they did not meet ({text}); start all with one address, whose port "
                 "is free, and one number of processes"
             ) from None
+        if isinstance(error, RuntimeError | OSError):
+            raise TransientError(f"{awaited}: they did not meet ({text}); {_BEGIN_AGAIN}") from None
         raise error
 
 
-def lost(error: Exception) -> TransientError | None:
+def lost(error: Exception) -> LostError | None:
     """Returns the error to raise where a collective failed because a process is lost, or None."""
     text = str(error)
     if not isinstance(error, RuntimeError | ValueError | OSError) or not _LOSS.search(text):
         return None
     _noticed.set()
     first = text.strip().splitlines()[0]
-    return TransientError(f"{_LOST_LINE} ({first[:300]})")
+    return LostError(f"{_LOST_LINE} ({first[:300]})")
 
 
 def _seconds(name: str, default: int) -> int:
@@ -110,11 +114,30 @@ def _seconds(name: str, default: int) -> int:
 
 def _awaited(arguments: Mapping[str, Any]) -> str:
     """Returns a message that says who waits for whom."""
-    if not arguments:
-        return "waits for the other processes of this job"
+    if "num_processes" not in arguments:
+        return _awaited_by_engine(os.environ)
     count, number = arguments["num_processes"], arguments["process_id"]
     others = "the other one" if count == 2 else f"the {count - 1} others"
     return f"process {number} of {count} waits for {others} at {arguments['coordinator_address']}"
+
+
+def _awaited_by_engine(environment: Mapping[str, str]) -> str:
+    """Returns who waits for whom, by the variables of GKE or Slurm."""
+    slices = environment.get("MEGASCALE_NUM_SLICES", "")
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    host = f"host {environment.get('TPU_WORKER_ID', '?')} of {len(hosts)}"
+    if slices.isdigit() and int(slices) > 1:
+        own = environment.get("MEGASCALE_SLICE_ID", "?")
+        others = ", ".join(str(n) for n in range(min(int(slices), 9)) if str(n) != own)
+        first = environment.get("MEGASCALE_COORDINATOR_ADDRESS", "slice 0")
+        return f"slice {own} of {slices}, {host}, waits for slices {others} at {first}"
+    if len(hosts) > 1:
+        return f"{host} waits for the others at {hosts[0]}"
+    if "SLURM_PROCID" in environment:
+        tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS", "?")
+        nodes = environment.get("SLURM_STEP_NODELIST", "")
+        return f"task {environment['SLURM_PROCID']} of {tasks} waits for the others on {nodes}"
+    return "waits for the other processes of this job"
 
 
 def catch_aborts() -> None:

@@ -6,15 +6,53 @@ node layout is used, so that one node pool serves both ways to launch.
 
 import dataclasses
 import math
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError, UserError
 
 
 def has_chips() -> bool:
     """Returns whether this machine has TPUs, or other devices that are passed through to it."""
     return any((*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/[0-9]*")))
+
+
+_GOOGLE = "0x1ae0"
+_CHIPS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
+"""PCI numbers of Google, and of its TPUs (v2 and v3, v4, v5p, v5e, v6e, 7x), as in JAX."""
+
+
+def has_tpus(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
+    """Returns whether this machine certainly has TPUs, by their PCI numbers."""
+    for device in devices.glob("*"):
+        with suppress(OSError):
+            vendor, chip = ((device / name).read_text().strip() for name in ("vendor", "device"))
+            if vendor == _GOOGLE and chip in _CHIPS:
+                return True
+    return False
+
+
+def backend_failure(error: BaseException) -> UserError | None:
+    """Returns what to tell where JAX cannot use devices that were demanded, or None.
+
+    Chips that another process holds may be free at the next start.
+    """
+    text = " ".join(str(error).split())
+    found = re.match(r"Unable to initialize backend '(\w+)': ?(.*)", text)
+    if not isinstance(error, RuntimeError) or found is None:
+        return None
+    demanded = os.environ.get("JAX_PLATFORMS", "")
+    if re.search(r"already in use|in use by|UNAVAILABLE|ABORTED|[Bb]usy", found[2]):
+        return TransientError(
+            f"JAX_PLATFORMS={demanded}: the {found[1].upper()}s cannot be used ({found[2][:300]}); "
+            "another process holds them: stop it or wait for it, and start again"
+        )
+    return UserError(
+        f"JAX_PLATFORMS={demanded}: {found[1]} cannot be used ({found[2][:300]}); see that its "
+        "driver and its package fit this machine, or compute on the CPU with JAX_PLATFORMS=cpu"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

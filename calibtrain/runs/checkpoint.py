@@ -2,14 +2,14 @@
 
 A state is saved as a flat mapping from path to array (see `array_store`), so that neither Orbax's
 nor Optax's ideas of containers can come between two versions. Orbax writes under a temporary name
-and renames (in a bucket, it does not). Then every array is read back, and the checksums of the
-files are written beside them. A folder without checksums counts as unfinished.
+and renames (in a bucket, it does not). Then every array is read back on a disk, and opened in a
+bucket; and the checksums of the files are written beside them (`checksums`). A folder without
+checksums counts as unfinished.
 """
 
 import dataclasses
 import errno
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,12 @@ from calibtrain.runs.array_store import (
     require_readable,
     write_arrays,
 )
-from calibtrain.storage.disk import disk_error_in, disk_errors, make_folder, write_whole
-from calibtrain.storage.json_text import parse_json
-from calibtrain.storage.places import absolute, files, in_bucket, reached, remove_tree
+from calibtrain.runs.checksums import CHECKSUMS, verify, write_checksums
+from calibtrain.storage.disk import disk_error_in, disk_errors, make_folder
+from calibtrain.storage.places import absolute, in_bucket, reached, remove_tree
 
 Tree = TypeVar("Tree")
 
-CHECKSUMS = "checksums.json"
 MOST_STEPS = 2**31 - 1
 """The most steps of a run: a state counts them in 32 bits."""
 _STEP = r"0|[1-9][0-9]*"  # 0: of what was imported
@@ -162,7 +161,7 @@ def _seal(path: Path, arrays: Mapping[str, Any]) -> None:
     try:
         with disk_errors(path):
             require_readable(path, arrays)
-            write_whole(path / CHECKSUMS, json.dumps(_checksums(path)))
+            write_checksums(path)
     except ValueError as error:
         with suppress(UserError):
             remove_unfinished(path.parent)
@@ -222,7 +221,8 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bo
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or _one_device())
         for name, leaf in shapes.items()
     }
-    arrays = read_arrays(path, wanted, part=part)
+    with reached(path):
+        arrays = read_arrays(path, wanted, part=part)
     return jax.tree.unflatten(structure, [arrays[name] for name in shapes])
 
 
@@ -244,40 +244,21 @@ def _one_device() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
-def _checksums(path: Path) -> dict[str, str]:
-    """Returns the SHA-256 of every file of a checkpoint, by its relative path."""
-    names = (name for name in files(path) if CHECKSUMS not in name)
-    return {name: _sha256(path / name) for name in names}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _verify(path: Path) -> None:
-    """Raises a UserError for a checkpoint whose files are not those that were written."""
+    """Raises a UserError for a checkpoint whose files are not those that were written.
+
+    In a bucket one process looks, for all.
+    """
     # Checked here because Orbax reads in parallel and reports damage in pages of nested tracebacks.
     try:
-        wanted = parse_json((path / CHECKSUMS).read_text("utf-8"))
-        if not isinstance(wanted, dict) or not wanted:
-            raise ValueError("not the checksums of files")
-    except (OSError, ValueError) as error:
-        raise _damaged(path, f"{CHECKSUMS}: {error}") from None
-    try:
-        found = _checksums(path)
-    except OSError as error:
-        raise _damaged(path, f"{error.filename}: {error.strerror}") from None
-    for name in sorted({*wanted, *found}):
-        if name not in found:
-            raise _damaged(path, f"{name} is missing")
-        if name not in wanted:
-            raise UserError(
-                f"{path / name}: lies in a checkpoint and was not written with it; remove that "
-                "file, or put it elsewhere"
-            )
-        if found[name] != wanted[name]:
-            raise _damaged(path, f"{name} was changed or cut short")
+        if not in_bucket(path):
+            verify(path)
+            return
+        with hosts.together():
+            if hosts.is_primary():
+                verify(path)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
 
 
 def _damaged(path: Path, what: str) -> UserError:

@@ -27,6 +27,7 @@ from calibtrain.runs.listing import LOCK_FILE, arms_of
 from calibtrain.runs.records import RUN_FILE, RunRecord
 from calibtrain.storage.bucket_lock import BucketLock, held
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
+from calibtrain.storage.disk_lease import Lease
 from calibtrain.storage.disk_lock import held_to_read, held_to_write
 from calibtrain.storage.growing import GrowingFile
 from calibtrain.storage.metrics import read_metrics
@@ -43,7 +44,7 @@ class _Writing:
     """What a process that writes a run keeps from call to call."""
 
     metrics: GrowingFile | None = None
-    lock: BucketLock | None = None
+    lock: BucketLock | Lease | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +144,9 @@ class RunFolder:
         """
         path = self.tokenizer / "target_counts.npy"
         try:
-            counts = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
+            with reached(path):
+                content = path.read_bytes()
+            counts = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
             if counts.shape == (vocab_size,) and counts.dtype.kind == "i" and counts.sum() > 0:
                 return counts
             reason = f"it does not hold {vocab_size} counts"
@@ -262,8 +265,9 @@ class RunFolder:
         """Holds the run for this process.
 
         Raises:
-            UserError: when another process has it. In a bucket a living process is told from a dead
-                one by a lock that it writes again and again (`storage.bucket_lock`).
+            TransientError: when another process has it. In a bucket, and on a disk without locks, a
+                living process is told from a dead one by a lock that it writes again and again
+                (`storage.bucket_lock`, `storage.disk_lease`).
         """
         if not self.writes:
             yield
@@ -277,8 +281,12 @@ class RunFolder:
                 finally:
                     self._writing.lock = None
             return
-        with held_to_write(self.path / LOCK_FILE):
-            yield
+        with held_to_write(self.path / LOCK_FILE) as lease:
+            self._writing.lock = lease
+            try:
+                yield
+            finally:
+                self._writing.lock = None
 
     @contextmanager
     def locked_to_read(self) -> Iterator[None]:
@@ -321,9 +329,8 @@ class RunFolder:
             UserError: naming a line that is damaged.
         """
         self.settle()
-        if not self.metrics.is_file():
-            return []
-        return read_metrics(self.metrics)
+        with reached(self.path):
+            return read_metrics(self.metrics) if self.metrics.is_file() else []
 
     def rewind_metrics(self, count: int) -> None:
         """Keeps the first `count` lines; those that follow will be written again."""

@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError
 from calibtrain.storage.json_text import parse_json
 from calibtrain.storage.places import bucket_files, put, reached
 
@@ -40,7 +40,7 @@ class BucketLock:
         """Takes the lock whose object is at `path`, waiting where it may be stale.
 
         Raises:
-            UserError: where another process that is alive holds it.
+            TransientError: where another process that is alive holds it.
         """
         self._path = path
         self._bucket, _, self._name = str(path).removeprefix("gs://").partition("/")
@@ -55,9 +55,9 @@ class BucketLock:
         self._thread.start()
 
     def require(self) -> None:
-        """Raises a UserError where another process may have taken the lock over."""
+        """Raises a TransientError where another process may have taken the lock over."""
         if self._lost or time.monotonic() - self._refreshed > STALE - REFRESH:
-            raise UserError(
+            raise TransientError(
                 f"{self._path.parent}: this process could not keep its lock fresh, and another may "
                 "write the run now; start the same command again"
             )
@@ -93,7 +93,7 @@ class BucketLock:
             elif seen is None:
                 seen = generation
             elif generation != seen:
-                raise UserError(
+                raise TransientError(
                     f"{self._path.parent}: is being written by another process (pid "
                     f"{holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}); "
                     "wait for it, stop it, or choose another --run"

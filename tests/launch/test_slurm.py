@@ -1,9 +1,12 @@
 """A real Slurm of one node: cancelled, preempted and array jobs end as local runs do."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,21 +16,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, assert_same
+from typer.testing import CliRunner
 
 from calibtrain.ablation import run_study
+from calibtrain.cli.launching import launch_app
 from calibtrain.config import StudyConfig, load_config, load_study, to_yaml, validate
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_run
 from calibtrain.launch import slurm
 from calibtrain.launch.assignment import resolve
+from calibtrain.launch.requeue import exit_handler
 from calibtrain.launch.slurm import Resources, SlurmTask, launch, options, plan
+from calibtrain.runs.checkpoint import steps_saved
 
 sys.path.insert(0, str(Path(__file__).parent))
 import slurm_cluster
 
 pytestmark = pytest.mark.long
 
+ROOT = Path(__file__).parent.parent.parent
 SMALL = Resources(cpus=1, time="10", partition="main")
 
 
@@ -140,19 +148,83 @@ def test_an_ablation_gives_the_results_of_ablate(cluster: None, tmp_path: Path) 
     assert len(work["train"]) == 1
 
 
+def processes_of_task(rank: int) -> list[int]:
+    """The processes of a Slurm task: what watches the run, and the run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            command = (entry / "cmdline").read_bytes()
+            if f"SLURM_PROCID={rank}".encode() in variables and b"python" in command:
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def trained_by_two(config: Path, run: Path) -> None:
+    """Two processes that nobody disturbs."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    variables = {"CALIBTRAIN_COORDINATOR": address, "CALIBTRAIN_PROCESSES": "2"}
+    command = [sys.executable, "-m", "calibtrain", "train", config, "--run", run, "--json"]
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **variables, "CALIBTRAIN_PROCESS": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(600) for process in processes] == [0, 0]
+
+
+def test_a_job_whose_task_is_killed_is_put_back_and_ends_as_an_undisturbed_one(
+    cluster: None, tmp_path: Path
+) -> None:
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    steps = {"budget": {"steps": 300}, "evaluation": {**TINY["evaluation"], "every": 300}}
+    rows = {"batch": {"rows": 8}, "checkpoints": {"every": 30, "keep": 3}, "log_every": 100}
+    config.write_text(json.dumps({**TINY, **steps, **rows}))
+    two = dataclasses.replace(SMALL, extra=(("ntasks-per-node", "2"),))
+    launch(resolve(config, [], str(run)), two)
+
+    def saved(step: int) -> bool:
+        return max(steps_saved(run / "checkpoints"), default=0) >= step
+
+    wait(lambda: saved(30), 240, tmp_path)
+    os.kill(processes_of_task(1)[-1], signal.SIGKILL)  # the run on one of two nodes
+    wait(lambda: logs(tmp_path).count("goes back into the queue") == 1, 200, tmp_path)
+    at = max(steps_saved(run / "checkpoints"))
+    wait(lambda: saved(at + 1), 240, tmp_path)
+    for process in processes_of_task(1):  # all of a node
+        os.kill(process, signal.SIGKILL)
+    wait(lambda: logs(tmp_path).count("goes back into the queue") == 2, 200, tmp_path)
+    wait_for_jobs(tmp_path, 400)
+    assert summary(run)["status"] == "done"
+    trained_by_two(config, tmp_path / "undisturbed")
+    assert_same(run, tmp_path / "undisturbed")
+
+
 @pytest.mark.parametrize(
-    ("variables", "state", "requeued"),
+    ("variables", "state", "status", "requeued"),
     [
-        ({}, "RUNNING", "requeue 7"),
-        ({"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, "RUNNING", "requeue 7_3"),
-        ({}, "COMPLETING", None),  # cancelled, or Slurm put it back itself
-        ({"SLURM_PROCID": "1"}, "RUNNING", None),  # the first node does it
-        ({"SLURM_RESTART_COUNT": "200"}, "RUNNING", None),
+        ({}, "RUNNING", 143, "requeue 7"),
+        ({"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, "RUNNING", 143, "requeue 7_3"),
+        ({}, "COMPLETING", 143, None),  # cancelled, or Slurm put it back itself
+        ({"SLURM_PROCID": "1"}, "RUNNING", 143, None),  # the first node does it
+        ({"SLURM_RESTART_COUNT": "200"}, "RUNNING", 143, None),
+        ({"SLURM_NTASKS": "2"}, "RUNNING", 134, "requeue 7"),  # it lost the other node
+        ({"SLURM_NTASKS": "2"}, "RUNNING", 139, "requeue 7"),
+        ({"SLURM_NTASKS": "1"}, "RUNNING", 137, None),  # alone: out of memory
+        ({"SLURM_NTASKS": "2"}, "RUNNING", 2, None),  # a mistake
+        ({"SLURM_NTASKS": "2"}, "RUNNING", 1, None),
     ],
 )
 def test_a_stopped_job_puts_itself_back_once_and_by_its_own_number(
     variables: dict[str, str],
     state: str,
+    status: int,
     requeued: str | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -164,11 +236,48 @@ def test_a_stopped_job_puts_itself_back_once_and_by_its_own_number(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     for name, value in {"SLURM_JOB_ID": "7", **variables}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(slurm, "watch", lambda arguments, environment: slurm.STOPPED)
-    with contextlib.suppress(SystemExit):
+    monkeypatch.setattr(slurm, "watch", lambda arguments, environment: status)
+    with contextlib.suppress(SystemExit, RuntimeError):
         SlurmTask(("train",), ())()
     said = (tmp_path / "said").read_text().strip() if (tmp_path / "said").exists() else None
     assert said == requeued
+
+
+@pytest.mark.parametrize(
+    ("status", "tasks", "requeued"),
+    [(137, 2, "requeue 7"), (143, 1, "requeue 7"), (137, 1, None), (2, 2, None), (0, 2, None)],
+)
+def test_a_batch_script_puts_its_job_back_by_the_status_of_its_tasks(
+    status: int, tasks: int, requeued: str | None, tmp_path: Path
+) -> None:
+    for name, script in {"squeue": "echo RUNNING", "scontrol": 'echo "$@" > said'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    script = "\n".join([*exit_handler(), f"(exit {status})"])
+    variables = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": str(tasks)}
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, **variables, "PATH": path, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert ended.returncode == status
+    said = (tmp_path / "said").read_text().strip() if (tmp_path / "said").exists() else None
+    assert said == requeued
+
+
+def test_options_of_srun_reach_it(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(TINY))
+    words = ["slurm", str(config), "--run", str(tmp_path / "run"), "--dry-run", "--json"]
+    done = CliRunner().invoke(launch_app, [*words, "--srun", "container-image=/shared/i.sqsh"])
+    assert json.loads(done.stdout)["srun"] == [
+        "--kill-on-bad-exit=1",
+        "--container-image=/shared/i.sqsh",
+    ]
+    refused = CliRunner().invoke(launch_app, [*words, "--srun", "overlap"])
+    assert "--srun: 'overlap': write it as option=value" in str(refused.exception)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from conftest import assert_same, tiny
 
 from calibtrain.config import to_yaml
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError, UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.parallel import hosts, meeting
 from calibtrain.runs.checkpoint import steps_saved
@@ -295,6 +295,122 @@ def with_chips(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     for name in ("JAX_PLATFORMS", "TPU_SKIP_MDS_QUERY"):
         monkeypatch.delenv(name, raising=False)
+
+
+def test_a_metadata_server_that_fails_may_answer_later(
+    with_chips: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fails(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(503)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    monkeypatch.setattr(hosts.time, "sleep", lambda seconds: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fails) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("GCE_METADATA_IP", f"127.0.0.1:{server.server_port}")
+        with pytest.raises(TransientError, match="cannot say which TPU VMs belong together"):
+            hosts.start()
+        server.shutdown()
+
+
+def test_a_slice_whose_first_host_is_not_there_yet_says_so_and_may_try_again() -> None:
+    variables = {
+        "TPU_WORKER_HOSTNAMES": "run-slice-1-0.run,run-slice-1-1.run",
+        "TPU_WORKER_ID": "1",
+        "MEGASCALE_NUM_SLICES": "2",
+        "MEGASCALE_SLICE_ID": "1",
+        "MEGASCALE_COORDINATOR_ADDRESS": "run-slice-0-0.run.invalid",
+        "CALIBTRAIN_WAIT": "1",
+        "JAX_PLATFORMS": "cpu",
+    }
+    script = """if True:
+        import jax
+        from jax._src.clusters import cloud_tpu_cluster
+        cloud_tpu_cluster.running_in_cloud_tpu_vm = True
+        from calibtrain.parallel import hosts
+        hosts.start()
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    who = "slice 1 of 2, host 1 of 2, waits for slices 0 at run-slice-0-0.run.invalid"
+    assert f"calibtrain: {who}, for at most 1 s (CALIBTRAIN_WAIT)\n" in ended.stderr
+    assert f"TransientError: {who}: not all came within 1 s" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Failed to recognize coordinator address slice-0", TransientError),
+        ("UNAVAILABLE: failed to connect", TransientError),
+        ("ABORTED: connected with a different incarnation", TransientError),
+        ("INVALID_ARGUMENT: unexpected task", UserError),
+    ],
+)
+def test_those_that_did_not_meet_may_meet_later_unless_they_do_not_belong_together(
+    said: str, kind: type[UserError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import jax
+
+    def fail(**arguments: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(UserError, match=said.partition(":")[0]) as error:
+        meeting.join({})
+    assert type(error.value) is kind
+
+
+TOGETHER = """
+import sys
+from calibtrain.errors import TransientError, UserError
+from calibtrain.parallel import hosts
+hosts.start()
+import jax
+said = sys.argv[1].split(",")[jax.process_index()]
+kind = {"2": UserError, "75": TransientError, "0": None}[said]
+try:
+    with hosts.together():
+        if kind:
+            raise kind("mine")
+    status = 0
+except UserError as error:
+    status = error.status
+print(status, flush=True)
+hosts.wait("the end")
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "ends"), [("0,2", 2), ("0,75", 75), ("75,2", 2), ("75,75", 75), ("0,0", 0)]
+)
+def test_all_end_with_one_status(raised: str, ends: int) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, raised],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "CALIBTRAIN_COORDINATOR": f"localhost:{port}",
+                "CALIBTRAIN_PROCESSES": "2",
+                "CALIBTRAIN_PROCESS": str(number),
+            },
+        )
+        for number in range(2)
+    ]
+    assert finish(processes) == [f"{ends}\n"] * 2
 
 
 MEGASCALE = "ACCELERATOR_TYPE: 'v5litepod-4'\nMEGASCALE_NUM_SLICES: '{}'\nWORKER_ID: '0'"

@@ -51,7 +51,7 @@ def main() -> None:
     targets = {
         "batch": (batches.TrainingBatches, "__getitem__", die),
         "saving": (ocp, "save", later.start),
-        "saved": (checkpoint, "_checksums", die),
+        "saved": (checkpoint, "write_checksums", die),
         "evaluation": (windows.EvaluationWindows, "__getitem__", die),
         "results": (document_rows, "write_whole", die),
     }
