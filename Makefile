@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
-.PHONY: quickstart test test-long test-all test-peers fuzz check format kjv-ablation real-model tpu-presets schema clean
+.PHONY: quickstart test test-long test-all test-peers test-restarts fuzz check format kjv-ablation real-model tpu-presets schema clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/installed
@@ -29,6 +29,10 @@ test-all: test test-long
 # lm-evaluation-harness: two minutes or so.
 test-peers: $(VENV)/installed-peers $(VENV)/installed-real-model
 	$(BIN)/python -m pytest -n 0 -m peers tests/interchange
+
+# Ten random kills of two and of four hosts, restarted by the engine's rules: ten minutes or so.
+test-restarts: $(VENV)/installed-dev
+	CALIBTRAIN_KILLS=10 $(BIN)/python -m pytest -n 0 -m long tests/parallel/test_restarts.py
 
 # 500 configurations, 100 texts, 100 damaged runs and 100 damaged imports, the same ones every time: a
 # mistake is one line and status 2, nothing is half-written, and no damage changes a figure unnoticed.

@@ -16,6 +16,8 @@ from calibtrain.config import to_yaml
 from calibtrain.runs.checkpoint import steps_saved
 
 pytestmark = pytest.mark.long
+KILLS = int(os.environ.get("CALIBTRAIN_KILLS", "3"))
+"""Kills of a run: few in the long tier, ten with `make test-restarts`."""
 GRACE = 20
 """Seconds that the engine gives the other hosts to save."""
 
@@ -91,7 +93,7 @@ def engine(count: int, config: Path, run: Path, kills: int, chance: random.Rando
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_ten_random_kills_change_nothing(count: int, tmp_path: Path) -> None:
+def test_random_kills_change_nothing(count: int, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     rarely = {"every": 150, "bytes": 2_000, "final_bytes": 4_000, "rows": 4}
     config.write_text(
@@ -106,5 +108,5 @@ def test_ten_random_kills_change_nothing(count: int, tmp_path: Path) -> None:
         )
     )
     assert engine(count, config, tmp_path / "whole", 0, random.Random(0)) == 0
-    assert engine(count, config, tmp_path / "run", 10, random.Random(count)) == 10
+    assert engine(count, config, tmp_path / "run", KILLS, random.Random(count)) == KILLS
     assert_same(tmp_path / "run", tmp_path / "whole")
