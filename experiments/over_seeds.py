@@ -7,6 +7,7 @@ the file.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -169,12 +170,14 @@ def over_seeds(
 
     Args:
         found: one per seed.
-        figure: from an arm to its figure, which may be None.
+        figure: from an arm to its figure; None and NaN are left out.
         decimals: that are shown.
         signed: whether a plus is shown.
     """
     form = f"{'+' if signed else ''}.{decimals}f"
-    own = [each for each in map(figure, found) if each is not None]
+    own = [
+        each for each in map(figure, found) if each is not None and not math.isnan(each.estimate)
+    ]
     if not own:
         return "-"
     if len(own) == 1:

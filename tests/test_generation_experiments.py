@@ -10,6 +10,7 @@ import pytest
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SCRIPTS = (
+    "beam-diversity/beam_diversity",
     "consistency/consistency",
     "ensembling/ensembling",
     "entropy-rate/drift",

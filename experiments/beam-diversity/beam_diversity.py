@@ -123,9 +123,11 @@ def row_of(beam: Sequence[BeamText]) -> dict[str, Any]:
     }
 
 
-def mean(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
+def mean(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any] | None:
     """Returns the mean over prompts; a beam whose texts are too short has no value."""
-    return {"estimate": float(np.nanmean([row[key] for row in rows])), "lower": None}
+    values = np.array([row[key] for row in rows], float)
+    known = values[np.isfinite(values)]
+    return {"estimate": float(known.mean()), "lower": None} if len(known) else None
 
 
 def correlation(rows: Sequence[dict[str, Any]], first: str, second: str) -> dict[str, Any] | None:
