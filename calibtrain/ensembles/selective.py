@@ -139,9 +139,7 @@ def _draft(
     while len(found) < count:
         logs = reader.after(text)
         (string,) = vocabulary.most_probable(logs, 1)
-        token = vocabulary.token(string)
-        assert token is not None
-        found.append(_Drafted(string, len(text), logs, float(logs[token])))
+        found.append(_Drafted(string, len(text), logs, vocabulary.log_probability(string, logs)))
         room -= len(_bytes(string))
         if string == END_SYMBOL or room <= 0:
             break
@@ -167,8 +165,7 @@ def _opinion(
 ) -> tuple[str, float]:
     """A member's most probable string, and the probability that it gives to another one."""
     (best,) = vocabulary.most_probable(logs, 1)
-    token = vocabulary.token(string)
-    return best, 0.0 if token is None else float(np.exp(logs[token]))
+    return best, math.exp(vocabulary.log_probability(string, logs))
 
 
 def _agree(opinions: Sequence[tuple[str, float]], string: str, consensus: float) -> bool:

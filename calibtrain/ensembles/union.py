@@ -1,10 +1,10 @@
 """The union of the members' most probable tokens, as UniTE joins vocabularies; greedy.
 
 Each step takes the `top` most probable tokens of every member as strings. A member gives each
-string the logit of its own token of that spelling; where it has none, that of the first token by
-which it would begin to write it. A softmax over the union makes these a distribution, the members'
-distributions are averaged, and the most probable string goes on the text. Each member then reads
-the text as its own tokenizer writes it.
+string the probability of its own tokens of that spelling (a piece, and the byte that is the same);
+where it has none, that of the first token by which it would begin to write it. A softmax over the
+union makes these a distribution, the members' distributions are averaged, and the most probable
+string goes on the text. Each member then reads the text as its own tokenizer writes it.
 
 References:
     Yao et al. (2025), Determine-Then-Ensemble: Necessity of Top-k Union for Large Language Model
@@ -65,33 +65,42 @@ class Vocabulary:
     def __init__(self, member: Member):
         self._model, self._spelling = member.model, member.spelling
         symbols = self._spelling.symbols
-        self._by_symbols = {each: token for token, each in reversed(list(enumerate(symbols)))}
+        self._by_symbols: dict[str, list[int]] = {}
+        for token, each in enumerate(symbols):
+            self._by_symbols.setdefault(each, []).append(token)
         self._proposed = np.array([bool(each) for each in symbols])
-        self._first: dict[str, int | None] = {}
+        self._first: dict[str, list[int]] = {}
 
     @property
     def spelling(self) -> Spelling:
         """The strings of its tokens."""
         return self._spelling
 
-    def token(self, symbols: str) -> int | None:
-        """The token of a string, or the first one of its tokenisation; None where there is none."""
+    def tokens(self, symbols: str) -> list[int]:
+        """The tokens that spell a string, or else the first one of its tokenisation, if any."""
         own = self._by_symbols.get(symbols)
-        if own is not None or symbols == END_SYMBOL:
+        if own is not None:
             return own
+        if symbols == END_SYMBOL:
+            return []
         if symbols not in self._first:
             try:
                 ids = self._model.prompt_ids(symbols.encode("latin-1"))
-                self._first[symbols] = int(ids[1]) if len(ids) > 1 else None
+                self._first[symbols] = [int(each) for each in ids[1:2]]
             except UserError:  # it has no token for some byte
-                self._first[symbols] = None
+                self._first[symbols] = []
         return self._first[symbols]
+
+    def log_probability(self, symbols: str, logs: Float[np.ndarray, " vocab"]) -> float:
+        """The log-probability of a string as the next token; -inf where it has none, in nats."""
+        tokens = self.tokens(symbols)
+        return float(np.logaddexp.reduce(logs[tokens])) if tokens else -math.inf
 
     def most_probable(self, logs: Float[np.ndarray, " vocab"], top: int) -> list[str]:
         """The strings of the most probable tokens that are possible, the best first."""
         able = np.flatnonzero(self._proposed & (logs > -np.inf))
         best = able[np.argsort(-logs[able], kind="stable")[:top]]
-        return [self._spelling.symbols[token] for token in best]
+        return list(dict.fromkeys(self._spelling.symbols[token] for token in best))
 
 
 class Joined(NamedTuple):
@@ -140,9 +149,7 @@ def join(
     each = np.full((len(vocabularies), len(strings)), -np.inf)
     for row, vocabulary, own in zip(each, vocabularies, logs, strict=True):
         for place, string in enumerate(strings):
-            token = vocabulary.token(string)
-            if token is not None:
-                row[place] = own[token]
+            row[place] = vocabulary.log_probability(string, own)
     able = each.max(axis=1) > -np.inf
     each[able] = np.exp(each[able] - each[able].max(axis=1, keepdims=True))
     each[~able] = 0.0

@@ -76,6 +76,16 @@ def test_a_missing_token_borrows_the_logit_of_its_first_sub_token():
     np.testing.assert_allclose(joined.probability, joined.each.mean(axis=0))
 
 
+def test_tokens_that_spell_one_string_count_together():
+    member = ToyMember("twice", Toy(5, (b"a", b"b", b"a")))
+    own = member.toy.after((0,))
+    joined = join([Vocabulary(member)], [np.log(own)], np.ones(1), 10)
+    assert sorted(joined.strings) == ["a", "b", chr(256)]
+    wanted = {chr(256): own[1], "a": own[2] + own[4], "b": own[3]}
+    for string, probability in zip(joined.strings, joined.probability, strict=True):
+        assert probability == pytest.approx(wanted[string] / own[1:].sum())
+
+
 def test_no_member_joins_inside_of_its_own_token():
     first, other = (
         ToyMember("first", Toy(3, LETTERS, sharpness=0.3)),
