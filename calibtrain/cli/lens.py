@@ -100,6 +100,10 @@ def lens(
         *(text or ()),
         *(given_text(n, "--text-file", max_bytes or _GIVEN_LIMIT) for n in text_file or ()),
     ]
+    sources = ["--text"] * len(text or ()) + [f"--text-file: {n}" for n in text_file or ()]
+    for source, own in zip(sources, texts, strict=True):
+        if not own:
+            raise UserError(f"{source}: is empty; give a text of at least one character")
     with show_counting("looking") as progress:
         found = look_into_run(
             place(run),

@@ -231,6 +231,7 @@ def test_labelled_texts_have_profiles_and_an_area(run: Path, tmp_path: Path) -> 
         (["--text", "a", "--window", "0"], "--window: 0 is not allowed; at least 1"),
         (["--text", "a", "--renyi", "0"], "--renyi: 0 is not allowed"),
         (["--text", "a", "--max-bytes", "3"], "--max-bytes: is of --text-file"),
+        (["--text", ""], "--text: is empty; give a text"),
         (["--text", "a", "--figure", "a.png"], "--figure: a.png is not allowed"),
         (["--text", "a", "--head", "none"], "none"),
         (["--text-file", "absent"], "--text-file: absent cannot be read"),
