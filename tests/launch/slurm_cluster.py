@@ -153,7 +153,7 @@ def _configure(folder: Path) -> Path:
         "JobAcctGatherType": "jobacct_gather/none",
         "MpiDefault": "none",
         "ReturnToService": 2,
-        "KillWait": 20,
+        "KillWait": 90,
         "SchedulerParameters": "sched_interval=5,batch_sched_delay=0",
     }
     lines = [f"{key}={value}" for key, value in settings.items()]
