@@ -185,7 +185,7 @@ def over_seeds(
         ends = "" if only.lower is None else f" ({only.lower:{form}} to {only.upper:{form}})"
         return f"{only.estimate:{form}}{ends}"
     values = [each.estimate for each in own]
-    mean, half = sum(values) / len(values), student_half_width(values) or 0.0
+    mean, half = math.fsum(values) / len(values), student_half_width(values) or 0.0
     return f"{mean:{form}} ±{half:.{decimals}f}"
 
 
