@@ -50,7 +50,7 @@ CANDIDATES: dict[str, tuple[Decode, float | None]] = {
 }
 """Ways to decode, and the bytes a second that each is held to."""
 SHARE = 0.8
-"""Of half the mean of the members' own speeds, that two members are held to."""
+"""Two members are held to this share of half the mean of their own speeds."""
 
 
 def main() -> None:

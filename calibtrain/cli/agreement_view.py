@@ -14,7 +14,7 @@ from calibtrain.process.output import can_print
 
 _SHADES, _PLAIN = " ░▒▓█", " .-+#"
 _COLOURS = ("grey35", "red", "yellow", "", "green")
-"""Of a token that no other sample has, up to one that all others have."""
+"""Colours of tokens, from one that no other sample has to one that all others have."""
 _SHOWN_ANSWERS, _SHOWN_SAMPLES = 10, 64
 MEASURES = {
     "agreement": "agreement",

@@ -1,11 +1,11 @@
 """`Ensemble`: runs of any vocabularies that decode and score together."""
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibtrain.errors import UserError
+from calibtrain.library.generated import Listed
 from calibtrain.library.progress import Shown, counted, said, shown
 from calibtrain.library.run import Run
 from calibtrain.library.table import Table
@@ -14,9 +14,7 @@ from calibtrain.storage.places import place
 if TYPE_CHECKING:
     from calibtrain.ensembles.of_runs import Ensembled, Method
     from calibtrain.ensembles.scored import Scored
-
-_SHOWN = 4
-_WIDEST = 72
+    from calibtrain.ensembles.texts import EnsembleText
 
 
 def ensemble(
@@ -132,7 +130,7 @@ class Ensemble:
         return f"<Ensemble of {len(self.runs)} runs by {self.method}: {names}>"
 
 
-class EnsembleTexts:
+class EnsembleTexts(Listed):
     """The texts of one request.
 
     Attributes:
@@ -145,7 +143,7 @@ class EnsembleTexts:
         """Args:
         found: what was decoded.
         """
-        self.details = found.texts
+        self.details: tuple[EnsembleText, ...] = found.texts
         self.texts = tuple(text.text for text in found.texts)
         self.about = dict(found.about)
 
@@ -169,24 +167,9 @@ class EnsembleTexts:
             )
         )
 
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def _lines(self) -> list[str]:
-        lines = [f"{len(self)} text{'s' * (len(self) != 1)} by {self.about['method']}"]
-        for number, text in enumerate(self.details[:_SHOWN]):
-            start = repr(text.text)
-            start = start if len(start) <= _WIDEST else f"{start[: _WIDEST - 1]}…"
-            lines.append(f"{number} ({text.finish_reason}, {text.bytes:,} bytes): {start}")
-        if len(self) > _SHOWN:
-            lines.append(f"and {len(self) - _SHOWN:,} more")
-        return lines
-
-    def __repr__(self) -> str:
-        return f"<{(chr(10) + '  ').join(self._lines())}>"
-
-    def _repr_html_(self) -> str:
-        return "<br>".join(map(html.escape, self._lines()))
+    @property
+    def _title(self) -> str:
+        return f" by {self.about['method']}"
 
 
 class EnsembleScore:

@@ -23,7 +23,7 @@ from calibtrain.data.questions.template import TEMPLATES, Template
 from calibtrain.runs.loading import opened
 
 PARTS = {"kjv": "test", "pydoc": "train", "stdlib": "train"}
-"""Of each corpus, a part that the runs were not trained on."""
+"""The part of each corpus that is read: none of them was trained on."""
 ASKED = {"kinds of text": "text", "right and wrong answers": "answers"}
 
 

@@ -102,7 +102,7 @@ class Toy:
         self.texts = [text if row in rows else None for row, text in enumerate(self.texts)]
 
     def log_probability(self, tokens: Tokens) -> float:
-        """Of tokens after the document start."""
+        """The log-probability of tokens after the document start."""
         told = [np.log(self.after((0, *tokens[:i]))[token]) for i, token in enumerate(tokens)]
         return float(np.sum(told))
 
@@ -157,7 +157,7 @@ class ToyMember:
         return Spelling(self.toy.pieces, 1)
 
     def probability(self, text: bytes, *, ended: bool) -> float:
-        """Of a text, and its end: the sum over its tokenisations, or over those that begin it."""
+        """The probability of a text, and its end: a sum over tokenisations."""
         if ended:
             return sum(self._of((*each, 1)) for each in self.toy.spellings(text))
         longer = len(text) - 1

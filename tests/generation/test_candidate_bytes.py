@@ -25,7 +25,7 @@ from calibtrain.scoring.candidates import candidate_log_probabilities
 
 LETTERS = (97, 98, END)
 SHARE = 0.6
-"""Of the times when `ab` could be written as one token, how often it is."""
+"""How often `ab` is written as one token, where it could be."""
 
 
 class ByteModel:

@@ -42,7 +42,7 @@ def test_tasks_that_see_the_same_gpus_share_them_out() -> None:
 
 
 def test_a_nodes_own_number_of_tasks_counts() -> None:
-    """Of "2(x3),1", the fourth node has one task."""
+    """The fourth node of "2(x3),1" has one task."""
     variables = {**tasks("0,1", 2, "2(x3),1"), "SLURM_NODEID": "3"}
     assert local_gpus(variables) == [0, 1]
     assert local_gpus({**variables, "SLURM_NODEID": "2"}) == [0]
