@@ -30,6 +30,7 @@ from calibtrain.generation.byte_trie import ByteTrie
 from calibtrain.generation.next_byte import Beam, NextByte
 from calibtrain.models import Network, Params
 from calibtrain.models.shared_decoding import can_share
+from calibtrain.parallel.each_device import Turn, on_each_device
 
 LANES, LANES_OF_COPIES = 64, 16
 """Texts read side by side on a CPU; where each hypothesis has a cache of its own, as many as the
@@ -298,38 +299,50 @@ class TextEvaluator:
         follow: Beam | CanonicalTokens,
         progress: Progress = lambda done, total: None,
     ) -> ScoredEvents:
-        """Scores the events of windows, several windows side by side.
+        """Scores the events of windows, several side by side on each device of this process.
 
         Args:
             params: the model's parameters.
             windows: in the order of their plan, which puts windows of like lengths together.
             follow: the tokenisations that are followed.
-            progress: called before each step with the number of symbols read, and of all.
+            progress: called before each step with the number of symbols read, and of all; in the
+                threads of the devices, one at a time.
         """
         most = max(1, self._most_lanes(params) // self.events.lanes)
-        texts = -(-len(windows) // -(-len(windows) // most))  # rounds of about the same size
-        next_byte = NextByte.of(
-            self.network,
-            params,
-            self.trie,
-            lanes=texts * self.events.lanes,
-            context=self.context,
-            texts=texts,
-            follow=follow,
-        )
-        total = sum(len(window.symbols) for window in windows)
-        done, scored = 0, []
-        for first in range(0, len(windows), texts):
-            batch = windows[first : first + texts]
-            reader = self.events.reader(batch, texts)
-            next_byte.start([window.prefix for window in batch])
-            while (symbols := reader.next_symbols(next_byte.predict())) is not None:
-                progress(done + reader.symbols_read, total)
-                next_byte.read(*symbols)
-            done += reader.symbols_read
-            scored += reader.events()
+        rounds = max(-(-len(windows) // most), min(len(windows), jax.local_device_count()))
+        texts = -(-len(windows) // rounds)  # rounds of about the same size
+        batches = [windows[first : first + texts] for first in range(0, len(windows), texts)]
+        total, done = sum(len(window.symbols) for window in windows), 0
+
+        def score(
+            device: jax.Device, share: Sequence[Sequence[ByteWindow]], turn: Turn
+        ) -> list[ScoredEvents]:
+            nonlocal done
+            next_byte = NextByte.of(
+                self.network,
+                params if jax.local_device_count() == 1 else jax.device_put(params, device),
+                self.trie,
+                lanes=texts * self.events.lanes,
+                context=self.context,
+                texts=texts,
+                follow=follow,
+            )
+            scored = []
+            for batch in share:
+                reader, told = self.events.reader(batch, texts), 0
+                next_byte.start([window.prefix for window in batch])
+                while (symbols := reader.next_symbols(next_byte.predict())) is not None:
+                    with turn:
+                        done += reader.symbols_read - told
+                        told = reader.symbols_read
+                        progress(done, total)
+                    next_byte.read(*symbols)
+                scored.append(_joined(reader.events()))
+            return scored
+
+        found = on_each_device(score, batches)
         progress(total, total)
-        return _joined(scored)
+        return _joined(found)
 
 
 def _beside(

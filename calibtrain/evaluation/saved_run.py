@@ -240,7 +240,7 @@ def evaluate_text(
     *,
     canonical: bool = False,
 ) -> Evaluation:
-    """Evaluates a saved run on events of text, on one device, and writes the result into it."""
+    """Evaluates a saved run on events of text, on all devices here, and writes the result."""
     evaluator = TextEvaluator(
         saved.network,
         saved.tokenizer,

@@ -179,7 +179,7 @@ class EvaluationWhileTraining:
     def _evaluate_text(
         self, params: Params, wanted: FinalEvaluation, step: int, stop: Callable[[], bool]
     ) -> Evaluation:
-        """Scores bytes or words of a split, on one device of each host, which all do so."""
+        """Scores bytes or words of a split, on the devices of each host: every host does so."""
         evaluator = TextEvaluator(
             self.plan.network,
             self.plan.tokenizer,

@@ -11,13 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from calibtrain.config import MeshConfig
 from calibtrain.data.batches.store import TokenStore
 from calibtrain.data.batches.windows import EvaluationWindows
 from calibtrain.fitting.hidden_states import HiddenStates
 from calibtrain.fitting.output_layer import OutputLayer
 from calibtrain.models import TEMPERATURE, Network, Params, compute_dtype
+from calibtrain.parallel.mesh import ROWS, Layout, make_layout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.loading import SavedRun
 from calibtrain.storage.disk import make_folder
@@ -55,7 +58,10 @@ class HiddenText:
 
 
 class Computed:
-    """Hidden states that the model computes each time they are read (`hidden_states.Rows`)."""
+    """Hidden states that the model computes each time they are read (`hidden_states.Rows`).
+
+    The devices of a layout share the rows.
+    """
 
     def __init__(
         self,
@@ -63,12 +69,20 @@ class Computed:
         params: Params,
         tokens: Int[np.ndarray, "rows time"],
         segments: Int[np.ndarray, "rows time"],
+        layout: Layout,
     ):
-        self._params, self._tokens, self._segments = params, tokens, segments
-        self._apply = jax.jit(lambda params, *batch: network.apply(params, *batch)[0])
+        def apply(params: Params, tokens: Array, segments: Array) -> Array:
+            return network.apply(params, tokens, segments)[0]
 
-    def __getitem__(self, rows: Any) -> Float[Array, "some time width"]:
-        return self._apply(self._params, self._tokens[rows], self._segments[rows])
+        self._tokens, self._segments, self._layout = tokens, segments, layout
+        self._params = jax.device_put(params, layout.everywhere)
+        self._apply = jax.jit(layout.on_each_device(apply, (P(), P(ROWS), P(ROWS)), P(ROWS)))
+
+    def __getitem__(self, rows: Any) -> Float[np.ndarray, "some time width"]:
+        shares = self._layout.row_shares
+        even = np.resize(rows, -(-len(rows) // shares) * shares)
+        batch = self._layout.share_out((self._tokens[even], self._segments[even]))
+        return np.asarray(self._apply(self._params, *batch))[: len(rows)]
 
 
 def read_hidden_text(
@@ -108,7 +122,8 @@ def read_hidden_text(
     dtype = compute_dtype(config.model)
     shape = (*tokens.shape, config.model.width)
     size = int(np.prod(shape)) * dtype.itemsize
-    computed = Computed(network, params, tokens, segments)
+    layout = make_layout(MeshConfig(), jax.local_device_count(), devices=jax.local_devices())
+    computed = Computed(network, params, tokens, segments, layout)
 
     def fill(folder: Path) -> None:
         with (folder / "hidden.bin").open("wb") as file:
@@ -148,6 +163,7 @@ def _key(
         shape,
         dtype,
         jax.default_backend(),
+        *([shares] if (shares := jax.local_device_count()) > 1 else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
