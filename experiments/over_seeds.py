@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from calibtrain.analysis.of_run import Opened, opened_to_analyse
 from calibtrain.metrics.student import student_half_width
 from calibtrain.runs.analysis_records import AnalysisRecord, analysis_path
 from calibtrain.runs.folder import RunFolder
@@ -116,7 +117,7 @@ def analysed(
     kind: type[AnalysisRecord],
     name: str,
     protocol: Mapping[str, Any],
-    measure: Callable[[], AnalysisRecord],
+    measure: Callable[[Opened], tuple[AnalysisRecord, Any]],
 ) -> dict[str, Any]:
     """Returns the analysis in a run's folder where it is of this protocol, else a new one.
 
@@ -125,14 +126,15 @@ def analysed(
         kind: of its record.
         name: entropy, memory or typicality.
         protocol: of the analysis.
-        measure: makes it, and writes it into the run.
+        measure: makes it of the opened run, and writes it there.
     """
     file = analysis_path(run, name, RunFolder(run).require_summary().corpus.name, "test")
     if file.exists():
         record = kind.read(file)
         if record.protocol == dict(protocol):
             return record.document()
-    return measure().document()
+    with opened_to_analyse(run) as found:
+        return measure(found)[0].document()
 
 
 def _rounded(tree: Any) -> Any:

@@ -33,9 +33,8 @@ from calibtrain.analysis.entropy_rate import (
 from calibtrain.analysis.lookahead_fit import FittedLookahead, cross_entropies, fit_lookahead
 from calibtrain.analysis.lookahead_table import read_lookahead
 from calibtrain.analysis.memory_bound import eligible
-from calibtrain.analysis.of_run import Counting, Opened, opened_to_analyse, require
+from calibtrain.analysis.of_run import Opened, require
 from calibtrain.config.temperature import GlobalTemperature
-from calibtrain.data.corpora.named import Columns
 from calibtrain.errors import UserError
 from calibtrain.fitting.global_temperature import fit_global_temperature
 from calibtrain.generation.language_model import LanguageModel
@@ -44,7 +43,6 @@ from calibtrain.metrics.intervals import Interval
 from calibtrain.models import TEMPERATURE
 from calibtrain.posthoc.hidden_text import read_hidden_text
 from calibtrain.runs.analysis_records import EntropyRecord
-from calibtrain.runs.loading import Say
 from calibtrain.temperature import tempered
 
 CALIBRATIONS = ("none", "temperature", "look-ahead", "both")
@@ -105,31 +103,14 @@ class Protocol:
 
 
 def measure_entropy(
-    path: Path,
-    *,
-    corpus: str | None = None,
-    split: str = "test",
-    columns: Columns | None = None,
-    head: str | None = None,
-    protocol: Protocol | None = None,
-    calibrate: str = "both",
-    cache: Path | None = None,
-    progress: Counting | None = None,
-    say: Say = lambda text: None,
+    run: Opened, protocol: Protocol | None = None, *, calibrate: str = "both"
 ) -> tuple[EntropyRecord, Path | None]:
-    """Returns the entropy record of a run's latest checkpoint, and the file that it wrote.
+    """Returns the entropy record of a run, and the file that it wrote.
 
     Args:
-        path: the run folder.
-        corpus: as `evaluate` names it; None means the run's own.
-        split: whose documents are continued.
-        columns: the fields of the corpus that are read; None means those of the run's own.
-        head: name of a fitted temperature head that divides the logits.
+        run: the run, and the split whose documents are continued.
         protocol: what is read and generated; None means the defaults.
         calibrate: one of `CALIBRATIONS`: what is fitted and generated with, besides the model.
-        cache: where prepared data is kept.
-        progress: is told what is done.
-        say: is told in words of a result that cannot be written beside the run.
 
     Raises:
         UserError: for numbers that are not allowed, documents that are too short, and as
@@ -141,20 +122,6 @@ def measure_entropy(
         raise UserError(
             f"--calibrate: {calibrate!r} is not known; allowed: {', '.join(CALIBRATIONS)}"
         )
-    with opened_to_analyse(
-        path,
-        corpus=corpus,
-        split=split,
-        columns=columns,
-        head=head,
-        cache=cache,
-        progress=progress,
-        say=say,
-    ) as run:
-        return _measured(run, asked, calibrate)
-
-
-def _measured(run: Opened, asked: Protocol, calibrate: str) -> tuple[EntropyRecord, Path | None]:
     reach = asked.reach
     texts = run.continuations(asked.prompts, asked.prefix, asked.reference, asked.seed)
     prompts = [each.prefix for each in texts]

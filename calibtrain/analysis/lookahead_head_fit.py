@@ -21,7 +21,7 @@ from calibtrain.analysis.entropy_rate import Figure, figure
 from calibtrain.analysis.lookahead_fit import Lookahead
 from calibtrain.analysis.lookahead_table import read_lookahead
 from calibtrain.analysis.memory_bound import eligible
-from calibtrain.analysis.of_run import Counting, Opened, opened_to_analyse, require
+from calibtrain.analysis.of_run import Opened, require
 from calibtrain.errors import UserError
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead_head import (
@@ -33,7 +33,6 @@ from calibtrain.generation.statistics import entropy_of
 from calibtrain.models import Network
 from calibtrain.readout import log_probabilities
 from calibtrain.runs.latest_checkpoint import checkpoint_facts
-from calibtrain.runs.loading import Say
 
 FIT_SPLIT = "validation"
 _ROWS = 8  # windows of a pass
@@ -85,29 +84,21 @@ class Pairs(NamedTuple):
 
 
 def fit_lookahead_head(
-    path: Path,
+    run: Opened,
+    recipe: Recipe | None = None,
     *,
     name: str = "default",
     replace: bool = False,
-    head: str | None = None,
     limit: int | None = None,
-    recipe: Recipe | None = None,
-    cache: Path | None = None,
-    progress: Counting | None = None,
-    say: Say = lambda text: None,
 ) -> tuple[dict[str, Any], Path | None]:
     """Returns what is said of a head that is fitted to a run, and the file that holds it.
 
     Args:
-        path: the run folder.
+        run: the run.
+        recipe: how it is fitted; None means the defaults.
         name: of the head.
         replace: whether a head of that name may be replaced.
-        head: name of a temperature head that divides the logits.
         limit: about how many bytes of each split are read, in whole documents; None means all.
-        recipe: how it is fitted; None means the defaults.
-        cache: where prepared data is kept.
-        progress: is told what is done.
-        say: is told in words of a result that cannot be written beside the run.
 
     Returns:
         checkpoint, temperature, pairs, the recipe, and of test text: `r_squared` over positions,
@@ -121,39 +112,27 @@ def fit_lookahead_head(
     asked.check()
     if limit is not None:
         require("bytes", limit, 1)
-    with opened_to_analyse(
-        path,
-        corpus=None,
-        split="test",
-        columns=None,
-        head=head,
-        cache=cache,
-        progress=progress,
-        say=say,
-    ) as run:
-        target = head_file(run.saved.run.path, name)
-        if target.exists() and not replace:
-            raise UserError(
-                f"--name: {name} is there already ({target}); take another, or --replace"
-            )
-        run.progress.stage(f"reading {FIT_SPLIT} text")
-        fitted_on = read_pairs(run.model, _ids(run, FIT_SPLIT, limit))
-        run.progress.stage("fitting")
-        fitted = fit_pairs(fitted_on, run.model.network.vocab_size, asked)
-        run.progress.stage("reading test text")
-        texts = _ids(run, "test", limit)
-        about = {
-            "checkpoint": checkpoint_facts(run.saved.run, run.saved.config),
-            "temperature": run.model.head_name,
-            "fitted_on": FIT_SPLIT,
-            "pairs": len(fitted_on.tokens),
-            **dataclasses.asdict(asked),
-            **agreement(fitted, read_pairs(run.model, texts)),
-            "within": _within(run, fitted, texts, asked),
-        }
-        with run.saved.writing():
-            write_head(target, fitted, about)
-            return about, target
+    target = head_file(run.saved.run.path, name)
+    if target.exists() and not replace:
+        raise UserError(f"--name: {name} is there already ({target}); take another, or --replace")
+    run.progress.stage(f"reading {FIT_SPLIT} text")
+    fitted_on = read_pairs(run.model, _ids(run, FIT_SPLIT, limit))
+    run.progress.stage("fitting")
+    fitted = fit_pairs(fitted_on, run.model.network.vocab_size, asked)
+    run.progress.stage("reading test text")
+    texts = _ids(run, "test", limit)
+    about = {
+        "checkpoint": checkpoint_facts(run.saved.run, run.saved.config),
+        "temperature": run.model.head_name,
+        "fitted_on": FIT_SPLIT,
+        "pairs": len(fitted_on.tokens),
+        **dataclasses.asdict(asked),
+        **agreement(fitted, read_pairs(run.model, texts)),
+        "within": _within(run, fitted, texts, asked),
+    }
+    with run.saved.writing():
+        write_head(target, fitted, about)
+        return about, target
     return about, None
 
 

@@ -17,8 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from calibtrain.analysis.memory_bound import eligible, lengths, memory_bound
-from calibtrain.analysis.of_run import Counting, Opened, opened_to_analyse, require
-from calibtrain.data.corpora.named import Columns
+from calibtrain.analysis.of_run import Opened, require
 from calibtrain.errors import UserError
 from calibtrain.generation.generate import GeneratedText
 from calibtrain.generation.language_model import LanguageModel
@@ -26,7 +25,6 @@ from calibtrain.models import Network
 from calibtrain.models.decoding import prefill
 from calibtrain.readout import log_probabilities
 from calibtrain.runs.analysis_records import MemoryRecord
-from calibtrain.runs.loading import Say, opened
 
 _TOKENS = 4096  # of a pass
 
@@ -62,65 +60,28 @@ class Protocol:
 
 
 def measure_memory(
-    path: Path,
-    *,
-    limited: Path | None = None,
-    corpus: str | None = None,
-    split: str = "test",
-    columns: Columns | None = None,
-    head: str | None = None,
-    protocol: Protocol | None = None,
-    cache: Path | None = None,
-    progress: Counting | None = None,
-    say: Say = lambda text: None,
+    run: Opened, protocol: Protocol | None = None, *, limited: Path | None = None
 ) -> tuple[MemoryRecord, Path | None]:
-    """Returns the memory record of a run's latest checkpoint, and the file that it wrote.
+    """Returns the memory record of a run, and the file that it wrote.
 
     Args:
-        path: the run folder.
+        run: the run, and the split whose documents are continued.
+        protocol: what is generated and read; None means the defaults.
         limited: a run that was trained with a short context, on the same tokenizer. It predicts the
             same tokens, from as many tokens as its context holds at most.
-        corpus: as `evaluate` names it; None means the run's own.
-        split: whose documents are continued.
-        columns: the fields of the corpus that are read; None means those of the run's own.
-        head: name of a fitted temperature head that divides the logits.
-        protocol: what is generated and read; None means the defaults.
-        cache: where prepared data is kept.
-        progress: is told what is done.
-        say: is told in words of a result that cannot be written beside the run.
 
     Raises:
         UserError: for numbers that are not allowed, generations that are too short, a limited run
             with another tokenizer, and as `evaluate_run` does.
     """
-    asked = protocol or Protocol()
+    asked, model = protocol or Protocol(), run.model
     asked.check()
-    with opened_to_analyse(
-        path,
-        corpus=corpus,
-        split=split,
-        columns=columns,
-        head=head,
-        cache=cache,
-        progress=progress,
-        say=say,
-    ) as run:
-        other = None
-        if limited is not None:
-            with opened(limited, cache, say=say) as saved:
-                other = LanguageModel.of(saved)
-            if other.tokenizer.hash != run.model.tokenizer.hash:
-                raise UserError(
-                    f"--limited: {limited} has another tokenizer than {path}, so that its tokens "
-                    "are not the same events; give a run with the same one"
-                )
-        return _measured(run, asked, other)
-
-
-def _measured(
-    run: Opened, asked: Protocol, other: LanguageModel | None
-) -> tuple[MemoryRecord, Path | None]:
-    model = run.model
+    other = None if limited is None else run.other(limited)
+    if other is not None and other.tokenizer.hash != model.tokenizer.hash:
+        raise UserError(
+            f"--limited: {limited} has another tokenizer than {run.saved.run.path}, so that its "
+            "tokens are not the same events; give a run with the same one"
+        )
     longest = asked.longest or max(1, model.context // 2)
     if longest > model.context:
         raise UserError(

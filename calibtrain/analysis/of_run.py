@@ -49,14 +49,23 @@ class Opened:
         corpus: as the command line names it; None means the run's own.
         split: of the corpus.
         progress: is told what is done.
+        say: is told in words what the user should know.
     """
 
-    def __init__(self, saved: SavedRun, corpus: str | None, split: str, progress: Counting):
+    def __init__(
+        self, saved: SavedRun, corpus: str | None, split: str, progress: Counting, say: Say
+    ):
         if split not in SPLITS:
             raise UserError(f"--split: {split!r} is not a split; allowed: {', '.join(SPLITS)}")
         use_compiled_programs(saved.cache)
-        self.saved, self.corpus, self.split, self.progress = saved, corpus, split, progress
+        self.saved, self.corpus, self.split = saved, corpus, split
+        self.progress, self.say = progress, say
         self.model = LanguageModel.of(saved)
+
+    def other(self, path: Path) -> LanguageModel:
+        """Returns the model of another run, with which this one is compared."""
+        with opened(path, self.saved.cache, say=self.say) as saved:
+            return LanguageModel.of(saved)
 
     def continuations(
         self, count: int, prefix: int, reference: int, seed: int, split: str | None = None
@@ -140,15 +149,15 @@ class _Counted:
 def opened_to_analyse(
     path: Path,
     *,
-    corpus: str | None,
-    split: str,
-    columns: Columns | None,
-    head: str | None,
-    cache: Path | None,
-    progress: Counting | None,
-    say: Say,
+    corpus: str | None = None,
+    split: str = "test",
+    columns: Columns | None = None,
+    head: str | None = None,
+    cache: Path | None = None,
+    progress: Counting | None = None,
+    say: Say = lambda text: None,
 ) -> Iterator[Opened]:
-    """Holds a run for this process, opened to be analysed.
+    """Holds a run for this process, its latest checkpoint opened to be analysed.
 
     Args:
         path: the run folder.
@@ -165,7 +174,7 @@ def opened_to_analyse(
     """
     read = {corpus: columns or Columns()}
     with opened(path, cache, head, columns=read, say=say) as saved:
-        yield Opened(saved, corpus, split, progress or Silent())
+        yield Opened(saved, corpus, split, progress or Silent(), say)
 
 
 def require(name: str, value: int, least: int) -> None:

@@ -17,14 +17,13 @@ from calibtrain.analysis.continuations import (
     generated_tokens,
     given_tokens,
 )
-from calibtrain.analysis.of_run import Counting, Opened, opened_to_analyse, require
+from calibtrain.analysis.of_run import Opened, require
 from calibtrain.analysis.typicality_figures import (
     MeasuredText,
     correlation_row,
     proxies,
     typicality_row,
 )
-from calibtrain.data.corpora.named import Columns
 from calibtrain.data.predictions.rows import SUFFIXES, open_rows
 from calibtrain.errors import UserError
 from calibtrain.generation.beam import BeamSearch
@@ -32,7 +31,6 @@ from calibtrain.generation.beam_texts import beam_texts
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.samplers import Sampling
 from calibtrain.runs.analysis_records import TypicalityRecord
-from calibtrain.runs.loading import Say, opened
 
 JUDGE = "judge_bits_per_byte"
 SCORE = "score"
@@ -73,33 +71,19 @@ class Protocol:
 
 
 def measure_typicality(
-    path: Path,
+    run: Opened,
+    protocol: Protocol | None = None,
     *,
     scores: Path | None = None,
     judge: Path | None = None,
-    corpus: str | None = None,
-    split: str = "test",
-    columns: Columns | None = None,
-    head: str | None = None,
-    protocol: Protocol | None = None,
-    cache: Path | None = None,
-    progress: Counting | None = None,
-    say: Say = lambda text: None,
 ) -> tuple[TypicalityRecord, Path | None]:
-    """Returns the typicality record of a run's latest checkpoint, and the file that it wrote.
+    """Returns the typicality record of a run, and the file that it wrote.
 
     Args:
-        path: the run folder.
+        run: the run, and the split whose documents are continued.
+        protocol: what is continued, and how; None means the defaults.
         scores: a file with the columns `text` and `score`, of texts that people (or others) judged.
         judge: a run, best a larger one, whose bits per byte of each text are a proxy of quality.
-        corpus: as `evaluate` names it; None means the run's own.
-        split: whose documents are continued.
-        columns: the fields of the corpus that are read; None means those of the run's own.
-        head: name of a fitted temperature head that divides the logits.
-        protocol: what is continued, and how; None means the defaults.
-        cache: where prepared data is kept.
-        progress: is told what is done.
-        say: is told in words of a result that cannot be written beside the run.
 
     Raises:
         UserError: for numbers that are not allowed, a file that does not hold scores, and as
@@ -108,31 +92,7 @@ def measure_typicality(
     asked = protocol or Protocol()
     asked.check()
     judged = [] if scores is None else read_scores(scores)
-    with opened_to_analyse(
-        path,
-        corpus=corpus,
-        split=split,
-        columns=columns,
-        head=head,
-        cache=cache,
-        progress=progress,
-        say=say,
-    ) as run:
-        judging = None
-        if judge is not None:
-            with opened(judge, cache, say=say) as saved:
-                judging = LanguageModel.of(saved)
-        return _measured(run, asked, judging, judged, judge, scores)
-
-
-def _measured(
-    run: Opened,
-    asked: Protocol,
-    judging: LanguageModel | None,
-    judged: Sequence[tuple[str, float]],
-    judge: Path | None,
-    scores: Path | None,
-) -> tuple[TypicalityRecord, Path | None]:
+    judging = None if judge is None else run.other(judge)
     texts = run.continuations(asked.prompts, asked.prefix, asked.generated, asked.seed)
     prompts = [each.prefix for each in texts]
     run.progress.stage("scoring the documents")

@@ -1,6 +1,7 @@
 """The commands `entropy`, `memory`, `typicality`, `lookahead`: what generations show of a run."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,36 @@ Prompts = Annotated[int, typer.Option(help="Documents that are continued, at mos
 Prefix = Annotated[int, typer.Option(help="Bytes of a document that the model is given.")]
 Reference = Annotated[int, typer.Option(help="Bytes that a document holds after it, at least.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of documents and generations.")]
+
+
+@contextlib.contextmanager
+def _opened(
+    run: str,
+    corpus: str | None,
+    field: str | None,
+    split: str,
+    head: str | None,
+    what: str = "measuring",
+) -> Iterator[Any]:
+    """Opens a run to be analysed, and shows how much is done."""
+    from calibtrain.analysis.of_run import opened_to_analyse
+    from calibtrain.cli.terminal import show_counting
+    from calibtrain.data.corpora.named import Columns
+
+    columns = Columns(field, None if corpus is None else "")
+    with (
+        show_counting(what) as progress,
+        opened_to_analyse(
+            place(run),
+            corpus=corpus,
+            split=split,
+            columns=columns,
+            head=head,
+            progress=progress,
+            say=say,
+        ) as opened,
+    ):
+        yield opened
 
 
 def entropy(
@@ -65,8 +96,6 @@ def entropy(
     Example: calibtrain entropy runs/tiny --calibrate none
     """
     from calibtrain.analysis.entropy import Protocol, measure_entropy
-    from calibtrain.cli.terminal import show_counting
-    from calibtrain.data.corpora.named import Columns
 
     asked = Protocol(
         prompts=prompts,
@@ -79,18 +108,8 @@ def entropy(
         fit_positions=fit_positions,
         candidates=candidates,
     )
-    with show_counting("measuring") as progress:
-        record, path = measure_entropy(
-            place(run),
-            corpus=corpus,
-            split=split,
-            columns=Columns(field, None if corpus is None else ""),
-            head=temperature,
-            protocol=asked,
-            calibrate=calibrate,
-            progress=progress,
-            say=say,
-        )
+    with _opened(run, corpus, field, split, temperature) as opened:
+        record, path = measure_entropy(opened, asked, calibrate=calibrate)
     _show(record, path, _print_entropy, as_json=as_json)
 
 
@@ -163,20 +182,11 @@ def memory(
     Example: calibtrain memory runs/tiny
     """
     from calibtrain.analysis.memory import Protocol, measure_memory
-    from calibtrain.cli.terminal import show_counting
-    from calibtrain.data.corpora.named import Columns
 
-    with show_counting("measuring") as progress:
+    asked = Protocol(prompts, prefix, generated, positions, longest, seed)
+    with _opened(run, corpus, field, split, temperature) as opened:
         record, path = measure_memory(
-            place(run),
-            limited=None if limited is None else place(limited),
-            corpus=corpus,
-            split=split,
-            columns=Columns(field, None if corpus is None else ""),
-            head=temperature,
-            protocol=Protocol(prompts, prefix, generated, positions, longest, seed),
-            progress=progress,
-            say=say,
+            opened, asked, limited=None if limited is None else place(limited)
         )
     _show(record, path, _print_memory, as_json=as_json)
 
@@ -231,21 +241,14 @@ def typicality(
     Example: calibtrain typicality runs/tiny --prompts 20
     """
     from calibtrain.analysis.typicality import Protocol, measure_typicality
-    from calibtrain.cli.terminal import show_counting
-    from calibtrain.data.corpora.named import Columns
 
-    with show_counting("measuring") as progress:
+    asked = Protocol(prompts, prefix, generated, beam, top_p, typical, seed)
+    with _opened(run, corpus, field, split, temperature) as opened:
         record, path = measure_typicality(
-            place(run),
+            opened,
+            asked,
             scores=None if scores is None else place(scores),
             judge=None if judge is None else place(judge),
-            corpus=corpus,
-            split=split,
-            columns=Columns(field, None if corpus is None else ""),
-            head=temperature,
-            protocol=Protocol(prompts, prefix, generated, beam, top_p, typical, seed),
-            progress=progress,
-            say=say,
         )
     _show(record, path, _print_typicality, as_json=as_json)
 
@@ -314,19 +317,10 @@ def lookahead(
     Example: calibtrain lookahead runs/tiny
     """
     from calibtrain.analysis.lookahead_head_fit import Recipe, fit_lookahead_head
-    from calibtrain.cli.terminal import show_counting
 
-    with show_counting("fitting") as progress:
-        about, path = fit_lookahead_head(
-            place(run),
-            name=name,
-            replace=replace,
-            head=temperature,
-            limit=bytes_,
-            recipe=Recipe(rank, steps, candidates, positions, seed),
-            progress=progress,
-            say=say,
-        )
+    recipe = Recipe(rank, steps, candidates, positions, seed)
+    with _opened(run, None, None, "test", temperature, "fitting") as opened:
+        about, path = fit_lookahead_head(opened, recipe, name=name, replace=replace, limit=bytes_)
     if as_json:
         print_json({"name": name, "file": None if path is None else str(path), **about})
         return

@@ -1,6 +1,7 @@
 """The analyses that a run can be asked for: of its entropy, generations, layers and answers."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,31 @@ class Analysing:
     """
 
     folder: Path
+
+    @contextlib.contextmanager
+    def _opened(
+        self,
+        what: str,
+        progress: Shown,
+        head: str | Head | None,
+        corpus: str | None = None,
+        split: str = "test",
+    ) -> Iterator[Any]:
+        """Opens the run to be analysed, and tells what is done."""
+        from calibtrain.analysis.of_run import opened_to_analyse
+
+        with (
+            shown(progress, what) as tell,
+            opened_to_analyse(
+                self.folder,
+                corpus=corpus,
+                split=split,
+                head=_name(head),
+                progress=_Counted(tell),
+                say=said,
+            ) as run,
+        ):
+            yield run
 
     def entropy(
         self,
@@ -57,17 +83,9 @@ class Analysing:
         """
         from calibtrain.analysis.entropy import Protocol, measure_entropy
 
-        with shown(progress, "entropy") as tell:
-            found = measure_entropy(
-                self.folder,
-                corpus=corpus,
-                split=split,
-                head=_name(head),
-                protocol=_protocol(Protocol, "entropy", protocol),
-                calibrate=calibrate,
-                progress=_Counted(tell),
-                say=said,
-            )
+        asked = _protocol(Protocol, "entropy", protocol)
+        with self._opened("entropy", progress, head, corpus, split) as run:
+            found = measure_entropy(run, asked, calibrate=calibrate)
         return EntropyAnalysis(*found)
 
     def memory(
@@ -98,17 +116,9 @@ class Analysing:
         from calibtrain.analysis.memory import Protocol, measure_memory
 
         other = limited.folder if isinstance(limited, Analysing) else limited
-        with shown(progress, "memory") as tell:
-            found = measure_memory(
-                self.folder,
-                limited=None if other is None else place(other),
-                corpus=corpus,
-                split=split,
-                head=_name(head),
-                protocol=_protocol(Protocol, "memory", protocol),
-                progress=_Counted(tell),
-                say=said,
-            )
+        asked = _protocol(Protocol, "memory", protocol)
+        with self._opened("memory", progress, head, corpus, split) as run:
+            found = measure_memory(run, asked, limited=None if other is None else place(other))
         return MemoryAnalysis(*found)
 
     def typicality(
@@ -141,17 +151,13 @@ class Analysing:
         from calibtrain.analysis.typicality import Protocol, measure_typicality
 
         other = judge.folder if isinstance(judge, Analysing) else judge
-        with shown(progress, "typicality") as tell:
+        asked = _protocol(Protocol, "typicality", protocol)
+        with self._opened("typicality", progress, head, corpus, split) as run:
             found = measure_typicality(
-                self.folder,
+                run,
+                asked,
                 scores=None if scores is None else place(scores),
                 judge=None if other is None else place(other),
-                corpus=corpus,
-                split=split,
-                head=_name(head),
-                protocol=_protocol(Protocol, "typicality", protocol),
-                progress=_Counted(tell),
-                say=said,
             )
         return TypicalityAnalysis(*found)
 
@@ -182,17 +188,9 @@ class Analysing:
         """
         from calibtrain.analysis.lookahead_head_fit import Recipe, fit_lookahead_head
 
-        with shown(progress, "fitting a look-ahead") as tell:
-            about, path = fit_lookahead_head(
-                self.folder,
-                name=name,
-                replace=replace,
-                head=_name(head),
-                limit=bytes,
-                recipe=_protocol(Recipe, "fit_lookahead", recipe),
-                progress=_Counted(tell),
-                say=said,
-            )
+        asked = _protocol(Recipe, "fit_lookahead", recipe)
+        with self._opened("fitting a look-ahead", progress, head) as run:
+            about, path = fit_lookahead_head(run, asked, name=name, replace=replace, limit=bytes)
         return FittedLookahead(name, about, path)
 
     def trace(

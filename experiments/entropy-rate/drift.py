@@ -117,7 +117,7 @@ def measured(run: Path) -> dict[str, Any]:
         EntropyRecord,
         "entropy",
         dataclasses.asdict(PROTOCOL),
-        lambda: measure_entropy(run, protocol=PROTOCOL, calibrate="none")[0],
+        lambda opened: measure_entropy(opened, PROTOCOL, calibrate="none"),
     )
     rows = [without(row, "positions") for row in found["rows"]]
     return {"rows": [row for row in rows if row["name"] in ("text", "ancestral")]}

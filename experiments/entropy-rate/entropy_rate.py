@@ -57,7 +57,7 @@ def main() -> None:
             EntropyRecord,
             "entropy",
             asked,
-            lambda: measure_entropy(run, protocol=protocol)[0],
+            lambda opened: measure_entropy(opened, protocol),
         )
         rows = [without(row, "positions", "sampling") for row in found["rows"]]
         kept = {key: found[key] for key in ("documents", "temperature", "lookahead")}

@@ -39,7 +39,7 @@ def main() -> None:
             MemoryRecord,
             "memory",
             asked,
-            lambda: measure_memory(run, protocol=protocol)[0],
+            lambda opened: measure_memory(opened, protocol),
         )
         return {key: found[key] for key in ("documents", "positions", "bytes_per_token", "rows")}
 

@@ -33,7 +33,7 @@ def main() -> None:
             TypicalityRecord,
             "typicality",
             asked,
-            lambda: measure_typicality(run, protocol=protocol, judge=given.judge)[0],
+            lambda opened: measure_typicality(opened, protocol, judge=given.judge),
         )
         return {key: found[key] for key in ("documents", "rows", "correlations")}
 

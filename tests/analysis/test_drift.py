@@ -12,6 +12,7 @@ import pytest
 import statsmodels.api as sm
 
 from calibtrain.analysis.entropy import Protocol, measure_entropy
+from calibtrain.analysis.of_run import Opened
 from calibtrain.runs.analysis_records import EntropyRecord
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -106,15 +107,14 @@ def test_an_analysis_of_another_protocol_is_made_again(tmp_path: Path, finished_
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     protocol = Protocol(prompts=2, prefix=8, reference=16, width=8)
 
-    def measure(asked: Protocol) -> EntropyRecord:
-        return measure_entropy(run, protocol=asked, calibrate="none")[0]
+    def measured(asked: Protocol) -> Callable[[Opened], Any]:
+        return lambda opened: measure_entropy(opened, asked, calibrate="none")
 
-    measure(protocol)
-
-    def found(asked: Protocol, again: Callable[[], EntropyRecord]) -> dict[str, Any]:
+    def found(asked: Protocol, again: Callable[[Opened], Any]) -> dict[str, Any]:
         return over_seeds.analysed(run, EntropyRecord, "entropy", dataclasses.asdict(asked), again)
 
-    kept = found(protocol, lambda: pytest.fail("it was there"))
+    found(protocol, measured(protocol))
+    kept = found(protocol, lambda opened: pytest.fail("it was there"))
     assert [row["name"] for row in kept["rows"]] == ["text", "ancestral"]
     other = dataclasses.replace(protocol, seed=1)
-    assert found(other, lambda: measure(other))["protocol"]["seed"] == 1
+    assert found(other, measured(other))["protocol"]["seed"] == 1

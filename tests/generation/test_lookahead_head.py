@@ -21,6 +21,7 @@ from calibtrain.analysis.lookahead_head_fit import (
     read_pairs,
 )
 from calibtrain.analysis.lookahead_table import read_lookahead
+from calibtrain.analysis.of_run import opened_to_analyse
 from calibtrain.errors import UserError
 from calibtrain.generation.generate import generate
 from calibtrain.generation.language_model import LanguageModel
@@ -165,7 +166,10 @@ def test_a_run_is_fitted_and_drawn_by_its_head(run: Path) -> None:
 def test_an_lstm_is_fitted_too(finished_lstm: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished_lstm, tmp_path / "lstm"))
     recipe = Recipe(rank=2, steps=5, candidates=3, positions=4)
-    about, path = fit_lookahead_head(run, name="small", limit=2_000, recipe=recipe)
+    with opened_to_analyse(run) as analysed:
+        about, path = fit_lookahead_head(analysed, recipe, name="small", limit=2_000)
+        with pytest.raises(UserError, match="small is there already"):
+            fit_lookahead_head(analysed, recipe, name="small")
     assert path == run / "lookahead" / "small.npz"
     assert about["candidates"] == 3
     with opened(run) as saved:
@@ -176,8 +180,6 @@ def test_an_lstm_is_fitted_too(finished_lstm: Path, tmp_path: Path) -> None:
     pairs = read_pairs(model, [ids])
     read = read_lookahead(model, [ids], [(0, 3)], top=model.network.vocab_size)
     assert read.next_entropy[0, read.true[0]] == pytest.approx(pairs.entropies[2], abs=1e-4)
-    with pytest.raises(UserError, match="small is there already"):
-        fit_lookahead_head(run, name="small", recipe=recipe)
 
 
 def test_a_head_without_a_look_ahead_is_refused(run: Path) -> None:
