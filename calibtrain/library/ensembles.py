@@ -65,15 +65,17 @@ class Ensemble:
             prompt: text, or bytes, which may end inside a character.
             samples: texts; of agreement, the best so many.
             seed: of what a mixture draws: text i is a function of the seed and i.
-            more: max_bytes; greedy (of a mixture); explain, which keeps the steps; particles (of a
-                geometric mixture), from which each text is drawn.
+            more: max_bytes; greedy (of a mixture); explain, which gives the steps; save, a name
+                under which the first run keeps them, and replace; particles (of a geometric
+                mixture), from which each text is drawn.
 
         Raises:
             UserError: for what is not allowed, and where members agree on no text.
         """
         from calibtrain.ensembles.of_runs import decode_with_runs
 
-        if unknown := set(more) - {"max_bytes", "greedy", "explain", "particles"}:
+        known = {"max_bytes", "greedy", "explain", "save", "replace", "particles"}
+        if unknown := set(more) - known:
             raise UserError(f"{sorted(unknown)[0]}: is not a setting of generate")
         found = decode_with_runs(
             [run.folder for run in self.runs],
@@ -137,6 +139,7 @@ class EnsembleTexts(Listed):
         texts: the characters of each, in the order of their numbers; of a search, the best first.
         details: of each: why it ended, its bytes and information in bits, and its members'.
         about: method, settings, members and seed.
+        path: the file that keeps the steps; None where they are not kept.
     """
 
     def __init__(self, found: "Ensembled"):
@@ -145,7 +148,7 @@ class EnsembleTexts(Listed):
         """
         self.details: tuple[EnsembleText, ...] = found.texts
         self.texts = tuple(text.text for text in found.texts)
-        self.about = dict(found.about)
+        self.about, self.path = dict(found.about), found.path
 
     @property
     def members(self) -> Table:

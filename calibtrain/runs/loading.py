@@ -159,15 +159,22 @@ class SavedRun:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Says that a result cannot be written beside the run, where that may only be read."""
-        try:
+        with noted_if_read_only(self.run.path, self._say):
             yield
-        except UserError as error:
-            if not is_read_only(error):
-                raise
-            self._say(
-                f"note: {self.run.path}: may be read and not written, so that the result is shown "
-                "and not kept beside the run; copy the run to keep it"
-            )
+
+
+@contextmanager
+def noted_if_read_only(run: Path, say: Say) -> Iterator[None]:
+    """Says that a result cannot be written beside a run, where that may only be read."""
+    try:
+        yield
+    except UserError as error:
+        if not is_read_only(error):
+            raise
+        say(
+            f"note: {run}: may be read and not written, so that the result is shown "
+            "and not kept beside the run; copy the run to keep it"
+        )
 
 
 def context_seen(
