@@ -8,11 +8,11 @@ from calibtrain.cli.analysing import print_rows
 
 def show_scores(found: Any) -> None:
     """Prints a row for the ensemble and for each member, with the differences."""
-    rows = [_row("ensemble", found.ensemble, None)]
-    for name, evaluation in found.members.items():
-        rows.append(_row(name, evaluation, found.differences.get(name)))
+    rows = [_row("ensemble", found)]
+    rows += [_row(each.run, each, each.difference) for each in found.members]
+    size = int(found.evaluation.bytes)
     print_rows(
-        f"{found.ensemble.results['bytes']:,} bytes of {found.ensemble.about['documents']} "
+        f"{size:,} bytes of {found.evaluation.documents:,} "
         "documents; the ensemble less each member",
         "",
         ("bits/byte", "byte ECE", "difference in bits/byte", "in ECE"),
@@ -20,16 +20,14 @@ def show_scores(found: Any) -> None:
     )
 
 
-def _row(name: str, evaluation: Any, difference: Mapping[str, Any] | None) -> list[str]:
-    keys = ("bits_per_byte", "ece")
-    figures = ["-" if evaluation is None else f"{evaluation.results[key]:.4f}" for key in keys]
+def _row(name: str, found: Any, difference: Mapping[str, Any] | None = None) -> list[str]:
+    own = (found.bits_per_byte, found.ece)
+    figures = ["-" if value is None else f"{value:.4f}" for value in own]
     if difference is None:
         return [name, *figures, "", ""]
-    apart = [
-        f"{found['estimate']:+.4f} [{found['lower']:+.4f}, {found['upper']:+.4f}]"
-        for found in (difference[key] for key in keys)
-    ]
-    return [name, *figures, *apart]
+    apart = (difference["bits_per_byte"], difference["ece"])
+    ends = [f"{each.estimate:+.4f} [{each.lower:+.4f}, {each.upper:+.4f}]" for each in apart]
+    return [name, *figures, *ends]
 
 
 def text_line(text: Any) -> str:

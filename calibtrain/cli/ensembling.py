@@ -170,7 +170,8 @@ def ensemble(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Keep who proposed what in the first run's ensembles/NAME.parquet.",
+            help="Keep who proposed what in the first run's ensembles/NAME.parquet; with --score "
+            "the scores, in ensembles/NAME.json.",
         ),
     ] = None,
     replace: Annotated[
@@ -214,11 +215,10 @@ def ensemble(
             "prompt_file": prompt_file,
             "max_bytes": max_bytes,
             "explain": explain or None,
-            "save": save,
         }
         for name in (*given_only(beside), *(each for each in given if each not in _SCORING)):
             raise UserError(f"{option(name)}: is not used with --score; leave it out")
-        _score(runs, score, how, given, as_json=as_json)
+        _score(runs, score, how, given, save=save, replace=replace, as_json=as_json)
         return
     for name in ("field", "bytes"):
         if name in given:
@@ -315,7 +315,14 @@ def _beam(given: Mapping[str, Any]) -> Any:
 
 
 def _score(
-    runs: Sequence[str], files: Sequence[str], how: Any, given: Mapping[str, Any], *, as_json: bool
+    runs: Sequence[str],
+    files: Sequence[str],
+    how: Any,
+    given: Mapping[str, Any],
+    *,
+    save: str | None,
+    replace: bool,
+    as_json: bool,
 ) -> None:
     """Scores files, and prints a row for the ensemble and for each member."""
     from calibtrain.cli.ensemble_view import show_scores
@@ -323,18 +330,22 @@ def _score(
     from calibtrain.ensembles.of_runs import score_with_runs
 
     with show_counting("scoring") as progress:
-        found, about = score_with_runs(
+        found, path = score_with_runs(
             [place(run) for run in runs],
             files,
             how,
             field=given.get("field", "text"),
             limit=given.get("bytes"),
             beam=_beam(given),
+            save=save,
+            replace=replace,
             progress=progress,
             say=say,
         )
     say_notes(found.notes)
+    if path is not None:
+        say(f"written: {path}")
     if as_json:
-        print_json({**about, **found.to_dict()})
+        print_json(found.document())
         return
     show_scores(found)

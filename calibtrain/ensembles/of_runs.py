@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import calibtrain
 from calibtrain.data.corpora.text_files import (
     digest_files,
     digest_set,
@@ -20,7 +21,7 @@ from calibtrain.ensembles.greedy_texts import greedy_texts
 from calibtrain.ensembles.members import Member, opened_members, prompt_bytes
 from calibtrain.ensembles.mixture_texts import Mixture, OnPiece, mixture_texts
 from calibtrain.ensembles.particles import particle_texts
-from calibtrain.ensembles.scored import Scored, Texts, score_texts
+from calibtrain.ensembles.scored import Texts, score_texts
 from calibtrain.ensembles.selective import Selective
 from calibtrain.ensembles.texts import EnsembleText
 from calibtrain.ensembles.union import Union
@@ -29,8 +30,10 @@ from calibtrain.generation.next_byte import Beam
 from calibtrain.generation.of_run import kept_file
 from calibtrain.runs.ensemble_traces import EnsembleTrace, steps_table
 from calibtrain.runs.folder import RunFolder
+from calibtrain.runs.instrument_records import FORMAT, EnsembleScoreRecord
 from calibtrain.runs.loading import noted_if_read_only
-from calibtrain.runs.traces import spelled_bytes
+from calibtrain.storage.byte_pieces import spelled_bytes
+from calibtrain.storage.disk import make_folder
 
 Method = Mixture | AgreementSearch | Union | Selective
 """How an ensemble decodes; `NAMES` has the name of each."""
@@ -249,10 +252,12 @@ def score_with_runs(
     field: str = "text",
     limit: int | None = None,
     beam: Beam | None = None,
+    save: str | None = None,
+    replace: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
-) -> tuple[Scored, dict[str, Any]]:
-    """Returns how the latest checkpoints of runs score files, together and alone.
+) -> tuple[EnsembleScoreRecord, Path | None]:
+    """Returns how the latest checkpoints of runs score files, and the file that keeps it.
 
     Args:
         paths: run folders.
@@ -261,6 +266,8 @@ def score_with_runs(
         field: that holds the text of a document.
         limit: how many bytes of text; None means all.
         beam: the tokenisations that a member follows.
+        save: the name under which the result is kept in the `ensembles/` of the first run.
+        replace: whether a result of that name may be replaced.
         progress: is told how much is read, and of how much.
         say: is told in words what the user must know.
 
@@ -269,11 +276,20 @@ def score_with_runs(
     """
     texts = read_texts(patterns, field)
     with opened_members(paths, say) as members:
+        target = kept_file(RunFolder(paths[0]).ensembles, save, replace, ".json")
         try:
             found = score_texts(members, texts, mixture, limit=limit, beam=beam, progress=progress)
         except ValueError as error:
             raise UserError(str(error)) from None
-        return found, described(members, mixture)
+        facts = {"format": FORMAT, "version": calibtrain.__version__}
+        about = described(members, mixture)
+        record = EnsembleScoreRecord.parse({**facts, **about, **found.to_dict()}, "scores")
+        if target is not None:
+            with noted_if_read_only(paths[0], say):
+                make_folder(target.parent)
+                record.write(target)
+                return record, target
+    return record, None
 
 
 def read_texts(patterns: Sequence[str], field: str = "text") -> Texts:

@@ -7,7 +7,7 @@ from typing import Any
 
 from calibtrain.data.corpora.documents import END
 from calibtrain.errors import UserError
-from calibtrain.runs.traces import spelled_bytes
+from calibtrain.storage.byte_pieces import spelled_bytes
 
 BYTES = 1000
 """Most bytes of a text where no limit is given."""

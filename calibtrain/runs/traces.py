@@ -16,6 +16,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from calibtrain.errors import UserError
+from calibtrain.storage.byte_pieces import spelled_bytes
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
 
 FORMAT = 1
@@ -258,19 +259,6 @@ def read_rows(path: Path, made_by: str, schema: pa.Schema) -> tuple[pa.Table, Ma
 def row_line(row: Mapping[str, Any]) -> str:
     """Returns a row of a trace as one line of JSON, in ASCII; `spelled_bytes` says its piece."""
     return json.dumps({**row, **spelled_bytes("piece", row["piece"])})
-
-
-def spelled_bytes(name: str, data: bytes) -> dict[str, str | None]:
-    r"""Returns bytes as a text; where they are not UTF-8, it is null and NAME_hex has them.
-
-    Example:
-        >>> spelled_bytes("piece", b"a"), spelled_bytes("piece", b"\xc3")
-        ({'piece': 'a'}, {'piece': None, 'piece_hex': 'c3'})
-    """
-    try:
-        return {name: data.decode()}
-    except UnicodeDecodeError:
-        return {name: None, f"{name}_hex": data.hex()}
 
 
 def _running(values: Any) -> Float[np.ndarray, " values+1"]:

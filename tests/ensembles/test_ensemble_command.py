@@ -8,6 +8,7 @@ import pytest
 from conftest import call
 
 from calibtrain.errors import UserError
+from calibtrain.runs.analysis_records import read_analyses
 from calibtrain.runs.ensemble_traces import EnsembleTrace
 from calibtrain.runs.traces import TraceRecord
 
@@ -112,9 +113,14 @@ def test_a_file_is_scored_by_the_ensemble_and_its_members(runs: list[Path], tmp_
     texts = tmp_path / "texts.jsonl"
     lines = [{"text": f"In the beginning {number} 😀 was the word."} for number in range(6)]
     texts.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = call("ensemble", *runs, "--score", texts, "--json")
+    done = call("ensemble", *runs, "--score", texts, "--json", "--save", "pair")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    (kept,) = read_analyses(runs[0]).ensembles
+    assert (kept.path, kept.document()) == (runs[0] / "ensembles" / "pair.json", found)
+    again = call("ensemble", *runs, "--score", texts, "--save", "pair")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "pair is there already" in again.stderr
     assert len(found["members"]) == 2
     for member in found["members"]:
         own = member["difference"]["bits_per_byte"]
