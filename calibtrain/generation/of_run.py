@@ -144,7 +144,7 @@ def generate_and_keep(
             saved.run.path,
             sampling.lookahead_head,
             checkpoint=checkpoint_facts(saved.run, saved.config),
-            temperature=model.head_name,
+            temperature=saved.head,
         )
         model = dataclasses.replace(model, lookahead=head)
     began = time.perf_counter()
