@@ -70,6 +70,7 @@ def measured_runs(
     given: argparse.Namespace,
     protocol: Mapping[str, Any],
     measure: Callable[[Path], Mapping[str, Any]],
+    arm: Callable[[Path], Mapping[str, Any]] = lambda run: {},
 ) -> list[Any]:
     """Returns the figures of every arm in the file `--out`, those of the runs given among them.
 
@@ -77,6 +78,8 @@ def measured_runs(
         given: what the command line says.
         protocol: what is asked for; arms of another protocol are not mixed with new ones.
         measure: from a run folder to its figures, as JSON.
+        arm: from a run folder to what tells its arm apart beside corpus, model, vocabulary and
+            seed.
 
     Raises:
         SystemExit: where the file holds arms of another protocol, or nothing is there to show.
@@ -97,6 +100,7 @@ def measured_runs(
             "model": run.read_config().model.kind,
             "vocab_size": vocabulary(run),
             "seed": run.read_config().seed,
+            **arm(path),
         }
         if any(facts.items() <= each.items() for each in found):
             print(f"{path}: read from {given.out}", file=sys.stderr)
@@ -143,6 +147,47 @@ def _rounded(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [_rounded(each) for each in tree]
     return float(f"{tree:.{DIGITS}g}") if isinstance(tree, float) else tree
+
+
+STAGES = ("base", "sft", "dpo")
+"""How far a run of experiments/consistency is tuned; its folder is called by that."""
+
+
+def stage(run: Path) -> dict[str, str]:
+    """Returns how far a run is tuned, by the name of its folder."""
+    name = run.name.partition("-")[0]
+    return {"stage": name if name in STAGES else STAGES[0]}
+
+
+def of_stages(found: Sequence[Any]) -> dict[str, list[Any]]:
+    """Returns the arms of each stage, in the order of their seeds."""
+    return {
+        name: own
+        for name in STAGES
+        if (own := sorted((e for e in found if e.stage == name), key=lambda e: e.seed))
+    }
+
+
+def paired(
+    after: Sequence[Any], before: Sequence[Any], figure: Callable[[Any], float]
+) -> list[float]:
+    """Returns the change of a figure from an arm to that of the same seed, seed by seed."""
+    known = {each.seed: figure(each) for each in before}
+    return [figure(each) - known[each.seed] for each in after if each.seed in known]
+
+
+def decided(values: Sequence[float], side: int) -> tuple[str, str]:
+    """Returns the mean of changes with Student's 95 % interval, and what the rule says of it.
+
+    Args:
+        values: one per seed.
+        side: of 0 on which the claim has them: 1 above, -1 below.
+    """
+    mean, half = math.fsum(values) / len(values), student_half_width(values) or math.inf
+    said = "not decided"
+    if abs(mean) > half:
+        said = "reproduced" if mean * side > 0 else "refuted"
+    return f"{mean:+.3f} ±{half:.3f}", said
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+import calibtrain
 from calibtrain.analysis.lens import SHANNON, LayerEntropies, layer_entropies, renyi_name
-from calibtrain.analysis.of_run import Counting, Silent, require
+from calibtrain.analysis.of_run import Counting, Silent, kept, require
 from calibtrain.analysis.separation import CrossValidation, Separation, separation
 from calibtrain.data.predictions.rows import SUFFIXES, open_rows
 from calibtrain.errors import UserError
 from calibtrain.generation.language_model import LanguageModel
+from calibtrain.runs.analysis_records import analysis_file
+from calibtrain.runs.instrument_records import FORMAT, LensRecord
 from calibtrain.runs.loading import Say, opened
+from calibtrain.storage.byte_pieces import spelled_bytes
 from calibtrain.storage.compiled import use_compiled_programs
+from calibtrain.storage.places import place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Lens:
         labels: of each text; empty where texts have none.
         separation: by name of the entropy, how well its profiles tell the labels apart.
         window: tokens of each profile within a text; None means that there are none.
+        path: the file in the run's `analysis/` that holds it; None where it is not kept.
     """
 
     about: dict[str, Any]
@@ -44,6 +50,12 @@ class Lens:
     labels: tuple[str, ...] = ()
     separation: dict[str, Separation] = dataclasses.field(default_factory=dict)
     window: int | None = None
+    path: Path | None = None
+
+    def record(self) -> LensRecord:
+        """Returns it as its file holds it."""
+        facts = {"format": FORMAT, "version": calibtrain.__version__}
+        return LensRecord.parse({**facts, **self.to_dict()}, "lens")
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +82,7 @@ class Lens:
             row["rows"] = [
                 {
                     "token": int(token),
-                    "piece": piece.decode(errors="replace"),
+                    **spelled_bytes("piece", piece),
                     "entropy": {name: by_token[name][place] for name in by_token},
                 }
                 for place, (token, piece) in enumerate(zip(own.tokens, own.pieces, strict=True))
@@ -102,6 +114,9 @@ def look_into_run(
 ) -> Lens:
     """Returns the entropies of texts after every layer of a run's latest checkpoint.
 
+    The result is also written into the run's `analysis/`, in the place of the one before it: one
+    file of texts, one of labelled ones.
+
     Args:
         path: the run folder.
         texts: to look into; or else
@@ -126,6 +141,7 @@ def look_into_run(
     labels = tuple(each.label for each in labelled)
     if labelled:  # what cannot be told apart is refused before anything is read
         (by or CrossValidation()).check(labels)
+    path = place(path)
     with opened(path, cache, head, say=say) as saved:
         use_compiled_programs(saved.cache)
         model = LanguageModel.of(saved)
@@ -143,7 +159,9 @@ def look_into_run(
         for name in (SHANNON, *map(renyi_name, dict.fromkeys(renyi))):
             features = np.stack([own.profile(name) for own in found])
             told[name] = separation(features, labels, by)
-    return Lens(about, found, labels, told, window)
+    seen = Lens(about, found, labels, told, window)
+    file = analysis_file(path, "lens", "labels" if labelled else "texts")
+    return dataclasses.replace(seen, path=kept(path, file, seen.record(), say))
 
 
 def read_labelled(path: Path) -> list[LabelledText]:

@@ -26,6 +26,7 @@ from calibtrain.errors import UserError
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead_head import (
     LookaheadHead,
+    divided_by,
     head_file,
     write_head,
 )
@@ -123,7 +124,7 @@ def fit_lookahead_head(
     texts = _ids(run, "test", limit)
     about = {
         "checkpoint": checkpoint_facts(run.saved.run, run.saved.config),
-        "temperature": run.model.head_name,
+        **divided_by(run.saved.head),
         "fitted_on": FIT_SPLIT,
         "pairs": len(fitted_on.tokens),
         **dataclasses.asdict(asked),

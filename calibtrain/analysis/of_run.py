@@ -14,7 +14,8 @@ from calibtrain.generation.generate import GeneratedText, generate
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
 from calibtrain.runs.analysis_records import AnalysisRecord, analysis_path
-from calibtrain.runs.loading import SavedRun, Say, opened
+from calibtrain.runs.loading import SavedRun, Say, noted_if_read_only, opened
+from calibtrain.runs.record import FileRecord
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import make_folder
 
@@ -100,12 +101,9 @@ class Opened:
 
     def write(self, kind: str, record: AnalysisRecord) -> Path | None:
         """Writes an analysis into the run; None where the run may only be read."""
-        path = analysis_path(self.saved.run.path, kind, record.corpus, record.split)
-        with self.saved.writing():
-            make_folder(path.parent)
-            record.write(path)
-            return path
-        return None
+        run = self.saved.run.path
+        path = analysis_path(run, kind, record.corpus, record.split)
+        return kept(run, path, record, self.saved.say)
 
     def generate(
         self,
@@ -132,6 +130,15 @@ class Opened:
             on_piece=counted,
         )
         return [found[i : i + samples] for i in range(0, len(found), samples)]
+
+
+def kept(run: Path, path: Path, record: FileRecord, say: Say) -> Path | None:
+    """Writes a record into a run; returns its file, None where the run may only be read."""
+    with noted_if_read_only(run, say):
+        make_folder(path.parent)
+        record.write(path)
+        return path
+    return None
 
 
 class _Counted:

@@ -12,7 +12,7 @@ from calibtrain.config import EvaluationConfig, validate
 from calibtrain.data.questions.question import Question
 from calibtrain.data.questions.template import Template
 from calibtrain.errors import UserError
-from calibtrain.evaluation.candidates import BINS, Candidates
+from calibtrain.evaluation.candidates import BINS, Candidates, possible_after
 from calibtrain.fitting.root_finding import HIGHEST, LOWEST
 from calibtrain.generation.beam import BeamSearch
 from calibtrain.generation.beam_texts import beam_texts
@@ -141,6 +141,19 @@ def score_questions(
         cut += own_cut
         for row, own in zip(scores, found, strict=True):
             row.append(own)
+    possible = [[bool(possible_after(one[None])[0]) for one in own] for own in scores]
+    there = [i for i, own in enumerate(possible) if any(own)]
+    if without := len(questions) - len(there):
+        notes.append(
+            f"{without} questions: the model gives every candidate probability 0; left out"
+        )
+    if some := sum(not all(possible[i]) for i in there):
+        notes.append(
+            f"{some} questions: after a paraphrase, the model gives every candidate probability 0; "
+            "that paraphrase is left out of their confidence"
+        )
+    questions, texts = [questions[i] for i in there], [texts[i] for i in there]
+    scores, right = [scores[i] for i in there], [right[i] for i in there]
     if cut:
         notes.append(
             f"{cut} candidates: the prompt is longer than the context, and its end was seen"

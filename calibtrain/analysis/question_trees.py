@@ -27,6 +27,9 @@ FEATURES = (
     "bits per byte of the prompt",
 )
 
+_LEAST = -745.0
+"""Log of the smallest positive float: trees take no infinite feature."""
+
 Features = Sequence[Float[np.ndarray, "candidates features"]]
 
 
@@ -80,8 +83,8 @@ def candidate_features(
         found.append(
             np.column_stack(
                 [
-                    scores.mean(0),
-                    logs[row, : len(own)],
+                    np.maximum(scores, _LEAST).mean(0),
+                    np.maximum(logs[row, : len(own)], _LEAST),
                     np.full(len(own), float(size)),
                     sizes,
                     np.full(len(own), bits),

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from calibtrain.analysis.of_run import Counting, Silent
+import calibtrain
+from calibtrain.analysis.of_run import Counting, Silent, kept
 from calibtrain.analysis.question_candidates import COUNT, Protocol, score_questions
 from calibtrain.analysis.question_trees import (
     Features,
@@ -34,6 +35,8 @@ from calibtrain.evaluation.figure_intervals import FEWEST_DOCUMENTS
 from calibtrain.evaluation.result import Evaluation
 from calibtrain.fitting.root_finding import HIGHEST, LOWEST, FittedTemperature
 from calibtrain.generation.language_model import LanguageModel
+from calibtrain.runs.analysis_records import analysis_file
+from calibtrain.runs.instrument_records import FORMAT, QuestionsRecord
 from calibtrain.runs.loading import SavedRun, Say, opened
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.places import place
@@ -55,6 +58,7 @@ class Asked:
         every: that of every candidate.
         fit: what was fitted on the other half; None where nothing was.
         notes: what a reader of the figures must know.
+        path: the file in the run's `analysis/` that holds it; None where it is not kept.
     """
 
     about: dict[str, Any]
@@ -66,6 +70,12 @@ class Asked:
     every: Evaluation
     fit: dict[str, Any] | None
     notes: list[str]
+    path: Path | None = None
+
+    def record(self) -> QuestionsRecord:
+        """Returns it as its file holds it."""
+        facts = {"format": FORMAT, "version": calibtrain.__version__}
+        return QuestionsRecord.parse({**facts, **self.to_dict()}, "questions")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `--json` prints."""
@@ -112,6 +122,9 @@ def ask_run(
 ) -> Asked:
     """Returns what a run's latest checkpoint answers, and how well it knows.
 
+    The result is also written into the run's `analysis/`: one file for each set of questions and
+    way of scoring.
+
     Args:
         path: the run folder.
         source: a file of questions (`data.questions.question`), or one of `BUILT_IN`.
@@ -144,6 +157,7 @@ def ask_run(
                 f"--questions: {source} is not a file, nor a built-in set ({', '.join(BUILT_IN)})"
             )
         given, notes = read_questions(file)
+    path = place(path)
     with opened(path, cache, head, say=say) as saved:
         use_compiled_programs(saved.cache)
         if built_in:
@@ -211,7 +225,9 @@ def ask_run(
                 ends = {"lower": ece.lower, "upper": ece.upper}
                 fit[f"{name}_ece_difference"] = {"estimate": ece.estimate, **ends}
     top, every = measure(temperature, candidates)
-    return Asked(about, questions, texts, candidates, temperature, top, every, fit, notes)
+    answered = Asked(about, questions, texts, candidates, temperature, top, every, fit, notes)
+    file = analysis_file(path, "questions", str(facts["corpus"]), asked.tokenisations)
+    return dataclasses.replace(answered, path=kept(path, file, answered.record(), say))
 
 
 def _built_in(

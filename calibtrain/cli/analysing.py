@@ -360,15 +360,15 @@ def print_rows(
     title: str, first: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
     """Prints a table whose first column holds names."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from calibtrain.cli.result_tables import print_table
 
-    table = Table(show_edge=False, title=escape(title), title_justify="left")
+    table = Table(show_edge=False, title=Text(title), title_justify="left")
     table.add_column(first)
     for heading in headings:
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(Text, row))
     print_table(table)

@@ -79,7 +79,7 @@ def qa(
 
     The confidence of a candidate is the softmax of all candidates' log-probabilities, summed over
     each string (Jiang et al.). Two kinds of events: every candidate, and the top one alone.
-    Brackets are 95 % intervals over questions.
+    Brackets are 95 % intervals over questions. The result is kept in RUN/analysis/.
 
     Example: calibtrain qa runs/tiny --questions cloze --count 100
     """
@@ -124,6 +124,8 @@ def qa(
     else:
         _print_figures(document)
         _print_groups(document)
+        if found.path is not None:
+            say(f"written: {found.path}")
 
 
 def _temperature(text: str) -> float:

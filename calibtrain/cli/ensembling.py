@@ -8,7 +8,7 @@ import typer
 
 from calibtrain.cli.completion import complete_folder
 from calibtrain.cli.options import AsJson, Seed
-from calibtrain.cli.samplers import given_only, option
+from calibtrain.cli.samplers import check_output, given_only, option
 from calibtrain.errors import UserError
 from calibtrain.process.output import print_json, say, say_notes
 from calibtrain.storage.places import place
@@ -166,6 +166,17 @@ def ensemble(
     limit: Annotated[
         int | None, typer.Option("--bytes", min=1, help="Bytes of text to score; default all.")
     ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Keep who proposed what in the first run's ensembles/NAME.parquet; with --score "
+            "the scores, in ensembles/NAME.json.",
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace what is kept under that name.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Decode with several runs together, whatever their vocabularies, or score files with them.
@@ -191,6 +202,7 @@ def ensemble(
         "bytes": limit,
     }
     given = given_only(asked)
+    check_output(lines=False, as_json=as_json, save=save, replace=replace)
     if len(runs) < 2:
         raise UserError(
             "RUNS: one run is no ensemble; name at least two, or use calibtrain generate"
@@ -206,18 +218,18 @@ def ensemble(
         }
         for name in (*given_only(beside), *(each for each in given if each not in _SCORING)):
             raise UserError(f"{option(name)}: is not used with --score; leave it out")
-        _score(runs, score, how, given, as_json=as_json)
+        _score(runs, score, how, given, save=save, replace=replace, as_json=as_json)
         return
     for name in ("field", "bytes"):
         if name in given:
             raise UserError(f"{option(name)}: is for --score; leave it out")
-    if particles is not None and (greedy or explain):
-        raise UserError(
-            f"--particles: draws whole texts; leave out {'--greedy' if greedy else '--explain'}"
-        )
+    if particles is not None and (greedy or explain or save):
+        other = "--greedy" if greedy else "--explain" if explain else "--save"
+        raise UserError(f"--particles: draws whole texts; leave out {other}")
     if greedy and (samples or 1) > 1:
         raise UserError(f"--samples: {samples} greedy texts would all be the same; leave it out")
 
+    from calibtrain.cli.ensemble_view import show_steps, text_line
     from calibtrain.cli.generating import prompts_of
     from calibtrain.ensembles.of_runs import decode_with_runs
 
@@ -234,6 +246,8 @@ def ensemble(
         beam=_beam(given),
         particles=particles,
         explain=explain,
+        save=save,
+        replace=replace,
         on_piece=(lambda number, text: print(text, end="", flush=True)) if alone else None,
         say=say,
     )
@@ -244,15 +258,17 @@ def ensemble(
         print()
     for number, text in enumerate(found.texts):
         if len(found.texts) > 1:
-            print(f"--- text {number}: {_said(text)}")
+            print(f"--- text {number}: {text_line(text)}")
         if not alone:
             print(text.text)
         if len(found.texts) == 1:
-            say(_said(text))
+            say(text_line(text))
         if explain:
-            _explain(text)
+            show_steps(text)
     say_notes(found.notes)
     size = sum(text.bytes for text in found.texts)
+    if found.path is not None:
+        say(f"trace: {found.path}")
     say(f"{size:,} bytes in {found.seconds:.1f} s, programs compiled included")
 
 
@@ -299,86 +315,37 @@ def _beam(given: Mapping[str, Any]) -> Any:
 
 
 def _score(
-    runs: Sequence[str], files: Sequence[str], how: Any, given: Mapping[str, Any], *, as_json: bool
+    runs: Sequence[str],
+    files: Sequence[str],
+    how: Any,
+    given: Mapping[str, Any],
+    *,
+    save: str | None,
+    replace: bool,
+    as_json: bool,
 ) -> None:
     """Scores files, and prints a row for the ensemble and for each member."""
-    from calibtrain.cli.analysing import print_rows
+    from calibtrain.cli.ensemble_view import show_scores
     from calibtrain.cli.terminal import show_counting
     from calibtrain.ensembles.of_runs import score_with_runs
 
     with show_counting("scoring") as progress:
-        found, about = score_with_runs(
+        found, path = score_with_runs(
             [place(run) for run in runs],
             files,
             how,
             field=given.get("field", "text"),
             limit=given.get("bytes"),
             beam=_beam(given),
+            save=save,
+            replace=replace,
             progress=progress,
             say=say,
         )
     say_notes(found.notes)
+    if path is not None:
+        say(f"written: {path}")
     if as_json:
-        print_json({**about, **found.to_dict()})
+        print_json(found.document())
         return
-    rows = [_row("ensemble", found.ensemble, None)]
-    for name, evaluation in found.members.items():
-        rows.append(_row(name, evaluation, found.differences.get(name)))
-    print_rows(
-        f"{found.ensemble.results['bytes']:,} bytes of {found.ensemble.about['documents']} "
-        "documents; the ensemble less each member",
-        "",
-        ("bits/byte", "byte ECE", "difference in bits/byte", "in ECE"),
-        rows,
-    )
-
-
-def _row(name: str, evaluation: Any, difference: Mapping[str, Any] | None) -> list[str]:
-    keys = ("bits_per_byte", "ece")
-    figures = ["-" if evaluation is None else f"{evaluation.results[key]:.4f}" for key in keys]
-    if difference is None:
-        return [name, *figures, "", ""]
-    apart = [
-        f"{found['estimate']:+.4f} [{found['lower']:+.4f}, {found['upper']:+.4f}]"
-        for found in (difference[key] for key in keys)
-    ]
-    return [name, *figures, *apart]
-
-
-def _said(text: Any) -> str:
-    """Returns one line about a text: why it ended, its length, and its information."""
-    each = ", ".join(f"{name} {bits:.1f}" for name, bits in text.members.items())
-    return (
-        f"{text.finish_reason}, {text.bytes:,} bytes; information {text.information_bits:.1f} bits "
-        f"({each})"
-    )
-
-
-def _explain(text: Any) -> None:
-    """Prints a row for each place where a text went on: what each member proposed there."""
-    from calibtrain.cli.analysing import print_rows
-
-    rows = []
-    for step in text.steps:
-        chosen = "end" if step.ended else _shown(step.chosen)
-        cells = []
-        for each in step.proposals:
-            proposed = "end" if not each.proposed else _shown(each.proposed)
-            cells.append(
-                "stalled"
-                if each.stalled
-                else f"{proposed} {each.probability:.3f}, weight {each.weight:.2f}"
-            )
-        rows.append([str(step.byte_offset), chosen, *cells])
-    print_rows(
-        "what was chosen at each byte, and what each member proposed there, with the probability "
-        "that it gave",
-        "byte",
-        ("chosen", *text.members),
-        rows,
-    )
-
-
-def _shown(data: bytes) -> str:
-    """Bytes as a quoted text; those that are no UTF-8 as escapes."""
-    return repr(data.decode(errors="backslashreplace")) if data else ""
+    show_scores(found)

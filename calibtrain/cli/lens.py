@@ -71,7 +71,8 @@ def lens(
     """Show the entropy of what each layer would predict of a text, in nats (Entropy-Lens).
 
     A row of the map is a token, a column a layer, and the last column the run's own prediction. A
-    layer expands a token where it raises the entropy, and prunes it where it lowers it.
+    layer expands a token where it raises the entropy, and prunes it where it lowers it. The result
+    is kept in RUN/analysis/.
 
     Example: calibtrain lens runs/tiny --text "In the beginning"
     """
@@ -130,7 +131,7 @@ def lens(
     else:
         _print_map(document)
         _print_layers(document)
-    for path in (output, figure):
+    for path in (output, figure, None if as_json else found.path):
         if path is not None:
             say(f"written: {path}")
 
@@ -150,6 +151,8 @@ def _print_map(document: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from calibtrain.storage.byte_pieces import spelled_piece
+
     console = Console(highlight=False, soft_wrap=True)
     bars = _BARS if can_print(_BARS) else _PLAIN_BARS
     every = [
@@ -163,7 +166,8 @@ def _print_map(document: dict[str, Any]) -> None:
         if len(document["texts"]) > 1:
             console.print(Text(f"text {number}", "bold"))
         for row in text["rows"][:_SHOWN]:
-            shown = "".join(c if c.isprintable() else "·" for c in row["piece"])
+            piece = spelled_piece(row) if row["piece"] is None else row["piece"]
+            shown = "".join(c if c.isprintable() else "·" for c in piece)
             line = Text(shown[:16].rjust(16) + " ")
             for value in row["entropy"]["shannon"]:
                 share = min(1.0, max(0.0, value / top))

@@ -14,7 +14,7 @@ def check_output(*, lines: bool, as_json: bool, save: str | None, replace: bool)
     if lines and as_json:
         raise UserError("--lines, --json: each takes standard output; leave one of them out")
     if replace and save is None:
-        raise UserError("--replace: is for --save NAME; name the trace, or leave it out")
+        raise UserError("--replace: is for --save NAME; give a name, or leave it out")
 
 
 def check_stops(stop: Sequence[str] | None) -> None:

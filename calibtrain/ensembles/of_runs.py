@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import calibtrain
 from calibtrain.data.corpora.text_files import (
     digest_files,
     digest_set,
@@ -17,15 +18,22 @@ from calibtrain.data.corpora.text_files import (
 from calibtrain.ensembles.agreement import AgreementSearch
 from calibtrain.ensembles.agreement_texts import agreement_texts
 from calibtrain.ensembles.greedy_texts import greedy_texts
-from calibtrain.ensembles.members import Member, opened_members
+from calibtrain.ensembles.members import Member, opened_members, prompt_bytes
 from calibtrain.ensembles.mixture_texts import Mixture, OnPiece, mixture_texts
 from calibtrain.ensembles.particles import particle_texts
-from calibtrain.ensembles.scored import Scored, Texts, score_texts
+from calibtrain.ensembles.scored import Texts, score_texts
 from calibtrain.ensembles.selective import Selective
 from calibtrain.ensembles.texts import EnsembleText
 from calibtrain.ensembles.union import Union
 from calibtrain.errors import UserError
 from calibtrain.generation.next_byte import Beam
+from calibtrain.generation.of_run import kept_file
+from calibtrain.runs.ensemble_traces import EnsembleTrace, steps_table
+from calibtrain.runs.folder import RunFolder
+from calibtrain.runs.instrument_records import FORMAT, EnsembleScoreRecord
+from calibtrain.runs.loading import noted_if_read_only
+from calibtrain.storage.byte_pieces import spelled_bytes
+from calibtrain.storage.disk import make_folder
 
 Method = Mixture | AgreementSearch | Union | Selective
 """How an ensemble decodes; `NAMES` has the name of each."""
@@ -88,12 +96,14 @@ class Ensembled:
         about: method, its settings and the members.
         seconds: that decoding took, programs compiled included.
         cut: what is to be said of prompts that members did not see whole.
+        path: the file that holds the steps; None where they are not kept.
     """
 
     texts: tuple[EnsembleText, ...]
     about: Mapping[str, Any]
     seconds: float
     cut: tuple[str, ...] = ()
+    path: Path | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -119,7 +129,8 @@ class Ensembled:
         texts = [text.to_dict() for text in self.texts]
         first = {key: value for key, value in texts[0].items() if key != "steps"}
         notes = {"notes": self.notes} if self.notes else {}
-        return {**self.about, **first, **notes, "texts": texts}
+        trace = {} if self.path is None else {"trace": str(self.path)}
+        return {**self.about, **first, **trace, **notes, "texts": texts}
 
 
 def decode_with_runs(
@@ -134,6 +145,8 @@ def decode_with_runs(
     beam: Beam | None = None,
     particles: int | None = None,
     explain: bool = False,
+    save: str | None = None,
+    replace: bool = False,
     on_piece: OnPiece | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Ensembled:
@@ -150,6 +163,8 @@ def decode_with_runs(
         beam: of a mixture, the tokenisations that a member follows.
         particles: of a geometric mixture, draws each text from so many of them (`particles`).
         explain: whether texts say how they came about.
+        save: the name under which that is kept in the `ensembles/` of the first run.
+        replace: whether a trace of that name may be replaced.
         on_piece: of a mixture, is told of complete characters as they come.
         say: is told in words what the user must know.
 
@@ -157,7 +172,11 @@ def decode_with_runs(
         UserError: where a run cannot be opened, for what is not allowed, and where members agree on
             no text.
     """
+    if save is not None and particles is not None:
+        raise UserError("--save: texts that are drawn from particles have no steps; leave it out")
     with opened_members(paths, say) as members:
+        target = kept_file(RunFolder(paths[0]).ensembles, save, replace)
+        shown, explain = explain, explain or save is not None
         began = time.perf_counter()
         try:
             if isinstance(method, AgreementSearch):
@@ -204,7 +223,25 @@ def decode_with_runs(
             for member in members
             if (size := len(member.model.prompt_ids(prompt))) > member.model.context
         )
-    return Ensembled(tuple(found), about, seconds, cut)
+        path = None
+        if target is not None:
+            with noted_if_read_only(paths[0], say):
+                _trace_of(found, about).write(target)
+                path = target
+    if not shown:
+        found = [dataclasses.replace(text, steps=()) for text in found]
+    return Ensembled(tuple(found), about, seconds, cut, path)
+
+
+def _trace_of(texts: Sequence[EnsembleText], about: Mapping[str, Any]) -> EnsembleTrace:
+    """Returns the steps of texts as a trace, with what `--json` says of the request and of each."""
+    said = []
+    for text in texts:
+        own = text.to_dict()
+        own.pop("steps", None)
+        said.append({**spelled_bytes("prompt", prompt_bytes(text.prompt)), **own})
+    rows = (row for number, text in enumerate(texts) for row in text.rows(number))
+    return EnsembleTrace(steps_table(rows), {**about, "texts": said})
 
 
 def score_with_runs(
@@ -215,10 +252,12 @@ def score_with_runs(
     field: str = "text",
     limit: int | None = None,
     beam: Beam | None = None,
+    save: str | None = None,
+    replace: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
-) -> tuple[Scored, dict[str, Any]]:
-    """Returns how the latest checkpoints of runs score files, together and alone.
+) -> tuple[EnsembleScoreRecord, Path | None]:
+    """Returns how the latest checkpoints of runs score files, and the file that keeps it.
 
     Args:
         paths: run folders.
@@ -227,6 +266,8 @@ def score_with_runs(
         field: that holds the text of a document.
         limit: how many bytes of text; None means all.
         beam: the tokenisations that a member follows.
+        save: the name under which the result is kept in the `ensembles/` of the first run.
+        replace: whether a result of that name may be replaced.
         progress: is told how much is read, and of how much.
         say: is told in words what the user must know.
 
@@ -235,11 +276,20 @@ def score_with_runs(
     """
     texts = read_texts(patterns, field)
     with opened_members(paths, say) as members:
+        target = kept_file(RunFolder(paths[0]).ensembles, save, replace, ".json")
         try:
             found = score_texts(members, texts, mixture, limit=limit, beam=beam, progress=progress)
         except ValueError as error:
             raise UserError(str(error)) from None
-        return found, described(members, mixture)
+        facts = {"format": FORMAT, "version": calibtrain.__version__}
+        about = described(members, mixture)
+        record = EnsembleScoreRecord.parse({**facts, **about, **found.to_dict()}, "scores")
+        if target is not None:
+            with noted_if_read_only(paths[0], say):
+                make_folder(target.parent)
+                record.write(target)
+                return record, target
+    return record, None
 
 
 def read_texts(patterns: Sequence[str], field: str = "text") -> Texts:

@@ -7,6 +7,7 @@ from typing import Any
 
 from calibtrain.data.corpora.documents import END
 from calibtrain.errors import UserError
+from calibtrain.storage.byte_pieces import spelled_bytes
 
 BYTES = 1000
 """Most bytes of a text where no limit is given."""
@@ -156,12 +157,12 @@ def spelled(symbol: int) -> bytes:
 def _step(step: Step) -> dict[str, Any]:
     return {
         "byte_offset": step.byte_offset,
-        **_bytes("chosen", step.chosen),
+        **spelled_bytes("chosen", step.chosen),
         "ended": step.ended,
         "members": [
             {
                 "run": each.member,
-                **_bytes("proposed", each.proposed),
+                **spelled_bytes("proposed", each.proposed),
                 "probability": _finite(each.probability),
                 "weight": each.weight,
                 "stalled": each.stalled,
@@ -169,14 +170,6 @@ def _step(step: Step) -> dict[str, Any]:
             for each in step.proposals
         ],
     }
-
-
-def _bytes(name: str, data: bytes) -> dict[str, str | None]:
-    """Bytes as a text; where they are not UTF-8, it is null and NAME_hex has them."""
-    try:
-        return {name: data.decode()}
-    except UnicodeDecodeError:
-        return {name: None, f"{name}_hex": data.hex()}
 
 
 def _finite(value: float) -> float | None:

@@ -104,22 +104,40 @@ def candidate_log_confidence(
 ) -> Float[np.ndarray, " candidates"]:
     """Returns log(mean over paraphrases of softmax(scores / T)) of a question's candidates.
 
+    A paraphrase after which every candidate has probability 0 says nothing of them, and is left out
+    of the mean.
+
     Args:
-        scores: log-probabilities of the candidates after each paraphrase, in nats.
+        scores: log-probabilities of the candidates after each paraphrase, in nats; -inf for
+            probability 0.
         temperature: T.
+
+    Raises:
+        ValueError: where every candidate has probability 0 after every paraphrase.
 
     Example:
         >>> scores = np.log([[0.2, 0.1, 0.1], [0.1, 0.3, 0.1]])
         >>> print(np.exp(candidate_log_confidence(scores)).round(3))
         [0.35  0.425 0.225]
     """
-    scaled = np.asarray(scores, np.float64) / temperature
+    scaled = np.asarray(scores, np.float64)
+    scaled = scaled[possible_after(scaled)] / temperature
+    if not len(scaled):
+        raise ValueError("scores: every candidate has probability 0 after every paraphrase")
     scaled = scaled - scaled.max(-1, keepdims=True)
     logs = scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))
     top = logs.max(0)
     base = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
         return base + np.log(np.exp(logs - base).mean(0))
+
+
+def possible_after(
+    scores: Float[np.ndarray, "paraphrases candidates"],
+) -> Bool[np.ndarray, " paraphrases"]:
+    """Returns after which paraphrases some candidate has a probability above 0."""
+    found: Bool[np.ndarray, " paraphrases"] = np.any(scores > -np.inf, axis=-1)
+    return found
 
 
 def evaluate_candidates(
@@ -156,6 +174,15 @@ def evaluate_candidates(
     }
     made = {**made, "temperature": temperature}
     single = all(own.sum() == 1 for own in given.right)
+    if single:
+        chosen = [logs[i, int(own.argmax())] for i, own in enumerate(given.right)]
+        if without := int(np.isneginf(chosen).sum()):
+            single = False
+            base["notes"] = (
+                *base["notes"],
+                f"{without} questions: the model gives the right candidate probability 0; the nll "
+                "would be infinite, and the figures that need whole distributions are left out",
+            )
     top: Choices | Judged
     if single:
         top = Choices(logs, np.array([int(own.argmax()) for own in given.right]))
@@ -215,7 +242,7 @@ def fit_candidate_temperature(given: Candidates) -> FittedTemperature:
     def likelihood(temperature: float) -> tuple[float, float]:
         nll, entropy = [], []
         for scores, own in known:
-            for each in scores:
+            for each in scores[possible_after(scores)]:
                 logs = candidate_log_confidence(each[None], temperature)
                 p = np.exp(logs)
                 nll.append(-math.log(max(float(p[own].sum()), 1e-300)))

@@ -19,6 +19,8 @@ Each function takes records, as a run's folder holds them, and returns a
 | `sample_agreement` | samples of a prompt | how similar each two are, in the order of answers |
 | `token_agreement` | samples of a prompt | agreement along the sample most like the others |
 | `entropy_lens` | what a lens saw | entropy after every layer, by token or by label |
+| `question_groups` | answers to questions | signed gap of groups, or confidence by outcome |
+| `ensemble_scores` | scores of an ensemble | bits per byte or byte ECE beside its members' |
 
 Several evaluations are pooled or averaged, such as the seeds of one combination of settings.
 
@@ -39,9 +41,11 @@ import plotly.graph_objects as go
 from calibtrain.figures.agreement import sample_matrix_plot, token_agreement_plot
 from calibtrain.figures.calibration import Line, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
+from calibtrain.figures.ensembles import score_panel
 from calibtrain.figures.generations import entropy_figure, memory_figure, typicality_figure
 from calibtrain.figures.heads import heads_figure
 from calibtrain.figures.lens import lens_plot, profile_plot
+from calibtrain.figures.questions import group_panels
 from calibtrain.figures.strata import CUTS, rows_in
 from calibtrain.figures.strata_figures import strata_figure
 from calibtrain.figures.style import Scheme, painted
@@ -49,6 +53,7 @@ from calibtrain.figures.trace import trace_plot
 from calibtrain.metrics.quantities import QUANTITIES
 from calibtrain.runs.analysis_records import EntropyRecord, MemoryRecord, TypicalityRecord
 from calibtrain.runs.evaluation_records import EvaluationRecord
+from calibtrain.runs.instrument_records import EnsembleScoreRecord, QuestionsRecord
 from calibtrain.runs.records import HeadComparisonRecord
 from calibtrain.runs.results import RunResults
 
@@ -59,10 +64,12 @@ __all__ = [
     "along_text",
     "along_training",
     "by_stratum",
+    "ensemble_scores",
     "entropy_by_position",
     "entropy_lens",
     "frequency_mass",
     "memory_bound",
+    "question_groups",
     "reliability",
     "risk_coverage",
     "sample_agreement",
@@ -313,6 +320,34 @@ def entropy_lens(
     """
     draw = profile_plot if document["separation"] else lens_plot
     return painted(draw(document, name), scheme)
+
+
+def question_groups(
+    record: QuestionsRecord, key: str = "signed_gap", scheme: Scheme = "light"
+) -> go.Figure:
+    """Returns a plot of all questions and of each group, with intervals.
+
+    `reliability` takes the evaluations in the record, `top_candidate` and `every_candidate`.
+
+    Args:
+        record: analysis/questions-*.json of a run, as `calibtrain qa` writes it.
+        key: signed_gap; or outcome, mean confidence when right less when wrong.
+        scheme: light or dark.
+    """
+    return painted(group_panels(record)[("signed_gap", "outcome").index(key)].plot, scheme)
+
+
+def ensemble_scores(
+    record: EnsembleScoreRecord, key: str = "bits_per_byte", scheme: Scheme = "light"
+) -> go.Figure:
+    """Returns a plot of a figure of an ensemble beside those of its members, with intervals.
+
+    Args:
+        record: ensembles/*.json of a run, and `record` of what `Ensemble.score` returns.
+        key: bits_per_byte or ece.
+        scheme: light or dark.
+    """
+    return painted(score_panel(record, key).plot, scheme)
 
 
 def _curve(records: Evaluations, title: str, scheme: Scheme) -> go.Figure:

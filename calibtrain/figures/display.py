@@ -30,6 +30,11 @@ def shown_ends(key: str, interval: IntervalRecord | None) -> str:
     return f" [{shown(key, interval.lower)}, {shown(key, interval.upper)}]"
 
 
+def headed(head: str | None) -> str:
+    """Returns what a caption says of the temperature head that divided the logits, if any did."""
+    return "" if head is None else f", temperature head {head}"
+
+
 def shown_apart(key: str, difference: float) -> str:
     """Returns a difference of a figure, which always has a sign."""
     return number(difference, QUANTITIES[key].decimals, signed=True)

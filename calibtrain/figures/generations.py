@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.figures.display import plural
+from calibtrain.figures.display import headed, plural
 from calibtrain.figures.panels import (
     Figure,
     Key,
@@ -52,14 +52,13 @@ def analysis_figures(found: Analyses) -> list[Figure]:
         for number_of, record in enumerate(records):
             figure = draw(record)
             several = f"-{number_of}" if number_of else ""
-            head = "" if record.head is None else f", temperature head {record.head}"
             figures.append(
                 replace(
                     figure,
                     anchor=f"{figure.anchor}{several}",
                     title=f"{figure.title}: {record.corpus}, {record.split}",
                     caption=f"{figure.caption} {plural(record.documents, 'document')}, step "
-                    f"{record.step:,}{head}.",
+                    f"{record.step:,}{headed(record.head)}.",
                 )
             )
     return figures

@@ -6,11 +6,45 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.figures.panels import plot
+from calibtrain.figures.display import headed
+from calibtrain.figures.panels import Figure, Panel, plot
+from calibtrain.metrics.quantities import number
+from calibtrain.runs.instrument_records import LensRecord
+from calibtrain.storage.byte_pieces import spelled_piece
 
 TOKENS = 2000
 """Tokens that a map shows, at most."""
 _TICKS = 80  # more pieces than these cannot be read along an axis
+
+
+def lens_figure(record: LensRecord) -> Figure:
+    """Returns the map of layers and tokens; of labelled texts, the profiles of their labels."""
+    about = f"Step {record.step:,}{headed(record.head)}."
+    document = record.document()
+    if not record.labelled:
+        drawn = lens_plot(document)
+        return Figure(
+            anchor="lens",
+            title="Entropy after every layer",
+            caption="Entropy of what each layer would predict in the place of a token, in nats; "
+            f"the last layer, on top, is the model's own prediction. {about}",
+            panels=(Panel("Layers by tokens", drawn, height=drawn.layout.height, full=True),),
+        )
+    said = []
+    for name, each in record.separation.items():
+        ends = f"[{number(each['lower'], 3)}, {number(each['upper'], 3)}]"
+        said.append(
+            f"{name}: area under ROC {number(each['area'], 3)}, of guesses "
+            f"{number(each['dummy_area'], 3)}, difference {ends}"
+        )
+    drawn = profile_plot(document)
+    return Figure(
+        anchor="lens-labels",
+        title="Entropy after every layer, by label",
+        caption="Mean entropy after each layer of the texts of each label, and how well nearest "
+        f"neighbours tell labels from profiles ({'; '.join(said)}). {about}",
+        panels=(Panel("Profiles", drawn, height=drawn.layout.height, full=True),),
+    )
 
 
 def lens_plot(document: Mapping[str, Any], name: str = "shannon") -> go.Figure:
@@ -27,14 +61,14 @@ def lens_plot(document: Mapping[str, Any], name: str = "shannon") -> go.Figure:
     """
     layers = document["layers"]
     columns: list[tuple[str, str, Sequence[float | None]]] = []
-    for number, text in enumerate(document["texts"]):
-        if number and columns:
+    for count, text in enumerate(document["texts"]):
+        if count and columns:
             columns.append(("", "", [None] * layers))
         for place, row in enumerate(text.get("rows", ())):
             if name not in row["entropy"]:
                 raise ValueError(f"name: {name!r} is not in the document")
-            piece = html.escape(repr(row["piece"])[1:-1])
-            shown = f"text {number}, token {place}: {piece}"
+            piece = html.escape(spelled_piece(row))
+            shown = f"text {count}, token {place}: {piece}"
             columns.append((piece, shown, row["entropy"][name]))
     if not columns:
         raise ValueError("document: holds no tokens")
@@ -98,9 +132,9 @@ def profile_plot(document: Mapping[str, Any], name: str = "shannon") -> go.Figur
             y=[sum(each) / len(each) for each in zip(*profiles, strict=True)],
             name=html.escape(f"{label} ({len(profiles)})"),
             mode="lines+markers",
-            line={"color": f"var(--cat-{number % 7})", "width": 2},
+            line={"color": f"var(--cat-{place % 7})", "width": 2},
         )
-        for number, (label, profiles) in enumerate(sorted(own.items()))
+        for place, (label, profiles) in enumerate(sorted(own.items()))
     ]
     return plot(
         traces,

@@ -1,20 +1,25 @@
 """The figures of a single run: during training, reliability, by stratum, generations, memory."""
 
 import math
+from dataclasses import replace
 
 import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import Line, ece_by_bin, reliability_panel, training_panel
 from calibtrain.figures.curves import curves
 from calibtrain.figures.display import shown, shown_ends, text_bytes
+from calibtrain.figures.ensembles import ensemble_figure
 from calibtrain.figures.finetuning import finetuning_figures
 from calibtrain.figures.generations import analysis_figures
 from calibtrain.figures.heads import heads_figure
+from calibtrain.figures.lens import lens_figure
 from calibtrain.figures.memory import run_memory
 from calibtrain.figures.panels import Figure, Key, told
+from calibtrain.figures.questions import questions_figures
 from calibtrain.figures.strata_figures import strata_figures
 from calibtrain.figures.style import SOFT
 from calibtrain.metrics.quantities import number
+from calibtrain.runs.analysis_records import Analyses
 from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.results import RunResults
 
@@ -39,9 +44,24 @@ def run_figures(run: RunResults) -> list[Figure]:
     if (words := words_of(run)) is not None:
         figures += strata_figures([_line(run, words)], event="word")
     figures += analysis_figures(run.analyses)
+    figures += instrument_figures(run.analyses)
     memory = run.record.memory
     if any((memory.parameters, memory.optimizer, memory.peak_temporary)):
         figures.append(run_memory(run.record))
+    return figures
+
+
+def instrument_figures(found: Analyses) -> list[Figure]:
+    """Returns the figures of questions, of the lens, and of ensembles; those that are there."""
+    figures = [each for record in found.questions for each in questions_figures(record)]
+    figures += map(lens_figure, found.lens)
+    for scores in found.ensembles:
+        figures.append(ensemble_figure(scores, scores.path.stem if scores.path else "scores"))
+    counts: dict[str, int] = {}
+    for place, each in enumerate(figures):
+        count = counts[each.anchor] = counts.get(each.anchor, -1) + 1
+        if count:
+            figures[place] = replace(each, anchor=f"{each.anchor}-{count}")
     return figures
 
 

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from calibtrain.errors import UserError
 from calibtrain.storage.disk import make_folder, write_whole
+from calibtrain.temperature.saved_head import SavedHead
 
 ABOUT = "about"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._+-]{0,59}")
@@ -96,6 +97,14 @@ def head_file(run: Path, name: str, option: str = "--name") -> Path:
     return run / "lookahead" / f"{name}.npz"
 
 
+def divided_by(temperature: SavedHead | None) -> dict[str, str | None]:
+    """Returns what the file of a head says of the temperature head that divides the logits."""
+    if temperature is None:
+        return {"temperature": None, "temperature_sha256": None}
+    digest = temperature.about["parameters_sha256"]
+    return {"temperature": temperature.name, "temperature_sha256": digest}
+
+
 def write_head(path: Path, head: LookaheadHead, about: dict[str, Any]) -> None:
     """Writes a head with what is said of it: checkpoint, temperature, how well it predicts."""
     buffer = io.BytesIO()
@@ -108,7 +117,7 @@ def write_head(path: Path, head: LookaheadHead, about: dict[str, Any]) -> None:
 
 
 def read_head(
-    run: Path, name: str, *, checkpoint: Mapping[str, Any], temperature: str | None
+    run: Path, name: str, *, checkpoint: Mapping[str, Any], temperature: SavedHead | None
 ) -> tuple[LookaheadHead, dict[str, Any]]:
     """Returns a head of a run, and what is said of it.
 
@@ -116,11 +125,11 @@ def read_head(
         run: the run folder.
         name: of the head.
         checkpoint: that it is to be used with, as `runs.latest_checkpoint.checkpoint_facts` says.
-        temperature: name of the temperature head that divides the logits, if any.
+        temperature: the temperature head that divides the logits, if any.
 
     Raises:
         UserError: where there is none of that name, it is damaged, or was fitted to another
-            checkpoint or temperature head.
+            checkpoint or temperature head, or to one of the same name that was fitted again since.
     """
     path = head_file(run, name, "--lookahead-head")
     again = f"fit it again: calibtrain lookahead {run} --name {name} --replace"
@@ -143,11 +152,17 @@ def read_head(
                 f"--lookahead-head: {name} was fitted to another checkpoint ({key} {own.get(key)}; "
                 f"the run's latest has {value}); {again}"
             )
-    if divided != temperature:
-        was, wanted = (each or "no temperature head" for each in (divided, temperature))
-        option = "" if temperature is None else f" --temperature {temperature}"
+    now = divided_by(temperature)
+    option = "" if temperature is None else f" --temperature {temperature.name}"
+    if divided != now["temperature"]:
+        was, wanted = (each or "no temperature head" for each in (divided, now["temperature"]))
         raise UserError(
             f"--lookahead-head: {name} was fitted with {was}, and the run is read with {wanted}; "
             f"{again}{option}"
+        )
+    if about.get("temperature_sha256") != now["temperature_sha256"]:
+        raise UserError(
+            f"--lookahead-head: {name} was fitted with a temperature head {divided} of other "
+            f"parameters, which was fitted again since; {again}{option}"
         )
     return head, about

@@ -144,7 +144,7 @@ def generate_and_keep(
             saved.run.path,
             sampling.lookahead_head,
             checkpoint=checkpoint_facts(saved.run, saved.config),
-            temperature=model.head_name,
+            temperature=saved.head,
         )
         model = dataclasses.replace(model, lookahead=head)
     began = time.perf_counter()
@@ -167,9 +167,20 @@ def trace_file(saved: SavedRun, name: str | None, replace: bool) -> Path | None:
     Raises:
         UserError: for a name that is not allowed, or taken.
     """
+    return kept_file(saved.run.traces, name, replace)
+
+
+def kept_file(
+    folder: Path, name: str | None, replace: bool, suffix: str = ".parquet"
+) -> Path | None:
+    """Returns the file of a folder that something of this name is to be kept in; None without one.
+
+    Raises:
+        UserError: for a name that is not allowed, or taken.
+    """
     if name is None:
         return None
-    target = saved.run.traces / f"{_checked(name)}.parquet"
+    target = folder / f"{_checked(name)}{suffix}"
     if target.exists() and not replace:
         raise UserError(f"--save: {name} is there already ({target}); take another, or --replace")
     return target

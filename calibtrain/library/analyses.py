@@ -267,6 +267,8 @@ class Analysing:
     ) -> LensAnalysis:
         """Gives the entropy of what each layer would predict, as `calibtrain lens` does.
 
+        The result is also written into the run's `analysis/`.
+
         Args:
             text: to look into, or several.
             labels: of each text: how well are they told apart by the texts' profiles? None means
@@ -311,6 +313,8 @@ class Analysing:
         **protocol: Any,
     ) -> QuestionAnalysis:
         """Asks questions with known answers, as `calibtrain qa` does.
+
+        The result is also written into the run's `analysis/`.
 
         Args:
             questions: a file of JSON lines; or cloze, capitals or arithmetic.

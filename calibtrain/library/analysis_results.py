@@ -222,6 +222,7 @@ class LensAnalysis:
     Attributes:
         document: what `calibtrain lens --json` prints; `ct.figures.entropy_lens` takes it.
         entropy: of each text, by name of the entropy, an array [layers, tokens] in nats.
+        path: the file in the run's `analysis/`; None where the run may only be read.
     """
 
     def __init__(self, found: "Lens"):
@@ -230,6 +231,7 @@ class LensAnalysis:
         """
         self.document = found.to_dict()
         self.entropy = [each.entropy for each in found.found]
+        self.path = found.path
 
     @cached_property
     def profiles(self) -> Table:
@@ -265,6 +267,8 @@ class QuestionAnalysis:
         document: what `calibtrain qa --json` prints.
         top: the evaluation of the most probable candidate of each question.
         every: that of every candidate.
+        record: what analysis/questions-*.json holds; `ct.figures.question_groups` takes it.
+        path: that file; None where the run may only be read.
     """
 
     def __init__(self, found: "Asked"):
@@ -272,6 +276,7 @@ class QuestionAnalysis:
         found: what was asked.
         """
         self.document = found.to_dict()
+        self.record, self.path = found.record(), found.path
         self.top = EvaluationResult.of(found.top)
         self.every = EvaluationResult.of(found.every)
 

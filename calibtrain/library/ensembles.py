@@ -13,8 +13,8 @@ from calibtrain.storage.places import place
 
 if TYPE_CHECKING:
     from calibtrain.ensembles.of_runs import Ensembled, Method
-    from calibtrain.ensembles.scored import Scored
     from calibtrain.ensembles.texts import EnsembleText
+    from calibtrain.runs.instrument_records import EnsembleScoreRecord
 
 
 def ensemble(
@@ -65,15 +65,17 @@ class Ensemble:
             prompt: text, or bytes, which may end inside a character.
             samples: texts; of agreement, the best so many.
             seed: of what a mixture draws: text i is a function of the seed and i.
-            more: max_bytes; greedy (of a mixture); explain, which keeps the steps; particles (of a
-                geometric mixture), from which each text is drawn.
+            more: max_bytes; greedy (of a mixture); explain, which gives the steps; save, a name
+                under which the first run keeps them, and replace; particles (of a geometric
+                mixture), from which each text is drawn.
 
         Raises:
             UserError: for what is not allowed, and where members agree on no text.
         """
         from calibtrain.ensembles.of_runs import decode_with_runs
 
-        if unknown := set(more) - {"max_bytes", "greedy", "explain", "particles"}:
+        known = {"max_bytes", "greedy", "explain", "save", "replace", "particles"}
+        if unknown := set(more) - known:
             raise UserError(f"{sorted(unknown)[0]}: is not a setting of generate")
         found = decode_with_runs(
             [run.folder for run in self.runs],
@@ -94,6 +96,8 @@ class Ensemble:
         *,
         field: str = "text",
         bytes: int | None = None,
+        save: str | None = None,
+        replace: bool = False,
         progress: Shown = "auto",
     ) -> "EnsembleScore":
         """Scores the documents of files by a mixture and by each member, on the same bytes.
@@ -102,6 +106,8 @@ class Ensemble:
             files: text, JSON lines or Parquet, or globs of them.
             field: that holds the text of a document.
             bytes: how many bytes of text; None means all.
+            save: a name under which the first run keeps the scores, for its report too.
+            replace: whether scores of that name may be replaced.
             progress: a callback; "auto" shows a bar, None nothing.
 
         Raises:
@@ -114,16 +120,18 @@ class Ensemble:
             raise UserError("method: mixture alone gives any text a probability; score by one")
         patterns = [files] if isinstance(files, str | Path) else files
         with shown(progress, "scoring") as tell:
-            found, about = score_with_runs(
+            record, path = score_with_runs(
                 [run.folder for run in self.runs],
                 [str(place(pattern)) for pattern in patterns],
                 self.method,
                 field=field,
                 limit=bytes,
+                save=save,
+                replace=replace,
                 progress=counted(tell),
                 say=said,
             )
-        return EnsembleScore(found, about)
+        return EnsembleScore(record, path)
 
     def __repr__(self) -> str:
         names = ", ".join(str(run.folder) for run in self.runs)
@@ -137,6 +145,7 @@ class EnsembleTexts(Listed):
         texts: the characters of each, in the order of their numbers; of a search, the best first.
         details: of each: why it ended, its bytes and information in bits, and its members'.
         about: method, settings, members and seed.
+        path: the file that keeps the steps; None where they are not kept.
     """
 
     def __init__(self, found: "Ensembled"):
@@ -145,7 +154,7 @@ class EnsembleTexts(Listed):
         """
         self.details: tuple[EnsembleText, ...] = found.texts
         self.texts = tuple(text.text for text in found.texts)
-        self.about = dict(found.about)
+        self.about, self.path = dict(found.about), found.path
 
     @property
     def members(self) -> Table:
@@ -179,17 +188,20 @@ class EnsembleScore:
         bits_per_byte: of the ensemble.
         ece: of its next bytes.
         about: method, settings and members.
-        record: everything, as `calibtrain ensemble --score --json` prints it.
+        record: everything, as `calibtrain ensemble --score --json` prints it;
+            `ct.figures.ensemble_scores` takes it.
+        path: the file that keeps it; None where it is not kept.
     """
 
-    def __init__(self, found: "Scored", about: dict[str, Any]):
+    def __init__(self, record: "EnsembleScoreRecord", path: Path | None = None):
         """Args:
-        found: what was scored.
-        about: method and members.
+        record: what was scored.
+        path: the file that keeps it.
         """
-        self.about, self.record = about, {**about, **found.to_dict()}
-        self.bits_per_byte: float = self.record["bits_per_byte"]
-        self.ece: float = self.record["ece"]
+        self.record, self.path = record, path
+        about = {"method": record.method, "settings": record.settings, "runs": record.runs}
+        self.about: dict[str, Any] = about
+        self.bits_per_byte, self.ece = record.bits_per_byte, record.ece
 
     @property
     def table(self) -> Table:
@@ -197,14 +209,16 @@ class EnsembleScore:
 
         Ends of the difference's interval, which is paired over documents, are in _lower and _upper.
         """
-        rows = [{"run": "ensemble", "bits_per_byte": self.bits_per_byte, "ece": self.ece}]
-        for member in self.record["members"]:
-            row = {key: member[key] for key in ("run", "bits_per_byte", "ece")}
-            for key, found in (member["difference"] or {}).items():
+        rows: list[dict[str, Any]] = [
+            {"run": "ensemble", "bits_per_byte": self.bits_per_byte, "ece": self.ece}
+        ]
+        for member in self.record.members:
+            row = {"run": member.run, "bits_per_byte": member.bits_per_byte, "ece": member.ece}
+            for key, found in (member.difference or {}).items():
                 row |= {
-                    f"{key}_difference": found["estimate"],
-                    f"{key}_lower": found["lower"],
-                    f"{key}_upper": found["upper"],
+                    f"{key}_difference": found.estimate,
+                    f"{key}_lower": found.lower,
+                    f"{key}_upper": found.upper,
                 }
             rows.append(row)
         return Table.of_rows(rows)
@@ -212,7 +226,7 @@ class EnsembleScore:
     @property
     def notes(self) -> list[str]:
         """What a reader of the figures must know, one sentence each."""
-        return list(self.record["notes"])
+        return list(self.record.notes)
 
     def __repr__(self) -> str:
         rows = repr(self.table).partition("\n")[2]

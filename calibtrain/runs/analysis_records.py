@@ -1,10 +1,16 @@
-"""analysis/*.json: what generated text shows of a run; one class writes and reads each."""
+"""analysis/*.json: what generated text shows of a run; one class writes and reads each.
 
-from dataclasses import dataclass
+Those of questions and of the lens are in `instrument_records`.
+"""
+
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+from calibtrain.runs.instrument_records import EnsembleScoreRecord, LensRecord, QuestionsRecord
 from calibtrain.runs.record import FileRecord, Number, Record, Text, Whole
+
+R = TypeVar("R", bound=FileRecord)
 
 
 class FigureRecord(Record):
@@ -233,21 +239,37 @@ def analysis_path(run: Path, kind: str, corpus: str, split: str) -> Path:
         corpus: its name.
         split: of the corpus.
     """
-    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{kind}-{corpus}-{split}")
+    return analysis_file(run, kind, corpus, split)
+
+
+def analysis_file(run: Path, *parts: str) -> Path:
+    """Returns the file in a run's `analysis/` that is named by some words.
+
+    Example:
+        >>> str(analysis_file(Path("runs/tiny"), "questions", "mine/a b.jsonl", "own"))
+        'runs/tiny/analysis/questions-mine_a_b.jsonl-own.json'
+    """
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in "-".join(parts))
     return run / "analysis" / f"{name}.json"
 
 
 @dataclass(frozen=True)
 class Analyses:
-    """The analyses in a run folder, by kind, each in the order of their files' names."""
+    """The analyses in a run folder, by kind, each in the order of their files' names.
+
+    Scores of ensembles whose first member the run is are among them.
+    """
 
     entropy: tuple[EntropyRecord, ...] = ()
     memory: tuple[MemoryRecord, ...] = ()
     typicality: tuple[TypicalityRecord, ...] = ()
+    questions: tuple[QuestionsRecord, ...] = ()
+    lens: tuple[LensRecord, ...] = ()
+    ensembles: tuple[EnsembleScoreRecord, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Returns every record as it was read; nothing of a kind that is not there."""
-        found = {"entropy": self.entropy, "memory": self.memory, "typicality": self.typicality}
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: [each.document() for each in own] for name, own in found.items() if own}
 
 
@@ -258,8 +280,15 @@ def read_analyses(run: Path) -> Analyses:
         UserError: a file is damaged.
     """
     folder = run / "analysis"
+
+    def read(kind: type[R], pattern: str, where: Path = folder) -> tuple[R, ...]:
+        return tuple(map(kind.read, sorted(where.glob(pattern))))
+
     return Analyses(
-        entropy=tuple(map(EntropyRecord.read, sorted(folder.glob("entropy-*.json")))),
-        memory=tuple(map(MemoryRecord.read, sorted(folder.glob("memory-*.json")))),
-        typicality=tuple(map(TypicalityRecord.read, sorted(folder.glob("typicality-*.json")))),
+        entropy=read(EntropyRecord, "entropy-*.json"),
+        memory=read(MemoryRecord, "memory-*.json"),
+        typicality=read(TypicalityRecord, "typicality-*.json"),
+        questions=read(QuestionsRecord, "questions-*.json"),
+        lens=read(LensRecord, "lens-*.json"),
+        ensembles=read(EnsembleScoreRecord, "*.json", run / "ensembles"),
     )

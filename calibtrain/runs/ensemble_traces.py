@@ -4,10 +4,14 @@ It stands beside the trace of one model (`traces`), whose rows are tokens of one
 `byte_offset` is what members have in common.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from calibtrain.runs.traces import FORMAT, read_rows, write_rows
 
 SCHEMA = pa.schema(
     [
@@ -24,6 +28,36 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of the table (docs/ensembles.md says what each means)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleTrace:
+    """The steps of the texts of a request, and what is said of the whole.
+
+    Attributes:
+        table: rows of `SCHEMA`, in the order of the texts.
+        about: method, settings, members' runs, seed, prompt, and of each text what `--json` says.
+    """
+
+    table: pa.Table
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Writes a Parquet file.
+
+        Raises:
+            UserError: where the disk is full or may not be written.
+        """
+        write_rows(self.table, {"format": FORMAT, **self.about}, path)
+
+    @classmethod
+    def read(cls, path: Path) -> "EnsembleTrace":
+        """Reads a file that `write` wrote.
+
+        Raises:
+            UserError: for a file that is missing, damaged, or of another kind or format.
+        """
+        return cls(*read_rows(path, "calibtrain ensemble RUN RUN --save NAME", SCHEMA))
 
 
 def steps_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -84,6 +84,12 @@ class RunFolder:
         return self.path / "traces"
 
     @property
+    def ensembles(self) -> Path:
+        """Holds what the run showed as the first member of an ensemble: NAME.parquet, a row per
+        step and member (`runs.ensemble_traces`), and NAME.json, its scores."""
+        return self.path / "ensembles"
+
+    @property
     def metrics(self) -> Path:
         """Holds one JSON object per line, without times: a function of the configuration alone."""
         return self.path / "metrics.jsonl"

@@ -73,6 +73,7 @@ class SavedRun:
         tokenizer: its tokenizer.
         head: was fitted to it and divides its logits; None means that nothing does.
         cache: where prepared data is kept.
+        say: is told in words what the user must know.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class SavedRun:
         columns: Mapping[str | None, Columns] | None = None,
         say: Say = lambda text: None,
     ):
-        self.run, self.cache, self.head, self._say = run, cache, head, say
+        self.run, self.cache, self.head, self.say = run, cache, head, say
         self.config = _computed_here(config, say)
         self.tokenizer = run.read_tokenizer()
         self._columns = columns or {}
@@ -159,15 +160,22 @@ class SavedRun:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Says that a result cannot be written beside the run, where that may only be read."""
-        try:
+        with noted_if_read_only(self.run.path, self.say):
             yield
-        except UserError as error:
-            if not is_read_only(error):
-                raise
-            self._say(
-                f"note: {self.run.path}: may be read and not written, so that the result is shown "
-                "and not kept beside the run; copy the run to keep it"
-            )
+
+
+@contextmanager
+def noted_if_read_only(run: Path, say: Say) -> Iterator[None]:
+    """Says that a result cannot be written beside a run, where that may only be read."""
+    try:
+        yield
+    except UserError as error:
+        if not is_read_only(error):
+            raise
+        say(
+            f"note: {run}: may be read and not written, so that the result is shown "
+            "and not kept beside the run; copy the run to keep it"
+        )
 
 
 def context_seen(

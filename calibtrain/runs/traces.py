@@ -16,6 +16,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from calibtrain.errors import UserError
+from calibtrain.storage.byte_pieces import spelled_bytes
 from calibtrain.storage.disk import disk_errors, make_folder, write_whole
 
 FORMAT = 1
@@ -186,17 +187,12 @@ class TraceRecord:
         Raises:
             UserError: where the disk is full or may not be written.
         """
-        import pyarrow.parquet as pq
-
-        make_folder(path.parent)
-        with disk_errors(path):
-            if path.suffix == ".jsonl":
+        if path.suffix == ".jsonl":
+            make_folder(path.parent)
+            with disk_errors(path):
                 write_whole(path, "".join(line + "\n" for line in self.lines()))
-                return
-            buffer = pa.BufferOutputStream()
-            said = {_METADATA: json.dumps(dict(self.about)).encode()}
-            pq.write_table(self.table.replace_schema_metadata(said), buffer)
-            write_whole(path, buffer.getvalue().to_pybytes())
+            return
+        write_rows(self.table, self.about, path)
 
     @classmethod
     def read(cls, path: Path) -> "TraceRecord":
@@ -205,25 +201,7 @@ class TraceRecord:
         Raises:
             UserError: for a file that is missing, damaged or of another format.
         """
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.read_table(pa.BufferReader(path.read_bytes()))
-            about = json.loads((table.schema.metadata or {})[_METADATA])
-            form = about["format"]
-        except FileNotFoundError:
-            raise UserError(
-                f"{path}: is missing; make it with: calibtrain generate RUN --save"
-            ) from None
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise UserError(f"{path}: is not a trace, or is damaged ({reason})") from None
-        if form != FORMAT:
-            raise UserError(
-                f"{path}: has format {str(form)[:40]}; this version reads format {FORMAT}: use the "
-                "version of calibtrain that wrote it"
-            )
-        return cls(table.replace_schema_metadata(None), about)
+        return cls(*read_rows(path, "calibtrain generate RUN --save", SCHEMA))
 
     def lines(self) -> Iterator[str]:
         """Yields one JSON object per token, as `row_line` writes it."""
@@ -231,17 +209,56 @@ class TraceRecord:
             yield row_line(row)
 
 
-def row_line(row: Mapping[str, Any]) -> str:
-    """Returns a row of a trace as one line of JSON, in ASCII.
+def write_rows(table: pa.Table, about: Mapping[str, Any], path: Path) -> None:
+    """Writes the rows of a trace, and what is said of the whole, as a Parquet file.
 
-    A piece is a text where its bytes are UTF-8; otherwise it is null, and `piece_hex` has them.
+    Raises:
+        UserError: where the disk is full or may not be written.
     """
-    piece = row["piece"]
+    import pyarrow.parquet as pq
+
+    make_folder(path.parent)
+    with disk_errors(path):
+        buffer = pa.BufferOutputStream()
+        said = {_METADATA: json.dumps(dict(about)).encode()}
+        pq.write_table(table.replace_schema_metadata(said), buffer)
+        write_whole(path, buffer.getvalue().to_pybytes())
+
+
+def read_rows(path: Path, made_by: str, schema: pa.Schema) -> tuple[pa.Table, Mapping[str, Any]]:
+    """Returns the rows of a Parquet file that `write_rows` wrote, and what is said of the whole.
+
+    Args:
+        path: of the file.
+        made_by: the command that makes such a file.
+        schema: columns that the file has at least.
+
+    Raises:
+        UserError: for a file that is missing, damaged, or of another kind or format.
+    """
+    import pyarrow.parquet as pq
+
     try:
-        spelled: dict[str, Any] = {"piece": piece.decode()}
-    except UnicodeDecodeError:
-        spelled = {"piece": None, "piece_hex": piece.hex()}
-    return json.dumps({**row, **spelled})
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        about = json.loads((table.schema.metadata or {})[_METADATA])
+        form = about["format"]
+        table.select(schema.names)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; make it with: {made_by}") from None
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"{path}: is not a trace, or is damaged ({reason})") from None
+    if form != FORMAT:
+        raise UserError(
+            f"{path}: has format {str(form)[:40]}; this version reads format {FORMAT}: use the "
+            "version of calibtrain that wrote it"
+        )
+    return table.replace_schema_metadata(None), about
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """Returns a row of a trace as one line of JSON, in ASCII; `spelled_bytes` says its piece."""
+    return json.dumps({**row, **spelled_bytes("piece", row["piece"])})
 
 
 def _running(values: Any) -> Float[np.ndarray, " values+1"]:

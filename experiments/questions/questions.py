@@ -29,10 +29,12 @@ PERMUTATIONS = 1000
 def main() -> None:
     parser = run_parser(__doc__, Path(__file__).with_name("questions.json"))
     parser.add_argument("--questions", default="cloze", help="a set, or a file")
+    parser.add_argument("--corpus", help="of cloze questions; default that of the run")
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    settings = {name: getattr(given, name) for name in ("questions", "count", "seed")}
+    names = ("questions", "corpus", "count", "seed")
+    settings = {name: own for name in names if (own := getattr(given, name)) is not None}
     found = measured_runs(given, settings, lambda run: measured(run, given))
     show(found)
     verdicts(found)
@@ -45,6 +47,7 @@ def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
         way: ask_run(
             run,
             given.questions,
+            corpus=given.corpus,
             protocol=Protocol(
                 tokenisations=way, count=given.count if built_in else None, seed=given.seed
             ),

@@ -16,6 +16,8 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation.candidates import Candidates, error_differences
 from calibtrain.generation.given import trace_of
 from calibtrain.generation.language_model import LanguageModel
+from calibtrain.runs.analysis_records import read_analyses
+from calibtrain.runs.instrument_records import QuestionsRecord
 from calibtrain.runs.loading import opened
 
 
@@ -151,8 +153,13 @@ def test_the_command_says_the_same_in_json_and_in_words(
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert json.loads(out.read_text()) == document
+    kept = run / "analysis" / f"questions-{file.name}-own.json"
+    assert read_analyses(run).questions[0].path == kept
+    assert document.items() <= QuestionsRecord.read(kept).document().items()
     done = call("qa", run, "--questions", file, "--temperature", "fit")
     assert done.returncode == 0, done.stderr
+    assert f"written: {kept}" in done.stderr
+    assert QuestionsRecord.read(kept).fit is not None  # the latest is kept
     assert "fitted on 6 other questions: temperature" in done.stderr
     assert "gap if calibrated" in " ".join(done.stdout.split())
     for arguments, told in (

@@ -31,6 +31,7 @@ from calibtrain.generation import windows
 from calibtrain.generation.given import trace_of
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.models import TEMPERATURE, build
+from calibtrain.runs.instrument_records import LensRecord
 from calibtrain.temperature import tempered
 
 TEXTS = ["In the beginning", "吾輩は猫である。", "", "a"]
@@ -193,6 +194,12 @@ def test_the_map_holds_every_token_and_layer_of_every_text(run: Path) -> None:
     found = look_into_run(run, ["ab", b"", "吾"], renyi=[2.0], window=1)
     document = found.to_dict()
     assert document["layers"] == 1
+    for text, own in zip(document["texts"], found.found, strict=True):
+        spelled = [
+            row["piece"].encode() if row["piece"] is not None else bytes.fromhex(row["piece_hex"])
+            for row in text["rows"]
+        ]
+        assert spelled == list(own.pieces)
     assert [text["tokens"] for text in document["texts"]] == [len(x.tokens) for x in found.found]
     assert document["texts"][1]["profile"] == {"shannon": [None], "renyi-2": [None]}
     for text, own in zip(document["texts"], found.found, strict=True):
@@ -263,6 +270,9 @@ def test_the_command_prints_json_and_a_map(run: Path, tmp_path: Path) -> None:
     assert json.loads(file.read_text()) == document
     assert "".join(row["piece"] for row in document["texts"][0]["rows"]) == "ab[/]"
     assert "plotly" in page.read_text("utf-8")
+    kept = run / "analysis" / "lens-texts.json"
+    assert document.items() <= LensRecord.read(kept).document().items()
     done = call("lens", run, "--text", "ab[/]")
+    assert f"written: {kept}" in done.stderr
     assert "mean entropy after each layer" in done.stdout
     assert "[" in done.stdout.split("mean")[0]

@@ -7,6 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import call
 
+from calibtrain.errors import UserError
+from calibtrain.runs.analysis_records import read_analyses
+from calibtrain.runs.ensemble_traces import EnsembleTrace
+from calibtrain.runs.traces import TraceRecord
+
 
 @pytest.fixture(scope="module")
 def runs(
@@ -34,6 +39,8 @@ def runs(
         (["--greedy", "--samples", "2"], "--samples: 2 greedy texts"),
         (["--particles", "3", "--greedy"], "--particles: draws whole texts; leave out --greedy"),
         (["--method", "union", "--particles", "3"], "--particles: is not used with --method union"),
+        (["--particles", "3", "--save", "a"], "--particles: draws whole texts; leave out --save"),
+        (["--replace"], "--replace: is for --save NAME"),
         (["--field", "body"], "--field: is for --score"),
         (["--score", "x.txt", "--prompt", "a"], "--prompt: is not used with --score"),
         (["--score", "x.txt", "--samples", "2"], "--samples: is not used with --score"),
@@ -73,13 +80,47 @@ def test_json_is_one_document_with_what_each_member_says(runs: list[Path], metho
 
 
 @pytest.mark.long
+def test_the_steps_of_texts_are_kept_in_the_first_run(runs: list[Path]) -> None:
+    asked = ["ensemble", *runs, "--prompt", "In the あ", "--method", "agreement", "--samples", "2"]
+    done = call(*asked, "--max-bytes", "12", "--explain", "--save", "kept", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    path = runs[0] / "ensembles" / "kept.parquet"
+    assert said["trace"] == str(path)
+    found = EnsembleTrace.read(path)
+    rows = found.table.to_pylist()
+    assert [row["piece"] for row in rows] == [
+        (each["proposed"] or "").encode() or bytes.fromhex(each.get("proposed_hex", ""))
+        for text in said["texts"]
+        for step in text["steps"]
+        for each in step["members"]
+    ]
+    assert {row["member"] for row in rows} == set(map(str, runs))
+    assert found.about["method"] == "agreement"
+    assert [text["prompt"] for text in found.about["texts"]] == ["In the あ"] * len(said["texts"])
+    assert [text["text"] for text in found.about["texts"]] == [e["text"] for e in said["texts"]]
+    again = call(*asked, "--max-bytes", "12", "--save", "kept")
+    assert again.returncode == 2
+    assert "kept is there already" in again.stderr
+    quiet = call(*asked, "--max-bytes", "12", "--save", "kept", "--replace", "--json")
+    assert "steps" not in json.loads(quiet.stdout)["texts"][0]
+    with pytest.raises(UserError, match="is not a trace"):
+        TraceRecord.read(path)  # of one model
+
+
+@pytest.mark.long
 def test_a_file_is_scored_by_the_ensemble_and_its_members(runs: list[Path], tmp_path: Path) -> None:
     texts = tmp_path / "texts.jsonl"
     lines = [{"text": f"In the beginning {number} 😀 was the word."} for number in range(6)]
     texts.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = call("ensemble", *runs, "--score", texts, "--json")
+    done = call("ensemble", *runs, "--score", texts, "--json", "--save", "pair")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    (kept,) = read_analyses(runs[0]).ensembles
+    assert (kept.path, kept.document()) == (runs[0] / "ensembles" / "pair.json", found)
+    again = call("ensemble", *runs, "--score", texts, "--save", "pair")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "pair is there already" in again.stderr
     assert len(found["members"]) == 2
     for member in found["members"]:
         own = member["difference"]["bits_per_byte"]

@@ -90,6 +90,33 @@ def test_confidences_do_not_depend_on_a_constant_and_paraphrases_are_averaged() 
     np.testing.assert_allclose(np.exp(candidate_log_confidence(impossible)), [0, 0.5, 0.5])
 
 
+def test_a_paraphrase_that_allows_no_candidate_says_nothing() -> None:
+    known = np.log(np.array([[0.2, 0.6, 0.2], [0.5, 0.25, 0.25]]))
+    none = np.full((1, 3), -np.inf)
+    np.testing.assert_array_equal(
+        candidate_log_confidence(np.concatenate([known, none])), candidate_log_confidence(known)
+    )
+    with pytest.raises(ValueError, match="every candidate has probability 0"):
+        candidate_log_confidence(none)
+    # nor does it change the temperature
+    right = [np.array([True, False, False])] * 2
+    two = Candidates(["a", "b"], [known, known], right)
+    more = Candidates(["a", "b"], [known, np.concatenate([none, known])], right)
+    assert fit_candidate_temperature(more) == fit_candidate_temperature(two)
+
+
+def test_a_right_candidate_of_probability_0_leaves_the_nll_out_and_is_counted() -> None:
+    scores = [np.array([[0.0, -np.inf]]), np.log([[0.75, 0.25]])]
+    own = Candidates(["a", "b"], scores, [np.array([False, True]), np.array([True, False])])
+    about = {"corpus": "x", "corpus_hash": "0" * 16, "step": 0, "tokenizer_hash": "0" * 16}
+    top, every = evaluate_candidates(own, about, protocol="own")
+    assert "nll" not in top.results or top.results["nll"] is None
+    assert top.results["accuracy"] == 0.5
+    assert top.results["mean_confidence"] == pytest.approx(0.875)
+    assert every.results["ece"] == pytest.approx((1 + 1 + 0.25 + 0.25) / 4)
+    assert "1 questions: the model gives the right candidate probability 0" in top.notes[0]
+
+
 def test_gaps_are_by_hand_and_by_group() -> None:
     rows = {row["label"]: row for row in confidence_gaps(given())}
     assert list(rows) == [None, "x", "y"]

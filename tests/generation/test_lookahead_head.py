@@ -22,11 +22,13 @@ from calibtrain.analysis.lookahead_head_fit import (
 )
 from calibtrain.analysis.lookahead_table import read_lookahead
 from calibtrain.analysis.of_run import opened_to_analyse
+from calibtrain.config.temperature import GlobalTemperature
 from calibtrain.errors import UserError
 from calibtrain.generation.generate import generate
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead_head import (
     LookaheadHead,
+    divided_by,
     learned_entropies_after,
     predicted_entropies,
     read_head,
@@ -35,6 +37,7 @@ from calibtrain.generation.lookahead_head import (
 from calibtrain.generation.samplers import Sampling
 from calibtrain.runs.latest_checkpoint import checkpoint_facts
 from calibtrain.runs.loading import opened
+from calibtrain.temperature.saved_head import SavedHead
 
 VOCAB, WIDTH = 12, 6
 
@@ -104,10 +107,16 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
+def heat(digest: str) -> SavedHead:
+    """A temperature head `global` whose parameters have a checksum."""
+    about = {"parameters_sha256": digest}
+    return SavedHead("global", GlobalTemperature(), about, Path("temperature/global"))
+
+
 def test_a_head_is_read_with_what_it_was_fitted_to_alone(tmp_path: Path) -> None:
     head, checkpoint = head_of(np.random.default_rng(3)), {"step": 7, "sha256": "a1"}
     file = tmp_path / "lookahead" / "a.npz"
-    write_head(file, head, {"checkpoint": checkpoint, "temperature": None})
+    write_head(file, head, {"checkpoint": checkpoint, **divided_by(None)})
     found, about = read_head(tmp_path, "a", checkpoint=checkpoint, temperature=None)
     assert about["checkpoint"] == checkpoint
     for own, other in zip(head, found, strict=True):
@@ -115,12 +124,24 @@ def test_a_head_is_read_with_what_it_was_fitted_to_alone(tmp_path: Path) -> None
     for checkpoint_read, temperature, name, said in (
         ({"step": 8, "sha256": "a1"}, None, "a", r"another checkpoint \(step 7; .* has 8\)"),
         ({"step": 7, "sha256": "b2"}, None, "a", r"another checkpoint \(sha256 a1; .* has b2\)"),
-        (checkpoint, "global", "a", "no temperature head, and the run is read with global"),
+        (checkpoint, heat("1"), "a", "no temperature head, and the run is read with global"),
         (checkpoint, None, "b", "has no b; there are: a"),
         (checkpoint, None, "../a", r"^--lookahead-head: '../a' is not allowed; a letter"),
     ):
         with pytest.raises(UserError, match=said):
             read_head(tmp_path, name, checkpoint=checkpoint_read, temperature=temperature)
+    write_head(file, head, {"checkpoint": checkpoint, **divided_by(heat("1"))})
+    read_head(tmp_path, "a", checkpoint=checkpoint, temperature=heat("1"))
+    for temperature, said in (
+        (
+            heat("2"),
+            "global of other parameters, which was fitted again since",
+        ),
+        (None, "fitted with global, and the run is read with no temperature head"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_head(tmp_path, "a", checkpoint=checkpoint, temperature=temperature)
+    write_head(file, head, {"checkpoint": checkpoint, **divided_by(None)})
     whole = file.read_bytes()
     for damaged in (b"", b"PK", whole[:-40], whole[:200] + bytes(50) + whole[250:]):
         file.write_bytes(damaged)

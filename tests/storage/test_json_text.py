@@ -1,9 +1,12 @@
 """JSON that is read: what is wrong with it is said in one line, and at once."""
 
+import doctest
 import json
 
 import pytest
 
+from calibtrain.storage import byte_pieces
+from calibtrain.storage.byte_pieces import spelled_bytes, spelled_piece
 from calibtrain.storage.json_text import parse_json
 
 
@@ -28,3 +31,10 @@ def test_what_is_not_json_is_one_line(text: str | bytes, said: str) -> None:
         parse_json(text)
     assert str(error.value) == said
     assert not isinstance(error.value, json.JSONDecodeError)
+
+
+def test_pieces_that_are_not_characters_can_be_told_apart() -> None:
+    found = [spelled_bytes("piece", bytes([byte])) for byte in range(256)]
+    assert len({json.dumps(each) for each in found}) == 256
+    assert len({spelled_piece(each) for each in found}) == 256
+    assert doctest.testmod(byte_pieces).failed == 0
