@@ -14,6 +14,7 @@ SCRIPTS = (
     "consistency/consistency",
     "ensembling/ensembling",
     "entropy-rate/drift",
+    "entropy-rate/entropy_rate",
     "memory/memory",
     "mbr/agreement",
     "typicality/typicality",
