@@ -4,6 +4,9 @@ Runs that are trained together have a writer each, and their folders are the sam
 been trained by itself. One that diverges is given up; the others go on.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,7 +17,6 @@ from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
-from calibtrain.storage.metrics import fingerprint
 from calibtrain.storage.places import absolute
 from calibtrain.training.optimizer import learning_rate_schedule
 from calibtrain.training.plan import Plan
@@ -117,20 +119,15 @@ class RunWriter:
         self._write({"step": step, **self._seen(step), **line})
         self.observer({"event": "evaluation", "step": step, **results})
 
-    def save(self, step: int, state: TrainState) -> None:
-        """Makes a checkpoint, unless it is the one that training went on from."""
+    def begin_save(self, step: int, state: TrainState) -> RunSave | None:
+        """Begins a checkpoint; None where it is the one that was begun last, or gone on from."""
         if step == self._saved:
-            return
+            return None
         _require_sound(state, step)
-        self.run.settle()
-        facts = {METRICS: fingerprint(self.run.metrics)} if self.run.writes else {}
-        checkpoint.save(self.run.checkpoints, step, state, self.plan.identity, facts)
+        facts = {METRICS: self.run.metrics_fingerprint()} if self.run.writes else {}
+        begun = checkpoint.begin(self.run.checkpoints, step, state, self.plan.identity, facts)
         self._saved = step
-        self.observer({"event": "saved", "step": step})
-
-    def prune(self) -> None:
-        """Drops older checkpoints."""
-        checkpoint.prune(self.run.checkpoints, self.plan.config.checkpoints.keep)
+        return RunSave(self, step, begun)
 
     def finish(self, step: int, state: TrainState, stop: Callable[[], bool]) -> None:
         """Runs the final evaluations."""
@@ -162,6 +159,31 @@ class RunWriter:
 
     def _was_evaluated(self, step: int) -> bool:
         return any(line["step"] == step and "eval/nll" in line for line in self.run.read_metrics())
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSave:
+    """A checkpoint of a run that was begun: what `saving.Saves` has a thread finish."""
+
+    writer: RunWriter
+    step: int
+    begun: checkpoint.Unsealed
+
+    def write(self) -> None:
+        self.begun.write()
+
+    def seal(self) -> None:
+        self.writer.run.settle()  # metrics up to its step, and the lock
+        self.begun.seal()
+
+    def prune(self) -> None:
+        plan = self.writer.plan
+        checkpoint.prune(
+            self.writer.run.checkpoints, plan.config.checkpoints.keep, lambda at: plan.due(at).saves
+        )
+
+    def tell(self) -> None:
+        self.writer.observer({"event": "saved", "step": self.step})
 
 
 def _require_sound(state: TrainState, step: int) -> None:

@@ -37,8 +37,8 @@ if __name__ == "__main__":
 
             address = os.environ["STORAGE_EMULATOR_HOST"]
             at = int(place.partition(":")[2])
-            shut = interrupted.dying(checkpoint.save, at, lambda: gate.shut(address))
-            checkpoint.save = shut
+            shut = interrupted.dying(checkpoint.begin, at, lambda: gate.shut(address))
+            checkpoint.begin = shut
         sys.argv = ["calibtrain", "train", sys.argv[1], "--run", sys.argv[2], "--json"]
         with interruptible():
             status = run()
