@@ -1,10 +1,9 @@
 """The training loop. At every step, in this order: train, log, evaluate, save.
 
-A checkpoint at a step therefore implies that every metric up to it is on disk: the thread that
-writes it (`saving`) writes those first. A run is a function
-of its configuration: killed at any moment and started again, it goes on from its last checkpoint
-and writes the same parameters and the same metrics, bit for bit. Runs that differ in their seed
-alone go through the loop together (`group`).
+A checkpoint therefore implies that every metric up to its step is on disk; `saving` writes it in
+the background. A run is a function of its configuration: killed at any moment and started again, it
+goes on from its last checkpoint and writes the same parameters and metrics, bit for bit. Runs that
+differ in their seed alone go through the loop together (`group`).
 """
 
 import dataclasses

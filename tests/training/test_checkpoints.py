@@ -175,7 +175,7 @@ def test_a_folder_that_goes_while_a_checkpoint_is_written_is_said(
         shutil.rmtree(tmp_path / "run")
         (path / "file").write_text("x")
 
-    monkeypatch.setattr(ocp, "save", gone)
+    monkeypatch.setattr(ocp, "save_async", gone)
     with pytest.raises(UserError, match=r"checkpoints/2: cannot write: a folder above it was rem"):
         save(tmp_path / "run" / "checkpoints", 2, STATE, OWN)
 
