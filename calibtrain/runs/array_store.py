@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +36,12 @@ _ARRAYS = "state"  # Orbax's name for the one thing in a checkpoint
 _NUMBER = 700
 """Number of an open folder: above those of a process that trains, below the limit of 1024."""
 _SETTLE = 0.2  # seconds
+_INDEX = 2**24  # bytes of an index that several arrays share
+
+
+def import_orbax() -> None:
+    """Imports Orbax now: it takes seconds, which a run has before its first step."""
+    from orbax.checkpoint import v1  # noqa: F401
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +115,8 @@ def _begin_to_write(place: Path, arrays: Mapping[str, Any], about: Mapping[str, 
     from orbax.checkpoint import v1 as ocp
 
     context = ocp.Context()
-    context.array.saving.use_ocdbt = context.array.saving.use_zarr3 = True  # as `_opened` reads
+    context.array.saving.use_ocdbt = context.array.saving.use_zarr3 = True  # as `_opening` reads
+    context.file.skip_sync_file_validations = True  # the loop would wait for them
     with context:
         return ocp.save_async(place, dict(arrays), custom_metadata=dict(about))
 
@@ -161,9 +168,10 @@ def require_readable(path: Path, arrays: Mapping[str, HeldArray]) -> None:
         ValueError: in one line, for an array that cannot be read or differs.
     """
     with _plain(path) as place:
+        opening = _opening(place, arrays)
         for name, array in arrays.items():
             try:
-                found = _opened(place, name)
+                found = opening[name].result()
                 if not in_bucket(place):
                     found = np.asarray(found.read().result())
             except Exception as error:  # TensorStore raises ValueError, OSError and others
@@ -181,18 +189,28 @@ def require_readable(path: Path, arrays: Mapping[str, HeldArray]) -> None:
                 raise ValueError(f"{name} does not hold the numbers that were to be written")
 
 
-def _opened(place: Path, name: str) -> Any:
-    """Returns an array of a folder, as TensorStore opens it."""
+def _opening(place: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Returns the arrays of a folder, as TensorStore is opening them: all at once.
+
+    One after the other, each would wait for two answers of a bucket.
+    """
     import tensorstore as ts
 
     base: dict[str, Any] = {"driver": "file", "path": f"{place}/{_ARRAYS}/"}
     if in_bucket(place):
         bucket, _, inside = str(place).removeprefix("gs://").partition("/")
         base = {"driver": "gcs", "bucket": bucket, "path": f"{inside}/{_ARRAYS}/"}
-    store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-    # a part that is not there is an error, not zeros
-    spec = {"driver": "zarr3", "kvstore": store, "fill_missing_data_reads": False}
-    return ts.open(spec, read=True).result()
+    context = ts.Context({"cache_pool": {"total_bytes_limit": _INDEX}})
+    specs = {
+        # a part that is not there is an error, not zeros
+        name: {
+            "driver": "zarr3",
+            "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
+            "fill_missing_data_reads": False,
+        }
+        for name in names
+    }
+    return {name: ts.open(spec, read=True, context=context) for name, spec in specs.items()}
 
 
 def _bits(array: np.ndarray) -> bytes:

@@ -11,12 +11,14 @@ from typing import Any
 
 from calibtrain.errors import NonFiniteError, TransientError, require_finite
 from calibtrain.parallel import hosts
+from calibtrain.runs.array_store import import_orbax
 from calibtrain.training.budget import Due
 from calibtrain.training.engine import Engine
 from calibtrain.training.plan import Plan
 from calibtrain.training.resumption import resumable_steps
 from calibtrain.training.run_writer import RunWriter
 from calibtrain.training.saving import Saves
+from calibtrain.training.state import all_finite
 from calibtrain.training.stopping import Ask, Stop, Stopped
 
 
@@ -68,9 +70,11 @@ class Group:
 
     def begin(self) -> Any:
         """The states that training goes on from."""
+        import_orbax()  # not at the first save, which a signal may ask for
         folders = [writer.run.checkpoints for writer in self._writers]
         states = self._engine.restore(folders, self.step) if self.step else self._engine.begin()
-        for writer in self._writers:
+        for index, writer in enumerate(self._writers):
+            all_finite(self._engine.replica(states, index))  # compiled now, for the same reason
             writer.begin(self.step, self._engine.memory)
         return states
 
