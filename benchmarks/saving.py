@@ -111,6 +111,22 @@ def _uploading(run: str) -> bool:
     return bool(found) and not any(name.endswith("checksums.json") for name in found)
 
 
+def upload(content: bytes, pieces: int) -> float:
+    """Uploads new objects and removes them again; returns seconds. An emulator's first one is slow."""
+    import tensorstore as ts
+
+    from calibtrain.storage.places import bucket_files
+
+    store = {"driver": "gcs", "bucket": BUCKET, "path": "first/"}
+    target = ts.KvStore.open(store).result()
+    began = time.monotonic()
+    for written in [target.write(str(number), content) for number in range(pieces)]:
+        written.result()
+    seconds = time.monotonic() - began
+    bucket_files().rm(f"{BUCKET}/first", recursive=True)
+    return seconds
+
+
 def upload_again(number: int) -> dict[str, Any]:
     """Uploads the objects of a run's last checkpoint once more; returns seconds and bytes."""
     import tensorstore as ts
@@ -147,6 +163,7 @@ def main() -> None:
 
         os.environ.setdefault("CALIBTRAIN_CACHE", str(Path(folder) / "cache"))
         bucket_files().mkdir(BUCKET)
+        upload(os.urandom(2**20 * asked.mebibytes // 8), 8)
         cases = (asked.case,) if asked.case else CASES
         for number in range(len(cases) * asked.rounds):
             case = cases[number % len(cases)]

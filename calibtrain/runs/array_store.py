@@ -116,6 +116,7 @@ def _begin_to_write(place: Path, arrays: Mapping[str, Any], about: Mapping[str, 
 
     context = ocp.Context()
     context.array.saving.use_ocdbt = context.array.saving.use_zarr3 = True  # as `_opening` reads
+    context.array.saving.use_compression = False
     context.file.skip_sync_file_validations = True  # the loop would wait for them
     with context:
         return ocp.save_async(place, dict(arrays), custom_metadata=dict(about))

@@ -54,7 +54,7 @@ def train(runs: Sequence[BegunRun], evaluators: Sequence[Evaluator]) -> list[Out
             tells that.
     """
     writers = [
-        RunWriter(run.plan, run.folder, evaluator, run.observer)
+        RunWriter(run.plan, run.folder, evaluator, run.observer, run.cache)
         for run, evaluator in zip(runs, evaluators, strict=True)
     ]
     outcomes: dict[Path, Outcome] = {}

@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from calibtrain.errors import DIVERGED_ADVICE, NonFiniteError, UserError, require_finite
@@ -17,12 +18,16 @@ from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
-from calibtrain.storage.places import absolute
+from calibtrain.storage.compiled import copy_new_programs
+from calibtrain.storage.places import absolute, in_bucket
 from calibtrain.training.optimizer import learning_rate_schedule
 from calibtrain.training.plan import Plan
 from calibtrain.training.resumption import METRICS, lines_kept
 from calibtrain.training.state import TrainState, all_finite
 from calibtrain.training.summary import describe_run
+
+PROGRAMS = "compiled"
+"""The folder of a run in a bucket for programs that it compiled."""
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told what happens: {"event": "tokenised" | "start" | "progress" | "metrics" | "measured" |
@@ -50,12 +55,20 @@ class RunWriter:
         plan: the run.
         run: its folder.
         observer: is told what happens.
+        cache: where compiled programs are kept; a run in a bucket has a copy of its own.
         results: final evaluations by corpus and split, once it is done.
         error: why it was given up; None while all is well.
     """
 
-    def __init__(self, plan: Plan, run: RunFolder, evaluator: Evaluator, observer: Observer):
-        self.plan, self.run, self.observer = plan, run, observer
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunFolder,
+        evaluator: Evaluator,
+        observer: Observer,
+        cache: Path | None = None,
+    ):
+        self.plan, self.run, self.observer, self.cache = plan, run, observer, cache
         self.results: Mapping[str, Mapping[str, Any]] = {}
         self.error: NonFiniteError | None = None
         self._evaluator = evaluator
@@ -181,6 +194,8 @@ class RunSave:
         checkpoint.prune(
             self.writer.run.checkpoints, plan.config.checkpoints.keep, lambda at: plan.due(at).saves
         )
+        if self.writer.cache is not None and in_bucket(self.writer.run.path):
+            copy_new_programs(self.writer.cache, self.writer.run.path / PROGRAMS)
 
     def tell(self) -> None:
         self.writer.observer({"event": "saved", "step": self.step})
