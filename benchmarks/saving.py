@@ -112,7 +112,7 @@ def _uploading(run: str) -> bool:
 
 
 def upload(content: bytes, pieces: int) -> float:
-    """Uploads new objects and removes them again; returns seconds. An emulator's first one is slow."""
+    """Uploads new objects and removes them; returns seconds. The emulator's first are slow."""
     import tensorstore as ts
 
     from calibtrain.storage.places import bucket_files
@@ -168,17 +168,17 @@ def main() -> None:
         for number in range(len(cases) * asked.rounds):
             case = cases[number % len(cases)]
             ours = stopped(asked.mebibytes, number, case == "in mid-save", Path(folder))
-            upload = upload_again(number)
+            again = upload_again(number)
             print(
                 json.dumps(
                     {
                         "signal": case,
                         "saved_s": ours["saved"],
                         "ended_s": round(ours["ended"], 2),
-                        "upload_s": round(upload["seconds"], 2),
-                        "bytes": upload["bytes"],
-                        "saved_to_upload": round(ours["saved"][0] / upload["seconds"], 2),
-                        "ended_to_upload": round(ours["ended"] / upload["seconds"], 2),
+                        "upload_s": round(again["seconds"], 2),
+                        "bytes": again["bytes"],
+                        "saved_to_upload": round(ours["saved"][0] / again["seconds"], 2),
+                        "ended_to_upload": round(ours["ended"] / again["seconds"], 2),
                     }
                 ),
                 flush=True,

@@ -120,7 +120,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(local: tuple[Path, Path], bucket
     assert_same(place(run), reference)
     assert steps_saved(place(run) / "checkpoints") == [6, 12, 18, 24]
     names = {path.name for path in place(run).iterdir()}
-    assert names == {path.name for path in reference.iterdir()} - {".lock"}
+    assert names - {"compiled"} == {path.name for path in reference.iterdir()} - {".lock"}
     for name in ("config.yaml", "tokenizer/manifest.json", "tokenizer/target_counts.npy"):
         assert (place(run) / name).read_bytes() == (reference / name).read_bytes()
     again = call("train", config, "--run", run, "--json")
@@ -197,6 +197,31 @@ def test_killed_in_mid_upload_it_goes_on_from_the_checkpoint_before(
     _, errors = resumed.communicate(timeout=200)
     assert resumed.returncode == 0, errors
     assert_same(place(run), reference)
+
+
+def test_a_start_with_an_empty_cache_finds_the_programs_in_the_bucket(
+    local: tuple[Path, Path], bucket: str, tmp_path: Path
+) -> None:
+    """As a Pod that is restarted does; one that is damaged there is compiled again."""
+    config, run = local[0], place(f"{bucket}/run")
+    kept: list[set[str]] = []
+    for number in range(3):
+        cache = tmp_path / f"cache {number}"
+        done = trained(config, str(run), CALIBTRAIN_CACHE=str(cache))
+        _, errors = done.communicate(timeout=200)
+        assert done.returncode == 0, errors
+        kept.append({path.name for path in (run / "compiled").iterdir()})
+        mine = {path.name for path in (cache / "compiled").glob("*-cache")}
+        assert kept[number] <= mine
+        for name in files(run):
+            if not name.startswith("compiled/"):
+                (run / name).unlink()
+        if number == 1:
+            damaged = run / "compiled" / min(kept[1])
+            put(damaged, damaged.read_bytes()[:-9])
+    assert any(name.startswith("jit_step") for name in kept[0])
+    assert kept[0] == kept[1]  # nothing was compiled anew
+    assert kept[2] == kept[0]
 
 
 def test_metrics_are_uploaded_by_a_thread(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

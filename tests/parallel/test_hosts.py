@@ -4,13 +4,14 @@ import http.server
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -28,9 +29,15 @@ pytestmark = pytest.mark.long
 
 
 def start(
-    count: int, config: Path, run: Path, *, only: int | None = None, **environment: str
+    count: int,
+    config: Path,
+    run: Path,
+    *,
+    only: int | None = None,
+    folders: Sequence[Path] = (),
+    **environment: str,
 ) -> list[subprocess.Popen[str]]:
-    """The processes of one run, or only one of them."""
+    """The processes of one run, or only one of them; each in a folder of its own, if given."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -40,6 +47,7 @@ def start(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=folders[number] if folders else None,
             env={
                 **os.environ,
                 **environment,
@@ -120,6 +128,42 @@ def test_sigterm_to_one_stops_all_at_the_same_step(
     assert steps_saved(run / "checkpoints")[-1] < 60
     finish(start(2, config, run))
     assert_same(run, whole)
+
+
+def test_hosts_with_other_texts_end_before_the_first_step(tmp_path: Path) -> None:
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(
+        to_yaml(tiny(corpus={"name": "files", "paths": ["text.txt"], "markov": None})).replace(
+            "markov: null\n", ""
+        )
+    )
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder, word in zip(folders, ("words", "wards"), strict=True):
+        folder.mkdir()
+        (folder / "text.txt").write_text(f"many {word} of a text\n\n" * 3_000)
+    processes = start(2, config, run, folders=folders)
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 2, errors
+        assert "corpus: process(es) 1 of this run have another text than process 0" in errors
+    assert not run.exists()
+
+
+def test_a_save_that_fails_on_one_host_ends_all_at_once(
+    undisturbed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The others do not wait for what the one would have written."""
+    config, _ = undisturbed
+    run = tmp_path / "run"
+    processes = start(2, config, run, CALIBTRAIN_LOST="100")
+    wait_for(run, 12)
+    shutil.rmtree(run)
+    began = time.monotonic()
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode not in (0, 1), errors
+        assert "Traceback" not in errors, errors
+    assert time.monotonic() - began < 90
 
 
 def test_four_processes(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
