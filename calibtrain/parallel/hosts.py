@@ -255,6 +255,11 @@ def differing(text: str) -> list[int]:
     return [number for number, other in enumerate(found) if not np.array_equal(other, found[0])]
 
 
+def largest(value: int) -> int:
+    """Returns the largest of all hosts' values."""
+    return max(_all_of(value)) if are_many() else value
+
+
 @losses()
 def wait(name: str) -> None:
     """Waits until every process is here."""

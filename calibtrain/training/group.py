@@ -17,9 +17,13 @@ from calibtrain.training.engine import Engine
 from calibtrain.training.plan import Plan
 from calibtrain.training.resumption import resumable_steps
 from calibtrain.training.run_writer import RunWriter
-from calibtrain.training.saving import Saves
+from calibtrain.training.saving import Progress, Saves
 from calibtrain.training.state import all_finite
 from calibtrain.training.stopping import Ask, Stop, Stopped
+
+
+_LOOK = 0.05
+"""Seconds between two looks of several hosts at a save that they wait for."""
 
 
 def groups(writers: Sequence[RunWriter]) -> list[tuple[list[RunWriter], int]]:
@@ -89,7 +93,7 @@ class Group:
 
     def ask(self) -> Ask:
         """What this host asks for, with the next step."""
-        if self.saves.have_failed():
+        if self.saves.progress() == Progress.FAILED:
             return Ask.FAIL
         if self._stop.is_set():
             return Ask.STOP
@@ -110,8 +114,7 @@ class Group:
         if not hosts.are_many():
             asked, at = self.ask(), self.step
         if asked == Ask.FAIL:
-            with hosts.together():
-                self.saves.require()
+            self._fail()
         self._stopping = asked == Ask.STOP
         # a save that was asked for before the last one began is that one
         self._saves_now = asked == Ask.SAVE and self._saved < at
@@ -184,8 +187,22 @@ class Group:
             UserError: where it could not be written; on all hosts.
         """
         self._stop.pause()
+        if hosts.are_many():
+            # one whose save failed must not wait for those that wait for its part
+            while (progress := hosts.largest(self.saves.progress())) == Progress.UNDER_WAY:
+                time.sleep(_LOOK)
+            if progress == Progress.FAILED:
+                self._fail()
         with hosts.together():
             self.saves.wait()
+
+    def _fail(self) -> None:
+        """Ends all hosts where a checkpoint could not be written on one of them."""
+        with hosts.together():
+            try:
+                self.saves.require()
+            finally:
+                self.saves.abandon()
 
     def finish(self, states: Any) -> None:
         """Runs the final evaluations of each run."""

@@ -5,6 +5,7 @@ host then writes them. The next save waits for the one before, so at most one co
 checkpoint is whole once it is sealed, by the primary, after its run's metrics up to that step.
 """
 
+import enum
 import logging
 import math
 import threading
@@ -35,6 +36,14 @@ class BegunSave(Protocol):
         """Tells the run's observer; called by the loop, not by the thread."""
 
 
+class Progress(enum.IntEnum):
+    """How far a save is; of several hosts, the largest counts."""
+
+    DONE = 0
+    UNDER_WAY = 1
+    FAILED = 2
+
+
 class Saves:
     """The saves of runs that are trained together, one after the other.
 
@@ -58,9 +67,12 @@ class Saves:
         """Returns whether time asks for a save; never while one is under way."""
         return self._thread is None and time.monotonic() - self._since >= self._seconds
 
-    def have_failed(self) -> bool:
-        """Returns whether the save under way failed on this host."""
-        return self._error is not None
+    def progress(self) -> Progress:
+        """Returns how far the last save is on this host."""
+        if self._error is not None:
+            return Progress.FAILED
+        alive = self._thread is not None and self._thread.is_alive()
+        return Progress.UNDER_WAY if alive else Progress.DONE
 
     def begin(self, saves: Sequence[BegunSave]) -> None:
         """Has a thread finish saves; none may be under way."""

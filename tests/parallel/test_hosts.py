@@ -1,10 +1,11 @@
 """Several processes as one run, for real: on loopback, with gloo collectives."""
 
+import functools
 import http.server
 import importlib.util
 import os
 import re
-import shutil
+import resource
 import signal
 import socket
 import subprocess
@@ -16,9 +17,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import assert_same, tiny
+from conftest import TINY, assert_same, tiny
 
-from calibtrain.config import to_yaml
+from calibtrain.config import Config, to_yaml, validate
 from calibtrain.errors import TransientError, UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.parallel import hosts, meeting
@@ -35,9 +36,17 @@ def start(
     *,
     only: int | None = None,
     folders: Sequence[Path] = (),
+    most_bytes: Sequence[int | None] = (),
     **environment: str,
 ) -> list[subprocess.Popen[str]]:
-    """The processes of one run, or only one of them; each in a folder of its own, if given."""
+    """The processes of one run, or only one of them.
+
+    If given, each has a folder of its own, and may write files of so many bytes.
+    """
+
+    def limit(most: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -48,6 +57,9 @@ def start(
             stderr=subprocess.PIPE,
             text=True,
             cwd=folders[number] if folders else None,
+            preexec_fn=functools.partial(limit, most)
+            if most_bytes and (most := most_bytes[number])
+            else None,
             env={
                 **os.environ,
                 **environment,
@@ -132,11 +144,8 @@ def test_sigterm_to_one_stops_all_at_the_same_step(
 
 def test_hosts_with_other_texts_end_before_the_first_step(tmp_path: Path) -> None:
     config, run = tmp_path / "config.yaml", tmp_path / "run"
-    config.write_text(
-        to_yaml(tiny(corpus={"name": "files", "paths": ["text.txt"], "markov": None})).replace(
-            "markov: null\n", ""
-        )
-    )
+    text = {"name": "files", "paths": ["text.txt"]}
+    config.write_text(to_yaml(validate(Config, {**TINY, "corpus": text})))
     folders = [tmp_path / "one", tmp_path / "other"]
     for folder, word in zip(folders, ("words", "wards"), strict=True):
         folder.mkdir()
@@ -155,15 +164,14 @@ def test_a_save_that_fails_on_one_host_ends_all_at_once(
     """The others do not wait for what the one would have written."""
     config, _ = undisturbed
     run = tmp_path / "run"
-    processes = start(2, config, run, CALIBTRAIN_LOST="100")
-    wait_for(run, 12)
-    shutil.rmtree(run)
+    processes = start(2, config, run, most_bytes=(None, 2_000))
     began = time.monotonic()
-    for process in processes:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode not in (0, 1), errors
-        assert "Traceback" not in errors, errors
-    assert time.monotonic() - began < 90
+    said = [process.communicate(timeout=240)[1].splitlines()[-1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], said
+    assert "another process of this run failed" in said[0]
+    assert "cannot write: the file would be larger than the system allows" in said[1]
+    assert time.monotonic() - began < 200  # Orbax would wait for 300 s
+    assert steps_saved(run / "checkpoints") == []
 
 
 def test_four_processes(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
