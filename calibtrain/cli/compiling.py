@@ -13,7 +13,8 @@ def compile_(
     config: ConfigPath,
     overrides: Overrides = None,
     topology: Annotated[
-        str, typer.Option(help="Devices: v5e:4x4 or v5e-16 (v4, v5e, v5p, v6e); h100:8 (GPUs).")
+        str,
+        typer.Option(help="Devices: v5e:4x4 or v5e-16 (v4, v5e, v5p, v6e, tpu7x); h100:8 (GPUs)."),
     ] = ...,  # type: ignore[assignment]
     slices: Annotated[
         int, typer.Option(min=1, max=1024, help="Number of such slices or hosts.")

@@ -99,8 +99,8 @@ def find_target(name: str, slices: int = 1) -> Target:
         name=tpu.name,
         platform="tpu",
         slices=slices,
-        memory=generation.memory,
-        usable=generation.memory,
+        memory=generation.memory // generation.devices,
+        usable=generation.memory // generation.devices,
         capability=None,
         environment={
             "TPU_SKIP_MDS_QUERY": "1",

@@ -34,6 +34,7 @@ WAYS_TO_COMPUTE: Any = {
     "mesh": True,
     "train": True,
     "batch": {"accumulate"},
+    "checkpoints": {"minutes"},
     "model": {"attention", "layers", "remat"},
     "corpus": {"group"},  # affects only how results are grouped
     "trackers": True,

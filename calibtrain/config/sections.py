@@ -244,8 +244,11 @@ class CheckpointConfig(Section):
     """Checkpoints per run, evenly spaced, the last one at the end."""
     every: Cadence | None = None
     """Steps between two checkpoints, instead of `times`; the last one is at the end."""
+    minutes: Annotated[float, Field(gt=0.0, le=100_000.0)] | None = 10.0
+    """Minutes between two checkpoints, at most; null means that time asks for none. Those that only
+    time asked for are removed once there is a newer one."""
     keep: Annotated[int, Field(ge=1, le=100_000)] = 2
-    """Number of latest checkpoints that are kept."""
+    """Number of latest checkpoints that are kept, of those that `times` or `every` ask for."""
 
 
 class Config(Section):

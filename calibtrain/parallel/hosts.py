@@ -1,5 +1,6 @@
 """Runs of several processes: how they start, which one writes, and how they wait for each other."""
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -240,6 +241,23 @@ def _all_of(mine: int) -> set[int]:
 
     found = multihost_utils.process_allgather(np.asarray(mine, np.int32))
     return {int(value) for value in np.ravel(found)}
+
+
+@losses()
+def differing(text: str) -> list[int]:
+    """Returns the numbers of the processes whose text is not the primary's; on every host alike."""
+    if not are_many():
+        return []
+    from jax.experimental import multihost_utils
+
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    found = multihost_utils.process_allgather(digest)
+    return [number for number, other in enumerate(found) if not np.array_equal(other, found[0])]
+
+
+def largest(value: int) -> int:
+    """Returns the largest of all hosts' values."""
+    return max(_all_of(value)) if are_many() else value
 
 
 @losses()

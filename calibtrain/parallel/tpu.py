@@ -63,11 +63,12 @@ class Generation:
         accelerator: value of GKE's node label for it.
         machine: machine type of a node, without its number of chips.
         xpk: its prefix in XPK and in Cloud TPU accelerator types.
-        per_chip: units per chip in a size's name (v4 and v5p count cores).
+        per_chip: units per chip in a size's name (v4, v5p and tpu7x count cores).
         topologies: topologies of the slices known here, in chips.
         memory: bytes of memory per chip.
         compiler: its name in libtpu.
         megacore: whether the two cores of a chip are one device.
+        devices: of a chip, which share its memory.
     """
 
     accelerator: str
@@ -78,6 +79,7 @@ class Generation:
     memory: int
     compiler: str
     megacore: bool = False
+    devices: int = 1
 
 
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -103,6 +105,9 @@ GENERATIONS = {
         True,
     ),
     "v6e": Generation("tpu-v6e-slice", "ct6e-standard", "v6e", 1, _FLAT, 32 * _GIB, "v6e"),
+    "tpu7x": Generation(
+        "tpu7x", "tpu7x-standard", "tpu7x", 2, _CUBES, 192 * _GIB, "tpu7x", devices=2
+    ),
 }
 
 

@@ -5,6 +5,7 @@ do not take names that are not UTF-8. Folders on a disk are therefore given to t
 name is plain, where their own is not.
 """
 
+import dataclasses
 import fcntl
 import gc
 import logging
@@ -14,8 +15,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,24 +36,90 @@ _ARRAYS = "state"  # Orbax's name for the one thing in a checkpoint
 _NUMBER = 700
 """Number of an open folder: above those of a process that trains, below the limit of 1024."""
 _SETTLE = 0.2  # seconds
+_INDEX = 2**24  # bytes of an index that several arrays share
+
+
+def import_orbax() -> None:
+    """Imports Orbax now: it takes seconds, which a run has before its first step."""
+    from orbax.checkpoint import v1  # noqa: F401
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldArray:
+    """What a host keeps of an array that it writes, to compare with what it reads back.
+
+    Attributes:
+        shape: of the whole array.
+        dtype: of its numbers.
+        parts: where each part that this process holds lies, and its numbers; empty where it is
+            written to a bucket, from which they are not read back.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    parts: Sequence[tuple[Any, np.ndarray]]
+
+
+def held_array(array: Any, *, compared: bool) -> HeldArray:
+    """Returns what this host keeps of an array: its numbers only if they are to be compared."""
+    parts: list[tuple[Any, np.ndarray]] = []
+    if compared and isinstance(array, np.ndarray):
+        parts = [(..., array)]
+    elif compared:
+        shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
+        parts = [(shard.index, np.asarray(shard.data)) for shard in shards]
+    return HeldArray(tuple(array.shape), np.dtype(array.dtype), parts)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Writes arrays into a new folder, with facts about them as JSON; every process comes here.
+    """Writes arrays into a new folder, with facts about them as JSON.
 
     Raises:
         OSError: for a disk that cannot take them.
     """
+
+    def write() -> None:
+        with _plain(path) as place:
+            _begin_to_write(place, arrays, about).result()
+
+    _quietly(write)
+
+
+def begin_to_write(
+    path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]
+) -> Callable[[], None]:
+    """Copies arrays, which several processes hold, to their hosts; every process comes here.
+
+    Returns:
+        A function that returns once the arrays of every process are written. It may be called by a
+        thread: processes wait for each other by messages, and not on their devices.
+
+    Raises:
+        OSError: for a disk that cannot take them; the returned function raises it too.
+    """
+    held = ExitStack()
+
+    def begin() -> Any:
+        return _begin_to_write(held.enter_context(_plain(path, together=True)), arrays, about)
+
+    response = _quietly(begin)
+
+    def written() -> None:
+        with held:
+            _quietly(response.result)
+
+    return written
+
+
+def _begin_to_write(place: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> Any:
     from orbax.checkpoint import v1 as ocp
 
     context = ocp.Context()
-    context.array.saving.use_ocdbt = context.array.saving.use_zarr3 = True  # as `_opened` reads
-
-    def write(place: Path) -> None:
-        with context:
-            ocp.save(place, dict(arrays), custom_metadata=dict(about))
-
-    _quietly(write, path, together=True)
+    context.array.saving.use_ocdbt = context.array.saving.use_zarr3 = True  # as `_opening` reads
+    context.array.saving.use_compression = False
+    context.file.skip_sync_file_validations = True  # the loop would wait for them
+    with context:
+        return ocp.save_async(place, dict(arrays), custom_metadata=dict(about))
 
 
 def read_arrays(path: Path, wanted: Mapping[str, Any], *, part: bool = False) -> dict[str, Any]:
@@ -68,11 +135,11 @@ def read_arrays(path: Path, wanted: Mapping[str, Any], *, part: bool = False) ->
     context = ocp.Context()
     context.pytree.loading.partial_load = part
 
-    def read(place: Path) -> dict[str, Any]:
-        with context:
+    def read() -> dict[str, Any]:
+        with _plain(path, together=True) as place, context:
             return ocp.load(place, dict(wanted))
 
-    return _quietly(read, path, together=True)
+    return _quietly(read)
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -91,7 +158,7 @@ def read_about(path: Path) -> dict[str, Any]:
     return about or {}
 
 
-def require_readable(path: Path, arrays: Mapping[str, Any]) -> None:
+def require_readable(path: Path, arrays: Mapping[str, HeldArray]) -> None:
     """Opens every array that was written; on a disk, also reads and compares it bit by bit.
 
     In a bucket its shape and dtype alone are compared: reading all of it would take as long again
@@ -102,9 +169,10 @@ def require_readable(path: Path, arrays: Mapping[str, Any]) -> None:
         ValueError: in one line, for an array that cannot be read or differs.
     """
     with _plain(path) as place:
+        opening = _opening(place, arrays)
         for name, array in arrays.items():
             try:
-                found = _opened(place, name)
+                found = opening[name].result()
                 if not in_bucket(place):
                     found = np.asarray(found.read().result())
             except Exception as error:  # TensorStore raises ValueError, OSError and others
@@ -118,32 +186,32 @@ def require_readable(path: Path, arrays: Mapping[str, Any]) -> None:
                 )
             if in_bucket(place):
                 continue
-            if any(_bits(found[at]) != _bits(part) for at, part in _parts(array)):
+            if any(_bits(found[at]) != _bits(part) for at, part in array.parts):
                 raise ValueError(f"{name} does not hold the numbers that were to be written")
 
 
-def _opened(place: Path, name: str) -> Any:
-    """Returns an array of a folder, as TensorStore opens it."""
+def _opening(place: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Returns the arrays of a folder, as TensorStore is opening them: all at once.
+
+    One after the other, each would wait for two answers of a bucket.
+    """
     import tensorstore as ts
 
     base: dict[str, Any] = {"driver": "file", "path": f"{place}/{_ARRAYS}/"}
     if in_bucket(place):
         bucket, _, inside = str(place).removeprefix("gs://").partition("/")
         base = {"driver": "gcs", "bucket": bucket, "path": f"{inside}/{_ARRAYS}/"}
-    store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-    # a part that is not there is an error, not zeros
-    spec = {"driver": "zarr3", "kvstore": store, "fill_missing_data_reads": False}
-    return ts.open(spec, read=True).result()
-
-
-def _parts(array: Any) -> Iterator[tuple[Any, np.ndarray]]:
-    """Yields the parts of an array that this process holds: where each lies, and its numbers."""
-    if isinstance(array, np.ndarray):
-        yield ..., array
-        return
-    for shard in array.addressable_shards:
-        if shard.replica_id == 0:
-            yield shard.index, np.asarray(shard.data)
+    context = ts.Context({"cache_pool": {"total_bytes_limit": _INDEX}})
+    specs = {
+        # a part that is not there is an error, not zeros
+        name: {
+            "driver": "zarr3",
+            "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
+            "fill_missing_data_reads": False,
+        }
+        for name in names
+    }
+    return {name: ts.open(spec, read=True, context=context) for name, spec in specs.items()}
 
 
 def _bits(array: np.ndarray) -> bytes:
@@ -209,7 +277,7 @@ def _plain_temporary() -> str:
     return tempfile.gettempdir()
 
 
-def _quietly(action: Callable[[Path], Result], path: Path, *, together: bool = False) -> Result:
+def _quietly(action: Callable[[], Result]) -> Result:
     """Does something with a folder, and keeps what Orbax and its threads print from the user.
 
     Raises:
@@ -229,8 +297,7 @@ def _quietly(action: Callable[[Path], Result], path: Path, *, together: bool = F
     sys.unraisablehook = only_signals
     try:
         try:
-            with _plain(path, together=together) as place:
-                return action(place)
+            return action()
         except Exception as error:
             failed = _without_traceback(disk_error_in(error))
             if failed is None:

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,9 @@ import numpy as np
 from calibtrain.errors import UserError, one_line
 from calibtrain.parallel import hosts
 from calibtrain.runs.array_store import (
+    HeldArray,
+    begin_to_write,
+    held_array,
     read_about,
     read_arrays,
     require_readable,
@@ -122,76 +125,143 @@ def save(
         UserError: when the disk is full or may not be written, or what was written cannot be read.
             The earlier checkpoints are as they were.
     """
-    path = absolute(folder) / str(step)
-    if not hosts.are_many() and step in steps_saved(folder):
+    if step in steps_saved(folder):
         return
-    leaves = _flatten(state)[0]
-    # Several processes each write what their devices hold; one alone writes what it can see.
-    arrays = leaves if hosts.are_many() else {k: np.asarray(leaf) for k, leaf in leaves.items()}
-    with disk_errors(path):
-        with hosts.together(), disk_errors(path):
-            if hosts.is_primary():
-                make_folder(folder)
-                remove_unfinished(folder)
-                size = sum(leaf.nbytes for leaf in leaves.values())
-                if not in_bucket(folder) and shutil.disk_usage(folder).free < size:
-                    # said before Orbax begins, which reports it in pages of nested tracebacks
-                    raise OSError(errno.ENOSPC, f"{size:,} bytes do not fit")
+    with disk_errors(folder):
+        remove_unfinished(folder)
+    begun = begin(folder, step, state, identity, facts)
+    begun.write()
+    begun.seal()
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsealed:
+    """A checkpoint that was begun: its numbers are in the host's memory. A thread may finish it.
+
+    Attributes:
+        path: its folder.
+        arrays: what this host keeps of them, to be compared.
+        writes: returns once every process has written its arrays.
+    """
+
+    path: Path
+    arrays: Mapping[str, HeldArray]
+    writes: Callable[[], None]
+
+    def write(self) -> None:
+        """Writes the arrays; every process comes here.
+
+        Raises:
+            UserError: as `save` does.
+        """
+        with disk_errors(self.path):
+            try:
+                self.writes()
+            except Exception as error:
+                if hosts.is_primary():
+                    remove_unfinished(self.path.parent)
+                found = disk_error_in(error)
+                if isinstance(found, FileNotFoundError):
+                    raise UserError(
+                        f"{self.path}: cannot write: a folder above it was removed or moved; start "
+                        "again, with --run where it is now"
+                    ) from error
+                raise found from error
+
+    def seal(self) -> None:
+        """Makes the checkpoint whole; the primary comes here once all is written.
+
+        Raises:
+            UserError: as `save` does.
+        """
         try:
-            about = {**dataclasses.asdict(identity), "step": step, **(facts or {})}
-            write_arrays(path, arrays, about)
-        except Exception as error:
-            if hosts.is_primary():
-                remove_unfinished(folder)
-            found = disk_error_in(error)
-            if isinstance(found, FileNotFoundError):
-                raise UserError(
-                    f"{path}: cannot write: a folder above it was removed or moved; start "
-                    "again, with --run where it is now"
-                ) from error
-            raise found from error
-    with hosts.together():
+            with disk_errors(self.path):
+                require_readable(self.path, self.arrays)
+                write_checksums(self.path)
+        except ValueError as error:
+            with suppress(UserError):
+                remove_unfinished(self.path.parent)
+            raise UserError(
+                f"{self.path}: was written, but cannot be read back ({error}); it is removed, the "
+                "earlier checkpoints are as they were: check the disk, or choose another place "
+                "with --run"
+            ) from error
+        except UserError:
+            remove_unfinished(self.path.parent)
+            raise
+
+
+def begin(
+    folder: Path, step: int, state: Any, identity: Identity, facts: Mapping[str, Any] | None = None
+) -> Unsealed:
+    """Copies a state to the hosts' memory, to be written while training goes on.
+
+    Every process comes here. Arguments as for `save`; nothing of that step may be there.
+
+    Raises:
+        UserError: when the folder cannot be made, or the state does not fit on the disk.
+    """
+    path = absolute(folder) / str(step)
+    leaves = _flatten(state)[0]
+    with hosts.together(), disk_errors(path):
         if hosts.is_primary():
-            _seal(path, arrays)
-    hosts.wait("a checkpoint is whole")
-
-
-def _seal(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Writes the checksums of a checkpoint once it was read back; removes one that cannot be."""
-    try:
+            make_folder(folder)
+            size = sum(leaf.nbytes for leaf in leaves.values())
+            if not in_bucket(folder) and shutil.disk_usage(folder).free < size:
+                # said before Orbax begins, which reports it in pages of nested tracebacks
+                raise OSError(errno.ENOSPC, f"{size:,} bytes do not fit")
+    about = {**dataclasses.asdict(identity), "step": step, **(facts or {})}
+    compared = hosts.is_primary() and not in_bucket(path)
+    # Several processes each write what their devices hold; one alone writes what it can see. A CPU
+    # does not reuse the memory of arrays that NumPy looks at, so nothing is copied twice.
+    if hosts.are_many():
         with disk_errors(path):
-            require_readable(path, arrays)
-            write_checksums(path)
-    except ValueError as error:
-        with suppress(UserError):
-            remove_unfinished(path.parent)
-        raise UserError(
-            f"{path}: was written, but cannot be read back ({error}); it is removed, the earlier "
-            "checkpoints are as they were: check the disk, or choose another place with --run"
-        ) from error
-    except UserError:
-        remove_unfinished(path.parent)
-        raise
+            writes = begin_to_write(path, leaves, about)
+        kept = {name: held_array(leaf, compared=compared) for name, leaf in leaves.items()}
+        return Unsealed(path, kept, writes)
+    for leaf in leaves.values():
+        if isinstance(leaf, jax.Array):
+            leaf.copy_to_host_async()
+    arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
+    kept = {name: held_array(array, compared=compared) for name, array in arrays.items()}
+    return Unsealed(path, kept, lambda: write_arrays(path, arrays, about))
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Removes all but the latest `keep` checkpoints."""
-    _remove(folder, steps_saved(folder)[:-keep] if hosts.is_primary() else [])
+def prune(folder: Path, keep: int, is_scheduled: Callable[[int], bool]) -> None:
+    """Removes older checkpoints; the primary comes here.
+
+    Those of the schedule are kept while they are among its latest `keep`; others, which time or a
+    signal asked for, until there is a newer one. So the checkpoints of a run that is done do not
+    depend on what happened to it.
+
+    Args:
+        folder: of the run's checkpoints.
+        keep: how many of the schedule are kept.
+        is_scheduled: whether the configuration asks for a checkpoint at a step.
+    """
+    saved = steps_saved(folder)
+    kept = {*[step for step in saved if is_scheduled(step)][-keep:], *saved[-1:]}
+    _remove(folder, [step for step in saved if step not in kept])
 
 
 def forget(folder: Path, after: int) -> None:
-    """Removes the checkpoints of later steps, whose metrics are about to be written again."""
-    _remove(folder, [step for step in steps_saved(folder) if step > after])
+    """Removes the checkpoints of later steps, whose metrics are about to be written again.
+
+    What killed processes left of a checkpoint goes too. Every process comes here.
+    """
+    with hosts.together():
+        if hosts.is_primary():
+            with disk_errors(folder):
+                _remove(folder, [step for step in steps_saved(folder) if step > after])
+                remove_unfinished(folder)
 
 
 def _remove(folder: Path, steps: Sequence[int]) -> None:
-    if hosts.is_primary():
-        with reached(folder):
-            for step in steps:
-                # first what makes it whole: a kill in mid-removal must leave no half of one
-                (folder / str(step) / CHECKSUMS).unlink()
-                remove_tree(folder / str(step))
-    hosts.wait("checkpoints are gone")
+    with reached(folder):
+        for step in steps:
+            # first what makes it whole: a kill in mid-removal must leave no half of one
+            (folder / str(step) / CHECKSUMS).unlink()
+            remove_tree(folder / str(step))
 
 
 def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bool = False) -> Tree:

@@ -30,7 +30,7 @@ from calibtrain.storage.disk import disk_errors, make_folder, write_whole
 from calibtrain.storage.disk_lease import Lease
 from calibtrain.storage.disk_lock import held_to_read, held_to_write
 from calibtrain.storage.growing import GrowingFile
-from calibtrain.storage.metrics import read_metrics
+from calibtrain.storage.metrics import fingerprint, read_metrics
 from calibtrain.storage.places import in_bucket, reached, remove_tree
 
 IMPORTED = "imported"
@@ -285,6 +285,8 @@ class RunFolder:
                     yield
                     self.settle()
                 finally:
+                    if self._writing.metrics is not None:
+                        self._writing.metrics.wait()  # another may have the run once this ends
                     self._writing.lock = None
             return
         with held_to_write(self.path / LOCK_FILE) as lease:
@@ -322,6 +324,10 @@ class RunFolder:
             self._writing.lock.require()
         if self._writing.metrics is not None:
             self._writing.metrics.flush()
+
+    def metrics_fingerprint(self) -> dict[str, Any]:
+        """Returns the `storage.metrics.fingerprint` of all lines so far, written or not."""
+        return fingerprint(self._growing().text())
 
     def _growing(self) -> GrowingFile:
         if self._writing.metrics is None:

@@ -2,34 +2,81 @@
 
 JAX adds files and never overwrites one, so it would warn about a damaged file and compile the
 program again at every start. Files from an earlier start are checked against their checksums, and
-new ones against the checksum inside their compressed data.
+new ones against the checksum inside their compressed data. A run in a bucket keeps a copy there of
+the programs it compiled: a Pod begins with an empty cache, and only the first process adds to it.
 """
 
 import logging
 import os
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from calibtrain.errors import UserError
-from calibtrain.storage.disk import locked
+from calibtrain.storage.disk import locked, make_folder, write_whole
+from calibtrain.storage.places import listing, reached
 from calibtrain.storage.prepared import SEAL, fingerprints, read_seal, write_seal
 
 _SETTLED = 60.0  # seconds after which a file is no longer being written
 _ZLIB = b"\x78"
 _seen: dict[Path, tuple[int, int]] = {}  # size and time of the files that this process found whole
 
+_copies: dict[Path, set[str]] = {}  # by the cache's folder, names of what its copy has
+_THREADS = 8
+
 _log = logging.getLogger(__name__)
 
 
-def use_compiled_programs(cache: Path) -> None:
-    """Has JAX look for compiled programs in the cache, and keep them there."""
+def use_compiled_programs(cache: Path, copy: Path | None = None) -> None:
+    """Has JAX look for compiled programs in the cache, and keep them there.
+
+    Args:
+        cache: where prepared data is kept.
+        copy: a folder in a bucket; what it has is fetched into the cache first.
+
+    Raises:
+        TransientError: where the bucket does not answer.
+    """
     import jax
 
+    if copy is not None:
+        _fetch(cache / "compiled", copy)
     jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def copy_new_programs(cache: Path, copy: Path) -> None:
+    """Copies programs that were compiled since `use_compiled_programs` into a bucket.
+
+    Raises:
+        TransientError: where the bucket does not answer.
+    """
+    folder = cache / "compiled"
+    there = _copies.setdefault(folder, set())
+    for path in _programs(folder):
+        if path.name not in there and _inflates(path):  # else JAX is still writing it
+            write_whole(copy / path.name, path.read_bytes())
+            there.add(path.name)
+
+
+def _fetch(folder: Path, copy: Path) -> None:
+    """Fetches the programs of a copy that the cache does not have."""
+    with reached(copy):
+        names = [name for name in listing(copy) if name.endswith("-cache") and "/" not in name]
+    make_folder(folder)
+    mine = {path.name for path in _programs(folder)}
+
+    def fetch(name: str) -> None:
+        with reached(copy):
+            content = (copy / name).read_bytes()
+        write_whole(folder / name, content)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(fetch, [name for name in names if name not in mine]))
+    _copies[folder] = mine | set(names)
 
 
 def open_compiled(folder: Path) -> Path:

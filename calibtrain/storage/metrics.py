@@ -34,9 +34,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Returns how many whole lines a file has ("lines") and their hex SHA-256 ("sha256")."""
-    lines = _whole_lines(path)
+def fingerprint(text: str) -> dict[str, Any]:
+    """Returns how many whole lines a text has ("lines") and their hex SHA-256 ("sha256")."""
+    lines = text.encode().split(b"\n")[:-1]
     return {"lines": len(lines), "sha256": _hash(lines)}
 
 

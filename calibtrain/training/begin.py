@@ -15,10 +15,10 @@ from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.starts import count_start, counted
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import disk_errors
-from calibtrain.storage.places import place
+from calibtrain.storage.places import in_bucket, place
 from calibtrain.training.as_begun import as_begun, as_begun_plan
 from calibtrain.training.plan import Plan, make_plans
-from calibtrain.training.run_writer import Observer
+from calibtrain.training.run_writer import PROGRAMS, Observer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +44,13 @@ class BegunRun:
         plan: what it will do.
         folder: is where it is written.
         observer: is told what happens.
+        cache: where prepared data is kept, and compiled programs.
     """
 
     plan: Plan
     folder: RunFolder
     observer: Observer = ignore
+    cache: Path | None = None
 
 
 @contextmanager
@@ -90,6 +92,7 @@ def begun(
             as_begun_plan(plan, as_begun(plan.config, run), run) if exists else plan
             for plan, run, exists in zip(plans, runs, there, strict=True)
         ]
+        _require_alike(plans)
         made: list[RunFolder] = []
         try:
             for plan, run, exists in zip(plans, runs, there, strict=True):
@@ -99,13 +102,15 @@ def begun(
                     made.append(run)  # not before: what another process holds is not ours to remove
                     count_start(run)
             with disk_errors(runs[0].path):  # what nothing else named, as too many open files
-                use_compiled_programs(cache)
+                copy = runs[0].path / PROGRAMS if in_bucket(runs[0].path) else None
+                with hosts.together():
+                    use_compiled_programs(cache, copy)
                 for plan, run in zip(plans, runs, strict=True):
                     _require_tokenizer(plan, run)
                     run.write_target_counts(plan.store.counts)  # in case they were lost
                 with counted(runs):
                     yield [
-                        BegunRun(plan, run, member.observer)
+                        BegunRun(plan, run, member.observer, cache)
                         for plan, run, member in zip(plans, runs, members, strict=True)
                     ]
         except TransientError:  # the next start goes on with them
@@ -115,6 +120,19 @@ def begun(
                 if run.writes and not checkpoint.steps_saved(run.checkpoints):
                     run.remove()
             raise
+
+
+def _require_alike(plans: Sequence[Plan]) -> None:
+    """Raises a UserError, on all hosts, where some would train on something else than the first."""
+    for name, what in (("config", "configuration"), ("corpus", "text"), ("tokenizer", "tokenizer")):
+        hashes = [str(getattr(plan.identity, name)) for plan in plans]
+        if others := hosts.differing(" ".join(hashes)):
+            told = ", ".join(map(str, others[:9])) + (", ..." if len(others) > 9 else "")
+            raise UserError(
+                f"{name}: process(es) {told} of this run have another {what} than process 0 (hash "
+                f"{hashes[0]} here); give all hosts the same configuration, files and version of "
+                "calibtrain"
+            )
 
 
 def _create(plan: Plan, run: RunFolder) -> None:

@@ -17,7 +17,7 @@ from calibtrain.data.batches.stream import Batch
 from calibtrain.parallel.mesh import Layout, make_layout
 from calibtrain.runs import checkpoint
 from calibtrain.training.plan import Plan
-from calibtrain.training.program import device_memory, initialiser, lower_step, stop_flags
+from calibtrain.training.program import asked_flags, device_memory, initialiser, lower_step
 from calibtrain.training.stacked_replicas import StackedEngine
 from calibtrain.training.state import TrainState
 
@@ -43,8 +43,8 @@ class Engine(Protocol):
     def batches(self, step: int) -> Iterator[Any]:
         """The batches from a step on; a host reads what its own devices compute."""
 
-    def advance(self, states: Any, batch: Any, stop: bool) -> tuple[Any, Any]:
-        """One step: states and metrics. `stop` tells every host that this one was asked to stop."""
+    def advance(self, states: Any, batch: Any, ask: int) -> tuple[Any, Any]:
+        """One step: states and metrics. Several hosts find in "asked" the largest `ask` of any."""
 
     def figures(self, metrics: Any) -> Figures:
         """Metrics as numbers; waits for the device."""
@@ -106,9 +106,9 @@ class LoopedEngine:
         return (self.layout.put_rows(batch, batches.rows) for batch in mine.iterate(step))
 
     def advance(
-        self, states: Sequence[TrainState], batch: Sequence[Batch], stop: bool
+        self, states: Sequence[TrainState], batch: Sequence[Batch], ask: int
     ) -> tuple[tuple[TrainState, ...], tuple[dict[str, Array], ...]]:
-        flags = stop_flags(self.layout, stop)
+        flags = asked_flags(self.layout, ask)
         results = [
             self._compiled(state, part, *flags) for state, part in zip(states, batch, strict=True)
         ]

@@ -11,11 +11,19 @@ from typing import Any
 
 from calibtrain.errors import NonFiniteError, TransientError, require_finite
 from calibtrain.parallel import hosts
+from calibtrain.runs.array_store import import_orbax
+from calibtrain.training.budget import Due
 from calibtrain.training.engine import Engine
 from calibtrain.training.plan import Plan
 from calibtrain.training.resumption import resumable_steps
 from calibtrain.training.run_writer import RunWriter
-from calibtrain.training.stopping import Stop, Stopped
+from calibtrain.training.saving import Progress, Saves
+from calibtrain.training.state import all_finite
+from calibtrain.training.stopping import Ask, Stop, Stopped
+
+
+_LOOK = 0.05
+"""Seconds between two looks of several hosts at a save that they wait for."""
 
 
 def groups(writers: Sequence[RunWriter]) -> list[tuple[list[RunWriter], int]]:
@@ -51,6 +59,7 @@ class Group:
 
     Attributes:
         step: steps trained in all.
+        saves: their checkpoints, which a thread writes.
     """
 
     def __init__(self, writers: Sequence[RunWriter], engine: Engine, stop: Stop, start: int):
@@ -60,12 +69,16 @@ class Group:
         self._meter = _Meter(writers[0].plan, writers)
         self._lagging: Any = None
         self._stopping = False
+        self.saves = Saves(writers[0].plan.config.checkpoints.minutes)
+        self._saved, self._saves_now = start, False
 
     def begin(self) -> Any:
         """The states that training goes on from."""
+        import_orbax()  # not at the first save, which a signal may ask for
         folders = [writer.run.checkpoints for writer in self._writers]
         states = self._engine.restore(folders, self.step) if self.step else self._engine.begin()
-        for writer in self._writers:
+        for index, writer in enumerate(self._writers):
+            all_finite(self._engine.replica(states, index))  # compiled now, for the same reason
             writer.begin(self.step, self._engine.memory)
         return states
 
@@ -78,15 +91,40 @@ class Group:
         """Whether there is another step to train."""
         return self.step < self._steps and not self._stopping and bool(self._alive())
 
+    def ask(self) -> Ask:
+        """What this host asks for, with the next step."""
+        if self.saves.progress() == Progress.FAILED:
+            return Ask.FAIL
+        if self._stop.is_set():
+            return Ask.STOP
+        return Ask.SAVE if hosts.is_primary() and self.saves.are_due() else Ask.NOTHING
+
     def count(self, metrics: Any) -> None:
-        """Counts a step that was dispatched, and checks the one before it."""
+        """Counts a step that was dispatched, and checks the one before it.
+
+        Raises:
+            UserError: where a checkpoint could not be written.
+        """
         self.step += 1
         self._stop.step()
-        self._stopping = self._stops_now()
+        self.saves.poll()
+        asked, at = Ask.NOTHING, self.step - 1
         if self._lagging is not None:
-            self._stopping = self._check(self._lagging, self.step - 1) or self._stopping
+            asked = self._check(self._lagging, at)
+        if not hosts.are_many():
+            asked, at = self.ask(), self.step
+        if asked == Ask.FAIL:
+            self._fail()
+        self._stopping = asked == Ask.STOP
+        # a save that was asked for before the last one began is that one
+        self._saves_now = asked == Ask.SAVE and self._saved < at
         self._lagging = metrics
         self._meter.tick(self.step)
+
+    def due(self) -> Due:
+        """What follows this step; time may ask for a checkpoint besides the schedule."""
+        due = self._writers[0].plan.due(self.step)
+        return due._replace(saves=due.saves or self._saves_now)
 
     def check(self, metrics: Any) -> None:
         """Gives up runs whose metrics at this step are not finite; waits for the device."""
@@ -129,12 +167,42 @@ class Group:
         self._meter.restart()
 
     def save(self, states: Any) -> None:
-        """Makes a checkpoint of each run."""
-        self._stop.pause()
-        self._for_each(lambda i, writer: writer.save(self.step, self._engine.replica(states, i)))
-        # only now, so that there is always a step of which all have a checkpoint
-        self._for_each(lambda i, writer: writer.prune())
+        """Begins a checkpoint of each run, once the one before is whole."""
+        self.wait_for_save()
+        begun: list[Any] = []
+
+        def begin(index: int, writer: RunWriter) -> None:
+            save = writer.begin_save(self.step, self._engine.replica(states, index))
+            begun.extend([save] if save else [])
+
+        self._for_each(begin)
+        self.saves.begin(begun)
+        self._saved = self.step
         self._meter.restart()
+
+    def wait_for_save(self) -> None:
+        """Waits until the checkpoint under way is whole.
+
+        Raises:
+            UserError: where it could not be written; on all hosts.
+        """
+        self._stop.pause()
+        if hosts.are_many():
+            # one whose save failed must not wait for those that wait for its part
+            while (progress := hosts.largest(self.saves.progress())) == Progress.UNDER_WAY:
+                time.sleep(_LOOK)
+            if progress == Progress.FAILED:
+                self._fail()
+        with hosts.together():
+            self.saves.wait()
+
+    def _fail(self) -> None:
+        """Ends all hosts where a checkpoint could not be written on one of them."""
+        with hosts.together():
+            try:
+                self.saves.require()
+            finally:
+                self.saves.abandon()
 
     def finish(self, states: Any) -> None:
         """Runs the final evaluations of each run."""
@@ -173,14 +241,15 @@ class Group:
             try:
                 action(index, writer)
             except NonFiniteError as error:
+                self.wait_for_save()  # it may be the last good checkpoint
                 writer.give_up(self.step, error)
 
-    def _check(self, metrics: Any, at: int) -> bool:
-        """Gives up runs whose metrics are not finite; returns whether a host was asked to stop."""
+    def _check(self, metrics: Any, at: int) -> Ask:
+        """Gives up runs whose metrics are not finite; returns what hosts asked for, if several."""
         figures = self._engine.figures(metrics)
-        stopping = [each.pop("stop", 0.0) > 0 for each in figures]
+        asked = max(each.pop("asked", 0.0) for each in figures)
         self._for_each(lambda index, writer: require_finite(figures[index], at))
-        return any(stopping)
+        return Ask(int(asked))
 
 
 class _Meter:

@@ -1,9 +1,9 @@
 """The training loop. At every step, in this order: train, log, evaluate, save.
 
-A checkpoint at a step therefore implies that every metric up to it is on disk. A run is a function
-of its configuration: killed at any moment and started again, it goes on from its last checkpoint
-and writes the same parameters and the same metrics, bit for bit. Runs that differ in their seed
-alone go through the loop together (`group`).
+A checkpoint therefore implies that every metric up to its step is on disk; `saving` writes it in
+the background. A run is a function of its configuration: killed at any moment and started again, it
+goes on from its last checkpoint and writes the same parameters and metrics, bit for bit. Runs that
+differ in their seed alone go through the loop together (`group`).
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ def train(runs: Sequence[BegunRun], evaluators: Sequence[Evaluator]) -> list[Out
             tells that.
     """
     writers = [
-        RunWriter(run.plan, run.folder, evaluator, run.observer)
+        RunWriter(run.plan, run.folder, evaluator, run.observer, run.cache)
         for run, evaluator in zip(runs, evaluators, strict=True)
     ]
     outcomes: dict[Path, Outcome] = {}
@@ -72,15 +72,15 @@ def _advance(writers: Sequence[RunWriter], start: int, stop: Stop) -> list[Outco
     engine = make_engine([r.plan for r in writers], optimizer_of(plan.config, plan.budget.steps))
     group = Group(writers, engine, stop, start)
     states = group.begin()
-    with group.failure_told():
+    with group.failure_told(), group.saves:
         try:
             group.evaluate_owed(states)
             batches = group.batches()
             while group.goes_on():
                 # 1. Train. Metrics are looked at one step behind, so that no device waits for us.
-                states, metrics = engine.advance(states, next(batches), stop.is_set())
+                states, metrics = engine.advance(states, next(batches), group.ask())
                 group.count(metrics)
-                logs, evaluates, saves = plan.due(group.step)
+                logs, evaluates, saves = group.due()
                 # 2. Log.
                 if logs:
                     group.log(states, metrics)
@@ -89,7 +89,7 @@ def _advance(writers: Sequence[RunWriter], start: int, stop: Stop) -> list[Outco
                 # 3. Evaluate.
                 if evaluates:
                     group.evaluate(states)
-                # 4. Save.
+                # 4. Save: copy the state. A thread writes it.
                 if saves:
                     group.save(states)
             group.check_last()
@@ -99,6 +99,7 @@ def _advance(writers: Sequence[RunWriter], start: int, stop: Stop) -> list[Outco
             status = "stopped"
             if group.step:
                 group.save(states)
+        group.wait_for_save()
     return [_outcome(writer, status, group.step) for writer in writers]
 
 

@@ -68,15 +68,15 @@ def lower_step(
         step = for_replicas(step, "replica" if layout.devices > 1 else None)
         rows, place = (replicas, *rows), layout.replicated_rows
 
-    def step_with_stop(state: TrainState, batch: Batch, flags: Array) -> StepResult:
+    def step_with_flags(state: TrainState, batch: Batch, flags: Array) -> StepResult:
         state, metrics = step(state, batch)
-        return state, {**metrics, "stop": jnp.max(flags)}
+        return state, {**metrics, "asked": jnp.max(flags)}
 
     if _is_local(layout):
         jitted = jax.jit(step, donate_argnums=0)
         place = None
     else:
-        function = step_with_stop if hosts.are_many() else step
+        function = step_with_flags if hosts.are_many() else step
         # one process sees what all replicas' devices have; several must be told
         alone = replicas is not None and not hosts.are_many()
         metrics = layout.sharding(P("replica")) if alone else layout.everywhere
@@ -153,14 +153,14 @@ def initialiser(
     return lambda seed: begin(seed, jax.tree.map(np.asarray, start()))
 
 
-def stop_flags(layout: Layout, stop: bool) -> tuple[Array, ...]:
-    """The argument by which hosts agree to stop; a single host needs none."""
+def asked_flags(layout: Layout, ask: int) -> tuple[Array, ...]:
+    """The argument by which a host asks something of all; a single host needs none."""
     if not hosts.are_many():
         return ()
     return (
         jax.make_array_from_process_local_data(
             layout.sharding(P(AXES)),
-            np.full(len(layout.mesh.local_devices), stop, np.int32),
+            np.full(len(layout.mesh.local_devices), ask, np.int32),
             (layout.devices,),
         ),
     )

@@ -4,9 +4,13 @@ Runs that are trained together have a writer each, and their folders are the sam
 been trained by itself. One that diverges is given up; the others go on.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from calibtrain.errors import DIVERGED_ADVICE, NonFiniteError, UserError, require_finite
@@ -14,13 +18,16 @@ from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
-from calibtrain.storage.metrics import fingerprint
-from calibtrain.storage.places import absolute
+from calibtrain.storage.compiled import copy_new_programs
+from calibtrain.storage.places import absolute, in_bucket
 from calibtrain.training.optimizer import learning_rate_schedule
 from calibtrain.training.plan import Plan
 from calibtrain.training.resumption import METRICS, lines_kept
 from calibtrain.training.state import TrainState, all_finite
 from calibtrain.training.summary import describe_run
+
+PROGRAMS = "compiled"
+"""The folder of a run in a bucket for programs that it compiled."""
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told what happens: {"event": "tokenised" | "start" | "progress" | "metrics" | "measured" |
@@ -48,12 +55,20 @@ class RunWriter:
         plan: the run.
         run: its folder.
         observer: is told what happens.
+        cache: where compiled programs are kept; a run in a bucket has a copy of its own.
         results: final evaluations by corpus and split, once it is done.
         error: why it was given up; None while all is well.
     """
 
-    def __init__(self, plan: Plan, run: RunFolder, evaluator: Evaluator, observer: Observer):
-        self.plan, self.run, self.observer = plan, run, observer
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunFolder,
+        evaluator: Evaluator,
+        observer: Observer,
+        cache: Path | None = None,
+    ):
+        self.plan, self.run, self.observer, self.cache = plan, run, observer, cache
         self.results: Mapping[str, Mapping[str, Any]] = {}
         self.error: NonFiniteError | None = None
         self._evaluator = evaluator
@@ -117,20 +132,15 @@ class RunWriter:
         self._write({"step": step, **self._seen(step), **line})
         self.observer({"event": "evaluation", "step": step, **results})
 
-    def save(self, step: int, state: TrainState) -> None:
-        """Makes a checkpoint, unless it is the one that training went on from."""
+    def begin_save(self, step: int, state: TrainState) -> RunSave | None:
+        """Begins a checkpoint; None where it is the one that was begun last, or gone on from."""
         if step == self._saved:
-            return
+            return None
         _require_sound(state, step)
-        self.run.settle()
-        facts = {METRICS: fingerprint(self.run.metrics)} if self.run.writes else {}
-        checkpoint.save(self.run.checkpoints, step, state, self.plan.identity, facts)
+        facts = {METRICS: self.run.metrics_fingerprint()} if self.run.writes else {}
+        begun = checkpoint.begin(self.run.checkpoints, step, state, self.plan.identity, facts)
         self._saved = step
-        self.observer({"event": "saved", "step": step})
-
-    def prune(self) -> None:
-        """Drops older checkpoints."""
-        checkpoint.prune(self.run.checkpoints, self.plan.config.checkpoints.keep)
+        return RunSave(self, step, begun)
 
     def finish(self, step: int, state: TrainState, stop: Callable[[], bool]) -> None:
         """Runs the final evaluations."""
@@ -162,6 +172,33 @@ class RunWriter:
 
     def _was_evaluated(self, step: int) -> bool:
         return any(line["step"] == step and "eval/nll" in line for line in self.run.read_metrics())
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSave:
+    """A checkpoint of a run that was begun: what `saving.Saves` has a thread finish."""
+
+    writer: RunWriter
+    step: int
+    begun: checkpoint.Unsealed
+
+    def write(self) -> None:
+        self.begun.write()
+
+    def seal(self) -> None:
+        self.writer.run.settle()  # metrics up to its step, and the lock
+        self.begun.seal()
+
+    def prune(self) -> None:
+        plan = self.writer.plan
+        checkpoint.prune(
+            self.writer.run.checkpoints, plan.config.checkpoints.keep, lambda at: plan.due(at).saves
+        )
+        if self.writer.cache is not None and in_bucket(self.writer.run.path):
+            copy_new_programs(self.writer.cache, self.writer.run.path / PROGRAMS)
+
+    def tell(self) -> None:
+        self.writer.observer({"event": "saved", "step": self.step})
 
 
 def _require_sound(state: TrainState, step: int) -> None:

@@ -17,12 +17,12 @@ from calibtrain.parallel.mesh import Layout
 from calibtrain.runs import checkpoint
 from calibtrain.training.plan import Plan
 from calibtrain.training.program import (
+    asked_flags,
     device_memory,
     initialiser,
     lower_step,
     shardings,
     state_shapes,
-    stop_flags,
 )
 from calibtrain.training.state import TrainState
 from calibtrain.training.step import StepResult
@@ -78,12 +78,12 @@ class StackedEngine:
                 batch = self.layout.put_replicas(batch, replicas, rows)
             yield batch
 
-    def advance(self, states: TrainState, batch: Batch, stop: bool) -> StepResult:
-        return self._compiled(states, batch, *stop_flags(self.layout, stop))
+    def advance(self, states: TrainState, batch: Batch, ask: int) -> StepResult:
+        return self._compiled(states, batch, *asked_flags(self.layout, ask))
 
     def figures(self, metrics: Mapping[str, Array]) -> list[dict[str, float]]:
         replicas = len(self.plans)
-        columns = {  # `stop` is one for all
+        columns = {  # `asked` is one for all
             name: np.broadcast_to(_to_host(value), replicas) for name, value in metrics.items()
         }
         return [

@@ -1,5 +1,6 @@
 """How a signal stops the training loop: it saves and ends, within a bounded time."""
 
+import enum
 import signal
 import threading
 import time
@@ -12,6 +13,22 @@ from calibtrain.process.interruption import PATIENCE, end_now, handled, is_comma
 
 _ANYTHING = 600.0
 """Seconds that a call other than a step, such as a compilation in mid-run, may take."""
+
+
+class Ask(enum.IntEnum):
+    """What a host asks for with a step. All hosts do the largest of what any of them asks.
+
+    They are told in the results of the step, which all read one step later: no host waits for
+    another, and all act at the same step.
+    """
+
+    NOTHING = 0
+    SAVE = 1
+    """Time asks for a checkpoint; by the clock of the primary."""
+    STOP = 2
+    """A signal asks to save and end."""
+    FAIL = 3
+    """A checkpoint could not be written."""
 
 
 class Stopped(Exception):

@@ -1,13 +1,17 @@
 """A gate in front of a server on loopback: open, it passes bytes on; shut, nobody is reached.
 
-It shuts by itself where a client says so, at the very moment that a test is about.
+It shuts by itself where a client says so, at the very moment that a test is about. It may hold each
+request back for some time, as a server far away does.
 """
 
 import contextlib
+import re
 import socket
 import threading
+import time
 
 _SHUT = b"shut the gate"
+_REQUEST = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE) \S+ HTTP/1")
 
 
 def shut(address: str) -> None:
@@ -25,8 +29,12 @@ class Gate:
         port: where it listens.
     """
 
-    def __init__(self, behind: int):
-        self._behind, self.port = behind, 0
+    def __init__(self, behind: int, delay: float = 0.0):
+        """Args:
+        behind: the port of the server.
+        delay: seconds for which each request is held back.
+        """
+        self._behind, self.port, self._delay = behind, 0, delay
         self._open: list[socket.socket] = []
         self.open()
 
@@ -59,14 +67,18 @@ class Gate:
                 return
             far = socket.create_connection(("127.0.0.1", self._behind))
             self._open += [near, far]
-            far.sendall(first)
             threading.Thread(target=_copy, args=(far, near), daemon=True).start()
-            _copy(near, far)
+            _copy(near, far, self._delay, first)
 
 
-def _copy(source: socket.socket, sink: socket.socket) -> None:
+def _copy(
+    source: socket.socket, sink: socket.socket, delay: float = 0.0, first: bytes = b""
+) -> None:
     with contextlib.suppress(OSError):
-        while data := source.recv(65536):
+        while data := first or source.recv(65536):
+            first = b""
+            if delay and _REQUEST.match(data):
+                time.sleep(delay)
             sink.sendall(data)
     for each in (source, sink):
         with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ no notice, so that the tests below do not show that two takers of a stale lock e
 
 import asyncio
 import http.server
+import itertools
 import json
 import os
 import re
@@ -36,7 +37,7 @@ from calibtrain.runs import checkpoint
 from calibtrain.runs.checkpoint import steps_saved
 from calibtrain.runs.checksums import verify
 from calibtrain.runs.folder import RunFolder
-from calibtrain.storage import bucket_lock
+from calibtrain.storage import bucket_lock, growing
 from calibtrain.storage.places import bucket_files, files, in_bucket, place, put, reached
 
 pytestmark = pytest.mark.long
@@ -119,7 +120,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(local: tuple[Path, Path], bucket
     assert_same(place(run), reference)
     assert steps_saved(place(run) / "checkpoints") == [6, 12, 18, 24]
     names = {path.name for path in place(run).iterdir()}
-    assert names == {path.name for path in reference.iterdir()} - {".lock"}
+    assert names - {"compiled"} == {path.name for path in reference.iterdir()} - {".lock"}
     for name in ("config.yaml", "tokenizer/manifest.json", "tokenizer/target_counts.npy"):
         assert (place(run) / name).read_bytes() == (reference / name).read_bytes()
     again = call("train", config, "--run", run, "--json")
@@ -156,9 +157,104 @@ def test_killed_anywhere_it_ends_as_an_undisturbed_one(
     assert not (place(run) / ".lock").exists()
 
 
+@pytest.fixture
+def far_away() -> Iterator[dict[str, str]]:
+    """The environment in which each request to the bucket takes 200 ms more."""
+    behind = Gate(int(os.environ["STORAGE_EMULATOR_HOST"].rpartition(":")[2]), delay=0.2)
+    url = f"http://127.0.0.1:{behind.port}"
+    yield {"STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url}
+    behind.shut()
+
+
+def test_training_goes_on_while_a_checkpoint_is_uploaded(
+    tmp_path: Path, bucket: str, far_away: dict[str, str]
+) -> None:
+    """An upload takes several requests of 200 ms, and no step waits for one."""
+    config, run = tmp_path / "config.yaml", f"{bucket}/run"
+    settings = {"budget": {"steps": 4_000}, "checkpoints": {"every": 4_000, "minutes": 0.01}}
+    config.write_text(to_yaml(tiny(**settings, log_every=4_000, evaluation={"every": 4_000})))
+    done = trained(config, run, "gaps", **far_away)
+    output, errors = done.communicate(timeout=300)
+    assert done.returncode == 0, errors
+    assert steps_saved(place(run) / "checkpoints") == [4_000]
+    saves, steps = (json.loads(line) for line in output.splitlines()[-2:])
+    begun, whole = saves[0]
+    assert whole - begun > 4.0  # twenty requests and more, one after the other
+    assert len([time for time in steps if begun < time < whole]) > 100
+    assert max(b - a for a, b in itertools.pairwise(steps)) < (whole - begun) / 2
+
+
+def test_killed_in_mid_upload_it_goes_on_from_the_checkpoint_before(
+    local: tuple[Path, Path], bucket: str, far_away: dict[str, str]
+) -> None:
+    config, reference = local
+    run = f"{bucket}/run"
+    killed = trained(config, run, "saving:2", **far_away)
+    _, errors = killed.communicate(timeout=200)
+    assert killed.returncode == -signal.SIGKILL, errors
+    assert steps_saved(place(run) / "checkpoints") == [6]
+    resumed = trained(config, run)
+    _, errors = resumed.communicate(timeout=200)
+    assert resumed.returncode == 0, errors
+    assert_same(place(run), reference)
+
+
+def test_a_start_with_an_empty_cache_finds_the_programs_in_the_bucket(
+    local: tuple[Path, Path], bucket: str, tmp_path: Path
+) -> None:
+    """As a Pod that is restarted does."""
+    config, run = local[0], f"{bucket}/run"
+    killed = trained(config, run, "saving:3", CALIBTRAIN_CACHE=str(tmp_path / "one"))
+    _, errors = killed.communicate(timeout=200)
+    assert killed.returncode == -signal.SIGKILL, errors
+    kept = {path.name for path in (place(run) / "compiled").iterdir()}
+    assert kept
+    assert kept <= {path.name for path in (tmp_path / "one" / "compiled").iterdir()}
+    log = {"JAX_DEBUG_LOG_MODULES": "jax._src.compiler"}
+    resumed = trained(config, run, CALIBTRAIN_CACHE=str(tmp_path / "two"), **log)
+    _, errors = resumed.communicate(timeout=200)
+    assert resumed.returncode == 0, errors
+    hits = set(re.findall(r"cache hit for '(\w+)'", errors))
+    assert {name.rpartition("-cache")[0].rpartition("-")[0] for name in kept} <= hits
+    assert_same(place(run), local[1])
+
+
+def test_metrics_are_uploaded_by_a_thread(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are never lost at an orderly end, and what the thread meets is raised."""
+    path, write, go_on = place(f"{bucket}/lines"), growing.write_whole, threading.Event()
+
+    def waits(place: Path, text: str) -> None:
+        assert go_on.wait(60)
+        write(place, text)
+
+    monkeypatch.setattr(growing, "write_whole", waits)
+    lines = growing.GrowingFile(path)
+    for number in range(5):
+        lines.append(str(number))  # would wait for itself, if it uploaded
+    go_on.set()
+    lines.flush()
+    assert path.read_text() == "0\n1\n2\n3\n4\n"
+
+    def fails(place: Path, text: str) -> None:
+        raise TransientError("the bucket does not answer")
+
+    monkeypatch.setattr(growing, "write_whole", fails)
+    monkeypatch.setattr(growing, "SECONDS", 0.0)
+    lines.append("5")
+    lines.wait()
+    with pytest.raises(TransientError, match="does not answer"):
+        lines.append("6")
+    with pytest.raises(TransientError, match="does not answer"):
+        lines.flush()
+    monkeypatch.setattr(growing, "write_whole", write)
+    lines.flush()
+    assert path.read_text() == "0\n1\n2\n3\n4\n5\n"
+
+
 def test_two_processes_write_one_run(tmp_path: Path, bucket: str) -> None:
+    """Time asks for checkpoints too: at the same steps on both."""
     config = tmp_path / "config.yaml"
-    config.write_text(to_yaml(tiny(batch={"rows": 8})))
+    config.write_text(to_yaml(tiny(batch={"rows": 8}, checkpoints={"minutes": 1e-6})))
     results = {}
     for run in (str(tmp_path / "run"), f"{bucket}/run"):
         with socket.socket() as free:

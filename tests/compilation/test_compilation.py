@@ -89,7 +89,7 @@ def test_without_the_cuda_plugin_the_extra_is_named(tmp_path: Path) -> None:
         ("h100", "write h100:N"),
         ("h100:0", "N from 1 to 8"),
         ("p100:8", "GPUs: a100-40gb, a100, h100, h200, b200"),
-        ("tpu", "TPUs: v4, v5e, v5p, v6e"),
+        ("tpu", "TPUs: v4, v5e, v5p, v6e, tpu7x"),
     ],
 )
 def test_what_is_no_topology_is_told(name: str, says: str) -> None:

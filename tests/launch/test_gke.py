@@ -198,6 +198,8 @@ def test_every_slice_makes_a_valid_jobset(name: str) -> None:
         ("v5p-1024", "tpu-v5p-slice", "8x8x8", "ct5p-hightpu-4t", 128, "v5p-1024"),
         ("v4-32", "tpu-v4-podslice", "2x2x4", "ct4p-hightpu-4t", 4, "v4-32"),
         ("v6e-16", "tpu-v6e-slice", "4x4", "ct6e-standard-4t", 4, "v6e-16"),
+        ("tpu7x-8", "tpu7x", "2x2x1", "tpu7x-standard-4t", 1, "tpu7x-8"),
+        ("tpu7x-128", "tpu7x", "4x4x4", "tpu7x-standard-4t", 16, "tpu7x-128"),
     ],
 )
 def test_slices_are_those_of_googles_tables(

@@ -1,23 +1,25 @@
 """Several processes as one run, for real: on loopback, with gloo collectives."""
 
+import functools
 import http.server
 import importlib.util
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import assert_same, tiny
+from conftest import TINY, assert_same, tiny
 
-from calibtrain.config import to_yaml
+from calibtrain.config import Config, to_yaml, validate
 from calibtrain.errors import TransientError, UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.parallel import hosts, meeting
@@ -28,9 +30,23 @@ pytestmark = pytest.mark.long
 
 
 def start(
-    count: int, config: Path, run: Path, *, only: int | None = None, **environment: str
+    count: int,
+    config: Path,
+    run: Path,
+    *,
+    only: int | None = None,
+    folders: Sequence[Path] = (),
+    most_bytes: Sequence[int | None] = (),
+    **environment: str,
 ) -> list[subprocess.Popen[str]]:
-    """The processes of one run, or only one of them."""
+    """The processes of one run, or only one of them.
+
+    If given, each has a folder of its own, and may write files of so many bytes.
+    """
+
+    def limit(most: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -40,6 +56,10 @@ def start(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=folders[number] if folders else None,
+            preexec_fn=functools.partial(limit, most)
+            if most_bytes and (most := most_bytes[number])
+            else None,
             env={
                 **os.environ,
                 **environment,
@@ -120,6 +140,38 @@ def test_sigterm_to_one_stops_all_at_the_same_step(
     assert steps_saved(run / "checkpoints")[-1] < 60
     finish(start(2, config, run))
     assert_same(run, whole)
+
+
+def test_hosts_with_other_texts_end_before_the_first_step(tmp_path: Path) -> None:
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    text = {"name": "files", "paths": ["text.txt"]}
+    config.write_text(to_yaml(validate(Config, {**TINY, "corpus": text})))
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder, word in zip(folders, ("words", "wards"), strict=True):
+        folder.mkdir()
+        (folder / "text.txt").write_text(f"many {word} of a text\n\n" * 3_000)
+    processes = start(2, config, run, folders=folders)
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 2, errors
+        assert "corpus: process(es) 1 of this run have another text than process 0" in errors
+    assert not run.exists()
+
+
+def test_a_save_that_fails_on_one_host_ends_all_at_once(
+    undisturbed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The others do not wait for what the one would have written."""
+    config, _ = undisturbed
+    run = tmp_path / "run"
+    processes = start(2, config, run, most_bytes=(None, 2_000))
+    began = time.monotonic()
+    said = [process.communicate(timeout=240)[1].splitlines()[-1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], said
+    assert "another process of this run failed" in said[0]
+    assert "cannot write: the file would be larger than the system allows" in said[1]
+    assert time.monotonic() - began < 200  # Orbax would wait for 300 s
+    assert steps_saved(run / "checkpoints") == []
 
 
 def test_four_processes(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_random_kills_change_nothing(count: int, tmp_path: Path) -> None:
                 budget={"steps": 450},
                 log_every=50,
                 evaluation=rarely,
-                checkpoints={"every": 15, "keep": 3},
+                checkpoints={"every": 15, "keep": 3, "minutes": 0.01},
             )
         )
     )

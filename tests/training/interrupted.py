@@ -50,7 +50,7 @@ def main() -> None:
     later = threading.Timer(0.01, die)
     targets = {
         "batch": (batches.TrainingBatches, "__getitem__", die),
-        "saving": (ocp, "save", later.start),
+        "saving": (ocp, "save_async", later.start),
         "saved": (checkpoint, "write_checksums", die),
         "evaluation": (windows.EvaluationWindows, "__getitem__", die),
         "results": (document_rows, "write_whole", die),

@@ -130,7 +130,8 @@ def test_a_run_whose_checkpoint_breaks_ends_in_one_line_and_keeps_the_others(
         train_run(tiny(), tmp_path / "run")
     assert steps_saved(tmp_path / "run" / "checkpoints") == [6]
     summary = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (summary["status"], summary["step"]) == ("failed", 12)
+    assert summary["status"] == "failed"
+    assert 12 <= summary["step"] <= 18  # the next checkpoint waits for that of step 12
 
 
 @contextmanager
@@ -174,7 +175,7 @@ def test_a_folder_that_goes_while_a_checkpoint_is_written_is_said(
         shutil.rmtree(tmp_path / "run")
         (path / "file").write_text("x")
 
-    monkeypatch.setattr(ocp, "save", gone)
+    monkeypatch.setattr(ocp, "save_async", gone)
     with pytest.raises(UserError, match=r"checkpoints/2: cannot write: a folder above it was rem"):
         save(tmp_path / "run" / "checkpoints", 2, STATE, OWN)
 

@@ -1,0 +1,184 @@
+"""A thread writes checkpoints while training goes on: what is saved, when, and what goes wrong."""
+
+import errno
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import assert_same, tiny
+
+from calibtrain.errors import UserError
+from calibtrain.evaluation import train_run
+from calibtrain.runs import checkpoint
+from calibtrain.runs.checkpoint import steps_saved
+from calibtrain.runs.folder import RunFolder
+from calibtrain.training import group, loop
+from calibtrain.training.stopping import Stop
+
+PATIENCE = 60.0
+"""Seconds that one thread waits for the other before the test fails."""
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Every checkpoint is written once this is set."""
+    write, go_on = checkpoint.write_arrays, threading.Event()
+
+    def waits(*arguments: Any) -> None:
+        assert go_on.wait(PATIENCE)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "write_arrays", waits)
+    return go_on
+
+
+@pytest.fixture
+def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], None]:
+    """Lets something happen in the loop, after so many steps."""
+    count = group.Group.count
+
+    def set_up(step: int, act: Callable[[], Any]) -> None:
+        def counts(runs: group.Group, metrics: Any) -> None:
+            count(runs, metrics)
+            if runs.step == step:
+                act()
+
+        monkeypatch.setattr(group.Group, "count", counts)
+
+    return set_up
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def state_of(run: Path, step: int) -> dict[str, np.ndarray]:
+    from orbax.checkpoint import v1 as ocp
+
+    return ocp.load(run / "checkpoints" / str(step))
+
+
+def the_thread_ends() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    tmp_path: Path,
+    finished_run: Path,
+    held: threading.Event,
+    after: Callable[[int, Callable[[], Any]], None],
+) -> None:
+    """It would wait for itself otherwise; and what is written is the state of its own step."""
+    after(11, held.set)  # five steps after the checkpoint of step 6 was begun
+    run = tmp_path / "run"
+    assert train_run(tiny(), run).status == "done"
+    assert_same(run, finished_run)
+    mine, theirs = state_of(run, 6), state_of(finished_run, 6)
+    assert mine.keys() == theirs.keys()
+    for name, array in mine.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+def test_time_asks_for_checkpoints_and_the_end_removes_them(
+    tmp_path: Path, finished_run: Path
+) -> None:
+    told: list[Any] = []
+    run = tmp_path / "run"
+    config = tiny(checkpoints={"minutes": 1e-6})
+    assert train_run(config, run, observer=told.append).status == "done"
+    saved = [event["step"] for event in told if event["event"] == "saved"]
+    assert {6, 12, 18, 24} < set(saved)
+    assert saved == sorted(set(saved))
+    assert steps_saved(run / "checkpoints") == [6, 12, 18, 24]
+    assert_same(run, finished_run)
+
+
+def test_a_run_that_crashes_keeps_the_checkpoint_under_way(
+    tmp_path: Path, held: threading.Event, after: Callable[[int, Callable[[], Any]], None]
+) -> None:
+    def crash() -> None:
+        held.set()
+        raise RuntimeError("the eighth step fails")
+
+    after(8, crash)
+    with pytest.raises(RuntimeError, match="the eighth step fails"):
+        train_run(tiny(), tmp_path / "run")
+    assert steps_saved(tmp_path / "run" / "checkpoints") == [6]
+
+
+def test_a_save_that_fails_ends_the_run_at_the_next_step(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: Callable[[int, Callable[[], Any]], None],
+) -> None:
+    write = checkpoint.write_arrays
+
+    def fails(path: Path, *arguments: Any) -> None:
+        if path.name == "12":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, *arguments)
+
+    monkeypatch.setattr(checkpoint, "write_arrays", fails)
+    after(13, the_thread_ends)
+    with pytest.raises(UserError, match="checkpoints/12: cannot write: the disk is full"):
+        train_run(tiny(), tmp_path / "run")
+    summary = RunFolder(tmp_path / "run").read_summary()
+    assert summary is not None
+    assert summary.status == "failed"
+    assert summary.step in (13, 14)  # it may have failed sooner
+
+
+def test_an_interrupted_save_is_never_sealed(
+    tmp_path: Path,
+    finished_run: Path,
+    held: threading.Event,
+    after: Callable[[int, Callable[[], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lock is free by then, and another process may have the run."""
+    after(8, raises(KeyboardInterrupt()))
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train_run(tiny(), run)
+    held.set()
+    the_thread_ends()
+    assert steps_saved(run / "checkpoints") == []
+    assert (run / "checkpoints" / "6").exists()  # all of it was written
+    monkeypatch.undo()
+    assert train_run(tiny(), run).status == "done"
+    assert_same(run, finished_run)
+
+
+def test_a_signal_waits_for_the_save_under_way_and_saves_the_newest_state(
+    tmp_path: Path,
+    finished_run: Path,
+    held: threading.Event,
+    after: Callable[[int, Callable[[], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop, run, told = Stop(), tmp_path / "run", []
+
+    def ask_to_stop() -> None:
+        stop.set()
+        threading.Timer(0.2, held.set).start()
+
+    after(9, ask_to_stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_signals", lambda: nullcontext(stop))
+        outcome = train_run(tiny(), run, observer=told.append)
+    assert (outcome.status, outcome.step) == ("stopped", 10)
+    assert [event["step"] for event in told if event["event"] == "saved"] == [6, 10]
+    assert steps_saved(run / "checkpoints") == [6, 10]
+    assert train_run(tiny(), run).status == "done"
+    assert_same(run, finished_run)
+    assert steps_saved(run / "checkpoints") == [6, 12, 18, 24]
