@@ -5,7 +5,7 @@ to evaluate on: results by token frequency count tokens in that corpus's trainin
 model may never have seen.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

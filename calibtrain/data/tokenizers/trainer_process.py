@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from calibtrain.process.phases import Phase
 
@@ -88,7 +88,7 @@ def train(options: Mapping[str, Any], lines: Iterable[str], size: int) -> bytes:
     raise TrainerError(error.decode("utf-8", "replace"))
 
 
-def _send(pipe: BinaryIO, options: Mapping[str, Any], lines: Iterable[str], size: int) -> None:
+def _send(pipe: IO[bytes], options: Mapping[str, Any], lines: Iterable[str], size: int) -> None:
     phase = Phase("reading the tokenizer's training text", size, "characters")
     with pipe:
         pipe.write(json.dumps(dict(options)).encode() + b"\n")
@@ -97,7 +97,7 @@ def _send(pipe: BinaryIO, options: Mapping[str, Any], lines: Iterable[str], size
             phase.add(len(line) + 1)
 
 
-def _pass_on(pipe: BinaryIO, put: Callable[[bytes | None], None]) -> None:
+def _pass_on(pipe: IO[bytes], put: Callable[[bytes | None], None]) -> None:
     for line in pipe:
         put(line)
     put(None)
@@ -125,9 +125,9 @@ def _follow(options: Mapping[str, Any], log: "queue.SimpleQueue[bytes | None]") 
 def rounds(kind: str, vocab_size: int) -> Callable[[str], tuple[int, int] | None]:
     """Returns a function from a line of the trainer's log to what is done and what is left.
 
-    A unigram model prunes its pieces to three quarters of them until the vocabulary is reached, with
-    two steps of EM each time; the work of a step hardly changes. A BPE counts merges. Lines that
-    say neither, as those of another version of SentencePiece may, give None.
+    A unigram model prunes its pieces to three quarters until the vocabulary is reached, with two
+    steps of EM each time; the work of a step hardly changes. A BPE counts merges. Lines that say
+    neither, as those of another version of SentencePiece may, give None.
 
     Example:
         >>> step = rounds("unigram", 4_096)
