@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from conftest import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibtrain.cli.terminal import describe as describe_event
+from calibtrain.cli.terminal import make_view
 from calibtrain.config import Config, CorpusConfig, TokenizerConfig, config_hash, validate
 from calibtrain.config.overridden import refuse_overridden
 from calibtrain.data.batches.store import open_store
@@ -28,6 +31,7 @@ from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.data.tokenizers.tokenizer_facts import describe
 from calibtrain.data.tokenizers.training_sample import draw_texts, pieces
 from calibtrain.errors import UserError
+from calibtrain.library.progress import Progress, shown
 from calibtrain.process import phases
 
 _DRAW = random.Random(0)
@@ -279,6 +283,31 @@ def test_what_is_left_of_training_is_known_before_its_end(
     known = [(event["done"], event["total"]) for event in training if event["total"]]
     assert known
     assert known[-1][0] >= 0.7 * known[-1][1]
+
+
+def test_phases_are_shown_wherever_progress_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(phases, "EVERY", 0.0)
+    with make_view("plain"):
+        phases.Phase("reading the corpus", 4_000_000).at(1_000_000)
+    assert re.fullmatch(
+        r"reading the corpus: 1\.0 of 4\.0 MB, \d s left\n", capsys.readouterr().err
+    )
+    with make_view("json"):
+        phases.Phase("training", unit="rounds").at(2)
+    event = json.loads(capsys.readouterr().err)
+    assert (event["what"], event["done"], event["total"]) == ("training", 2, None)
+    assert describe_event({**event, "seconds": 12.3}) == "training: 12 s so far"
+    assert describe_event({**event, "total": 9, "seconds_left": 3.2}) == (
+        "training: 2 of 9 rounds, 3 s left"
+    )
+    told: list[Progress] = []
+    with shown(told.append, "training"):
+        phases.Phase("reading", 10).at(5)
+    assert [(each.event, each.step, each.steps) for each in told] == [("preparing", 5, 10)]
+    phases.Phase("reading", 10).at(5)
+    assert len(told) == 1
 
 
 # --- the trainer's process -----------------------------------------------------------------------
