@@ -324,6 +324,9 @@ def test_a_trainer_that_is_killed_is_told_in_one_line(monkeypatch: pytest.Monkey
     monkeypatch.setattr(trainer_process, "COMMAND", [sys.executable, "-c", "import nothing_here"])
     with pytest.raises(trainer_process.TrainerError, match=r"^ModuleNotFoundError: .*$"):
         trainer_process.train(OPTIONS, ["a line"], 6)
+    monkeypatch.setattr(trainer_process, "COMMAND", ["/nothing/here"])
+    with pytest.raises(trainer_process.TrainerError, match="cannot be started: No such file"):
+        trainer_process.train(OPTIONS, ["a line"], 6)
 
 
 def test_an_interrupt_ends_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:

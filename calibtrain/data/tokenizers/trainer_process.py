@@ -41,13 +41,16 @@ def train(options: Mapping[str, Any], lines: Iterable[str], size: int) -> bytes:
     Raises:
         TrainerError: when the training fails, or its process is killed.
     """
-    process = subprocess.Popen(
-        COMMAND,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for this process, which then ends the trainer
-    )
+    try:
+        process = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for this process, which then ends the trainer
+        )
+    except OSError as error:
+        raise TrainerError(f"its process cannot be started: {error.strerror}") from None
     stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
     assert stdin is not None
     assert stdout is not None
