@@ -23,6 +23,7 @@ COMMAND = [sys.executable, "-m", "calibtrain.data.tokenizers.trainer_process"]
 _PRUNED_TO = 0.75  # unigram: share of the pieces that a round keeps
 _ABOVE = 1.1  # unigram: rounds end at this multiple of the size that is asked for
 _FIXED = 260  # BPE: bytes, newline and special tokens
+_TRAINED, _FAILED = b"trained", b"failed"  # first line of the answer
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -83,12 +84,12 @@ def train(options: Mapping[str, Any], lines: Iterable[str], size: int) -> bytes:
         name = signal.Signals(-status).name
         hint = ", perhaps for want of memory: lower tokenizer.sample_bytes" if status == -9 else ""
         raise TrainerError(f"its process was killed ({name}){hint}")
-    model, _, error = found[0].partition(b"\n")
-    if status or not model.isdigit():
+    verdict, _, answer = found[0].partition(b"\n")
+    if status or verdict not in (_TRAINED, _FAILED):
         raise TrainerError((said or f"its process ended with status {status}").strip())
-    if int(model):
-        return error
-    raise TrainerError(error.decode("utf-8", "replace"))
+    if verdict == _TRAINED:
+        return answer
+    raise TrainerError(answer.decode("utf-8", "replace"))
 
 
 def _send(pipe: IO[bytes], options: Mapping[str, Any], lines: Iterable[str], size: int) -> None:
@@ -184,9 +185,9 @@ def main() -> None:
             sentence_iterator=lines(), model_writer=model, minloglevel=0, **options
         )
     except RuntimeError as error:
-        stdout.write(b"0\n" + str(error).encode())
+        stdout.write(_FAILED + b"\n" + str(error).encode())
     else:
-        stdout.write(b"1\n" + model.getvalue())
+        stdout.write(_TRAINED + b"\n" + model.getvalue())
     stdout.flush()
 
 
