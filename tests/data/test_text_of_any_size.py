@@ -25,7 +25,7 @@ from calibtrain.config.overridden import refuse_overridden
 from calibtrain.data.batches.store import open_store
 from calibtrain.data.corpora import builder
 from calibtrain.data.corpora.corpus import Corpus, Document, open_corpus
-from calibtrain.data.tokenizers import trainer_process, training_sample
+from calibtrain.data.tokenizers import tokenizer_choice, trainer_process, training_sample
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
 from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
 from calibtrain.data.tokenizers.tokenizer_facts import describe
@@ -33,6 +33,7 @@ from calibtrain.data.tokenizers.training_sample import draw_texts, pieces
 from calibtrain.errors import UserError
 from calibtrain.library.progress import Progress, shown
 from calibtrain.process import phases
+from calibtrain.training.begin import BegunRun, Member, begun
 
 _DRAW = random.Random(0)
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
@@ -235,6 +236,31 @@ def test_a_document_outside_the_sample_is_checked_too(
     with pytest.raises(UserError, match=rf"^document '{victim.id}': byte 0: "):
         obtain_tokenizer(sampled(wanted=5_000), corpus, tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache/tokenizers").iterdir() if path.is_dir()]
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_tokenizer_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(
+        corpus={"name": "markov", "markov": {"words": 24, "successors": 4, "bytes": 20_000}},
+        tokenizer={"kind": "bpe", "vocab_size": 290, "sample_bytes": 2_000},
+    )
+
+    def begin(folder: str, cache: Path) -> BegunRun:
+        with begun([Member(config, tmp_path / folder)], cache=cache) as runs:
+            return runs[0]
+
+    with monkeypatch.context() as patch:  # earlier versions trained on all text
+        patch.setattr(tokenizer_choice, "sample_settings", lambda *_, **__: {})
+        old = begin("old", tmp_path / "cache")
+    assert "sample" not in old.plan.tokenizer.manifest.settings
+    for cache in ("cache", "another"):
+        again = begin("old", tmp_path / cache)
+        assert again.plan.tokenizer.hash == old.plan.tokenizer.hash
+        assert again.plan.identity == old.plan.identity
+    new = begin("new", tmp_path / "cache")
+    assert new.plan.tokenizer.manifest.settings["sample"]["bytes"] == 2_000
+    assert begin("new", tmp_path / "cache").plan.identity == new.plan.identity
 
 
 # --- phases --------------------------------------------------------------------------------------
