@@ -135,17 +135,16 @@ class LiveView(SilentView):
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
         """Moves the arm's bar."""
         kind = event["event"]
+        if "preparing" in self._tasks and kind in ("arms", "start", "progress", "evaluation"):
+            self._progress.remove_task(self._tasks.pop("preparing"))
         if kind == "preparing":
             task = self._task("preparing")
             self._progress.update(task, description=f"preparing {escape(arm)}")
         elif kind == "arms":
-            if "preparing" in self._tasks:
-                self._progress.remove_task(self._tasks.pop("preparing"))
             for name in event["names"]:
                 self._task(name)
         elif kind == "phase":
-            task = self._task(arm or ("preparing" if "preparing" in self._tasks else ""))
-            self._progress.update(task, left=describe(event))
+            self._progress.update(self._task(arm or "preparing"), left=describe(event))
         elif kind in ("tokenised", "note"):
             self._progress.console.print(escape(f"{arm}: " if arm else "") + describe(event))
         elif kind == "start":
