@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -189,3 +190,19 @@ def test_heads_are_fitted_to_states_on_a_bare_machine() -> None:
     for line in lines:
         assert line["tokens_per_second"] > 0
         assert line["nll_after"] < line["nll_before"]  # the model is over-confident by a factor
+
+
+def test_text_is_measured_from_files_to_a_step(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    for number in range(20):
+        words = ("".join(draw.choices("abcdefgh ", k=3_000)) for _ in range(40))
+        (tmp_path / f"{number}.txt").write_text("\n\n".join(words))
+    lines = bare(
+        "benchmarks.text_size",
+        *("--text", str(tmp_path), "--counts", "20", "40", "--kind", "bpe", "--vocab", "300"),
+    )
+    assert [(line["documents"], line["status"]) for line in lines] == [(20, 0), (40, 0)]
+    for line in lines:
+        assert 9_900 * line["documents"] <= line["bytes"] <= 30_000 * line["documents"]
+        assert 2**26 < line["peak_without_files_bytes"] <= line["peak_resident_bytes"]
+        assert line["processor_seconds"] > 0

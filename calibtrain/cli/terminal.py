@@ -22,6 +22,7 @@ from rich.table import Table
 
 from calibtrain.cli.result_tables import human_bytes
 from calibtrain.process.output import say, telling
+from calibtrain.process.phases import listening
 
 
 class View(Protocol):
@@ -51,7 +52,7 @@ def make_view(kind: str) -> View:
 
 
 class SilentView:
-    """Shows notes and nothing else."""
+    """Shows notes and nothing else; those that show more are also told of phases."""
 
     def __init__(self) -> None:
         self._open = ExitStack()
@@ -63,6 +64,7 @@ class SilentView:
 
     def __enter__(self) -> View:
         self._open.enter_context(telling(lambda text: self("", {"event": "note", "text": text})))
+        self._open.enter_context(listening(lambda event: self("", event)))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -88,7 +90,7 @@ class PlainView(SilentView):
 
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
         """Writes a line for an event, if it is time."""
-        if event["event"] in ("progress", "tokenising", "measuring"):
+        if event["event"] in ("progress", "phase", "measuring"):
             if time.monotonic() - self._told.get(arm, 0.0) < 10:
                 return
             self._told[arm] = time.monotonic()
@@ -133,17 +135,16 @@ class LiveView(SilentView):
     def __call__(self, arm: str, event: Mapping[str, Any]) -> None:
         """Moves the arm's bar."""
         kind = event["event"]
+        if "preparing" in self._tasks and kind in ("arms", "start", "progress", "evaluation"):
+            self._progress.remove_task(self._tasks.pop("preparing"))
         if kind == "preparing":
             task = self._task("preparing")
             self._progress.update(task, description=f"preparing {escape(arm)}")
         elif kind == "arms":
-            if "preparing" in self._tasks:
-                self._progress.remove_task(self._tasks.pop("preparing"))
             for name in event["names"]:
                 self._task(name)
-        elif kind == "tokenising":
-            part = event["done"] / max(1, event["bytes"])
-            self._progress.update(self._task(arm), left=f"tokenising {event['split']}: {part:.0%}")
+        elif kind == "phase":
+            self._progress.update(self._task(arm or "preparing"), left=describe(event))
         elif kind in ("tokenised", "note"):
             self._progress.console.print(escape(f"{arm}: " if arm else "") + describe(event))
         elif kind == "start":
@@ -186,9 +187,14 @@ class Counting(Protocol):
 
 @contextmanager
 def show_counting(what: str) -> Iterator[Counting]:
-    """Shows how much of something is done: a bar, or in a log file a line every ten seconds."""
+    """Shows how much of something is done: a bar, or in a log file a line every ten seconds.
+
+    Phases of what is prepared meanwhile are shown as well.
+    """
     if not sys.stderr.isatty():
-        yield _CountingLines(what)
+        lines = _CountingLines(what)
+        with listening(lines.phase):
+            yield lines
         return
     narrow = Console(stderr=True).width < 70
     columns = (
@@ -198,7 +204,9 @@ def show_counting(what: str) -> Iterator[Counting]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield _CountingBar(bar, what)
+        shown = _CountingBar(bar, what)
+        with listening(shown.phase):
+            yield shown
 
 
 class _CountingBar:
@@ -207,14 +215,28 @@ class _CountingBar:
     def __init__(self, bar: Progress, what: str):
         self._bar, self._text = bar, what
         self._task: TaskID | None = None
+        self._phase: TaskID | None = None
+
+    def phase(self, event: Mapping[str, Any]) -> None:
+        """Shows a phase above the bar."""
+        if self._phase is None:
+            self._phase = self._bar.add_task("", total=None)
+        self._bar.update(self._phase, description=escape(describe(event)))
+
+    def _end_phase(self) -> None:
+        if self._phase is not None:
+            self._bar.remove_task(self._phase)
+            self._phase = None
 
     def __call__(self, done: int, total: int) -> None:
+        self._end_phase()
         if self._task is None:
             self._task = self._bar.add_task(escape(self._text), total=total)
         self._bar.update(self._task, completed=done, total=total)
 
     def stage(self, text: str) -> None:
         """Takes the bar's place by that of another stage."""
+        self._end_phase()
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._text = text
@@ -228,6 +250,12 @@ class _CountingLines:
         self._text = what
         self._told = self._began = time.monotonic()
         self._first: int | None = None
+
+    def phase(self, event: Mapping[str, Any]) -> None:
+        """Shows a phase, if it is time."""
+        if time.monotonic() - self._told >= 10:
+            self._told = time.monotonic()
+            say(describe(event))
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -262,11 +290,8 @@ def describe(event: Mapping[str, Any]) -> str:
         )
     if kind == "note":
         return str(event["text"])
-    if kind == "tokenising":
-        return (
-            f"tokenising: {event['done'] / 1e6:,.1f} of {event['bytes'] / 1e6:,.1f} MB, "
-            f"{event['split']} split"
-        )
+    if kind == "phase":
+        return _describe_phase(event)
     if kind == "tokenised":
         size, seconds = event["bytes"] / 1e6, event["seconds"]
         return (
@@ -295,6 +320,19 @@ def describe(event: Mapping[str, Any]) -> str:
     if kind == "finished":
         return event["status"] + (f": {event['error']}" if event.get("error") else "")
     return ""
+
+
+def _describe_phase(event: Mapping[str, Any]) -> str:
+    """Returns what is prepared, how much of it is done, and how long the rest takes."""
+    if event["total"] is None:
+        return f"{event['what']}: {event['seconds']:.0f} s so far"
+    done, total, unit = event["done"], event["total"], event["unit"]
+    if unit == "bytes":
+        much = f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
+    else:
+        much = f"{done:,} of {total:,} {unit}"
+    left = event["seconds_left"]
+    return f"{event['what']}: {much}" + ("" if left is None else f", {left:.0f} s left")
 
 
 def _trained(event: Mapping[str, Any], before: str = "") -> str:

@@ -28,6 +28,7 @@ def tokenizer_train(
 
     Example: calibtrain tokenizer train tiny tokenizer.vocab_size=2048
     """
+    from calibtrain.cli.terminal import show_counting
     from calibtrain.config import load_config
     from calibtrain.data.corpora.corpus import open_corpus
     from calibtrain.data.corpora.sources import check_fields
@@ -41,8 +42,9 @@ def tokenizer_train(
             f"tokenizer.path: {settings.tokenizer.path} is a tokenizer that is there already, so "
             "that none is trained; remove it (to look at one: calibtrain tokenizer inspect FOLDER)"
         )
-    corpus = open_corpus(settings.corpus, cache_directory())
-    tokenizer = obtain_tokenizer(settings.tokenizer, corpus, cache_directory())
+    with show_counting("tokenizer"):
+        corpus = open_corpus(settings.corpus, cache_directory())
+        tokenizer = obtain_tokenizer(settings.tokenizer, corpus, cache_directory())
     kind = corpus.provenance.name.partition(":")[0]
     name = f"{kind}-{settings.tokenizer.kind}-{tokenizer.vocab_size}"
     folder = Path("tokenizers") / name if out is None else place(out)

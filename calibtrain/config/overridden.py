@@ -29,6 +29,10 @@ def _tokenizer(config: Config) -> str | None:
     return f"tokenizer.kind: {kind}" if kind in ("byte", "byte_level_bpe") else None
 
 
+def _not_sampled(config: Config) -> str | None:
+    return "tokenizer.sample_bytes: null" if config.tokenizer.sample_bytes is None else None
+
+
 def _recurrent(config: Config) -> str | None:
     return "model.kind: lstm" if config.model.kind == "lstm" else None
 
@@ -104,7 +108,8 @@ def _not_candidates(config: Config) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     ("corpus.markov", (), _corpus),
-    ("tokenizer", ("character_coverage",), _tokenizer),
+    ("tokenizer", ("character_coverage", "sample_bytes", "sample_seed"), _tokenizer),
+    ("tokenizer", ("sample_seed",), _not_sampled),
     (
         "model",
         (

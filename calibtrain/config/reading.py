@@ -46,7 +46,7 @@ may change when a run goes on."""
 ADDED_LATER: dict[str, tuple[str, ...]] = {
     "": ("loss", "temperature", "finetune"),
     "corpus": ("sample_bytes",),
-    "tokenizer": ("cut_from",),
+    "tokenizer": ("cut_from", "sample_bytes", "sample_seed"),
     "finetune": ("choices", "template"),
     "model": ("head_size", "feed_forward_width", "qkv_bias", "embedding_scale", "rope_scaling"),
 }

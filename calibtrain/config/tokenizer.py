@@ -20,6 +20,12 @@ class TokenizerConfig(Section):
     cut_from: Annotated[int, Field(ge=258, le=1_000_000)] | None = None
     """Train a BPE of this many pieces and keep the first vocab_size of them, so that vocabularies
     of several sizes are nested (bpe)."""
+    sample_bytes: Annotated[int, Field(ge=1_000, le=10**15)] | None = 40_000_000
+    """About how many bytes of the training text a unigram or bpe is trained on: documents drawn by
+    a hash of their text, of which long ones count as several; null means all. A smaller text is
+    used whole. Training takes about 25 bytes of memory per byte (unigram), or 13 (bpe)."""
+    sample_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Seed of the hash by which the sample is drawn."""
     path: str | None = None
     """Folder of a tokenizer (tokenizer.model, manifest.json) to use instead of training one."""
 

@@ -5,14 +5,14 @@ to evaluate on: results by token frequency count tokens in that corpus's trainin
 model may never have seen.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
 from calibtrain.config import Config, config_hash, validate
-from calibtrain.data.batches.store import Observer, TokenStore, open_store
+from calibtrain.data.batches.store import TokenStore, open_store
 from calibtrain.data.corpora.corpus import Corpus, open_corpus
 from calibtrain.data.corpora.named import Columns, own_corpus, parse_corpus, settings_are_options
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ def import_model(
         columns: the fields of the corpus that are read; None means its text, without groups.
         cache: folder of prepared data.
         say: called with messages on what happens.
-        progress: is told how much is done, and of all of a stage: bytes of text, then tensors.
+        progress: is told how many tensors are read, and of how many.
         stage: is told in words what is begun.
 
     Returns:
@@ -83,8 +83,7 @@ def import_model(
     with settings_are_options():
         text = open_corpus(config.corpus, cache)
     say(f"{model.architecture.name}: tokenising {text.provenance.name}")
-    stage("bytes tokenised")
-    store = open_store(text, "train", model.tokenizer.tokenizer, cache, _bytes_tokenised(progress))
+    store = open_store(text, "train", model.tokenizer.tokenizer, cache)
     provenance = text.provenance
     tokens = int(store.slots.sum()) - len(store)  # without the ends of documents
     tokenizer = model.tokenizer.counted(
@@ -108,14 +107,6 @@ def import_model(
     stage("writing")
     folder.create(config, fill)
     return summary.document()
-
-
-def _bytes_tokenised(progress: Callable[[int, int], None]) -> Observer:
-    def observe(event: Mapping[str, Any]) -> None:
-        if event["event"] == "tokenising":
-            progress(event["done"], event["bytes"])
-
-    return observe
 
 
 def untrained(params: Params) -> TrainState:

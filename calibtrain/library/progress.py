@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from calibtrain.process.phases import listening
+
 log = logging.getLogger("calibtrain")
 """Notes that the user must see are warnings of this logger, whatever shows the progress."""
 
@@ -25,8 +27,11 @@ class Progress:
     """Where something that runs is.
 
     Attributes:
-        event: what has happened: start, step, evaluation, saved, done, stopped or failed.
-        step: how much is done: optimizer steps, or bytes, batches or heads.
+        event: what has happened: preparing, start, step, evaluation, saved, done, stopped or
+            failed.
+        step: how much is done: optimizer steps, or bytes, batches or heads; while text is prepared
+            (once a second, where that takes longer), bytes of text, documents, or rounds of
+            training a tokenizer.
         steps: of how many; 0 while that is not known.
         seconds_left: about how long the rest takes; None while that is not known.
         figures: the latest that were measured, by the names that `Run.metrics` has after `eval/`.
@@ -117,23 +122,35 @@ def said(text: str) -> None:
 
 @contextmanager
 def shown(progress: Shown, what: str) -> Iterator[Callback]:
-    """Gives the callback to tell, and shows a bar meanwhile if asked.
+    """Gives the callback to tell, which is also told of phases, and shows a bar if asked.
 
     Args:
         progress: a callback, "auto" or None.
         what: is being done, in a word or two.
     """
-    if progress is None:
-        yield lambda told: None
-    elif progress != "auto":
-        yield progress
-    elif in_notebook():
-        yield _NotebookBar(what)
-    elif sys.stderr.isatty():
-        with _TerminalBar(what) as bar:
-            yield bar
-    else:
-        yield _print_evaluation
+    with ExitStack() as open_bar:
+        tell: Callback
+        if progress is None:
+            tell = _tell_nobody
+        elif progress != "auto":
+            tell = progress
+        elif in_notebook():
+            tell = _NotebookBar(what)
+        elif sys.stderr.isatty():
+            tell = open_bar.enter_context(_TerminalBar(what))
+        else:
+            tell = _print_evaluation
+        open_bar.enter_context(listening(lambda event: tell(_preparing(event))))
+        yield tell
+
+
+def _preparing(event: Mapping[str, Any]) -> Progress:
+    """Returns a phase of what is prepared as `Progress`."""
+    return Progress("preparing", event["done"], event["total"] or 0, event["seconds_left"])
+
+
+def _tell_nobody(told: Progress) -> None:
+    """Shows nothing."""
 
 
 def in_notebook() -> bool:

@@ -11,6 +11,7 @@ import functools
 from typing import Any
 
 from calibtrain.config import Config, overridden, with_value
+from calibtrain.data.tokenizers.training_sample import SAMPLE
 from calibtrain.errors import UserError
 from calibtrain.runs import checkpoint
 from calibtrain.runs.folder import RunFolder
@@ -45,6 +46,24 @@ def as_begun(config: Config, run: RunFolder) -> Config:
         path = {"path": there.tokenizer.path}
         changes["tokenizer"] = config.tokenizer.model_copy(update=path)
     return config.model_copy(update=changes)
+
+
+def with_own_sample(config: Config, run: RunFolder) -> Config:
+    """Returns a configuration whose tokenizer is trained on as much of the text as that of a run.
+
+    Earlier versions trained on all of any text. A run that they began goes on with that tokenizer,
+    and `as_begun_plan` gives it back its own configuration.
+
+    Args:
+        config: what is asked for.
+        run: the run that is to go on.
+    """
+    wanted, manifest = config.tokenizer.sample_bytes, run.read_tokenizer().manifest
+    sampled = SAMPLE in manifest.settings or manifest.kind not in ("unigram", "bpe")
+    if sampled or wanted is None or manifest.training_bytes <= wanted:
+        return config
+    whole = config.tokenizer.model_copy(update={"sample_bytes": None})
+    return config.model_copy(update={"tokenizer": whole})
 
 
 def as_begun_plan(plan: Plan, begun: Config, run: RunFolder) -> Plan:

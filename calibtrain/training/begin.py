@@ -16,7 +16,7 @@ from calibtrain.runs.starts import count_start, counted
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import disk_errors
 from calibtrain.storage.places import in_bucket, place
-from calibtrain.training.as_begun import as_begun, as_begun_plan
+from calibtrain.training.as_begun import as_begun, as_begun_plan, with_own_sample
 from calibtrain.training.plan import Plan, make_plans
 from calibtrain.training.run_writer import PROGRAMS, Observer
 
@@ -87,10 +87,14 @@ def begun(
                 run.check_config(as_begun(member.config, run))
                 _hold(run, held)
                 count_start(run)
-        plans = planner([m.config for m in members], cache, members[0].observer)
+        configs = [
+            with_own_sample(member.config, run) if exists else member.config
+            for member, run, exists in zip(members, runs, there, strict=True)
+        ]
+        plans = planner(configs, cache, members[0].observer)
         plans = [
-            as_begun_plan(plan, as_begun(plan.config, run), run) if exists else plan
-            for plan, run, exists in zip(plans, runs, there, strict=True)
+            as_begun_plan(plan, as_begun(member.config, run), run) if exists else plan
+            for plan, member, run, exists in zip(plans, members, runs, there, strict=True)
         ]
         _require_alike(plans)
         made: list[RunFolder] = []

@@ -21,7 +21,6 @@ from calibtrain.training.saving import Progress, Saves
 from calibtrain.training.state import all_finite
 from calibtrain.training.stopping import Ask, Stop, Stopped
 
-
 _LOOK = 0.05
 """Seconds between two looks of several hosts at a save that they wait for."""
 

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibtrain.config import TokenizerConfig, validate
+from calibtrain.data.corpora.documents import SplitSize
 from calibtrain.data.tokenizers import tokenizer_choice
 from calibtrain.data.tokenizers.sentencepiece_training import train_sentencepiece, training_lines
 from calibtrain.data.tokenizers.tokenizer import Manifest, Tokenizer
@@ -71,13 +72,15 @@ class SmallDocument:
 class SmallProvenance:
     name: str
     content_hash: str
+    splits: dict[str, SplitSize]
 
 
 class SmallCorpus:
     """A corpus in memory, counting how often its training split is asked for."""
 
     def __init__(self, texts: Sequence[str], content_hash: str = "0123456789abcdef"):
-        self.provenance = SmallProvenance("small", content_hash)
+        size = SplitSize(len(texts), sum(len(text.encode()) for text in texts))
+        self.provenance = SmallProvenance("small", content_hash, {"train": size})
         self.train = [SmallDocument(f"doc-{index}", text) for index, text in enumerate(texts)]
         self.asked = 0
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from calibtrain.data.batches.token_store import TokenStore, frequency_deciles, r
 from calibtrain.data.corpora.corpus import Corpus, Document
 from calibtrain.data.tokenizers.encoder import encode_documents
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
+from calibtrain.process.phases import Phase
 from calibtrain.storage.prepared import prepare_once
 
 __all__ = [
@@ -26,11 +27,9 @@ __all__ = [
 ]
 
 Observer = Callable[[Mapping[str, Any]], None]
-"""Gets {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} for every new store, and
-while it is made, now and then, {"event": "tokenising", "split": ..., "done": ..., "bytes": ...}."""
+"""Gets {"event": "tokenised", "split": ..., "bytes": ..., "seconds": ...} for every new store."""
 
 _DOCUMENTS = 4096  # documents whose ids are checked together
-_TELL = 1.0  # seconds between two words on how far it is
 
 
 def ignore(event: Mapping[str, Any]) -> None:
@@ -50,9 +49,9 @@ def open_store(
 
     def fill(folder: Path) -> None:
         began = time.monotonic()
-        documents = corpus.documents(split)
-        total = corpus.provenance.splits[split].bytes
-        size = write_store(folder, _told(documents, split, total, observer), tokenizer)
+        phase = Phase(f"tokenising, {split} split", corpus.provenance.splits[split].bytes)
+        documents = phase.of(corpus.documents(split), _size)
+        size = write_store(folder, documents, tokenizer)
         seconds = time.monotonic() - began
         observer({"event": "tokenised", "split": split, "bytes": size, "seconds": seconds})
 
@@ -60,17 +59,8 @@ def open_store(
     return read_store(prepare_once(folder, fill, sound=lambda made: fits_together(made, tokenizer)))
 
 
-def _told(
-    documents: Iterable[Document], split: str, total: int, observer: Observer
-) -> Iterator[Document]:
-    """Yields documents and tells an observer how much of the split they are, every second."""
-    done, told = 0, time.monotonic()
-    for document in documents:
-        yield document
-        done += len(document.text.encode(errors="replace"))
-        if time.monotonic() - told >= _TELL:
-            told = time.monotonic()
-            observer({"event": "tokenising", "split": split, "done": done, "bytes": total})
+def _size(document: Document) -> int:
+    return len(document.text.encode(errors="replace"))
 
 
 def write_store(

@@ -10,6 +10,7 @@ import os
 import struct
 from array import array
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 
 from calibtrain.data.corpora.documents import Document
+from calibtrain.process.phases import Phase
 
+SHARD = 2**26
+"""Bytes of a shard; TFDS holds about so much in memory while it writes."""
 _HEADER = struct.Struct("<QQQ")
 
 
@@ -30,16 +34,27 @@ class Spool:
 
     def __init__(self, file: BinaryIO):
         self._file = file
-        self._offsets = array("Q")
+        self._offsets, self._sizes = array("Q"), array("Q")
 
     def append(self, document: Document) -> None:
         """Writes a document to the file."""
         parts = [part.encode() for part in (document.id, document.text, document.group)]
         self._offsets.append(self._file.tell())
+        self._sizes.append(sum(map(len, parts)))
         self._file.write(_HEADER.pack(*map(len, parts)) + b"".join(parts))
 
     def __len__(self) -> int:
         return len(self._offsets)
+
+    def size_of(self, numbers: Any) -> int:
+        """Returns the bytes of one document or several."""
+        return int(np.frombuffer(self._sizes, np.uint64)[numbers].sum()) if self._sizes else 0
+
+    def shards(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """Returns the numbers in groups of consecutive documents of about `SHARD` bytes."""
+        before = np.cumsum(np.frombuffer(self._sizes, np.uint64)[numbers].astype(np.int64))
+        edges = np.flatnonzero(np.diff(before // SHARD)) + 1
+        return np.split(numbers, edges)
 
     def read(self, numbers: np.ndarray) -> Iterator[Document]:
         """Yields the documents of these numbers, in this order."""
@@ -50,10 +65,14 @@ class Spool:
 
 
 class DocumentsBuilder(
-    tfds.core.GeneratorBasedBuilder,
+    tfds.core.ShardBasedBuilder,
     skip_registration=True,  # type: ignore[call-arg]
 ):
-    """Writes the documents of a spool, split by split."""
+    """Writes the documents of a spool, split by split and shard by shard.
+
+    TFDS holds a shard in memory while it writes it. A builder that leaves the shards to TFDS holds
+    up to 1 GiB of a split, and needs TensorFlow beyond that.
+    """
 
     name = "documents"
     VERSION = tfds.core.Version("1.0.0")
@@ -61,6 +80,7 @@ class DocumentsBuilder(
 
     def __init__(self, spool: Spool, numbers: Mapping[str, np.ndarray], **options: Any):
         self._spool, self._numbers = spool, numbers
+        self._phase = Phase("writing the corpus", sum(map(spool.size_of, numbers.values())))
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -71,12 +91,16 @@ class DocumentsBuilder(
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {name: self._generate_examples(name) for name in self._numbers}
+    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Any]]:
+        return {
+            split: [partial(self._examples, shard) for shard in self._spool.shards(numbers)]
+            for split, numbers in self._numbers.items()
+        }
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:
-        for key, document in enumerate(self._spool.read(self._numbers[split])):
-            yield key, {"id": document.id, "text": document.text, "group": document.group}
+    def _examples(self, numbers: np.ndarray) -> Iterator[tuple[int, dict[str, str]]]:
+        for number, document in zip(numbers, self._spool.read(numbers), strict=True):
+            yield int(number), {"id": document.id, "text": document.text, "group": document.group}
+            self._phase.add(self._spool.size_of(number))
 
 
 def write_documents(spool: Spool, numbers: Mapping[str, np.ndarray], folder: Path) -> Path:

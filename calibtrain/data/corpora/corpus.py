@@ -34,6 +34,7 @@ from calibtrain.data.corpora.splits import (
     text_key,
 )
 from calibtrain.errors import UserError
+from calibtrain.process.phases import Phase
 from calibtrain.storage.disk import cache_directory, disk_errors
 from calibtrain.storage.json_text import read_json
 from calibtrain.storage.prepared import prepare_once
@@ -189,6 +190,7 @@ def _measure(records: Mapping[str, Any]) -> tuple[str, dict[str, SplitSize]]:
     """Returns the content hash and the size of each split."""
     digest = hashlib.sha256()
     splits = {}
+    phase = Phase("reading the corpus back", sum(map(len, records.values())), "documents")
     for name in SPLITS:
         size = 0
         for record in records[name]:
@@ -197,6 +199,7 @@ def _measure(records: Mapping[str, Any]) -> tuple[str, dict[str, SplitSize]]:
             )
             digest.update(lengths + record["id"] + record["text"])
             size += len(record["text"])
+            phase.add(1)
         splits[name] = SplitSize(documents=len(records[name]), bytes=size)
     return digest.hexdigest()[:16], splits
 

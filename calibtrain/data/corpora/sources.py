@@ -17,6 +17,7 @@ from calibtrain.data.corpora.standard_library import standard_library
 from calibtrain.data.corpora.synthetic import markov_source
 from calibtrain.data.corpora.tfds_catalog import named_data_set
 from calibtrain.errors import UserError
+from calibtrain.process.phases import Phase
 from calibtrain.storage.json_text import parse_json
 
 
@@ -171,7 +172,9 @@ def _markov(config: MarkovConfig) -> Source:
                 f"corpus.markov: bytes ({config.bytes}) is too little for 3 documents of about "
                 f"{expected:.0f} bytes each; raise bytes or lower mean_document_words"
             )
-        for number, text in enumerate(chain().sample_documents(count, config.seed)):
+        phase = Phase("drawing the corpus", count, "documents")
+        texts = phase.of(chain().sample_documents(count, config.seed), lambda text: 1)
+        for number, text in enumerate(texts):
             yield None, Document(f"document {number}", text)
 
     return Source(

@@ -11,15 +11,22 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from calibtrain.errors import SettingError, UserError
+from calibtrain.process.phases import Phase
 from calibtrain.storage.json_text import parse_json
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
+_THREADS = 8  # that read and hash files
+_BUFFER = 2**20  # bytes that are read ahead in a column of Parquet; otherwise it is read whole
+
+Position = Callable[[int], None]
+"""Is told how many bytes of a file are read."""
 
 
 def find_files(patterns: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
@@ -107,17 +114,40 @@ def file_names(paths: Sequence[Path]) -> list[str]:
     return [name.encode("utf-8", "replace").decode("utf-8") for name in names]
 
 
-def digest_files(paths: Sequence[Path]) -> list[str]:
-    """Returns the hex SHA-256 of each file's bytes.
+def digest_files(paths: Sequence[Path], what: str = "reading the files' checksums") -> list[str]:
+    """Returns the hex SHA-256 of each file's bytes, computed on several threads.
+
+    Args:
+        paths: the files.
+        what: what the phase is called.
+
+    Raises:
+        UserError: for the first file that cannot be read.
+    """
+    phase, found = Phase(what, size_of(paths)), []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for digest, size in pool.map(_digest, paths):
+            found.append(digest)
+            phase.add(size)
+    return found
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    with readable(path), path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest(), handle.tell()
+
+
+def size_of(paths: Sequence[Path]) -> int:
+    """Returns the bytes of files together.
 
     Raises:
         UserError: for a file that cannot be read.
     """
-    found = []
+    total = 0
     for path in paths:
-        with readable(path), path.open("rb") as handle:
-            found.append(hashlib.file_digest(handle, "sha256").hexdigest())
-    return found
+        with readable(path):
+            total += path.stat().st_size
+    return total
 
 
 def digest_set(names: Sequence[str], digests: Sequence[str]) -> str:
@@ -134,7 +164,8 @@ def check_unchanged(paths: Sequence[Path], digests: Sequence[str]) -> None:
     Raises:
         UserError: for the first file that changed.
     """
-    for path, before, now in zip(paths, digests, digest_files(paths), strict=True):
+    found = digest_files(paths, "comparing the files with their checksums")
+    for path, before, now in zip(paths, digests, found, strict=True):
         if before != now:
             raise UserError(
                 f"{path}: changed while it was read; run this again once nothing writes to it"
@@ -154,6 +185,11 @@ def read_files(
     Raises:
         UserError: for a document that cannot be read exactly; it names the place.
     """
+    phase, before = Phase("reading the corpus", size_of(paths)), 0
+
+    def read(position: int) -> None:
+        phase.at(before + position)
+
     for path, name in zip(paths, names, strict=True):
         prefix = f"{name}:" if len(paths) > 1 else ""
         with readable(path):
@@ -161,12 +197,14 @@ def read_files(
                 case ".txt":
                     yield name, _decode(path.read_bytes(), str(path)), ""
                 case ".jsonl":
-                    for number, place, record in json_lines(path):
+                    for number, place, record in json_lines(path, read):
                         identifier, text, member = _record(record, field, group, number, place)
                         yield prefix + identifier, text, member
                 case ".parquet":
-                    for identifier, text, member in _read_rows(path, field, group):
+                    for identifier, text, member in _read_rows(path, field, group, read):
                         yield prefix + identifier, text, member
+            before += path.stat().st_size
+            read(0)
 
 
 @contextmanager
@@ -191,15 +229,21 @@ def _decode(data: bytes, place: str) -> str:
         ) from None
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def json_lines(
+    path: Path, position: Position = lambda read: None
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yields the number, the place in words, and the object of every non-empty line of a file.
+
+    Args:
+        path: a file of JSON lines, compressed if its name ends in .gz.
+        position: is told how many bytes of the file are read.
 
     Raises:
         UserError: for a file that cannot be read, or a line that is not a JSON object.
     """
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with readable(path), opener(path, "rb") as handle:
-        if opener is gzip.open and not path.stat().st_size:  # gzip would read it as empty text
+    zipped = path.name.lower().endswith(".gz")
+    with readable(path), path.open("rb") as file, gzip.open(file) if zipped else file as handle:
+        if zipped and not path.stat().st_size:  # gzip would read it as empty text
             raise EOFError("it is empty")
         for number, line in enumerate(handle, start=1):
             place = f"{path}, line {number}"
@@ -214,16 +258,21 @@ def json_lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
                 raise UserError(f"{place}: not valid JSON: {error}") from None
             if not isinstance(record, dict):
                 raise UserError(f"{place}: must be a JSON object, not {_kind(record)}")
+            position(file.tell())
             yield number, place, record
 
 
-def _read_rows(path: Path, field: str, group: str | None) -> Iterator[tuple[str, str, str]]:
+def _read_rows(
+    path: Path, field: str, group: str | None, position: Position
+) -> Iterator[tuple[str, str, str]]:
     import pyarrow
     from pyarrow import parquet, types
 
     number = 0
     try:
-        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        options = {"page_checksum_verification": True, "buffer_size": _BUFFER}
+        with parquet.ParquetFile(path, **options) as file:
+            rows, size = max(1, file.metadata.num_rows), path.stat().st_size
             columns = file.schema_arrow.names
             if field not in columns:
                 raise _missing("field", field, columns, str(path))
@@ -237,7 +286,8 @@ def _read_rows(path: Path, field: str, group: str | None) -> Iterator[tuple[str,
                         f"{path}: has {columns.count(name)} columns called {name!r}, as a join "
                         "writes them; rename all but one"
                     )
-            for batch in file.iter_batches(batch_size=1024, columns=sorted(wanted)):
+            for batch in file.iter_batches(batch_size=256, columns=sorted(wanted)):
+                position(size * number // rows)
                 for row in range(batch.num_rows):
                     number += 1
                     place = f"{path}, row {number}"

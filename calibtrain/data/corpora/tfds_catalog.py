@@ -16,6 +16,7 @@ from typing import Any
 from calibtrain.config import CorpusConfig
 from calibtrain.data.corpora.documents import Document, Source
 from calibtrain.errors import SettingError, UserError
+from calibtrain.process.phases import Phase
 from calibtrain.storage.prepared import SEAL, remove_damaged, seal_folder
 
 _OWN_SPLITS = {
@@ -57,6 +58,7 @@ def named_data_set(name: str, config: CorpusConfig, cache: Path) -> Source:
             splits = {split: rows for split, rows in splits.items() if names[split]}
         else:
             names = dict.fromkeys(splits)
+        phase = Phase("reading the data set", sum(map(len, splits.values())), "documents")
         for split, rows in splits.items():
             own = None if names[split] == "train" else names[split]
             for number in range(len(rows)):
@@ -75,6 +77,7 @@ def named_data_set(name: str, config: CorpusConfig, cache: Path) -> Source:
                         f"{error.start}"
                     ) from None
                 yield own, Document(f"{split} {number}", text, group)
+                phase.add(1)
 
     return Source(
         description=f"The TFDS data set {version}, feature {field}.",

@@ -4,15 +4,15 @@ The input is text, the output the bytes of a `tokenizer.model`. Every refusal of
 one line that names the key to change and the value that would work.
 """
 
-import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sentencepiece
 
 from calibtrain.config import TokenizerConfig
 from calibtrain.data.tokenizers.sentencepiece_model import SPACE_MARK, read_proto
+from calibtrain.data.tokenizers.trainer_process import TrainerError, train
 from calibtrain.errors import UserError
 
 _UNKNOWN_MARK = "\u2585"  # the trainer silently skips lines with this character
@@ -55,7 +55,7 @@ def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
 
     Args:
         config: kind, size and character coverage.
-        texts: the training documents, without lone surrogates.
+        texts: the training documents, without lone surrogates; read twice.
 
     Returns:
         The bytes of `tokenizer.model`: the same for the same texts on any number of cores.
@@ -64,30 +64,26 @@ def train_sentencepiece(config: TokenizerConfig, texts: Sequence[str]) -> bytes:
         UserError: when the size is larger or smaller than the texts allow (naming the nearest size
             that works).
     """
-    wanted, model = config.cut_from or config.vocab_size, io.BytesIO()
+    wanted, characters = config.cut_from or config.vocab_size, sum(map(len, texts))
+    options = {
+        "model_type": config.kind,
+        "vocab_size": wanted,
+        # Without the limit, a BPE that runs out of pairs ends with fewer pieces, which gives
+        # the largest possible size; with the limit it only says that the size is wrong.
+        "hard_vocab_limit": config.kind == "unigram",
+        # Otherwise the suffix array overflows at 2^31 characters and aborts the process.
+        "train_extremely_large_corpus": characters >= 2**30,
+        "character_coverage": config.character_coverage,
+        **_FIXED,
+    }
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=training_lines(texts),
-            model_writer=model,
-            model_type=config.kind,
-            vocab_size=wanted,
-            # Without the limit, a BPE that runs out of pairs ends with fewer pieces, which gives
-            # the largest possible size; with the limit it only says that the size is wrong.
-            hard_vocab_limit=config.kind == "unigram",
-            # Otherwise the suffix array overflows at 2^31 characters and aborts the process.
-            train_extremely_large_corpus=sum(map(len, texts)) >= 2**30,
-            minloglevel=4,
-            character_coverage=config.character_coverage,
-            **_FIXED,
-        )
-    except RuntimeError as error:
-        if "KeyboardInterrupt" in str(error):  # Ctrl-C while the trainer was reading lines
-            raise KeyboardInterrupt from None
+        model = train(options, training_lines(texts), characters)
+    except TrainerError as error:
         raise _explain(config, str(error)) from None
-    size = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
+    size = sentencepiece.SentencePieceProcessor(model_proto=model).vocab_size()
     if size != wanted:
         raise _too_large(config, size)
-    return model.getvalue()
+    return model
 
 
 def cut_bpe(model: bytes, vocab_size: int) -> bytes:
@@ -129,12 +125,14 @@ def cut_bpe(model: bytes, vocab_size: int) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def training_lines(texts: Sequence[str]) -> Iterator[str]:
+def training_lines(texts: Iterable[str]) -> Iterator[str]:
     """Yields texts as lines short enough for the trainer; only newlines and reserved marks go."""
+    has_space = False
     for text in texts:
+        has_space = has_space or " " in text
         for line in re.split(f"[\n{SPACE_MARK}{_UNKNOWN_MARK}]", text):
             yield from _pieces_of_line(line)
-    if not any(" " in text for text in texts):
+    if not has_space:
         yield " "  # a required character that never occurs would abort the process
 
 

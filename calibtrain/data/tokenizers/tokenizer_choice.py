@@ -4,9 +4,10 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
 from calibtrain.config import TokenizerConfig
@@ -27,7 +28,15 @@ from calibtrain.data.tokenizers.tokenizer_manifest import (
     Manifest,
     read_manifest,
 )
+from calibtrain.data.tokenizers.training_sample import (
+    SAMPLE,
+    AllTexts,
+    SampledTexts,
+    draw_texts,
+    sample_settings,
+)
 from calibtrain.errors import UserError, shown
+from calibtrain.process.phases import Phase
 from calibtrain.storage.places import place
 from calibtrain.storage.prepared import prepare_once
 
@@ -40,6 +49,15 @@ _Item = TypeVar("_Item")
 _log = logging.getLogger(__name__)
 
 
+class HasSize(Protocol):
+    """The attributes of a split's size that are used here."""
+
+    @property
+    def documents(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+
 class HasContentHash(Protocol):
     """The attributes of a corpus's provenance that are used here."""
 
@@ -47,6 +65,8 @@ class HasContentHash(Protocol):
     def name(self) -> str: ...
     @property
     def content_hash(self) -> str: ...
+    @property
+    def splits(self) -> Mapping[str, HasSize]: ...
 
 
 class HasTrainingText(Protocol):
@@ -62,9 +82,10 @@ def obtain_tokenizer(config: TokenizerConfig, corpus: HasTrainingText, cache: Pa
 
     A folder at `config.path` must agree with the configuration. A published or kept tokenizer is
     taken if it was trained on the same corpus, with the same settings, by the same version of the
-    trainer. A new one is trained on the training split, checked to be lossless there, and kept;
-    processes that want the same one at the same time wait for the first. A damaged one is trained
-    again.
+    trainer. A new one is trained on the training split, or on a sample of it where that is larger
+    than `config.sample_bytes` (`training_sample`), checked to be lossless on every document of the
+    split, and kept; processes that want the same one at the same time wait for the first. A damaged
+    one is trained again.
 
     Raises:
         UserError: for the reasons of `Tokenizer.load`, `train_tokenizer` and
@@ -83,27 +104,46 @@ def obtain_tokenizer(config: TokenizerConfig, corpus: HasTrainingText, cache: Pa
             "name a folder with one as tokenizer.path, or train a unigram or bpe"
         )
     provenance = corpus.provenance
-    if found := find_published(config, provenance.content_hash):
+    size = provenance.splits["train"]
+    sample = {}
+    if config.kind != "byte":
+        sample = sample_settings(
+            config.sample_bytes, config.sample_seed, size.bytes, size.documents
+        )
+        if config.sample_seed and not sample:
+            _log.warning(
+                "note: tokenizer.sample_seed: %d has no effect: tokenizer.sample_bytes (%d) takes "
+                "all %d bytes of the training text",
+                config.sample_seed,
+                config.sample_bytes,
+                size.bytes,
+            )
+    if not sample and (found := find_published(config, provenance.content_hash)):
         return found
 
     def fill(folder: Path) -> None:
         documents = corpus.documents("train")
+        texts = draw_texts(documents, sample[SAMPLE]) if sample else AllTexts(documents)
         tokenizer = train_tokenizer(
             config,
-            (document.text for document in documents),
+            texts,
             corpus_hash=provenance.content_hash,
             corpus_name=provenance.name,
+            sample=sample,
         )
-        tokenizer.check_lossless(documents)
+        phase = Phase("checking that the tokenizer is lossless", size.bytes)
+        tokenizer.check_lossless(phase.of(documents, lambda document: len(document.text.encode())))
         tokenizer.save(folder)
 
-    identity = [FORMAT_VERSION, provenance.content_hash, _settings(config), _trainer(config)]
+    settings = {**_settings(config), **sample}
+    identity = [FORMAT_VERSION, provenance.content_hash, settings, _trainer(config)]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / "tokenizers" / f"{config.kind}-{config.vocab_size}-{key}"
 
     def sound(folder: Path) -> bool:
         try:
-            return _is_asked_for(Tokenizer.load(folder).manifest, config, provenance.content_hash)
+            manifest = Tokenizer.load(folder).manifest
+            return _is_asked_for(manifest, config, provenance.content_hash, sample)
         except UserError:
             return False
 
@@ -111,19 +151,32 @@ def obtain_tokenizer(config: TokenizerConfig, corpus: HasTrainingText, cache: Pa
 
 
 def train_tokenizer(
-    config: TokenizerConfig, texts: Iterable[str], *, corpus_hash: str, corpus_name: str
+    config: TokenizerConfig,
+    texts: Iterable[str],
+    *,
+    corpus_hash: str,
+    corpus_name: str,
+    sample: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tokenizer:
     """Trains a tokenizer on the given texts.
+
+    Args:
+        config: kind, size and other settings; the sample is drawn already.
+        texts: the text to train on. A sequence is read several times, and anything else is held in
+            memory.
+        corpus_hash: content hash of the corpus that they are from.
+        corpus_name: its name.
+        sample: what the manifest says of how they were drawn from it (`sample_settings`).
 
     Raises:
         UserError: when the texts are empty, or do not allow a vocabulary of `config.vocab_size`;
             the message then names the nearest size that works.
     """
-    texts = list(texts)
+    texts = texts if isinstance(texts, Sequence) else list(texts)
     training_bytes = sum(len(utf8_bytes(text)) for text in texts)
     if not training_bytes:
         raise UserError(f"tokenizer: the training text of corpus {corpus_name} is empty")
-    model, settings = None, _settings(config)
+    model, settings = None, {**_settings(config), **sample}
     if config.kind != "byte":
         model = train_sentencepiece(config, texts)
     if model is not None and config.cut_from is not None:
@@ -136,7 +189,7 @@ def train_tokenizer(
         corpus=corpus_name,
         corpus_hash=corpus_hash,
         training_bytes=training_bytes,
-        training_documents=len(texts),
+        training_documents=texts.documents if isinstance(texts, SampledTexts) else len(texts),
         bytes_per_token=1.0,
         trainer=_trainer(config),
         model_hash=None if model is None else hashlib.sha256(model).hexdigest(),
@@ -171,7 +224,13 @@ def check_described(config: TokenizerConfig, manifest: Manifest | None = None) -
         return
     coverage = manifest.settings.get("character_coverage")
     found = {"kind": manifest.kind, "vocab_size": manifest.vocab_size}
-    further = {"character_coverage": coverage, "cut_from": manifest.settings.get("cut_from")}
+    drawn = manifest.settings.get(SAMPLE, {})
+    further = {
+        "character_coverage": coverage,
+        "cut_from": manifest.settings.get("cut_from"),
+        "sample_bytes": drawn.get("bytes"),
+        "sample_seed": drawn.get("seed", 0),
+    }
     fields = type(config).model_fields
     resolved = config.model_fields_set == set(fields)
     for name, value in {**found, **further}.items():
@@ -203,13 +262,19 @@ def find_published(config: TokenizerConfig, corpus_hash: str) -> Tokenizer | Non
     return None
 
 
-def _is_asked_for(manifest: Manifest, config: TokenizerConfig, corpus_hash: str) -> bool:
+def _is_asked_for(
+    manifest: Manifest,
+    config: TokenizerConfig,
+    corpus_hash: str,
+    sample: Mapping[str, Any] = MappingProxyType({}),
+) -> bool:
     """Returns whether training would give this tokenizer."""
+    settings = {**_settings(config), **sample}
     return (
         manifest.kind == config.kind
         and manifest.vocab_size == config.vocab_size
         and manifest.corpus_hash == corpus_hash
-        and {**manifest.settings, UNCUT_HASH: None} == {**_settings(config), UNCUT_HASH: None}
+        and {**manifest.settings, UNCUT_HASH: None} == {**settings, UNCUT_HASH: None}
         and manifest.trainer == _trainer(config)
     )
 

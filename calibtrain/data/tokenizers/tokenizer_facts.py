@@ -3,6 +3,8 @@
 from typing import Any
 
 from calibtrain.data.tokenizers.tokenizer import Tokenizer
+from calibtrain.data.tokenizers.tokenizer_manifest import Manifest
+from calibtrain.data.tokenizers.training_sample import SAMPLE
 
 
 def describe(tokenizer: Tokenizer, *, longest: int = 10) -> dict[str, Any]:
@@ -32,8 +34,17 @@ def describe(tokenizer: Tokenizer, *, longest: int = 10) -> dict[str, Any]:
         "corpus_hash": manifest.corpus_hash,
         "training_bytes": manifest.training_bytes,
         "training_documents": manifest.training_documents,
+        "training_share": _share(manifest),
         "settings": manifest.settings,
         "trainer": manifest.trainer,
         "model_hash": manifest.model_hash,
         "hash": tokenizer.hash,
     }
+
+
+def _share(manifest: Manifest) -> float | None:
+    """Returns the share of the training text that it was trained on; None where not known."""
+    if not manifest.training_bytes:
+        return None
+    drawn_from = manifest.settings.get(SAMPLE, {}).get("of_bytes", manifest.training_bytes)
+    return float(manifest.training_bytes / drawn_from)
