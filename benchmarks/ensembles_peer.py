@@ -2,8 +2,8 @@
 
     PYTHON benchmarks/ensembles_peer.py FOLDER BEAM RATIO
 
-FOLDER holds the model as transformers reads it. After a line that says that it is ready, it answers lines of
-JSON `{"prompt": TEXT, "bytes": N}`: the text that is greedy in its bytes, and the seconds.
+FOLDER holds the model as transformers reads it. After a line that says that it is ready, it answers
+lines of JSON `{"prompt": TEXT, "bytes": N}`: the text that is greedy in its bytes, and the seconds.
 """
 
 import asyncio
