@@ -18,7 +18,8 @@ SCRIPTS = (
     "memory/memory",
     "mbr/agreement",
     "typicality/typicality",
-    *("questions/questions", "lens/lens"),
+    *("questions/questions", "questions/tuning", "questions/aligned"),
+    *("lens/lens", "lens/aligned"),
 )
 
 

@@ -6,6 +6,7 @@ is copied. The interface is that of `states.DecodingStates`, which keeps states 
 rows.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,17 +67,7 @@ class SharedStates:
         self._holds = np.zeros((rows, places), bool)  # the places that a state consists of
         self._length = np.zeros(rows, np.int64)  # how many tokens it has read
         self._position = np.zeros((pools, places), np.int64)  # that of the token in a place
-        soft_cap = network.config.logit_soft_cap
-
-        def read(
-            params: Params, columns: Array, cache: SharedCache, new: NewTokens, asked: Array
-        ) -> tuple[Array, SharedCache]:
-            hidden, temperature, cache = read_shared(network, params, cache, new)
-            chosen = None if temperature is None else temperature[asked]
-            found = probabilities(hidden[asked], columns, temperature=chosen, soft_cap=soft_cap)
-            return found, cache
-
-        self._read = jax.jit(read, donate_argnums=2)
+        self._read = _program(network)
 
     def start(
         self, prefixes: Sequence[Int[np.ndarray, " tokens"]], rows: Int[np.ndarray, " texts"]
@@ -210,6 +201,22 @@ class SharedStates:
             self._params, self._columns, self._cache, new, np.asarray(asked, np.int32)
         )
         return np.asarray(found)
+
+
+@functools.lru_cache(maxsize=16)
+def _program(network: Network) -> Any:
+    """Returns the compiled program that reads tokens; states of one network share it."""
+    soft_cap = network.config.logit_soft_cap
+
+    def read(
+        params: Params, columns: Array, cache: SharedCache, new: NewTokens, asked: Array
+    ) -> tuple[Array, SharedCache]:
+        hidden, temperature, cache = read_shared(network, params, cache, new)
+        chosen = None if temperature is None else temperature[asked]
+        found = probabilities(hidden[asked], columns, temperature=chosen, soft_cap=soft_cap)
+        return found, cache
+
+    return jax.jit(read, donate_argnums=2)
 
 
 def _numbers(groups: Int[np.ndarray, " members"]) -> Int[np.ndarray, " members"]:

@@ -6,7 +6,7 @@ Callers only see rows and next-token probabilities.
 
 import functools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -71,32 +71,8 @@ class DecodingStates:
         self._columns = jnp.asarray(network.unembedding(params)[:, events])
         self._cache = empty_cache(network, params, rows, context)
         self._rows, self._context = rows, context
-        soft_cap = network.config.logit_soft_cap
-
-        def read(hidden: Array, columns: Array, temperature: Array | None) -> Array:
-            return probabilities(hidden, columns, temperature=temperature, soft_cap=soft_cap)
-
-        def start(
-            params: Params, columns: Array, tokens: Array, counts: Array
-        ) -> tuple[Array, Cache]:
-            hidden, temperature, cache = prefill(network, params, tokens, counts, context)
-            return read(hidden, columns, temperature), cache
-
-        def extend(
-            params: Params, columns: Array, cache: Cache, new: Int[Array, "3 new"]
-        ) -> tuple[Array, Cache]:
-            sources, targets, tokens = new
-            # The barriers keep XLA from merging the copies into all that reads them: on the CPU
-            # that would be four times as slow.
-            keep = jax.lax.optimization_barrier
-            taken = keep(jax.tree.map(lambda x: x[sources], cache))
-            hidden, temperature, taken = keep(decode(network, params, taken, tokens))
-            return read(hidden, columns, temperature), _put(cache, taken, targets)
-
-        self._start = jax.jit(start)
-        self._extend = jax.jit(extend, donate_argnums=2)
-        self._put = jax.jit(_put, donate_argnums=0)
-        self._copy = jax.jit(_copy, donate_argnums=0)
+        programs = _programs(network, context)
+        self._start, self._extend, self._put, self._copy = programs
 
     def start(
         self, prefixes: Sequence[Int[np.ndarray, " tokens"]], rows: Int[np.ndarray, " texts"]
@@ -176,6 +152,37 @@ class DecodingStates:
         while sizes[-1] > 16:
             sizes.append(-(-sizes[-1] // 2))
         return sizes[::-1]
+
+
+@functools.lru_cache(maxsize=16)
+def _programs(network: Network, context: int) -> tuple[Any, Any, Any, Any]:
+    """Returns the programs to start, extend, put and copy, which the states of a network share."""
+    soft_cap = network.config.logit_soft_cap
+
+    def read(hidden: Array, columns: Array, temperature: Array | None) -> Array:
+        return probabilities(hidden, columns, temperature=temperature, soft_cap=soft_cap)
+
+    def start(params: Params, columns: Array, tokens: Array, counts: Array) -> tuple[Array, Cache]:
+        hidden, temperature, cache = prefill(network, params, tokens, counts, context)
+        return read(hidden, columns, temperature), cache
+
+    def extend(
+        params: Params, columns: Array, cache: Cache, new: Int[Array, "3 new"]
+    ) -> tuple[Array, Cache]:
+        sources, targets, tokens = new
+        # The barriers keep XLA from merging the copies into all that reads them: on the CPU
+        # that would be four times as slow.
+        keep = jax.lax.optimization_barrier
+        taken = keep(jax.tree.map(lambda x: x[sources], cache))
+        hidden, temperature, taken = keep(decode(network, params, taken, tokens))
+        return read(hidden, columns, temperature), _put(cache, taken, targets)
+
+    return (
+        jax.jit(start),
+        jax.jit(extend, donate_argnums=2),
+        jax.jit(_put, donate_argnums=0),
+        jax.jit(_copy, donate_argnums=0),
+    )
 
 
 def _put(cache: Cache, rows: Cache, targets: Int[Array, " rows"]) -> Cache:

@@ -37,7 +37,7 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> tuple[dict[str, bytes
     notes: list[str] = []
     if tokenizer.manifest.kind == BYTE_LEVEL:
         assert tokenizer.model is not None
-        files[JSON_FILE] = tokenizer.model
+        files[JSON_FILE] = _with_numbers(tokenizer.model)
     else:
         if tokenizer.model is not None:
             files[MODEL_FILE] = tokenizer.model
@@ -68,6 +68,23 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> tuple[dict[str, bytes
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
         files[TOKENIZER_CONFIG] = text.encode()
     return files, notes
+
+
+def _with_numbers(content: bytes) -> bytes:
+    """Returns a `tokenizer.json` whose vocabulary holds the added tokens too.
+
+    The tokenizers package numbers those anew that it does not hold, whatever id they have: they
+    would follow the last entry.
+    """
+    tree = parse_json(content)
+    vocabulary = tree["model"]["vocab"]
+    missing = {
+        token.content: token.id for token in added_of(content) if token.content not in vocabulary
+    }
+    if not missing:
+        return content
+    tree["model"]["vocab"] = {**vocabulary, **missing}
+    return json.dumps(tree, ensure_ascii=False).encode()
 
 
 def _marks_called_text(tokenizer: Tokenizer) -> list[str]:

@@ -35,9 +35,13 @@ def main() -> None:
     given = parser.parse_args()
     names = ("questions", "corpus", "count", "seed")
     settings = {name: own for name in names if (own := getattr(given, name)) is not None}
-    found = measured_runs(given, settings, lambda run: measured(run, given))
+    asked = {} if given.questions == "cloze" else {"corpus": given.questions}
+    found = measured_runs(given, settings, lambda run: measured(run, given), lambda run: asked)
     show(found)
-    verdicts(found)
+    if len(found) > 1:
+        verdicts(found)
+    else:
+        verdicts_of_one(found[0])
 
 
 def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
@@ -148,6 +152,25 @@ def show(found: list[Any]) -> None:
         rows.append([kind, *cells, *spreads, distance])
     heads = [f"signed gap, {name}" for name in vars(found[0].all.groups)]
     print_table(["arms", *heads, "spread", "by chance", "own against all"], rows)
+
+
+def verdicts_of_one(found: Any) -> None:
+    """Prints the figures of claims that have an interval over questions, and what the rule says."""
+    claims = (
+        ("1: signed gap", found.all.signed_gap, 1),
+        (
+            "2: ECE of every candidate with T less without",
+            found.all.every_candidate_difference,
+            -1,
+        ),
+    )
+    rows = []
+    for name, figure, side in claims:
+        decided = figure.lower > 0 or figure.upper < 0
+        said = "reproduced" if figure.estimate * side > 0 else "refuted"
+        text = f"{figure.estimate:+.4f} ({figure.lower:+.4f} to {figure.upper:+.4f})"
+        rows.append([name, text, said if decided else "not decided"])
+    print_table(["claim", "figure, interval over questions", "by the rule"], rows)
 
 
 def verdicts(found: list[Any]) -> None:

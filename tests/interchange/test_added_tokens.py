@@ -222,6 +222,27 @@ def test_user_defined_tokens_of_a_gguf_file(tmp_path: Path) -> None:
     assert ADDED_TEXT not in loaded(tmp_path / "run")[2].manifest.settings
 
 
+def test_marks_of_a_gguf_file_keep_their_numbers_where_they_are_written() -> None:
+    """Also those in front, which the tokenizers package would number behind all others."""
+    from tokenizers import Tokenizer as Theirs
+
+    pieces = sorted(set(OWN["model"]["vocab"]) - set(SPECIALS), key=OWN["model"]["vocab"].get)
+    tokens = ["<first>", *SPECIALS, *pieces, "<last>"]
+    metadata = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [1 if token in pieces else 3 for token in tokens],
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in OWN["model"]["merges"]],
+    }
+    own = read(from_metadata(metadata, "x"), len(tokens))
+    written, _ = tokenizer_files(own, 64)
+    theirs = Theirs.from_str(written["tokenizer.json"].decode())
+    assert [theirs.token_to_id(token) for token in tokens] == list(range(len(tokens)))
+    for text in texts():
+        assert theirs.encode(text, add_special_tokens=False).ids == own.encode(text).tolist()
+
+
 def test_what_lies_beside_a_sentencepiece_model(tmp_path: Path) -> None:
     """Its own file says how text is cut; what the others add is refused or noted."""
     config = tiny(tokenizer={"kind": "unigram", "vocab_size": 300}).tokenizer
