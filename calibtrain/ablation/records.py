@@ -5,7 +5,7 @@ from pathlib import Path
 
 from calibtrain.ablation.controls import ControlledArm, FailedArm
 from calibtrain.errors import UserError
-from calibtrain.evaluation.final import final_evaluations
+from calibtrain.evaluation.final import answers_evaluation, final_evaluations
 from calibtrain.evaluation.result import read_evaluation
 from calibtrain.runs.evaluation_records import TABLES, ArmEvaluation
 from calibtrain.runs.folder import RunFolder
@@ -83,9 +83,13 @@ def describe_arm(
 
 def _evaluation_files(arm: ControlledArm, run: RunFolder) -> dict[str, Path]:
     """Returns the files of an arm's final evaluations, by corpus, split and event."""
-    name = (as_begun(arm.config, run) if run.exists else arm.config).corpus.name
+    config = arm.config
+    name = (as_begun(config, run) if run.exists else config).corpus.name
     corpus_hash, step = arm.plan.corpus.provenance.content_hash, arm.plan.budget.steps
-    wanted = final_evaluations(arm.config.evaluation, name, corpus_hash, step)
+    wanted = final_evaluations(config.evaluation, name, corpus_hash, step)
+    if config.finetune is not None and config.finetune.examples is not None:
+        examples = config.finetune.examples
+        wanted.append(answers_evaluation(config.evaluation, examples, corpus_hash, step))
     return {each.name: run.evaluations / each.file for each in wanted}
 
 

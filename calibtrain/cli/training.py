@@ -103,15 +103,20 @@ def show_run(
         say(f"run: {path}    report: calibtrain report {shlex.quote(str(path))}")
 
 
-def train_seeds(settings: Any, path: Path, progress: ProgressKind, as_json: bool) -> None:
-    """Trains the seeds of a run together, and prints their means."""
+def train_seeds(
+    settings: Any, path: Path, progress: ProgressKind, as_json: bool, **how: Any
+) -> None:
+    """Trains the seeds of a run together, and prints their means.
+
+    `how` says how, where they are not trained from scratch: see `train_replicas`.
+    """
     from calibtrain.ablation.replicas import train_replicas
     from calibtrain.cli.terminal import make_view
     from calibtrain.parallel import hosts
 
     before = finished(path)
     with make_view(progress.value) as view:
-        result = train_replicas(settings, path, command=as_typed(), observer=view)
+        result = train_replicas(settings, path, command=as_typed(), observer=view, **how)
     if hosts.is_primary():  # only one host prints
         show_study(result, path, as_json, before)
 
@@ -223,7 +228,9 @@ def finetune(
     """Fine-tune a run, trained here or imported, on prompts and answers, or on preferences.
 
     Calibration is measured meanwhile, on the run's corpus and on held-out answers. Started
-    again with the same arguments, it goes on from the last checkpoint.
+    again with the same arguments, it goes on from the last checkpoint. With train.replicas=R, R
+    seeds, which order the examples and draw adapters, are trained by one program, each in its own
+    run folder inside --run.
 
     Example: calibtrain finetune finetune/sft finetune.run=runs/tiny --run runs/sft
     """
@@ -234,10 +241,15 @@ def finetune(
     with leaving(path), hosts.losses():
         from calibtrain.cli.terminal import make_view
         from calibtrain.finetuning import finetune as start
-        from calibtrain.finetuning import resolve
+        from calibtrain.finetuning import finetune_together, resolve
+        from calibtrain.finetuning.plan import make_finetuning_plans
 
         hosts.start()
         settings = resolve(source, overrides or (), path)
+        if settings.train.replicas > 1:
+            how = {"together": finetune_together, "planner": make_finetuning_plans}
+            train_seeds(settings, path, progress, as_json, **how)
+            return
         before = finished(path)
         with make_view(progress.value) as view:
             outcome = start(settings, path, observer=lambda event: view("", event))

@@ -8,6 +8,9 @@ from calibtrain.config import EvaluationConfig
 from calibtrain.evaluation.result import file_name
 from calibtrain.generation.next_byte import Beam
 
+ANSWERS = "answers"
+"""Stands for a corpus where the held-out answers of a fine-tuning are scored."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FinalEvaluation:
@@ -65,3 +68,20 @@ def final_evaluations(
         file = file_name({**about, **made}, corpus_hash, settings.final_bytes)
         found.append(FinalEvaluation(name, event, made, f"{file}.json"))
     return found
+
+
+def answers_evaluation(
+    settings: EvaluationConfig, examples: str, corpus_hash: str, step: int
+) -> FinalEvaluation:
+    """Returns the final evaluation of a fine-tuning on its held-out answers, all of them.
+
+    Args:
+        settings: of the run's evaluations.
+        examples: hash of the files of examples.
+        corpus_hash: of the text of the run's corpus.
+        step: the last one.
+    """
+    made = {"split": "validation", "step": step, "limit": None}
+    about = {"corpus": ANSWERS, "corpus_hash": examples, "temperature": 1.0, "event": "token"}
+    file = file_name({**about, **made}, corpus_hash, settings.final_bytes)
+    return FinalEvaluation(f"{ANSWERS}-validation", "token", made, f"{file}.json")

@@ -9,12 +9,10 @@ from jaxtyping import Float
 
 from calibtrain.config import FinetuningConfig
 from calibtrain.evaluation.candidates import BINS, Candidates
+from calibtrain.evaluation.final import ANSWERS
 from calibtrain.evaluation.result import Evaluation
-from calibtrain.evaluation.while_training import (
-    EvaluationWhileTraining,
-    giving_up,
-    token_evaluator,
-)
+from calibtrain.evaluation.tokens import TokenEvaluator
+from calibtrain.evaluation.while_training import EvaluationWhileTraining, giving_up
 from calibtrain.finetuning.examples import CANDIDATES
 from calibtrain.finetuning.plan import FinetuningPlan
 from calibtrain.metrics import expected_calibration_error
@@ -22,22 +20,23 @@ from calibtrain.models import Params
 from calibtrain.scoring.answers import AnswerScorer
 from calibtrain.training.begin import BegunRun
 
-ANSWERS = "answers"
-
 
 class FinetuningEvaluation:
     """The corpus at a cadence and at the end; with it, the held-out examples."""
 
-    def __init__(self, run: BegunRun, cache: Path):
+    def __init__(self, run: BegunRun, cache: Path, evaluator: TokenEvaluator, scorer: AnswerScorer):
+        """Args:
+        run: is held by this process.
+        cache: where prepared data is kept.
+        evaluator: of its network, which runs that differ in their seed alone share.
+        scorer: of its network's answers, which they share as well.
+        """
         plan = run.plan
         assert isinstance(plan, FinetuningPlan)
         assert plan.held_out is not None
         self.plan, self.folder, self.held_out = plan, run.folder, plan.held_out
-        self._evaluator = token_evaluator(plan)
-        self._corpus = EvaluationWhileTraining(run, cache, self._evaluator)
-        self._scorer = AnswerScorer(
-            plan.network, rows=plan.config.batch.rows, context=plan.batches.context
-        )
+        self._evaluator, self._scorer = evaluator, scorer
+        self._corpus = EvaluationWhileTraining(run, cache, evaluator)
 
     def during(self, params: Params, step: int, stop: Callable[[], bool]) -> Mapping[str, float]:
         """Figures of the corpus by their names, those of the answers as answers/*."""

@@ -65,14 +65,12 @@ class FinetuningPlan(Plan):
 def make_finetuning_plans(
     configs: Sequence[Config], cache: Path, observer: Observer = ignore
 ) -> list[Plan]:
-    """The plan of a fine-tuning.
+    """Returns the plans of fine-tunings that differ in their seed alone: the order of examples.
 
     Raises:
-        UserError: for several seeds at once, answers that do not fit, a run that is not there.
+        UserError: for answers that do not fit, a run that is not there.
     """
-    if len(configs) > 1 or configs[0].train.replicas > 1:
-        raise UserError("train.replicas: fine-tunings are run one by one; leave it at 1")
-    (config,) = configs
+    config = configs[0]
     settings = config.finetune
     assert settings is not None
     base = RunFolder(place(settings.run))
@@ -110,18 +108,6 @@ def make_finetuning_plans(
         scorer = AnswerScorer(model, rows=config.batch.rows, context=inner)
         params = start()
         references = [scorer.log_probabilities(params, part) for part in (training, held_out)]
-    batches = ExampleBatches(
-        training,
-        rows=config.batch.rows,
-        context=inner,
-        seed=config.seed,
-        answers=each,
-        reference=references[0],
-    )
-    assert config.budget.steps is not None
-    steps = config.budget.steps
-    tokens, raw = batches.progress(steps)
-    slots = steps * batches.slots_per_step
     network = network_of(config, tokenizer.vocab_size)
     trained = _trained_parameters(network)
     if not trained["parameters"]:
@@ -137,8 +123,22 @@ def make_finetuning_plans(
         rows=config.evaluation.rows,
         context=inner,
     )
-    return [
-        FinetuningPlan(
+    facts = {"trained": trained, "started_from": checkpoint_of(base)}
+
+    def plan(config: Config) -> FinetuningPlan:
+        batches = ExampleBatches(
+            training,
+            rows=config.batch.rows,
+            context=inner,
+            seed=config.seed,
+            answers=each,
+            reference=references[0],
+        )
+        assert config.budget.steps is not None
+        steps = config.budget.steps
+        tokens, raw = batches.progress(steps)
+        slots = steps * batches.slots_per_step
+        return FinetuningPlan(
             config=config,
             corpus=corpus,
             tokenizer=tokenizer,
@@ -149,10 +149,11 @@ def make_finetuning_plans(
             parameters=count_parameters(config.model, tokenizer.vocab_size),
             budget=Budget(steps=steps, tokens=tokens, bytes=raw, flops=cost * slots),
             start=start,
-            facts={"trained": trained, "started_from": checkpoint_of(base)},
+            facts=facts,
             held_out=HeldOut(held_out, references[1], windows),
         )
-    ]
+
+    return [plan(config) for config in configs]
 
 
 def _trained_parameters(network: Network) -> dict[str, Any]:

@@ -83,6 +83,11 @@ def finetune(
         texts += as_texts({"finetune.run": str(base)})
     path = place(folder)
     settings = resolve(file_of(config), texts, path)
+    if (replicas := settings.train.replicas) > 1:
+        raise UserError(
+            f"train.replicas: {replicas} is not allowed in finetune, which returns one run; "
+            "fine-tune the seeds one by one, or by one program: calibtrain finetune"
+        )
     with passed_on(), shown(progress, path.name) as tell:
         narrator = Narrator(tell)
         outcome = start(settings, path, observer=lambda event: narrator("", event))

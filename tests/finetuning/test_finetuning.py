@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from conftest import assert_same, call, tiny
 
+from calibtrain.ablation.replicas import train_replicas
 from calibtrain.cli.terminal import describe
 from calibtrain.config import LoRAConfig, config_hash, to_yaml
 from calibtrain.config.finetuning import LINEAR_MAPS
 from calibtrain.errors import UserError
 from calibtrain.evaluation import evaluate_run
-from calibtrain.finetuning import finetune, resolve
+from calibtrain.finetuning import finetune, finetune_together, resolve
 from calibtrain.finetuning.evaluation import preference_figures
 from calibtrain.finetuning.plan import make_finetuning_plans
 from calibtrain.interchange import export_run, import_model
@@ -263,7 +264,6 @@ def test_stopped_it_goes_on_to_the_same_end(folder: Path, cache: Path) -> None:
         ({}, ("finetune.context=4096",), "more than the model's context"),
         ({}, ("budget.bytes=1000",), "takes finetune.epochs"),
         ({}, ("finetune.lora.maps=[qury]",), "qury given"),
-        ({}, ("train.replicas=2",), "run one by one"),
         ({"budget": {"steps": 3}}, (), "epochs: 2 has no effect with budget.steps: 3"),
         ({}, ("budget.steps=3", "finetune.epochs=4"), "epochs: 4 has no effect with budget.steps"),
         ({}, ("finetune.beta=0.5",), "beta: 0.5 has no effect with finetune.objective: sft"),
@@ -317,6 +317,71 @@ def test_the_command_line_does_it_all(folder: Path) -> None:
     refused = call("finetune", scratch, "--run", folder / "none")
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_seeds_tuned_by_one_program_are_what_each_is_alone(
+    folder: Path, cache: Path, objective: str
+) -> None:
+    """On a CPU to the bit; stopped and started again, and beside a seed that was begun alone, too.
+
+    The means are those of the seeds, of the corpus and of the held-out answers.
+    """
+    lora = {"lora": {"rank": 2}} if objective == "dpo" else {}
+    path, together = settings(folder, objective, finetune=lora), folder / f"{objective} seeds"
+    alone = [folder / f"{objective} alone {seed}" for seed in (0, 1)]
+    results = [
+        finetune(resolve(path, [f"seed={seed}"]), run, cache=cache).results
+        for seed, run in enumerate(alone)
+    ]
+
+    def tune() -> dict[str, Any]:
+        return train_replicas(
+            resolve(path, ["train.replicas=2"]),
+            together,
+            cache=cache,
+            together=finetune_together,
+            planner=make_finetuning_plans,
+        )
+
+    result = tune()
+    assert lines(alone[0]) != lines(alone[1])
+    for seed, run in enumerate(alone):
+        assert_same(together / f"seed={seed}", run)
+    assert {row["evaluation"] for row in result["summary"]} == set(results[0])
+    for row in result["summary"]:
+        nll = [own[row["evaluation"]]["nll"] for own in results]
+        assert row["mean"]["nll"] == pytest.approx(sum(nll) / 2)
+    cut_back(together / "seed=1", 2)
+    again = tune()
+    assert [arm["status"] for arm in again["arms"]] == ["done", "done"]
+    for seed, run in enumerate(alone):
+        assert_same(together / f"seed={seed}", run)
+
+
+@pytest.mark.long
+def test_seeds_tuned_on_a_device_each_are_the_same_within_rounding(folder: Path) -> None:
+    path = settings(folder, "dpo", finetune={"lora": {"rank": 2}}, log_every=1)
+    figures = []
+    for devices in (1, 2):
+        run = folder / f"seeds on {devices}"
+        done = call(
+            "finetune",
+            path,
+            "budget.steps=3",
+            "train.replicas=2",
+            "--run",
+            run,
+            "--json",
+            environment={"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert [arm["status"] for arm in json.loads(done.stdout)["arms"]] == ["done", "done"]
+        assert (run / "report.html").is_file()
+        both = [lines(run / f"seed={seed}") for seed in (0, 1)]
+        figures.append([[x["train/loss"] for x in own if "train/loss" in x] for own in both])
+    np.testing.assert_allclose(figures[0], figures[1], rtol=1e-4)
 
 
 @pytest.mark.long
