@@ -124,7 +124,7 @@ def document_notes(documents: int, effective: float | None) -> list[str]:
             f"{documents} documents: intervals over so few are wide and may cover less often than "
             "95 %"
         ]
-    if effective is not None and effective < FEW_DOCUMENTS:
+    if effective is not None and round(effective, 1) < FEW_DOCUMENTS:
         return [
             f"{documents} documents of very unequal length count as {effective:.1f}: intervals are "
             "wide and may cover less often than 95 %"

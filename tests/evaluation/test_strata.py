@@ -167,7 +167,7 @@ def test_few_documents_are_noted() -> None:
     assert document_notes(19, None)[0].startswith("19 documents")
     assert document_notes(400, 7.31)[0].startswith("400 documents of very unequal length count as ")
     assert "count as 7.3:" in document_notes(400, 7.31)[0]
-    assert document_notes(20, 20.0) == document_notes(20, None) == []
+    assert document_notes(20, 20.0) == document_notes(20, 19.97) == document_notes(20, None) == []
 
 
 def test_documents_count_by_their_events() -> None:
