@@ -8,8 +8,8 @@ and keys that no query of a block can see are skipped.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -46,28 +46,43 @@ def _blocks(time: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
-def _bias(mask: Bool[Array, "batch rows columns"]) -> Float[Array, "batch rows columns"]:
-    """0 where the mask is true, else so low that a weight is 0.
+def _apart(segments: Segments, rows: slice, columns: slice) -> Array:
+    """Whether tokens are of two documents: [batch, 1, rows, columns], the same for all heads.
 
-    The same for all heads and layers, of which the compiler makes one.
+    A block's scores are compared anew in the pass that reads them. One mask of all blocks would be
+    made in each layer, and read again from memory.
     """
-    return jnp.where(mask, 0.0, HIDDEN)
+    return segments[:, None, rows, None] != segments[:, None, None, columns]
 
 
-def _for_group(bias: Array, group: int, axis: int) -> Array:
-    return bias if group == 1 else jnp.concatenate([bias] * group, axis=axis)
+def _for_group(hidden: Array, group: int, axis: int) -> Array:
+    return hidden if group == 1 else jnp.concatenate([hidden] * group, axis=axis)
 
 
-def _over_rows(body: Callable[..., Any], *arrays: Array) -> Any:
-    """body(*arrays), a few rows of the batch at a time: their scores then stay in the caches."""
-    rows, time, heads = arrays[0].shape[:3]
+def _over_rows(
+    body: Callable[..., tuple[Array, ...]], replaced: Sequence[Array], *read: Array
+) -> tuple[Array, ...]:
+    """body(*replaced, *read), a few rows of the batch at a time: their scores stay in the caches.
+
+    Results have the shapes of `replaced`, and take their places in memory as rows are done. A
+    `lax.map` would fill new memory with zeros for them first, for all layers at once.
+    """
+    rows, time, heads = replaced[0].shape[:3]
     most = max(1, _CACHED // (heads * time * -(-time // len(_blocks(time)))))
     some = max(n for n in range(1, min(most, rows) + 1) if rows % n == 0)
     if some == rows:
-        return body(*arrays)
-    split = tuple(x.reshape(rows // some, some, *x.shape[1:]) for x in arrays)
-    done = jax.lax.map(lambda parts: body(*parts), split)
-    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), done)
+        return body(*replaced, *read)
+
+    def split(x: Array) -> Array:
+        return x.reshape(rows // some, some, *x.shape[1:])
+
+    def turn(index: Array, held: tuple[Array, ...]) -> tuple[Array, ...]:
+        done = body(*(x[index] for x in (*held, *others)))
+        return tuple(x.at[index].set(new) for x, new in zip(held, done, strict=True))
+
+    others = [split(x) for x in read]
+    done = jax.lax.fori_loop(0, rows // some, turn, tuple(split(x) for x in replaced))
+    return tuple(x.reshape(rows, *x.shape[2:]) for x in done)
 
 
 def _split_heads(x: Query, kv_heads: int) -> Array:
@@ -103,14 +118,20 @@ def plain(query: Query, key: Key, value: Key, segments: Segments) -> Query:
 
 
 def _forward(query: Query, key: Key, value: Key, segments: Segments) -> tuple[Query, tuple]:
-    def rows(query: Query, key: Key, value: Key, bias: Array) -> tuple[Query, Array]:
+    batch, time, heads, _ = query.shape
+    place = jnp.arange(time)
+
+    def rows(
+        query: Query, _: Array, key: Key, value: Key, segments: Segments
+    ) -> tuple[Query, Array]:
         q = _split_heads(query * query.shape[-1] ** -0.5, key.shape[2])
         k, v = key.swapaxes(1, 2), value.swapaxes(1, 2)
         outputs, normalizers = [], []
         for block in _blocks(query.shape[1]):
             seen = slice(0, block.stop)
             scores = _product(_queries(q, block), k[:, :, seen], 3, 3)
-            scores += _for_group(bias[:, None, block, seen], q.shape[2], 2)
+            hidden = _apart(segments, block, seen) | (place[block, None] < place[seen])
+            scores = jnp.where(_for_group(hidden, q.shape[2], 2), HIDDEN, scores)
             top = jnp.max(scores, axis=-1, keepdims=True)
             weights = jnp.exp(scores - top)
             total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -120,18 +141,20 @@ def _forward(query: Query, key: Key, value: Key, segments: Segments) -> tuple[Qu
             normalizers.append((top + jnp.log(total)).reshape(shape[:4]))
         return _join_heads(jnp.concatenate(outputs, axis=3)), jnp.concatenate(normalizers, axis=3)
 
-    output, normalizer = _over_rows(rows, query, key, value, _bias(causal_mask(segments)))
+    normalizer = jnp.zeros((batch, key.shape[2], heads // key.shape[2], time), jnp.float32)
+    output, normalizer = _over_rows(rows, (query, normalizer), key, value, segments)
     return output, (query, key, value, segments, output, normalizer)
 
 
 def _backward(residuals: tuple, gradient: Query) -> tuple[Query, Key, Key, None]:
     time, _, size = gradient.shape[1:]
+    place = jnp.arange(time)
 
     def rows(
         query: Query,
         key: Key,
         value: Key,
-        bias: Array,
+        segments: Segments,
         output: Query,
         normalizer: Array,
         gradient: Query,
@@ -147,7 +170,8 @@ def _backward(residuals: tuple, gradient: Query) -> tuple[Query, Key, Key, None]
             q_seeing, g_seeing = _queries(q, seeing), _queries(g, seeing)
             a_query = (*q.shape[:2], 1, -1)
             scores = _product(k[:, :, block], q_seeing, 3, 3)  # keys x queries
-            scores += _for_group(bias[:, None, block, seeing], q.shape[2], 3)
+            hidden = _apart(segments, block, seeing) | (place[block, None] > place[seeing])
+            scores = jnp.where(_for_group(hidden, q.shape[2], 3), HIDDEN, scores)
             weights = jnp.exp(scores - normalizer[..., seeing].reshape(a_query))
             to_weights = _product(v[:, :, block], g_seeing, 3, 3)
             to_scores = weights * (to_weights - drift[..., seeing].reshape(a_query))
@@ -162,8 +186,9 @@ def _backward(residuals: tuple, gradient: Query) -> tuple[Query, Key, Key, None]
         return to_query, back[0], back[1]
 
     query, key, value, segments, output, normalizer = residuals
-    bias = _bias(causal_mask(segments).swapaxes(1, 2))
-    return *_over_rows(rows, query, key, value, bias, output, normalizer, gradient), None
+    read = (segments, output, normalizer, gradient)
+    to_query, to_key, to_value = _over_rows(rows, (query, key, value), *read)
+    return to_query, to_key, to_value, None
 
 
 plain.defvjp(_forward, _backward)
