@@ -154,7 +154,7 @@ def test_the_command_says_the_same_in_json_and_in_words(
     document = json.loads(done.stdout)
     assert json.loads(out.read_text()) == document
     kept = run / "analysis" / f"questions-{file.name}-own.json"
-    assert read_analyses(run).questions[0].path == kept
+    assert kept in [each.path for each in read_analyses(run).questions]
     assert document.items() <= QuestionsRecord.read(kept).document().items()
     done = call("qa", run, "--questions", file, "--temperature", "fit")
     assert done.returncode == 0, done.stderr
