@@ -43,6 +43,8 @@ def use_compiled_programs(cache: Path, copy: Path | None = None) -> None:
 
     if copy is not None:
         _fetch(cache / "compiled", copy)
+        # these have the cache's path in their options, so that each cache had programs of its own
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "")
     jax.config.update("jax_compilation_cache_dir", str(open_compiled(cache / "compiled")))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

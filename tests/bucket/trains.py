@@ -3,7 +3,7 @@
 The client of the bucket waits between its tries for a fortieth of the usual time. Where argv[3] is
 `outage:N`, the gate in front of the bucket (`gate.py`) is shut before the N-th checkpoint. Where it
 is `gaps`, two lines of JSON tell when each checkpoint was begun and whole, and when each step was
-dispatched.
+dispatched; where it is `hits`, a line tells how many programs JAX found in its cache.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from calibtrain.storage import bucket_lock
 
 saves: list[tuple[float, float]] = []
 steps: list[float] = []
+events: list[str] = []
 
 
 def watch_steps_and_saves() -> None:
@@ -56,7 +57,7 @@ if __name__ == "__main__":
     gcsfs.retry.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 40))
     sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
     place = sys.argv[3] if len(sys.argv) == 4 else ""
-    if place and place != "gaps" and not place.startswith("outage"):
+    if place and place not in ("gaps", "hits") and not place.startswith("outage"):
         import interrupted
 
         interrupted.main()
@@ -66,6 +67,10 @@ if __name__ == "__main__":
 
         if place == "gaps":
             watch_steps_and_saves()
+        elif place == "hits":
+            import jax
+
+            jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
         elif place:
             import gate
             import interrupted
@@ -79,4 +84,6 @@ if __name__ == "__main__":
             status = run()
         if place == "gaps":
             print(json.dumps(saves), json.dumps(steps), sep="\n")
+        if place == "hits":
+            print(events.count("/jax/compilation_cache/cache_hits"))
         sys.exit(status)

@@ -144,12 +144,16 @@ def test_sigterm_to_one_stops_all_at_the_same_step(
 
 def test_hosts_with_other_texts_end_before_the_first_step(tmp_path: Path) -> None:
     config, run = tmp_path / "config.yaml", tmp_path / "run"
-    text = {"name": "files", "paths": ["text.txt"]}
-    config.write_text(to_yaml(validate(Config, {**TINY, "corpus": text})))
+    text = {"name": "files", "paths": ["texts/*.txt"]}
+    config.write_text(
+        to_yaml(validate(Config, {**TINY, "corpus": text, "tokenizer": {"vocab_size": 290}}))
+    )
     folders = [tmp_path / "one", tmp_path / "other"]
     for folder, word in zip(folders, ("words", "wards"), strict=True):
-        folder.mkdir()
-        (folder / "text.txt").write_text(f"many {word} of a text\n\n" * 3_000)
+        (folder / "texts").mkdir(parents=True)
+        for number in range(30):
+            lines = [f"{number * line} {word} of a text, and line {line}\n" for line in range(90)]
+            (folder / "texts" / f"{number}.txt").write_text("".join(lines))
     processes = start(2, config, run, folders=folders)
     for process in processes:
         _, errors = process.communicate(timeout=240)
