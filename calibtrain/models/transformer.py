@@ -230,10 +230,7 @@ class Transformer(nnx.Module):
             scaled=config.embedding_scale,
         )
         self.blocks = nnx.List(
-            [
-                Block(config, mapped=mapped, joined=joined, rngs=rngs)
-                for _ in range(config.depth)
-            ]
+            [Block(config, mapped=mapped, joined=joined, rngs=rngs) for _ in range(config.depth)]
         )
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
 
