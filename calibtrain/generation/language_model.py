@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from calibtrain.data.tokenizers.tokenizer import Tokenizer, utf8_bytes
 from calibtrain.errors import UserError
 from calibtrain.generation.lookahead_head import LookaheadHead
-from calibtrain.models import TEMPERATURE, Network, Params
+from calibtrain.models import ADAPTER, TEMPERATURE, Network, Params
 
 if TYPE_CHECKING:
     from calibtrain.runs.loading import SavedRun
@@ -27,8 +27,7 @@ class LanguageModel:
     """A model that text is generated and traced with.
 
     Attributes:
-        network: the model, with the head that divides its logits, if any; joined
-            (`models.Network.joined`), whichever it was made of.
+        network: the model, with the head that divides its logits, if any.
         params: its parameters.
         tokenizer: text to ids and back.
         context: how many tokens the model sees.
@@ -48,9 +47,15 @@ class LanguageModel:
     lookahead: LookaheadHead | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        network, params = self.network.joined(self.params)
-        object.__setattr__(self, "network", network)
-        object.__setattr__(self, "params", params)
+        # The adapters' products are added once here, and not at every token.
+        if self.network.adapter is None:
+            return
+        body = {n: part for n, part in self.params.items() if n not in (TEMPERATURE, ADAPTER)}
+        merged = self.network.adapter.merged(body, self.params[ADAPTER])
+        if TEMPERATURE in self.params:
+            merged = {**merged, TEMPERATURE: self.params[TEMPERATURE]}
+        object.__setattr__(self, "params", merged)
+        object.__setattr__(self, "network", dataclasses.replace(self.network, adapter=None))
 
     @classmethod
     def of(cls, saved: "SavedRun") -> "LanguageModel":

@@ -18,7 +18,7 @@ from calibtrain.config import ModelConfig
 from calibtrain.models.adapter import LowRank
 from calibtrain.models.lstm import LSTM
 from calibtrain.models.temperature_head import Params, TemperatureHead
-from calibtrain.models.transformer import Transformer, joined_block
+from calibtrain.models.transformer import Transformer
 
 if TYPE_CHECKING:  # benchmarks run without it
     from jaxtyping import Float, Int
@@ -40,7 +40,6 @@ class Network:
         head: what divides the logits, if anything does; its parameters are `params[TEMPERATURE]`.
         adapter: what is added to the layers' matrices, if anything is; its parameters are
             `params[ADAPTER]`.
-        is_joined: whether its parameters are those that `joined` returns.
     """
 
     config: ModelConfig
@@ -48,34 +47,12 @@ class Network:
     _graph: Any = dataclasses.field(repr=False)
     head: TemperatureHead | None = None
     adapter: LowRank | None = None
-    is_joined: bool = False
 
     def mapped(self) -> Network:
         """Returns this network, to be traced under `jax.vmap` over parameters and rows."""
         head = None if self.head is None else self.head.mapped()
-        graph = _graph_of(self.config, self.vocab_size, mapped=True, joined=self.is_joined)
+        graph = _graph_of(self.config, self.vocab_size, mapped=True)
         return dataclasses.replace(self, _graph=graph, head=head)
-
-    def joined(self, params: Params) -> tuple[Network, Params]:
-        """Returns the network and its parameters as decoding reads them.
-
-        Adapters are added to the matrices, and matrices of a transformer's layer that multiply the
-        same vector are one, which computes the same: few large products take less time than many
-        small ones. Gradients, adapters and files know a matrix by its own name, so that training
-        keeps them apart.
-        """
-        if self.is_joined:
-            return self, params
-        own = {n: part for n, part in params.items() if n == TEMPERATURE}
-        body = {n: part for n, part in params.items() if n not in (TEMPERATURE, ADAPTER)}
-        if self.adapter is not None:
-            body = self.adapter.merged(body, params[ADAPTER])
-        if self.config.kind == "transformer":
-            blocks = body["blocks"].items()
-            body = {**body, "blocks": {name: joined_block(block) for name, block in blocks}}
-        graph = _graph_of(self.config, self.vocab_size, joined=True)
-        network = dataclasses.replace(self, _graph=graph, adapter=None, is_joined=True)
-        return network, {**body, **own}
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -133,12 +110,8 @@ def build(config: ModelConfig, vocab_size: int) -> Network:
     return Network(config, vocab_size, _graph_of(config, vocab_size))
 
 
-def _graph_of(
-    config: ModelConfig, vocab_size: int, *, mapped: bool = False, joined: bool = False
-) -> Any:
-    return nnx.graphdef(
-        nnx.eval_shape(lambda: _module(config, vocab_size, nnx.Rngs(0), mapped, joined))
-    )
+def _graph_of(config: ModelConfig, vocab_size: int, *, mapped: bool = False) -> Any:
+    return nnx.graphdef(nnx.eval_shape(lambda: _module(config, vocab_size, nnx.Rngs(0), mapped)))
 
 
 def compute_dtype(config: ModelConfig) -> jnp.dtype:
@@ -148,14 +121,7 @@ def compute_dtype(config: ModelConfig) -> jnp.dtype:
     return jnp.dtype(config.compute)
 
 
-def _module(
-    config: ModelConfig,
-    vocab_size: int,
-    rngs: nnx.Rngs,
-    mapped: bool = False,
-    joined: bool = False,
-) -> Any:
+def _module(config: ModelConfig, vocab_size: int, rngs: nnx.Rngs, mapped: bool = False) -> Any:
     if config.kind == "lstm":
         return LSTM(config, vocab_size, compute_dtype(config), rngs=rngs)
-    dtype = compute_dtype(config)
-    return Transformer(config, vocab_size, dtype, mapped=mapped, joined=joined, rngs=rngs)
+    return Transformer(config, vocab_size, compute_dtype(config), mapped=mapped, rngs=rngs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -48,20 +47,17 @@ class KeyValueCache:
 class Attention(nnx.Module):
     """Causal self-attention within a document."""
 
-    def __init__(self, config: ModelConfig, *, mapped: bool, joined: bool, rngs: nnx.Rngs):
-        self.mapped, self.joined = mapped, joined
+    def __init__(self, config: ModelConfig, *, mapped: bool, rngs: nnx.Rngs):
+        self.mapped = mapped
         self.heads = config.heads
         self.kv_heads = config.kv_heads or config.heads
         self.size = config.size_of_head
         self.implementation = config.attention
         width, bias = config.width, config.qkv_bias
         inner, kv_inner = self.heads * self.size, self.kv_heads * self.size
-        if joined:
-            self.query_key_value = Linear(width, inner + 2 * kv_inner, rngs=rngs, bias=bias)
-        else:
-            self.query = Linear(width, inner, rngs=rngs, bias=bias)
-            self.key = Linear(width, kv_inner, rngs=rngs, bias=bias)
-            self.value = Linear(width, kv_inner, rngs=rngs, bias=bias)
+        self.query = Linear(width, inner, rngs=rngs, bias=bias)
+        self.key = Linear(width, kv_inner, rngs=rngs, bias=bias)
+        self.value = Linear(width, kv_inner, rngs=rngs, bias=bias)
         self.out = Linear(inner, width, rngs=rngs, scale=(2 * config.depth) ** -0.5)
         self.query_norm = RMSNorm(self.size, config.norm_epsilon) if config.qk_norm else None
         self.key_norm = RMSNorm(self.size, config.norm_epsilon) if config.qk_norm else None
@@ -92,14 +88,10 @@ class Attention(nnx.Module):
         self, x: Float[Array, "batch time width"], angles: Float[Array, "2 time size"]
     ) -> tuple[Array, Array, Array]:
         """Returns queries, keys and values [batch, time, heads, size]; the first two rotated."""
-        shape, ends = x.shape[:2], (self.heads, self.heads + self.kv_heads)
-        if self.joined:
-            all_heads = self.query_key_value(x).reshape(*shape, -1, self.size)
-            query, key, value = jnp.split(all_heads, ends, axis=2)
-        else:
-            query = self.query(x).reshape(*shape, self.heads, self.size)
-            key = self.key(x).reshape(*shape, self.kv_heads, self.size)
-            value = self.value(x).reshape(*shape, self.kv_heads, self.size)
+        shape = x.shape[:2]
+        query = self.query(x).reshape(*shape, self.heads, self.size)
+        key = self.key(x).reshape(*shape, self.kv_heads, self.size)
+        value = self.value(x).reshape(*shape, self.kv_heads, self.size)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         return rotate(query, angles), rotate(key, angles), value
@@ -129,20 +121,13 @@ class Attention(nnx.Module):
 class FeedForward(nnx.Module):
     """SwiGLU (Shazeer 2020), or two linear maps with a GELU in between."""
 
-    def __init__(self, config: ModelConfig, *, joined: bool, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         inner = config.mlp_width
-        self.joined = joined and config.mlp == "swiglu"
-        if self.joined:
-            self.gate_up = Linear(config.width, 2 * inner, rngs=rngs)
-        else:
-            self.gate = Linear(config.width, inner, rngs=rngs) if config.mlp == "swiglu" else None
-            self.up = Linear(config.width, inner, rngs=rngs)
+        self.gate = Linear(config.width, inner, rngs=rngs) if config.mlp == "swiglu" else None
+        self.up = Linear(config.width, inner, rngs=rngs)
         self.down = Linear(inner, config.width, rngs=rngs, scale=(2 * config.depth) ** -0.5)
 
     def __call__(self, x: Float[Array, "batch time width"]) -> Float[Array, "batch time width"]:
-        if self.joined:
-            gate, up = jnp.split(self.gate_up(x), 2, axis=-1)
-            return self.down(jax.nn.silu(gate) * up)
         if self.gate is None:
             return self.down(jax.nn.gelu(self.up(x)))
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
@@ -151,11 +136,11 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
     """A layer: x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, config: ModelConfig, *, mapped: bool, joined: bool, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, mapped: bool, rngs: nnx.Rngs):
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.attention = Attention(config, mapped=mapped, joined=joined, rngs=rngs)
+        self.attention = Attention(config, mapped=mapped, rngs=rngs)
         self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.mlp = FeedForward(config, joined=joined, rngs=rngs)
+        self.mlp = FeedForward(config, rngs=rngs)
 
     def __call__(
         self,
@@ -183,20 +168,6 @@ class Block(nnx.Module):
         return x + self.mlp(self.mlp_norm(x)), keys, values
 
 
-def joined_block(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the parameters of a `Block` as one with `joined` has them."""
-
-    def join(part: Mapping[str, Any], name: str, *names: str) -> dict[str, Any]:
-        kept = {own: value for own, value in part.items() if own not in names}
-        matrices = [part[own] for own in names]
-        return {**kept, name: jax.tree.map(lambda *x: jnp.concatenate(x, -1), *matrices)}
-
-    attention = join(block["attention"], "query_key_value", "query", "key", "value")
-    mlp = block["mlp"]
-    mlp = join(mlp, "gate_up", "gate", "up") if "gate" in mlp else mlp
-    return {**block, "attention": attention, "mlp": mlp}
-
-
 class Transformer(nnx.Module):
     """Maps token ids to final hidden states; times `vocabulary.columns()`, those are the logits."""
 
@@ -207,7 +178,6 @@ class Transformer(nnx.Module):
         dtype: jnp.dtype,
         *,
         mapped: bool = False,
-        joined: bool = False,
         rngs: nnx.Rngs,
     ):
         """Args:
@@ -215,7 +185,6 @@ class Transformer(nnx.Module):
         vocab_size: number of vocabulary entries.
         dtype: that layers compute in.
         mapped: whether calls are traced under `jax.vmap` (see `attention.attend`).
-        joined: whether matrices that multiply the same vector are one (see `Network.joined`).
         rngs: of the first parameters.
         """
         self.way, self.remat = config.layers, config.remat
@@ -230,7 +199,7 @@ class Transformer(nnx.Module):
             scaled=config.embedding_scale,
         )
         self.blocks = nnx.List(
-            [Block(config, mapped=mapped, joined=joined, rngs=rngs) for _ in range(config.depth)]
+            [Block(config, mapped=mapped, rngs=rngs) for _ in range(config.depth)]
         )
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
 
