@@ -3,6 +3,7 @@
 import codecs
 import itertools
 import json
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ _PLAIN_BARS = "_.-:=+*#"
 SURPRISES = ((-1.0, "blue"), (1.0, ""), (3.0, "yellow"), (5.0, "red"), (np.inf, "bold red"))
 """Colours of a token by its surprise less the entropy, in nats: up to each limit."""
 _SHOWN_ALARMS = 3
-_SECONDS = 0.1  # from one drawing to the next, at least
+_SECONDS = 0.2  # from one drawing to the next, at least
 _SHARE = 0.05  # of the time is spent on drawing, at most, however slow the terminal is
 
 
@@ -182,19 +183,19 @@ class LiveTrace(SilentTrace):
         sizes = trace.byte_lengths[first:]
         self._tokens += int(own.sum())
         self._bytes += int(sizes[own].sum())
-        rates = trace.table(first).column("entropy_rate_windowed").to_pylist()
+        rates = trace.entropy_rate_windowed[first:]
         ends = self._byte + np.cumsum(sizes)
         self._byte += int(sizes.sum())
         self._rates += [
             (byte, rate)
-            for byte, rate in zip(ends.tolist(), rates, strict=True)
-            if rate is not None
+            for byte, rate in zip(ends.tolist(), rates.tolist(), strict=True)
+            if not math.isnan(rate)
         ]
         try:
             *full, self._line = self._line.wrap(self._console, self._console.width) or [Text()]
+            self._live.update(self._shown(), refresh=not full)
             if full:  # in one go, as what is below them is drawn again each time
                 self._live.console.print(Text("\n").join(full), soft_wrap=True)
-            self._live.update(self._shown(), refresh=True)
         except OutputError as error:
             self.closed = error
         ended = time.monotonic()

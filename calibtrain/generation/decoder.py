@@ -21,9 +21,13 @@ from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.lookahead import entropies_after
 from calibtrain.generation.lookahead_head import LookaheadHead, learned_entropies_after
 from calibtrain.generation.samplers import Sampling, adjusted, draw
-from calibtrain.generation.statistics import TokenStatistics, token_statistics
+from calibtrain.generation.statistics import (
+    TokenStatistics,
+    statistics_of_states,
+    token_statistics,
+)
 from calibtrain.models import Network, Params
-from calibtrain.models.decoding import Cache, decode, empty_cache, prefill
+from calibtrain.models.decoding import Cache, decode, empty_cache, read
 from calibtrain.parallel.mesh import ROWS, Layout, make_layout
 from calibtrain.readout import first_largest, log_probabilities
 
@@ -145,8 +149,13 @@ def _programs(plan: Plan, layout: Layout | None) -> tuple[Any, Any, Any]:
     """
     network, length, steps = plan.network, plan.length, plan.steps
 
-    def start(params: Params, tokens: Array, counts: Array) -> Cache:
-        return prefill(network, params, tokens, counts, length)[2]
+    def start(fixed: Fixed, tokens: Array, labels: Array, counts: Array, scored: bool) -> Any:
+        hidden, heat, cache = read(network, fixed.params, tokens, counts, length)
+        if not scored:
+            return cache, None
+        return cache, statistics_of_states(
+            hidden, fixed.columns, heat, labels, soft_cap=network.config.logit_soft_cap
+        )
 
     def put(
         state: Rows, cache: Cache, pending: Array, text: Array, drawn: Array, seen: Any, at: Array
@@ -173,14 +182,18 @@ def _programs(plan: Plan, layout: Layout | None) -> tuple[Any, Any, Any]:
         _, state, found, _ = jax.lax.while_loop(going, go, (0, state, found, room))
         return state, found
 
+    start_program = jax.jit(start, static_argnames="scored")
     if layout is None:
-        return jax.jit(start), jax.jit(put, donate_argnums=0), jax.jit(advance, donate_argnums=1)
+        return start_program, jax.jit(put, donate_argnums=0), jax.jit(advance, donate_argnums=1)
     shared = layout.on_each_device(advance, (P(), P(ROWS), P(ROWS)), (P(ROWS), P(None, ROWS)))
     return (
-        jax.jit(start),
+        start_program,
         jax.jit(put, donate_argnums=0, out_shardings=layout.rows),
         jax.jit(shared, donate_argnums=1),
     )
+
+
+_empty = jax.jit(empty_cache, static_argnums=(0, 2, 3))
 
 
 def bucket(count: int) -> int:
@@ -234,7 +247,7 @@ class Decoder:
                 "lookahead_head.read_head"
             )
         self._fixed = Fixed(model.params, model.columns, drawable, key, head)
-        cache = empty_cache(network, model.params, rows, length)
+        cache = _empty(network, model.params, rows, length)
         # arrays of their own, so that they can be donated
         pending, text, drawn = (jnp.zeros((rows,), jnp.int32) for _ in range(3))
         penalised = sampling.repetition_penalty != 1.0
@@ -251,7 +264,8 @@ class Decoder:
         texts: Sequence[int],
         drawn: Sequence[int],
         seen: Sequence[Int[np.ndarray, " tokens"]],
-    ) -> None:
+        scored: Sequence[bool],
+    ) -> list[tuple[TokenStatistics, Float[np.ndarray, " tokens"]] | None]:
         """Puts texts into rows.
 
         Args:
@@ -260,17 +274,25 @@ class Decoder:
             texts: their numbers.
             drawn: how many tokens each has drawn.
             seen: all tokens of each.
+            scored: whether its tokens are to be scored while they are read.
+
+        Returns:
+            Of each text that is scored, the statistics of what the model sees of it but for the
+            first token, and the temperature of each; None of the others.
         """
         # One text is read at a time, by a program that depends on its own length alone, so that
         # its state is the same whatever it is placed with; texts that are the same are read once.
-        alike: dict[bytes, list[int]] = {}
-        for place, ids in enumerate(tokens):
-            alike.setdefault(np.asarray(ids[:-1], np.int32).tobytes(), []).append(place)
-        for places in alike.values():
-            before = tokens[places[0]][:-1]
-            padded = np.zeros((1, min(self.length, bucket(len(before)))), np.int32)
-            padded[0, : len(before)] = before
-            cache = self._start(self._fixed.params, padded, np.array([len(before)], np.int32))
+        alike: dict[tuple[bytes, bool], list[int]] = {}
+        for place, (ids, asked) in enumerate(zip(tokens, scored, strict=True)):
+            alike.setdefault((np.asarray(ids, np.int32).tobytes(), asked), []).append(place)
+        found: list[Any] = [None] * len(tokens)
+        for (_, asked), places in alike.items():
+            ids = tokens[places[0]]
+            count = len(ids) - 1
+            padded = np.zeros((2, 1, min(self.length, bucket(count))), np.int32)
+            padded[0, 0, :count], padded[1, 0, :count] = ids[:-1], ids[1:]
+            counts = np.array([count], np.int32)
+            cache, said = self._start(self._fixed, *padded, counts, scored=asked)
             at = np.full(self.rows, self.rows, np.int32)  # past the last row: dropped
             numbers = np.zeros((3, self.rows), np.int32)
             held = None
@@ -281,7 +303,9 @@ class Decoder:
                 numbers[:, index] = tokens[place][-1], texts[place], drawn[place]
                 if held is not None:
                     held[index, seen[place]] = True
+                found[place] = said, count
             self._state = self._put(self._state, cache, *numbers, held, at)
+        return [_first(*each) for each in found]
 
     def advance(self, room: Int[np.ndarray, " rows"]) -> Drawn:
         """Draws tokens: of each row at most so many, at most `steps`, and none after its end.
@@ -290,6 +314,11 @@ class Decoder:
         """
         self._state, found = self._advance(self._fixed, self._state, np.asarray(room, np.int32))
         return found
+
+
+def _first(said: Any, count: int) -> Any:
+    """Returns what is said of the first tokens of the only row, as NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(x)[0, :count], said)
 
 
 def fetched(drawn: Drawn) -> Drawn:

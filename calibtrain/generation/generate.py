@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from calibtrain.generation.decoder import Decoder, Drawn, fetched
-from calibtrain.generation.given import trace_of_ids
+from calibtrain.generation.given import trace_of_ids, trace_of_parts
 from calibtrain.generation.growing_text import GrowingText, Limits
 from calibtrain.generation.growing_trace import GENERATED, GrowingTrace
 from calibtrain.generation.language_model import LanguageModel
@@ -118,7 +118,6 @@ def generate(
         max_bytes = BYTES
     limits = Limits(max_tokens, max_bytes, tuple(text.encode() for text in stop), loop_stop)
     starts = [model.prompt_ids(prompt) for prompt in prompts]
-    given = trace_of_ids(model, starts, rows=1)  # rows of nothing would cost as much
     texts = [
         GrowingText(
             number,
@@ -129,10 +128,7 @@ def generate(
         )
         for number in range(len(prompts) * samples)
     ]
-    traces = [
-        GrowingTrace(text.number, given[text.number // samples], model.tokenizer.piece_bytes)
-        for text in texts
-    ]
+    traces: dict[int, GrowingTrace] = {}  # by the text's number, once its prompt is read
 
     def tell(text: GrowingText, count: int) -> None:
         if on_trace is not None and count:
@@ -146,15 +142,15 @@ def generate(
         model, texts, traces, sampling=sampling, seed=seed, rows=batch, tell=tell, stopped=stopped
     )
     return [
-        _generated(model, text, prompts[text.number // samples], trace.whole)
-        for text, trace in zip(texts, traces, strict=True)
+        _generated(model, text, prompts[text.number // samples], traces[text.number].whole)
+        for text in texts
     ]
 
 
 def _draw(
     model: LanguageModel,
     texts: Sequence[GrowingText],
-    traces: Sequence[GrowingTrace],
+    traces: dict[int, GrowingTrace],
     *,
     sampling: Sampling,
     seed: int,
@@ -170,6 +166,7 @@ def _draw(
     decoder = Decoder(model, sampling, rows=rows, length=length, seed=seed, steps=STEPS)
     waiting = list(reversed(texts))
     drawn: list[tuple[GrowingText, int]] = []  # and how many tokens, of which nobody is told yet
+    pieces = model.tokenizer.piece_bytes
     held: list[GrowingText | None] = [None] * decoder.rows
     ends = [0] * decoder.rows  # the token at which the window of each row is full
     while not stopped():
@@ -182,13 +179,25 @@ def _draw(
         if placed:
             own = list(placed.values())
             starts = [window_start(len(text.ids) - 1, model.context) for text in own]
-            decoder.place(
+            # a prompt that is read whole is scored while it is read
+            scored = [
+                not start and text.number not in traces
+                for text, start in zip(own, starts, strict=True)
+            ]
+            said = decoder.place(
                 list(placed),
                 [np.array(text.ids[start:]) for text, start in zip(own, starts, strict=True)],
                 [text.number for text in own],
                 [text.drawn for text in own],
                 [np.array(text.ids) for text in own],
+                scored,
             )
+            for text, statistics in zip(own, said, strict=True):
+                if statistics is not None:
+                    ids = np.array(text.ids)
+                    prompt = trace_of_parts(model, text.number, ids, [(0, *statistics)])
+                    traces[text.number] = GrowingTrace(text.number, prompt, pieces)
+            _read_prompts(model, own, traces)
             for row, start in zip(placed, starts, strict=True):
                 ends[row] = start + model.context
         going = {row: text for row, text in enumerate(held) if text and not text.reason}
@@ -209,10 +218,23 @@ def _draw(
             drawn.append((text, count))
     for text, count in drawn:
         tell(text, count)
+    _read_prompts(model, texts, traces)  # of those that had no turn
     for text in texts:
         if not text.reason:
             text.reason = "interrupted"
             tell(text, 0)
+
+
+def _read_prompts(
+    model: LanguageModel, texts: Sequence[GrowingText], traces: dict[int, GrowingTrace]
+) -> None:
+    """Begins the traces that texts do not have yet."""
+    left = [text for text in texts if text.number not in traces]
+    prompts = {tuple(text.ids): np.array(text.ids) for text in left}
+    found = dict(zip(prompts, trace_of_ids(model, list(prompts.values()), rows=1), strict=True))
+    for text in left:
+        prompt = found[tuple(text.ids)]
+        traces[text.number] = GrowingTrace(text.number, prompt, model.tokenizer.piece_bytes)
 
 
 def _rows_of(found: Drawn, row: int, count: int) -> Drawn:

@@ -7,19 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from calibtrain.generation.decoder import bucket
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.loops import periods
-from calibtrain.generation.statistics import TokenStatistics, token_statistics
+from calibtrain.generation.statistics import TokenStatistics, statistics_of_states
 from calibtrain.generation.windows import Window, text_windows
 from calibtrain.models import Network
-from calibtrain.readout import log_probabilities
 from calibtrain.runs.traces import ALTERNATIVES, SOURCES, TokenTrace
 
 _ROWS = 4  # windows of a pass
-_CHUNK = 64  # tokens whose logits are held at once
 
 
 def trace_of(model: LanguageModel, texts: Sequence[str | bytes]) -> list[TokenTrace]:
@@ -70,7 +68,7 @@ def trace_of_ids(
                 found[number].append((slot, scored, heat[row, part]))
     for parts in found:
         parts.sort(key=lambda part: part[0])
-    return [_trace(model, number, ids, found[number]) for number, ids in enumerate(texts)]
+    return [trace_of_parts(model, number, ids, found[number]) for number, ids in enumerate(texts)]
 
 
 @functools.lru_cache(maxsize=4)
@@ -81,38 +79,26 @@ def _program(network: Network) -> Any:
     @jax.jit
     def score(params: Any, tokens: Array, labels: Array) -> tuple[TokenStatistics, Array]:
         hidden, columns, own = network.apply(params, tokens, jnp.zeros_like(tokens))
-        heat = jnp.ones(tokens.shape, jnp.float32) if own is None else own
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        inputs = (flat, heat.reshape(-1), labels.reshape(-1))
-        chunk = min(_CHUNK, len(flat))
-        more = -len(flat) % chunk
-        inputs = jax.tree.map(
-            lambda x: jnp.pad(x, ((0, more), *[(0, 0)] * (x.ndim - 1)), mode="edge").reshape(
-                -1, chunk, *x.shape[1:]
-            ),
-            inputs,
-        )
-
-        def one(some: tuple[Array, Array, Array]) -> TokenStatistics:
-            hidden, heat, labels = some
-            temperature = None if own is None else heat
-            x = log_probabilities(hidden, columns, temperature=temperature, soft_cap=soft_cap)
-            return token_statistics(x, labels)
-
-        statistics = jax.lax.map(one, inputs)
-
-        def whole(x: Array) -> Array:
-            flat = x.reshape(-1, *x.shape[2:])[: tokens.size]
-            return flat.reshape(*tokens.shape, *x.shape[2:])
-
-        return jax.tree.map(whole, statistics), heat
+        return statistics_of_states(hidden, columns, own, labels, soft_cap=soft_cap)
 
     return score
 
 
-def _trace(
-    model: LanguageModel, number: int, ids: Int[np.ndarray, " tokens"], parts: Sequence[Any]
+def trace_of_parts(
+    model: LanguageModel,
+    number: int,
+    ids: Int[np.ndarray, " tokens"],
+    parts: Sequence[tuple[int, TokenStatistics, Float[np.ndarray, " some"]]],
 ) -> TokenTrace:
+    """Returns the trace of a text of which all predictions are known.
+
+    Args:
+        model: what was asked.
+        number: of the text.
+        ids: its tokens, the document start first.
+        parts: in order: the first token of a stretch, the statistics of its tokens, and the
+            temperature of each.
+    """
     pieces, own = model.tokenizer.piece_bytes, ids[1:]
     few = min(ALTERNATIVES, model.network.vocab_size)
     zeros = np.zeros(0, np.float32)

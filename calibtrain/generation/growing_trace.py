@@ -23,8 +23,9 @@ class GrowingTrace:
         pieces: the bytes of each vocabulary entry.
         """
         self._number, self._prompt, self._vocabulary = number, len(prompt), pieces
-        self._columns = {name: getattr(prompt, name) for name in _COLUMNS}
-        self._pieces, self._repeats = list(prompt.pieces), prompt.repeats
+        # each with room for more tokens
+        self._columns = {name: getattr(prompt, name) for name in (*_COLUMNS, "repeats")}
+        self._pieces = list(prompt.pieces)
         self._loop = LoopWatch()
         self._loop.read(prompt.tokens)
         self._new: list[Drawn] = []
@@ -36,20 +37,35 @@ class GrowingTrace:
     @property
     def whole(self) -> TokenTrace:
         """The trace so far."""
-        if self._new:
-            new = [{**part._asdict(), **part.statistics._asdict()} for part in self._new]
-            self._columns = {
-                name: np.concatenate([known, *(part[name] for part in new)])
-                for name, known in self._columns.items()
+        for drawn in self._new:
+            new = {
+                **drawn._asdict(),
+                **drawn.statistics._asdict(),
+                "repeats": self._loop.read(drawn.tokens),
             }
-            tokens = self._columns["tokens"][len(self._pieces) :]
-            self._pieces += [self._vocabulary[token] for token in tokens.tolist()]
-            self._repeats = np.concatenate([self._repeats, self._loop.read(tokens)])
-            self._new = []
+            count = len(self._pieces)
+            for name, known in self._columns.items():
+                self._columns[name] = _extended(known, count, new[name])
+            self._pieces += [self._vocabulary[token] for token in drawn.tokens.tolist()]
+        self._new = []
+        count = len(self._pieces)
         return TokenTrace(
             text=self._number,
             pieces=tuple(self._pieces),
-            source=np.where(np.arange(len(self._pieces)) < self._prompt, PROMPT, GENERATED),
-            repeats=self._repeats,
-            **self._columns,
+            source=np.where(np.arange(count) < self._prompt, PROMPT, GENERATED),
+            **{name: column[:count] for name, column in self._columns.items()},
         )
+
+
+def _extended(known: np.ndarray, count: int, new: np.ndarray) -> np.ndarray:
+    """Returns an array whose first `count` entries are followed by new ones, and then by room.
+
+    It is `known` itself where there is room; what was read of it before stays as it is.
+    """
+    end = count + len(new)
+    if end > len(known):
+        longer = np.empty((2 * end, *known.shape[1:]), known.dtype)
+        longer[:count] = known[:count]
+        known = longer
+    known[count:end] = new
+    return known

@@ -105,6 +105,34 @@ def truncated(cache: Cache, rows: Int[Array, " some"], counts: Int[Array, " some
     return TemperedCache(shorter, None) if isinstance(cache, TemperedCache) else shorter
 
 
+def read(
+    network: Network,
+    params: Params,
+    tokens: Int[Array, "rows time"],
+    counts: Int[Array, " rows"],
+    length: int,
+) -> tuple[Float[Array, "rows time width"], Float[Array, "rows time"] | None, Cache]:
+    """Reads the first tokens of sequences, all of a sequence in one pass.
+
+    Args:
+        network: the model.
+        params: its parameters.
+        tokens: of each row; what lies beyond its count is not read. At most `length`.
+        counts: how many tokens a row has. One that has none gets the cache of an empty sequence.
+        length: as for `empty_cache`.
+
+    Returns:
+        The hidden state and the temperature (None without a head) of each token, which mean
+        nothing beyond a row's count, and the cache.
+    """
+    module: Any = network.module(params)
+    hidden, cache = module.prefill(tokens, counts, length)
+    if network.head is None:
+        return hidden, None, cache
+    hidden, temperature, own = network.head.prefill(params[TEMPERATURE], hidden, counts, length)
+    return hidden, temperature, TemperedCache(cache, own)
+
+
 def prefill(
     network: Network,
     params: Params,
@@ -112,27 +140,20 @@ def prefill(
     counts: Int[Array, " rows"],
     length: int,
 ) -> tuple[Float[Array, "rows width"], Float[Array, " rows"] | None, Cache]:
-    """Reads the first tokens of sequences, all of a sequence in one pass.
+    """Reads the first tokens of sequences as `read` does; returns what follows the last of each.
 
     Args:
         network: the model.
         params: its parameters.
-        tokens: of each row; what lies beyond its count is not read.
-        counts: how many tokens a row has, at most `length`. One that has none gets the cache of an
-            empty sequence, and its hidden state means nothing.
+        tokens: of each row; what lies beyond its count, or beyond `length`, only pads it.
+        counts: how many tokens a row has, at most `length`.
         length: as for `empty_cache`.
 
     Returns:
-        The hidden state and the temperature (None without a head) of each row's last token, and
-        the cache.
+        The hidden state and the temperature (None without a head) of each row's last token, which
+        mean nothing for a row that has none, and the cache.
     """
-    tokens = tokens[:, :length]  # what lies beyond only pads the rows
-    module: Any = network.module(params)
-    hidden, cache = module.prefill(tokens, counts, length)
-    temperature = None
-    if network.head is not None:
-        hidden, temperature, own = network.head.prefill(params[TEMPERATURE], hidden, counts, length)
-        cache = TemperedCache(cache, own)
+    hidden, temperature, cache = read(network, params, tokens[:, :length], counts, length)
 
     def last(x: Array) -> Array:
         return jnp.take_along_axis(x, _column(jnp.maximum(counts - 1, 0), x.ndim), axis=1)[:, 0]

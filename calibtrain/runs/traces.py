@@ -101,6 +101,14 @@ class TokenTrace:
         """How many bytes each token stands for."""
         return np.array([len(piece) for piece in self.pieces], np.int32)
 
+    @property
+    def entropy_rate_windowed(self) -> Float[np.ndarray, " tokens"]:
+        """Entropy in bits a byte of the latest `WINDOW` bytes; NaN where there are no bytes."""
+        entropy, size = _running(self.entropy / math.log(2)), _running(self.byte_lengths)
+        # the latest token from which on the window is full, or the first of all
+        back = np.maximum(np.searchsorted(size, size[1:] - WINDOW, side="right") - 1, 0)
+        return _rate(entropy[1:] - entropy[back], size[1:] - size[back])
+
     def table(self, first: int = 0) -> pa.Table:
         """Returns the rows from token `first` on, with the columns of `SCHEMA`.
 
@@ -116,9 +124,6 @@ class TokenTrace:
         entropy = _running(self.entropy / math.log(2))
         size = _running(lengths)
         end = np.arange(1, len(self) + 1)
-        # the latest token from which on the window is full, or the first of all
-        back = np.searchsorted(size, size[1:] - WINDOW, side="right") - 1
-        back = np.maximum(back, 0)
 
         def since(running: Any, start: Any) -> Any:
             return running[end] - running[start]
@@ -140,8 +145,8 @@ class TokenTrace:
             "surprise_excess": -self.log_probability - self.entropy,
             "information_bits": since(information, part),
             "entropy_bits": since(entropy, part),
-            "entropy_rate": _rate(since(entropy, part), since(size, part)),
-            "entropy_rate_windowed": _rate(since(entropy, back), since(size, back)),
+            "entropy_rate": _optional(_rate(since(entropy, part), since(size, part))),
+            "entropy_rate_windowed": _optional(self.entropy_rate_windowed),
             "temperature": self.temperature,
             "repeats": np.asarray(self.repeats, np.int32),
         }
@@ -271,7 +276,11 @@ def _numbers(values: Float[np.ndarray, " values"]) -> pa.Array:
     return pa.array(values, pa.float32(), from_pandas=True)
 
 
-def _rate(bits: Any, size: Any) -> pa.Array:
-    """Returns bits a byte; missing where there are no bytes."""
-    found = np.divide(bits, size, out=np.full(len(bits), np.nan), where=size > 0)
-    return pa.array(found, pa.float64(), from_pandas=True)
+def _rate(bits: Any, size: Any) -> Float[np.ndarray, " values"]:
+    """Returns bits a byte; NaN where there are no bytes."""
+    return np.divide(bits, size, out=np.full(len(bits), np.nan), where=size > 0)
+
+
+def _optional(values: Float[np.ndarray, " values"]) -> pa.Array:
+    """Returns an Arrow column of 64-bit numbers in which NaN is missing."""
+    return pa.array(values, pa.float64(), from_pandas=True)

@@ -230,6 +230,21 @@ def test_an_interruption_keeps_what_was_drawn() -> None:
     assert max(text.tokens for text in found) == CONTEXT - len("abc")
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_prompt_is_traced_as_given_text_is(stopped: bool) -> None:
+    """Whether it is scored where it is read to go on, beforehand, or never had its turn."""
+    model = model_of()
+    prompts = ["", "a", "b" * (CONTEXT - 1), "c" * CONTEXT, "d" * (CONTEXT + 1), "xy" * 20]
+    texts = generate(model, prompts, max_tokens=1, rows=2, stopped=lambda: stopped)
+    for text, given in zip(texts, trace_of(model, prompts), strict=True):
+        assert (text.finish_reason == "interrupted") == stopped
+        count = len(given)
+        assert count == text.prompt_tokens - 1
+        np.testing.assert_array_equal(text.trace.rank[:count], given.rank)
+        for name, column in columns(given).items():
+            np.testing.assert_allclose(columns(text.trace)[name][:count], column, atol=1e-5)
+
+
 def test_pieces_are_the_text_and_traces_come_with_them() -> None:
     pieces: dict[int, str] = {}
     traced: dict[int, int] = {}
