@@ -79,7 +79,7 @@ class Computed:
         self._apply = jax.jit(layout.on_each_device(apply, (P(), P(ROWS), P(ROWS)), P(ROWS)))
 
     def __getitem__(self, rows: Any) -> Float[np.ndarray, "some time width"]:
-        shares = self._layout.row_shares
+        rows, shares = np.arange(len(self._tokens))[rows], self._layout.row_shares
         even = np.resize(rows, -(-len(rows) // shares) * shares)
         batch = self._layout.share_out((self._tokens[even], self._segments[even]))
         return np.asarray(self._apply(self._params, *batch))[: len(rows)]

@@ -79,7 +79,10 @@ def test_a_sample_depends_on_seed_and_texts_and_not_on_order_or_names(
     shuffled = shuffle.sample(documents, len(documents))
     assert drawn([Document(f"x{d.id}", d.text) for d in shuffled], wanted, seed) == found
     kept = [document for document in documents if document.text in found or shuffle.random() < 0.5]
-    assert drawn(kept, wanted, seed) == found  # what was not drawn plays no part
+    again = drawn(kept, wanted, seed)  # what was not drawn plays no part, except the next in order
+    both = min(len(again), len(found))
+    assert again[:both] == found[:both]
+    assert abs(len(again) - len(found)) <= 1
 
 
 def test_another_seed_draws_another_sample() -> None:

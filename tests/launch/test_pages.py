@@ -40,7 +40,7 @@ def test_containers_on_tpu_vms_get_signals_and_time_and_demand_tpus() -> None:
 
 
 def test_every_event_has_its_test() -> None:
-    text = (ROOT / "docs" / "scale.md").read_text("utf-8")
+    text = (ROOT / "docs" / "scale.md").read_text("utf-8").partition("\n## ")[0]
     rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
     assert len(rows) >= 15
     for row in rows:

@@ -49,8 +49,9 @@ def open_store(
 
     def fill(folder: Path) -> None:
         began = time.monotonic()
+        texts = corpus.documents(split)
         phase = Phase(f"tokenising, {split} split", corpus.provenance.splits[split].bytes)
-        documents = phase.of(corpus.documents(split), _size)
+        documents = phase.of(texts, _size)
         size = write_store(folder, documents, tokenizer)
         seconds = time.monotonic() - began
         observer({"event": "tokenised", "split": split, "bytes": size, "seconds": seconds})
