@@ -71,7 +71,10 @@ def files(draw: st.DrawFn) -> bytes:
         index = OWN["model"]["vocab"].get(content, free)
         free += index == free
         flags = {name: draw(st.booleans()) for name in ("special", "single_word", "normalized")}
-        if index < FIRST:  # a piece that is a mark leaves its merges without a result
+        others = {letter for other in contents if other != content for letter in other}
+        # a piece that is a mark leaves its merges without a result, and the package does not look
+        # for tokens where a text spells a mark
+        if index < FIRST or others & set(content):
             flags["special"] = False
         tokens.append(added(index, content, **flags))
     return with_added(*tokens)
