@@ -253,7 +253,9 @@ def test_an_interrupted_run_is_read_meanwhile_and_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         ct.train(tiny(), folder, progress=watch)
-    assert seen == [("running", 10)]
+    ((status, step),) = seen
+    assert status == "running"
+    assert step >= 10  # training goes on while a checkpoint is written
     stopped = ct.open_run(folder)
     assert stopped.status == "stopped"
     assert 12 <= stopped.record.step < 24

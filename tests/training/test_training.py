@@ -137,8 +137,8 @@ def test_pieces_of_a_batch_need_less_memory() -> None:
         step = jax.jit(make_train_step(network, optimizer, gradient=gradient))
         compiled: Any = step.lower(state, Batch(*shapes)).compile()
         needed.append(compiled.memory_analysis().temp_size_in_bytes)
-    assert needed[1] < 0.65 * needed[0]
-    assert needed[2] < 0.4 * needed[0]
+    assert needed[1] < 0.6 * needed[0]
+    assert needed[2] < 0.9 * needed[1]
 
 
 def test_norms_biases_and_embeddings_are_not_decayed() -> None:
