@@ -160,6 +160,11 @@ def read_head(
             f"--lookahead-head: {name} was fitted with {was}, and the run is read with {wanted}; "
             f"{again}{option}"
         )
+    if divided is not None and about.get("temperature_sha256") is None:
+        raise UserError(
+            f"--lookahead-head: {name} was fitted by an earlier version, which did not note the "
+            f"parameters of the temperature head {divided}; {again}{option}"
+        )
     if about.get("temperature_sha256") != now["temperature_sha256"]:
         raise UserError(
             f"--lookahead-head: {name} was fitted with a temperature head {divided} of other "

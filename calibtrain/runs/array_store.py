@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -256,8 +257,9 @@ def _numbered(folder: Path) -> Iterator[Path]:
             os.close(opened)
     try:
         place = Path(f"/proc/self/fd/{number}")
+        wanted = hosts.agreed(number)  # another folder may be open meanwhile: that of another run
         with hosts.together():
-            if number != _NUMBER or not place.is_dir():
+            if number != wanted or not place.is_dir():
                 raise UserError(
                     f"{folder}: several processes cannot write under such a name here; choose a "
                     "--run of letters, digits and - _ . alone"
@@ -284,18 +286,7 @@ def _quietly(action: Callable[[], Result]) -> Result:
         OSError: for a disk that does not take or give what it should; it holds none of the loops
             and futures that Orbax had at hand, which complain when they go.
     """
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    hook = sys.unraisablehook
-
-    def only_signals(ignored: Any) -> None:
-        if not isinstance(ignored.exc_value, Exception):
-            hook(ignored)
-
-    sys.unraisablehook = only_signals
-    try:
+    with _silence:
         try:
             return action()
         except Exception as error:
@@ -307,10 +298,42 @@ def _quietly(action: Callable[[], Result]) -> Result:
             gc.collect()
             time.sleep(_SETTLE)  # threads of TensorStore still call loops that are closed
         raise failed
-    finally:
-        sys.unraisablehook = hook
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+
+
+class _Silence:
+    """Keeps what Orbax and its threads print from the user, as long as any thread wants it."""
+
+    def __init__(self) -> None:
+        self._lock, self._wanted = threading.Lock(), 0
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._wanted += 1
+            if self._wanted > 1:
+                return
+            loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+            hook = sys.unraisablehook
+            self._before = hook, [(logger, logger.level) for logger in loggers]
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL + 1)
+
+            def only_signals(ignored: Any) -> None:
+                if not isinstance(ignored.exc_value, Exception):
+                    hook(ignored)
+
+            sys.unraisablehook = only_signals
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._wanted -= 1
+            if not self._wanted:
+                sys.unraisablehook, levels = self._before
+                for logger, level in levels:
+                    logger.setLevel(level)
+
+
+_silence = _Silence()
 
 
 def _without_traceback(error: Exception) -> OSError | None:

@@ -159,7 +159,7 @@ class Unsealed:
                 self.writes()
             except Exception as error:
                 if hosts.is_primary():
-                    remove_unfinished(self.path.parent)
+                    remove_unfinished(self.path.parent, self.path.name)
                 found = disk_error_in(error)
                 if isinstance(found, FileNotFoundError):
                     raise UserError(
@@ -180,14 +180,14 @@ class Unsealed:
                 write_checksums(self.path)
         except ValueError as error:
             with suppress(UserError):
-                remove_unfinished(self.path.parent)
+                remove_unfinished(self.path.parent, self.path.name)
             raise UserError(
                 f"{self.path}: was written, but cannot be read back ({error}); it is removed, the "
                 "earlier checkpoints are as they were: check the disk, or choose another place "
                 "with --run"
             ) from error
         except UserError:
-            remove_unfinished(self.path.parent)
+            remove_unfinished(self.path.parent, self.path.name)
             raise
 
 
@@ -296,9 +296,9 @@ def restore(folder: Path, step: int, like: Tree, identity: Identity, *, part: bo
     return jax.tree.unflatten(structure, [arrays[name] for name in shapes])
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Drops what a killed process left: temporary folders, and folders that it was removing."""
-    ours = re.compile(rf"({_STEP})(\.orbax-checkpoint-tmp.*|\.removed)?")
+def remove_unfinished(folder: Path, step: str = _STEP) -> None:
+    """Drops what a killed process left, of one step or all: folders that are not whole."""
+    ours = re.compile(rf"({step})(\.orbax-checkpoint-tmp.*|\.removed)?")
     whole = {str(step) for step in steps_saved(folder)}
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         if ours.fullmatch(path.name) and path.is_dir() and path.name not in whole:

@@ -212,10 +212,13 @@ class Group:
         )
 
     @contextmanager
-    def failure_told(self) -> Iterator[None]:
-        """Writes into each run.json why training failed, unless another host is lost."""
+    def end_told(self) -> Iterator[None]:
+        """Ends the save under way, and writes into each run.json why training failed if it did.
+
+        Where another host is lost, the save is abandoned and nothing is written.
+        """
         try:
-            with hosts.losses():
+            with hosts.losses(), self.saves, hosts.losses():  # `saves` is to know of a loss
                 yield
         except TransientError:
             raise

@@ -72,7 +72,7 @@ def _advance(writers: Sequence[RunWriter], start: int, stop: Stop) -> list[Outco
     engine = make_engine([r.plan for r in writers], optimizer_of(plan.config, plan.budget.steps))
     group = Group(writers, engine, stop, start)
     states = group.begin()
-    with group.failure_told(), group.saves:
+    with group.end_told():
         try:
             group.evaluate_owed(states)
             batches = group.batches()

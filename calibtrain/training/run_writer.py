@@ -7,13 +7,20 @@ been trained by itself. One that diverges is given up; the others go on.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from calibtrain.errors import DIVERGED_ADVICE, NonFiniteError, UserError, require_finite
+from calibtrain.errors import (
+    DIVERGED_ADVICE,
+    NonFiniteError,
+    TransientError,
+    UserError,
+    require_finite,
+)
 from calibtrain.models import Params
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
@@ -25,6 +32,8 @@ from calibtrain.training.plan import Plan
 from calibtrain.training.resumption import METRICS, lines_kept
 from calibtrain.training.state import TrainState, all_finite
 from calibtrain.training.summary import describe_run
+
+_log = logging.getLogger(__name__)
 
 PROGRAMS = "compiled"
 """The folder of a run in a bucket for programs that it compiled."""
@@ -195,7 +204,10 @@ class RunSave:
             self.writer.run.checkpoints, plan.config.checkpoints.keep, lambda at: plan.due(at).saves
         )
         if self.writer.cache is not None and in_bucket(self.writer.run.path):
-            copy_new_programs(self.writer.cache, self.writer.run.path / PROGRAMS)
+            try:
+                copy_new_programs(self.writer.cache, self.writer.run.path / PROGRAMS)
+            except (OSError, UserError, TransientError) as error:  # they are compiled again then
+                _log.warning("compiled programs are not kept beside the run: %s", error)
 
     def tell(self) -> None:
         self.writer.observer({"event": "saved", "step": self.step})

@@ -95,8 +95,9 @@ class Saves:
             return
         self._thread.join()
         self._thread = None
+        saves, self._saves = self._saves, ()  # with them go the states that they hold
         self.require()
-        for save in self._saves:
+        for save in saves:
             save.tell()
 
     def require(self) -> None:
@@ -106,24 +107,28 @@ class Saves:
             raise error
 
     def abandon(self) -> None:
-        """Makes sure that the save under way is not sealed from now on; does not wait for it."""
+        """Makes sure that the save under way is not sealed from now on.
+
+        It waits for a checkpoint that is being sealed, and not for one that is being written.
+        """
         with self._sealing:
             self._abandoned = True
-        self._thread = None
+        self._thread, self._saves = None, ()
 
     def _finish(self) -> None:
+        saves = self._saves
         try:
-            for save in self._saves:
+            for save in saves:
                 save.write()
             if not hosts.is_primary():
                 return
-            for save in self._saves:
+            for save in saves:
                 with self._sealing:
                     if self._abandoned:
                         return
                     save.seal()
             # only now, so that there is always a step of which all runs have a checkpoint
-            for save in self._saves:
+            for save in saves:
                 with self._sealing:
                     if self._abandoned:
                         return

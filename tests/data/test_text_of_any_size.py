@@ -467,3 +467,13 @@ def test_a_preparation_that_is_killed_while_training_begins_cleanly(tmp_path: Pa
     assert hashes[0] == hashes[1]
     left = [path for path in (tmp_path / "cache" / "tokenizers").iterdir() if path.is_dir()]
     assert len(left) == 1
+
+
+def test_the_trainer_does_not_import_from_the_users_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queue.py").write_text("raise RuntimeError('the user has a file of that name')")
+    monkeypatch.chdir(tmp_path)
+    text = ["a man went out to sow his seed", "and some fell by the way side"] * 20
+    options = {"vocab_size": 40, "model_type": "bpe", "hard_vocab_limit": False}
+    assert trainer_process.train(options, text, sum(map(len, text)))

@@ -1,7 +1,9 @@
 """A thread writes checkpoints while training goes on: what is saved, when, and what goes wrong."""
 
 import errno
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,12 +13,14 @@ import numpy as np
 import pytest
 from conftest import assert_same, tiny
 
-from calibtrain.errors import UserError
+from calibtrain.errors import LostError, UserError
 from calibtrain.evaluation import train_run
+from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.checkpoint import steps_saved
 from calibtrain.runs.folder import RunFolder
 from calibtrain.training import group, loop
+from calibtrain.training.saving import Saves
 from calibtrain.training.stopping import Stop
 
 PATIENCE = 60.0
@@ -182,3 +186,52 @@ def test_a_signal_waits_for_the_save_under_way_and_saves_the_newest_state(
     assert train_run(tiny(), run).status == "done"
     assert_same(run, finished_run)
     assert steps_saved(run / "checkpoints") == [6, 12, 18, 24]
+
+
+class _Held:
+    """A save of nothing, whose parts are counted; it is written once `go_on` is set."""
+
+    def __init__(self, go_on: threading.Event):
+        self.go_on, self.did = go_on, list[str]()
+
+    def write(self) -> None:
+        assert self.go_on.wait(PATIENCE)
+        self.did.append("write")
+
+    def seal(self) -> None:
+        self.did.append("seal")
+
+    def prune(self) -> None:
+        self.did.append("prune")
+
+    def tell(self) -> None:
+        self.did.append("tell")
+
+
+def test_a_save_is_not_sealed_where_a_collective_shows_that_a_host_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in `loop`: the error comes raw out of a step, while the thread writes."""
+    monkeypatch.setattr(hosts, "met", True)
+    go_on = threading.Event()
+    held = _Held(go_on)
+    saves = Saves(None)
+    saves.begin([held])
+    with pytest.raises(LostError), saves, hosts.losses():
+        raise RuntimeError("UNAVAILABLE: Gloo all-reduce: Connection closed by peer [::1]:5")
+    go_on.set()
+    the_thread_ends()
+    assert held.did == ["write"]
+
+
+def test_a_save_that_is_done_holds_no_state() -> None:
+    go_on = threading.Event()
+    go_on.set()
+    saves = Saves(None)
+    saves.begin([held := _Held(go_on)])
+    saves.wait()
+    assert held.did == ["write", "seal", "prune", "tell"]
+    alive = weakref.ref(held)
+    del held
+    gc.collect()
+    assert alive() is None

@@ -7,6 +7,7 @@ can be ended at any time, and leaves the program free to say how far the trainin
 import io
 import json
 import math
+import os
 import queue
 import re
 import signal
@@ -15,11 +16,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
+import calibtrain
 from calibtrain.process.phases import Phase
 
-COMMAND = [sys.executable, "-m", "calibtrain.data.tokenizers.trainer_process"]
+# -P: files of the folder where the user is are no modules
+COMMAND = [sys.executable, "-P", "-m", "calibtrain.data.tokenizers.trainer_process"]
 _PRUNED_TO = 0.75  # unigram: share of the pieces that a round keeps
 _ABOVE = 1.1  # unigram: rounds end at this multiple of the size that is asked for
 _FIXED = 260  # BPE: bytes, newline and special tokens
@@ -45,6 +49,7 @@ def train(options: Mapping[str, Any], lines: Iterable[str], size: int) -> bytes:
     try:
         process = subprocess.Popen(
             COMMAND,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_import_paths())},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -162,6 +167,12 @@ def rounds(kind: str, vocab_size: int) -> Callable[[str], tuple[int, int] | None
         return None
 
     return unigram if kind == "unigram" else bpe
+
+
+def _import_paths() -> list[str]:
+    """Returns where this process finds its modules, the package itself first."""
+    package = Path(calibtrain.__file__).parent.parent
+    return list(dict.fromkeys([str(package), *filter(None, sys.path)]))
 
 
 def main() -> None:
