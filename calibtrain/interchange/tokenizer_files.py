@@ -81,7 +81,8 @@ def _with_numbers(content: bytes) -> bytes:
     missing = {
         token.content: token.id for token in added_of(content) if token.content not in vocabulary
     }
-    if not missing:
+    behind = range(len(vocabulary), len(vocabulary) + len(missing))
+    if [*missing.values()] == [*behind]:  # where the package would put them
         return content
     tree["model"]["vocab"] = {**vocabulary, **missing}
     return json.dumps(tree, ensure_ascii=False).encode()
