@@ -16,7 +16,7 @@ from typing import Any
 
 from calibtrain.analysis.of_run import Opened, opened_to_analyse
 from calibtrain.metrics.student import student_half_width
-from calibtrain.runs.analysis_records import AnalysisRecord, analysis_path
+from calibtrain.runs.analysis_records import AnalysisRecord, analysis_file
 from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.records import STUDY_FILE
 from calibtrain.storage.disk import write_whole
@@ -132,7 +132,7 @@ def analysed(
         protocol: of the analysis.
         measure: makes it of the opened run, and writes it there.
     """
-    file = analysis_path(run, name, RunFolder(run).require_summary().corpus.name, "test")
+    file = analysis_file(run, name, RunFolder(run).require_summary().corpus.name, "test")
     if file.exists():
         record = kind.read(file)
         if record.protocol == dict(protocol):
@@ -174,6 +174,35 @@ def paired(
     """Returns the change of a figure from an arm to that of the same seed, seed by seed."""
     known = {each.seed: figure(each) for each in before}
     return [figure(each) - known[each.seed] for each in after if each.seed in known]
+
+
+def print_stages(
+    stages: Mapping[str, Sequence[Any]], figures: Mapping[str, Callable[[Any], float]]
+) -> list[tuple[str, Sequence[Any], Sequence[Any]]]:
+    """Prints a row for each stage, and one for each change between two, paired over seeds.
+
+    Returns:
+        The changes: a name, the arms after, and those before.
+    """
+    rows = [
+        [
+            name,
+            *(over_seeds(own, lambda e, f=figure: estimate(f(e))) for figure in figures.values()),
+        ]
+        for name, own in stages.items()
+    ]
+    print_table(["stage", *figures], rows)
+    changes = [
+        (f"{after} less {before}", stages[after], stages[before])
+        for after, before in (("sft", "base"), ("dpo", "sft"), ("dpo", "base"))
+        if after in stages and before in stages
+    ]
+    rows = [
+        [name, *(decided(paired(*pair, figure), 1)[0] for figure in figures.values())]
+        for name, *pair in changes
+    ]
+    print_table(["change", *figures], rows)
+    return changes
 
 
 def decided(values: Sequence[float], side: int) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from calibtrain.errors import UserError
 from calibtrain.generation.generate import GeneratedText, generate
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.samplers import ANCESTRAL, Sampling
-from calibtrain.runs.analysis_records import AnalysisRecord, analysis_path
+from calibtrain.runs.analysis_records import AnalysisRecord, analysis_file
 from calibtrain.runs.loading import SavedRun, Say, noted_if_read_only, opened
 from calibtrain.runs.record import FileRecord
 from calibtrain.storage.compiled import use_compiled_programs
@@ -102,7 +102,7 @@ class Opened:
     def write(self, kind: str, record: AnalysisRecord) -> Path | None:
         """Writes an analysis into the run; None where the run may only be read."""
         run = self.saved.run.path
-        path = analysis_path(run, kind, record.corpus, record.split)
+        path = analysis_file(run, kind, record.corpus, record.split)
         return kept(run, path, record, self.saved.say)
 
     def generate(

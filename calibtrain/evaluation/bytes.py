@@ -320,7 +320,7 @@ class TextEvaluator:
             nonlocal done
             next_byte = NextByte.of(
                 self.network,
-                params if jax.local_device_count() == 1 else jax.device_put(params, device),
+                jax.device_put(params, device),
                 self.trie,
                 lanes=texts * self.events.lanes,
                 context=self.context,

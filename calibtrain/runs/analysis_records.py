@@ -230,18 +230,6 @@ class TypicalityRecord(AnalysisRecord):
     scored: Text | None = None
 
 
-def analysis_path(run: Path, kind: str, corpus: str, split: str) -> Path:
-    """Returns the file of an analysis in a run folder.
-
-    Args:
-        run: the run folder.
-        kind: entropy, memory or typicality.
-        corpus: its name.
-        split: of the corpus.
-    """
-    return analysis_file(run, kind, corpus, split)
-
-
 def analysis_file(run: Path, *parts: str) -> Path:
     """Returns the file in a run's `analysis/` that is named by some words.
 

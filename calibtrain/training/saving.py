@@ -122,17 +122,12 @@ class Saves:
                 save.write()
             if not hosts.is_primary():
                 return
-            for save in saves:
+            # all are sealed before any is pruned, so that all runs have a checkpoint of some step
+            for part in [*(save.seal for save in saves), *(save.prune for save in saves)]:
                 with self._sealing:
                     if self._abandoned:
                         return
-                    save.seal()
-            # only now, so that there is always a step of which all runs have a checkpoint
-            for save in saves:
-                with self._sealing:
-                    if self._abandoned:
-                        return
-                    save.prune()
+                    part()
         except Exception as error:
             self._error = error
 

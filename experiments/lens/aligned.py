@@ -16,11 +16,10 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1]))
 from over_seeds import (
     decided,
-    estimate,
     measured_runs,
     of_stages,
-    over_seeds,
     paired,
+    print_stages,
     print_table,
     run_parser,
     stage,
@@ -82,7 +81,6 @@ def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 def show(found: list[Any]) -> None:
     """Prints the profiles and areas of each stage, their changes over seeds, and the claims."""
-    stages = of_stages(found)
     layers = len(found[0].text)
     columns: dict[str, Any] = {
         f"{place}, layer {layer + 1}": (lambda e, p=place, i=layer: getattr(e, p)[i])
@@ -90,29 +88,13 @@ def show(found: list[Any]) -> None:
         for layer in range(layers)
     }
     columns["area less that of guesses"] = lambda e: e.area - e.dummy_area
-    rows = [
-        [
-            name,
-            *(over_seeds(own, lambda e, f=figure: estimate(f(e))) for figure in columns.values()),
+    last, area = columns[f"answer, layer {layers}"], columns["area less that of guesses"]
+    claims = []
+    for name, *pair in print_stages(of_stages(found), columns):
+        claims += [
+            [f"3: answer, last layer, {name}", *decided(paired(*pair, last), -1)],
+            [f"4: area, {name}", *decided(paired(*pair, area), 1)],
         ]
-        for name, own in stages.items()
-    ]
-    print_table(["stage", *columns], rows)
-    rows, claims = [], []
-    last = {place: columns[f"{place}, layer {layers}"] for place in PLACES}
-    for after, before in (("sft", "base"), ("dpo", "sft"), ("dpo", "base")):
-        if after not in stages or before not in stages:
-            continue
-        pair = stages[after], stages[before]
-        cells = [decided(paired(*pair, figure), 1)[0] for figure in columns.values()]
-        name = f"{after} less {before}"
-        rows.append([name, *cells])
-        claims.append(
-            [f"3: answer, last layer, {name}", *decided(paired(*pair, last["answer"]), -1)]
-        )
-        area = columns["area less that of guesses"]
-        claims.append([f"4: area, {name}", *decided(paired(*pair, area), 1)])
-    print_table(["change", *columns], rows)
     print_table(["claim", "figure over seeds", "by the rule"], claims)
 
 

@@ -7,6 +7,7 @@ What lies in aligned.json is not measured again; without runs, the tables are th
 """
 
 import argparse
+import operator
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,10 @@ sys.path.append(str(Path(__file__).parents[1]))
 from over_seeds import (
     STAGES,
     decided,
-    estimate,
     measured_runs,
     of_stages,
-    over_seeds,
     paired,
+    print_stages,
     print_table,
     run_parser,
     stage,
@@ -56,28 +56,12 @@ def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 def show(found: list[Any]) -> None:
     """Prints a row for each stage, the changes paired over seeds, and the claims."""
-    stages = of_stages(found)
-    rows = [
-        [
-            name,
-            *(over_seeds(own, lambda e, c=column: estimate(getattr(e, c))) for column in COLUMNS),
-        ]
-        for name, own in stages.items()
+    figures = {head: operator.attrgetter(key) for head, key in zip(HEADS, COLUMNS, strict=True)}
+    claims = [
+        [f"ECE, top, {name}", *decided(paired(*pair, operator.attrgetter("ece")), 1)]
+        for name, *pair in print_stages(of_stages(found), figures)
     ]
-    print_table(["stage", *HEADS], rows)
-    rows, claims = [], []
-    for after, before in (("sft", "base"), ("dpo", "sft"), ("dpo", "base")):
-        if after not in stages or before not in stages:
-            continue
-
-        def change(key: str, a: str = after, b: str = before) -> list[float]:
-            return paired(stages[a], stages[b], lambda e: getattr(e, key))
-
-        cells = [decided(change(key), 1)[0] for key in COLUMNS]
-        rows.append([f"{after} less {before}", *cells])
-        claims.append((f"ECE, top, {after} less {before}", *decided(change("ece"), 1)))
-    print_table(["change", *HEADS], rows)
-    print_table(["claim 8", "figure over seeds", "by the rule"], [list(each) for each in claims])
+    print_table(["claim 8", "figure over seeds", "by the rule"], claims)
 
 
 if __name__ == "__main__":
