@@ -21,7 +21,6 @@ STEPS = 16
 """Tokens that are drawn before the host looks at them."""
 BYTES = 1000
 """Most bytes of a text where no limit is given."""
-_BLOCK = 64  # a cache's length is a multiple, so that requests share compiled programs
 
 OnPiece = Callable[[int, str], None]
 """Is told the number of a text and characters that were added to it."""
@@ -162,7 +161,7 @@ def _draw(
     if not texts:
         return
     longest = max(len(text.ids) + (text.room or model.context) for text in texts)
-    length = min(model.context, -(-longest // _BLOCK) * _BLOCK)
+    length = min(model.context, _cache_length(longest))
     decoder = Decoder(model, sampling, rows=rows, length=length, seed=seed, steps=STEPS)
     waiting = list(reversed(texts))
     drawn: list[tuple[GrowingText, int]] = []  # and how many tokens, of which nobody is told yet
@@ -223,6 +222,15 @@ def _draw(
         if not text.reason:
             text.reason = "interrupted"
             tell(text, 0)
+
+
+def _cache_length(tokens: int) -> int:
+    """Returns the length of a cache for so many tokens: few lengths, as each is a program.
+
+    All places of a cache are read for each token, so at most a quarter is left empty, or 32.
+    """
+    step = max(32, 1 << max(0, tokens.bit_length() - 3))
+    return -(-tokens // step) * step
 
 
 def _read_prompts(

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from calibtrain.data.tokenizers.tokenizer import Tokenizer, utf8_bytes
 from calibtrain.errors import UserError
+from calibtrain.generation.large_pages import in_large_pages
 from calibtrain.generation.lookahead_head import LookaheadHead
 from calibtrain.models import ADAPTER, TEMPERATURE, Network, Params
 
@@ -63,7 +64,7 @@ class LanguageModel:
         head = None if saved.head is None else saved.head.name
         return cls(
             network=saved.network,
-            params=saved.params(),
+            params=in_large_pages(saved.params()),
             tokenizer=saved.tokenizer,
             context=saved.context,
             head_name=head,
@@ -92,7 +93,7 @@ class LanguageModel:
 
         return dataclasses.replace(
             self,
-            params=jax.tree_util.tree_map_with_path(rounded, self.params),
+            params=in_large_pages(jax.tree_util.tree_map_with_path(rounded, self.params)),
             about={**self.about, "weights": weights},
             weights=weights,
         )
@@ -101,7 +102,7 @@ class LanguageModel:
     def columns(self) -> Float[jax.Array, "width vocab"]:
         """The unembedding, transposed in memory once and not for each request."""
         columns = jnp.asarray(self.network.unembedding(self.params))
-        return columns if self.weights is None else columns.astype(self.weights)
+        return in_large_pages(columns if self.weights is None else columns.astype(self.weights))
 
     @property
     def drawable(self) -> Bool[np.ndarray, " vocab"]:
