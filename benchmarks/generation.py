@@ -26,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 PEERS = ("transformers", "llama.cpp", "ctranslate2")
 ROWS = 32
+LANES = 4
 LONG = 1000
 """Tokens of a text of the small model."""
 
@@ -205,8 +206,8 @@ def imported(given: argparse.Namespace, folder: Path) -> None:
     ]
     single = rounds(passes, given.repeats)
     show(single, "512 tokens in one pass")
-    events = rounds([(ours, "bytes", {"what": "bytes", "rows": 1, "tokens": 40})], 1)
-    show(events, "Byte events, 4 texts side by side")
+    events = rounds([(ours, "bytes", {"what": "bytes", "rows": LANES, "tokens": 40})], 1)
+    show(events, f"Byte events, {LANES} texts side by side")
     print()
     for rows, least in ((1, 1.0), (ROWS, 1.5)):
         figure = f"tokens, {rows} at once"

@@ -7,6 +7,7 @@ which of the figures of `FIGURES` is asked for.
 
 import argparse
 import csv
+import functools
 import heapq
 import inspect
 import io
@@ -26,8 +27,10 @@ from calibtrain.analysis.band import Band, band_of_traces
 from calibtrain.analysis.watch import RATE, Watch
 from calibtrain.cli.trace_view import LiveTrace
 from calibtrain.config import CorpusConfig, ModelConfig, TokenizerConfig
+from calibtrain.data.batches.windows import WindowBatch
 from calibtrain.data.corpora.corpus import open_corpus
 from calibtrain.data.tokenizers.tokenizer_choice import obtain_tokenizer
+from calibtrain.evaluation.token_scores import VALUES, token_scorer
 from calibtrain.generation.byte_trie import ByteTrie
 from calibtrain.generation.generate import GeneratedText, generate
 from calibtrain.generation.given import trace_of
@@ -38,12 +41,12 @@ from calibtrain.models.decoding import prefill
 from calibtrain.readout import readout
 from calibtrain.runs.loading import opened
 from calibtrain.runs.traces import TokenTrace
+from calibtrain.scoring.scorer import Scorer, network_output
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import cache_directory
 
 PROMPT = "The quick brown fox"
 PREFILL = 512
-LANES = 4
 
 
 def quickstart() -> LanguageModel:
@@ -70,7 +73,7 @@ class Figures:
         self.model = model
         self.said: dict[str, Any] = {}
         self._band: Band | None = None
-        self._next_byte: NextByte | None = None
+        self._next_byte: dict[int, NextByte] = {}
         self._programs: dict[str, Callable[[], Any]] = {}
 
     def decode(self, rows: int, tokens: int) -> int:
@@ -133,24 +136,56 @@ class Figures:
         jax.block_until_ready(self._programs["scoring"]())
         return 1
 
-    def _ids(self) -> np.ndarray:
-        rng = np.random.default_rng(0)
-        return rng.integers(0, self.model.network.vocab_size, (1, PREFILL), np.int32)
+    def windows(self, rows: int, tokens: int) -> int:
+        """Scores windows as an evaluation does, and writes down the mean -log p."""
+        make = functools.partial(token_scorer, layout=None, chunk=None)
+        return self._windows("windows", rows, tokens, make)
+
+    def windows_nll(self, rows: int, tokens: int) -> int:
+        """Scores windows for the -log p of each token alone, and writes down their mean."""
+        return self._windows(
+            "windows_nll",
+            rows,
+            tokens,
+            lambda network: Scorer(
+                network_output(network),
+                **network.reading,
+                fields=("nll",),
+                result=lambda stats, batch: {VALUES: stats.nll[..., None]},
+            ),
+        )
+
+    def _windows(self, name: str, rows: int, tokens: int, make: Callable[[Any], Scorer]) -> int:
+        if name not in self._programs:
+            scorer = make(self.model.network)
+            ids = self._ids(rows, tokens)
+            zeros = np.zeros_like(ids)
+            labels, weights = np.roll(ids, -1, axis=1), np.ones(ids.shape, np.float32)
+            batch = WindowBatch(ids, zeros, labels, weights, zeros, zeros)
+            self._programs[name] = lambda: scorer(self.model.params, batch)
+        values = np.asarray(self._programs[name]()[VALUES])
+        self.said = {"nll": float(values[..., 0].mean(dtype=np.float64))}
+        return rows * tokens
+
+    def _ids(self, rows: int = 1, tokens: int = PREFILL) -> np.ndarray:
+        vocab = self.model.network.vocab_size
+        return np.random.default_rng(0).integers(0, vocab, (rows, tokens)).astype(np.int32)
 
     def bytes(self, rows: int, tokens: int) -> int:
         """Bytes whose distribution is found, texts side by side, all tokenisations followed."""
         model = self.model
-        if self._next_byte is None:
+        if rows not in self._next_byte:
             trie = ByteTrie.of(model.tokenizer.piece_bytes, model.tokenizer.eos_id)
-            self._next_byte = NextByte.of(
-                model.network, model.params, trie, lanes=LANES, context=model.context
+            self._next_byte[rows] = NextByte.of(
+                model.network, model.params, trie, lanes=rows, context=model.context
             )
+        next_byte = self._next_byte[rows]
         text = (b"In the beginning God created the heaven and the earth. " * 8)[:tokens]
-        self._next_byte.start([model.prompt_ids(PROMPT)] * LANES)
+        next_byte.start([model.prompt_ids(PROMPT)] * rows)
         for byte in text:
-            self._next_byte.predict()
-            self._next_byte.read(np.full(LANES, byte))
-        return LANES * len(text)
+            next_byte.predict()
+            next_byte.read(np.full(rows, byte))
+        return rows * len(text)
 
     def nats(self, rows: int, tokens: int) -> int:
         """Writes down -log p of the tokens of a text that the model was not trained on."""
@@ -160,7 +195,7 @@ class Figures:
         return len(trace)
 
 
-FIGURES = ("decode", "trace", "prefill", "scoring", "bytes", "nats")
+FIGURES = ("decode", "trace", "prefill", "scoring", "windows", "windows_nll", "bytes", "nats")
 
 
 def main() -> None:

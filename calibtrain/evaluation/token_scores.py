@@ -38,7 +38,7 @@ def event_columns(stats: TokenStats) -> Float[Array, "*tokens columns"]:
 def token_scorer(network: Network, *, layout: Layout | None, chunk: int | None) -> Scorer:
     """Returns what scores batches of tokens; the scores are named `VALUES`."""
     return Scorer(
-        network_output(network),
+        network_output(network, layout),
         **network.reading,
         fields=FIELDS,
         result=lambda stats, batch: {VALUES: event_columns(stats)},
@@ -68,7 +68,7 @@ def thorough_scorer(
         return {VALUES: values, PREDICTED: stats.predicted, MASS: stats.extra[MASS]}
 
     return Scorer(
-        network_output(network),
+        network_output(network, layout),
         **network.reading,
         fields=(*FIELDS, PREDICTED),
         functionals={MASS: group_mass(deciles)},

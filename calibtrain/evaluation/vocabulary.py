@@ -48,7 +48,7 @@ def vocabulary_table(
     """
     shared = layout if layout and layout.devices > 1 else None
     reduction = functools.partial(VocabularyTable.of, bins=bins, vocab_size=network.vocab_size)
-    output = network_output(network)
+    output = network_output(network, layout)
 
     def table_of(
         params: Params, batch: WindowBatch, temperature: Float[Array, ""] | None

@@ -36,6 +36,11 @@ class Layout:
         return self.mesh.size
 
     @property
+    def platform(self) -> str:
+        """Platform of the devices: "cpu", "gpu" or "tpu"."""
+        return self.mesh.devices.flat[0].platform
+
+    @property
     def row_shares(self) -> int:
         """Number of devices among which the rows of a batch are divided."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]

@@ -20,6 +20,7 @@ from calibtrain.data.batches.windows import EvaluationWindows
 from calibtrain.fitting.hidden_states import HiddenStates
 from calibtrain.fitting.output_layer import OutputLayer
 from calibtrain.models import TEMPERATURE, Network, Params, compute_dtype
+from calibtrain.models.pieces import apply_in_pieces
 from calibtrain.parallel.mesh import ROWS, Layout, make_layout
 from calibtrain.runs import checkpoint
 from calibtrain.runs.loading import SavedRun
@@ -72,7 +73,7 @@ class Computed:
         layout: Layout,
     ):
         def apply(params: Params, tokens: Array, segments: Array) -> Array:
-            return network.apply(params, tokens, segments)[0]
+            return apply_in_pieces(network, params, tokens, segments, layout.platform)[0]
 
         self._tokens, self._segments, self._layout = tokens, segments, layout
         self._params = jax.device_put(params, layout.everywhere)

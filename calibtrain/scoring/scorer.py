@@ -15,6 +15,7 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 
 from calibtrain.models import Network
+from calibtrain.models.pieces import apply_in_pieces
 from calibtrain.parallel.mesh import ROWS, Layout
 from calibtrain.readout import Functional, TokenStats, readout
 
@@ -119,9 +120,21 @@ def combined(own: Any, asked: Any) -> Any:
     return own * asked
 
 
-def network_output(network: Network) -> Callable[[Any, Any], ModelOutput]:
-    """Returns what a network gives a `Scorer`, from its parameters and a batch of tokens."""
-    return lambda params, batch: network.apply(params, batch.tokens, batch.segments)
+def network_output(
+    network: Network, layout: Layout | None = None
+) -> Callable[[Any, Any], ModelOutput]:
+    """Returns what a network gives a `Scorer`, from its parameters and a batch of tokens.
+
+    Args:
+        network: the model.
+        layout: that the scorer has.
+    """
+    platform = jax.default_backend() if layout is None else layout.platform
+
+    def output(params: Any, batch: Any) -> ModelOutput:
+        return apply_in_pieces(network, params, batch.tokens, batch.segments, platform)
+
+    return output
 
 
 def one_behind(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 from jax import Array
 
+from calibtrain.models.pieces import pieces_of
 from calibtrain.readout import Functional
 from calibtrain.training.objective import Objective, Term, fields_read, functionals_read
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:  # benchmarks run without it
 
 LEAST_ROWS = 4
 """Rows that a coupled loss is computed over, at least: tokens of one row resemble each other."""
-
-LEAST_MICRO_BATCH = {"cpu": 640}
-"""Tokens of a micro-batch, at least, on platforms where cutting a batch pays: a CPU then finds more
-of its temporaries in its caches, and the kernel has fewer new pages to clear."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +111,8 @@ def default_micro_batches(
         objective: what is minimised.
         shares: devices that hold as many rows each.
     """
-    if platform not in LEAST_MICRO_BATCH:
-        return 1
     needed = most_selected_rows(objective, rows, context, shares)
-    least = max(LEAST_MICRO_BATCH[platform], needed * context)
-    return max(
-        pieces
-        for pieces in range(1, rows + 1)
-        if rows % pieces == 0 and (pieces == 1 or rows // pieces * context >= least)
-    )
+    return pieces_of(rows, context, platform, needed)
 
 
 def most_selected_rows(objective: Objective, rows: int, context: int, shares: int) -> int:

@@ -67,7 +67,7 @@ def make_engine(plans: Sequence[Plan], optimizer: optax.GradientTransformation) 
     if mesh.replica is not None:  # at most: a group may be smaller than was asked for
         mesh = mesh.model_copy(update={"replica": math.gcd(mesh.replica, replicas)})
     layout = make_layout(mesh, config.batch.rows, config.batch.cuts, replicas=replicas)
-    on_cpu = layout.mesh.devices.flat[0].platform == "cpu"
+    on_cpu = layout.platform == "cpu"
     # A CPU's cores are busy with one replica; and alone, each is what it is by itself, to the bit.
     if replicas == 1 or (on_cpu and layout.replica_shares == 1):
         return LoopedEngine(plans, optimizer, layout)

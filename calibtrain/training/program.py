@@ -47,7 +47,7 @@ def lower_step(
     config = plan.config
     if replicas is not None:
         network = network.mapped()
-        platform = layout.mesh.devices.flat[0].platform
+        platform = layout.platform
         together = replicas // layout.replica_shares
         chunk = max(1, (chunk or default_chunk(plan.tokenizer.vocab_size, platform)) // together)
     objective = plan.objective
@@ -172,7 +172,7 @@ def _micro_batches(plan: Plan, layout: Layout) -> int:
     if asked != "auto":
         return asked
     rows = plan.config.batch.rows // layout.row_shares
-    platform = layout.mesh.devices.flat[0].platform
+    platform = layout.platform
     return default_micro_batches(
         rows, plan.batches.context, platform, plan.objective, layout.row_shares
     )

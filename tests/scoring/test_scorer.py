@@ -10,6 +10,7 @@ from calibtrain.config import ModelConfig
 from calibtrain.config.temperature import GlobalTemperature
 from calibtrain.data.batches.examples import Answer, lay_out
 from calibtrain.models import TEMPERATURE, build
+from calibtrain.models.pieces import apply_in_pieces, pieces_of
 from calibtrain.scoring.answers import AnswerScorer
 from calibtrain.scoring.scorer import Scorer, network_output, one_behind
 from calibtrain.temperature import tempered
@@ -70,6 +71,26 @@ def test_a_temperature_divides_what_the_head_of_a_network_leaves(network: Any) -
         want = log_p(network, params, batch, 1.0 if temperature is None else 1.7)
         np.testing.assert_allclose(found.nll, -want, rtol=1e-4, atol=1e-5)
         assert found.entropy is None
+
+
+@pytest.mark.parametrize("network", [NETWORK, HEADED], ids=["plain", "head"])
+def test_rows_that_are_read_a_few_at_a_time_have_the_same_states(network: Any) -> None:
+    rng, params = np.random.default_rng(1), params_of(network)
+    tokens = rng.integers(0, VOCAB, (6, 320)).astype(np.int32)
+    segments = np.sort(rng.integers(0, 3, tokens.shape), axis=1).astype(np.int32)
+    assert pieces_of(*tokens.shape, "cpu") == 3
+    assert pieces_of(*tokens.shape, "tpu") == 1
+
+    def states(platform: str) -> Any:
+        return jax.jit(lambda p, t, s: apply_in_pieces(network, p, t, s, platform))(
+            params, tokens, segments
+        )
+
+    for cut, whole in zip(states("cpu"), states("tpu"), strict=True):
+        if whole is None:
+            assert cut is None
+        else:
+            np.testing.assert_allclose(cut, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_an_answer_has_the_product_of_the_probabilities_of_its_tokens() -> None:

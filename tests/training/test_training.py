@@ -20,11 +20,11 @@ from calibtrain.data.batches.stream import Batch
 from calibtrain.errors import NonFiniteError, UserError
 from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build
+from calibtrain.models.pieces import LEAST_PIECE
 from calibtrain.models.size import training_flops
 from calibtrain.runs.checkpoint import Identity, remove_unfinished, save, steps_saved
 from calibtrain.runs.folder import RunFolder
 from calibtrain.training.coupled import (
-    LEAST_MICRO_BATCH,
     LEAST_ROWS,
     coupled_terms,
     default_micro_batches,
@@ -96,7 +96,7 @@ def test_a_cpu_cuts_a_batch_into_equal_pieces_that_are_not_small(rows: int, cont
     plain = Objective()
     pieces = default_micro_batches(rows, context, "cpu", plain)
     assert rows % pieces == 0
-    assert pieces == 1 or rows // pieces * context >= LEAST_MICRO_BATCH["cpu"]
+    assert pieces == 1 or rows // pieces * context >= LEAST_PIECE["cpu"]
     assert default_micro_batches(rows, context, "tpu", plain) == 1
 
 
