@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from orbax.checkpoint import v1 as ocp
 from calibtrain.errors import UserError
 from calibtrain.evaluation import train_run
 from calibtrain.runs import checkpoint
+from calibtrain.runs.array_store import import_orbax, read_arrays, write_arrays
 from calibtrain.runs.checkpoint import Identity, restore, save, steps_saved
 
 OWN = Identity("config", "tokenizer", "corpus")
@@ -51,6 +53,29 @@ def test_a_checkpoint_is_read_under_any_name_of_a_folder(
     moved = folder.rename(tmp_path / "plain")
     assert leaves(restore(moved, 3, STATE, OWN)) == leaves(STATE)
     assert not list(temporary.iterdir())
+
+
+def test_a_large_state_is_written_in_pieces_and_without_another_copy(tmp_path: Path) -> None:
+    """A bucket takes many objects at once; and the host's memory may hold no second state."""
+    arrays = {"a": np.arange(40 * 2**20, dtype=np.float32), "b": np.ones(1000, np.float32)}
+    folder = tmp_path / "1"
+    import_orbax()
+    tracemalloc.start()
+    try:
+        write_arrays(folder, arrays, {})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < arrays["a"].nbytes / 8
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    assert sum(sizes) >= sum(array.nbytes for array in arrays.values())
+    assert max(sizes) < 100 * 2**20
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = {
+        name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=one) for name, a in arrays.items()
+    }
+    for name, found in read_arrays(folder, wanted).items():
+        assert np.array_equal(found, arrays[name])
 
 
 def test_a_working_directory_may_be_called_anything(
