@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import jax
+
 from calibtrain.config import Config
 from calibtrain.data.batches.store import ignore
 from calibtrain.errors import TransientError, UserError
@@ -19,6 +21,12 @@ from calibtrain.storage.places import in_bucket, place
 from calibtrain.training.as_begun import as_begun, as_begun_plan, with_own_sample
 from calibtrain.training.plan import Plan, make_plans
 from calibtrain.training.run_writer import PROGRAMS, Observer
+
+NARROW_ON_A_CPU = (
+    "model.compute: bfloat16 rounds more than float32 and is not faster on a CPU as measured; "
+    "auto takes float32 here"
+)
+"""Said where a run on a CPU is asked to compute in bfloat16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +86,8 @@ def begun(
     require_available(members[0].config.model)
     if not hosts.is_primary():
         members = [dataclasses.replace(member, observer=ignore) for member in members]
+    if members[0].config.model.compute == "bfloat16" and jax.default_backend() == "cpu":
+        members[0].observer({"event": "note", "text": NARROW_ON_A_CPU})
     runs = [RunFolder(place(member.path), writes=hosts.is_primary()) for member in members]
     there = [bool(hosts.agreed(run.exists)) for run in runs]
     with ExitStack() as held:
