@@ -118,4 +118,5 @@ def test_a_run_that_computes_in_a_type_that_gains_nothing_here_is_told(
         begun([member], cache=tmp_path, planner=planner),
     ):
         pass
-    assert told == ([NARROW_ON_A_CPU] if compute == "bfloat16" else [])
+    slow = compute == "bfloat16" and jax.__version_info__[:2] <= (0, 10)
+    assert told == ([NARROW_ON_A_CPU] if slow else [])
