@@ -161,7 +161,7 @@ class Figures:
             ids = self._ids(rows, tokens)
             zeros = np.zeros_like(ids)
             labels, weights = np.roll(ids, -1, axis=1), np.ones(ids.shape, np.float32)
-            batch = WindowBatch(ids, zeros, labels, weights, zeros, zeros)
+            batch = WindowBatch(ids, labels, zeros, weights, documents=zeros, before=zeros)
             self._programs[name] = lambda: scorer(self.model.params, batch)
         values = np.asarray(self._programs[name]()[VALUES])
         self.said = {"nll": float(values[..., 0].mean(dtype=np.float64))}

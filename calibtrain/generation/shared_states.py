@@ -59,9 +59,8 @@ class SharedStates:
         self._columns = jnp.asarray(network.unembedding(params)[:, events])
         self._pools, self._slots = pools, slots
         self._pool = np.arange(rows) // slots % pools
-        self._numbers = rows // slots // pools * (most or slots)  # tokens of a pool read at once
-        together = self._numbers * pools
-        self._sizes = (-(-together // 3), together)  # few, as each is a program of its own
+        numbers = rows // slots // pools * (most or slots)  # tokens of a pool read at once, at most
+        self._shapes = _shapes(pools, numbers)
         places = -(-(context + SPARE) // 16) * 16
         self._cache = empty_shared_cache(network, params, pools, places)
         self._holds = np.zeros((rows, places), bool)  # the places that a state consists of
@@ -122,7 +121,11 @@ class SharedStates:
         seen &= self._position[pool] > (position - self._context)[:, None]
         seen[np.arange(len(pool)), place] = True
         self._position[pool, place] = position
-        size = next(size for size in self._sizes if size >= len(pool))
+        size, numbers = next(
+            (size, numbers)
+            for size, numbers in self._shapes
+            if size >= len(pool) and numbers > number.max()
+        )
         asked = np.zeros(size, np.int64)
         asked[: len(pool)] = np.arange(len(pool))
         found = self._probabilities(
@@ -134,7 +137,7 @@ class SharedStates:
             seen,
             asked,
             size=size,
-            numbers=self._numbers,
+            numbers=numbers,
         )
         self._holds[targets], self._length[targets] = seen, position + 1
         return found[: len(pool)]
@@ -217,6 +220,17 @@ def _program(network: Network) -> Any:
         return found, cache
 
     return jax.jit(read, donate_argnums=2)
+
+
+def _shapes(pools: int, most: int) -> list[tuple[int, int]]:
+    """Returns how many tokens are read at once, in all and of each pool; the smallest first.
+
+    Few, as each is a program of its own. A text that is followed by a beam reads little more than
+    one token per byte, and seldom more than half of what it might.
+    """
+    together, half = pools * most, -(-most // 2)
+    sizes = [(-(-5 * pools // 4), half), (-(-together // 3), half), (together, most)]
+    return sorted({(min(size, pools * numbers), numbers) for size, numbers in sizes})
 
 
 def _numbers(groups: Int[np.ndarray, " members"]) -> Int[np.ndarray, " members"]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import jax
+
 from calibtrain.config import Config
 from calibtrain.data.batches.store import ignore
 from calibtrain.errors import TransientError, UserError
@@ -19,6 +21,12 @@ from calibtrain.storage.places import in_bucket, place
 from calibtrain.training.as_begun import as_begun, as_begun_plan, with_own_sample
 from calibtrain.training.plan import Plan, make_plans
 from calibtrain.training.run_writer import PROGRAMS, Observer
+
+NARROW_ON_A_CPU = (
+    "model.compute: bfloat16 takes longer than float32 on a CPU with JAX 0.10, and rounds more; "
+    "JAX 0.12 is faster with it where the processor has AVX512-BF16; auto takes float32 here"
+)
+"""Said where a run is asked for bfloat16 that gains nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +86,8 @@ def begun(
     require_available(members[0].config.model)
     if not hosts.is_primary():
         members = [dataclasses.replace(member, observer=ignore) for member in members]
+    if members[0].config.model.compute == "bfloat16" and _takes_longer_in_bfloat16():
+        members[0].observer({"event": "note", "text": NARROW_ON_A_CPU})
     runs = [RunFolder(place(member.path), writes=hosts.is_primary()) for member in members]
     there = [bool(hosts.agreed(run.exists)) for run in runs]
     with ExitStack() as held:
@@ -164,3 +174,7 @@ def _require_tokenizer(plan: Plan, run: RunFolder) -> None:
             f"{run.path}: was made with another tokenizer (hash {there}, the configuration now "
             f"gives {plan.tokenizer.hash}); choose another --run"
         )
+
+
+def _takes_longer_in_bfloat16() -> bool:
+    return jax.default_backend() == "cpu" and jax.__version_info__[:2] <= (0, 10)

@@ -16,7 +16,9 @@ from conftest import tiny
 import calibtrain
 from calibtrain.config import Config, validate
 from calibtrain.data.batches.stream import Batch
+from calibtrain.errors import UserError
 from calibtrain.models import build
+from calibtrain.training.begin import NARROW_ON_A_CPU, Member, begun
 from calibtrain.training.engine import make_engine
 from calibtrain.training.optimizer import make_optimizer, optimizer_of
 from calibtrain.training.plan import make_plan
@@ -97,3 +99,24 @@ def test_a_step_moves_nothing_between_host_and_device(cache: Path) -> None:
         lagging = metrics
     with jax.transfer_guard("disallow"), pytest.raises(Exception, match="host-to-device transfer"):
         engine.advance(states, next(stream), False)
+
+
+@pytest.mark.parametrize("compute", ["auto", "float32", "bfloat16"])
+def test_a_run_that_computes_in_a_type_that_gains_nothing_here_is_told(
+    compute: str, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    model = tiny().model.model_copy(update={"compute": compute})
+    config = tiny().model_copy(update={"model": model})
+
+    def planner(*_: Any) -> Any:
+        raise UserError("planned")
+
+    member = Member(config, tmp_path / "run", lambda event: told.append(event["text"]))
+    with (
+        pytest.raises(UserError, match="planned"),
+        begun([member], cache=tmp_path, planner=planner),
+    ):
+        pass
+    slow = compute == "bfloat16" and jax.__version_info__[:2] <= (0, 10)
+    assert told == ([NARROW_ON_A_CPU] if slow else [])
