@@ -202,7 +202,7 @@ _empty = jax.jit(empty_cache, static_argnums=(0, 2, 3))
 
 def bucket(count: int) -> int:
     """Returns the size that so many tokens are padded to: few sizes, as each is a program."""
-    return max(16, 1 << max(0, count - 1).bit_length())
+    return max(8, 1 << max(0, count - 1).bit_length())
 
 
 def _shared_out(rows: int) -> Layout | None:

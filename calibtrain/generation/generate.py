@@ -238,6 +238,8 @@ def _read_prompts(
 ) -> None:
     """Begins the traces that texts do not have yet."""
     left = [text for text in texts if text.number not in traces]
+    if not left:
+        return
     prompts = {tuple(text.ids): np.array(text.ids) for text in left}
     found = dict(zip(prompts, trace_of_ids(model, list(prompts.values()), rows=1), strict=True))
     for text in left:
