@@ -10,6 +10,7 @@ import pytest
 from calibtrain.config import ModelConfig, RopeScalingConfig
 from calibtrain.models import Network, Params, build
 from calibtrain.models.decoding import decode, empty_cache, prefill
+from calibtrain.models.layers import product
 
 KINDS = [
     ModelConfig(kind="transformer", width=32, depth=2, heads=4, kv_heads=2),
@@ -114,3 +115,19 @@ def test_a_full_cache_forgets_the_oldest_token() -> None:
         hidden, _, cache = compiled(config)[1](params, cache, tokens[:, place], np.ones(2, bool))
         seen = tokens[:, max(0, place - 5) : place + 1]
         np.testing.assert_allclose(hidden, forward(config, seen)[:, -1], atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(512, 256), (256, 512), (511, 256)])
+@pytest.mark.parametrize("weights", [np.float32, jax.numpy.bfloat16])
+def test_the_product_of_one_row_and_a_large_matrix_is_exact_to_rounding(
+    shape: tuple[int, int], weights: type
+) -> None:
+    rng = np.random.default_rng(0)
+    kernel = jax.numpy.asarray(rng.normal(size=shape), weights)
+    for rows in (1, 2):
+        x = rng.normal(size=(rows, 1, shape[0])).astype(weights)
+        found = jax.jit(product)(x.astype(np.float32), kernel)
+        exact = x.astype(np.float64) @ np.asarray(kernel).astype(np.float64)
+        assert found.shape == exact.shape
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, exact, atol=2e-4)
