@@ -10,7 +10,7 @@ import pytest
 from calibtrain.config import ModelConfig, RopeScalingConfig
 from calibtrain.models import Network, Params, build
 from calibtrain.models.decoding import decode, empty_cache, prefill
-from calibtrain.models.layers import product
+from calibtrain.models.one_row import product
 
 KINDS = [
     ModelConfig(kind="transformer", width=32, depth=2, heads=4, kv_heads=2),
