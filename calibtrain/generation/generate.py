@@ -83,9 +83,10 @@ def generate(
     """Returns `samples` texts for each prompt, in the order of the prompts.
 
     Text i (counted over all of them) is a function of the model, its prompt, the seed and i: to the
-    bit, whatever the other rows hold. Another number of rows is another program, whose rounding
-    differs by about 1e-6 nats; only a draw that lies so near to the edge between two tokens could
-    then come out otherwise.
+    bit, whatever the other rows hold. Another number of rows, or another length of the cache (the
+    longest prompt and limit, rounded up), is another program, whose rounding differs by about 1e-6
+    nats; only a draw that lies so near to the edge between two tokens could then come out
+    otherwise.
 
     Args:
         model: what is drawn from.

@@ -16,7 +16,8 @@ def in_large_pages(arrays: Tree) -> Tree:
 
     A decoder of one text reads every weight for every token, and waits for memory. NumPy asks Linux
     to map a block of 4 MiB and more by pages of 2 MiB, so that fewer addresses have to be looked
-    up. The arrays that are given are not changed. Elsewhere than on a CPU they are returned.
+    up. The arrays that are given are not changed; until the caller drops them, both are held. An
+    array that is kept keeps the whole block. Elsewhere than on a CPU the arrays are returned.
 
     Args:
         arrays: a pytree of arrays on one device.

@@ -20,8 +20,8 @@ def product(
     """Returns x W in float32, or in the type of x where both factors have it.
 
     A single row waits for the matrix to be read. On a CPU it is the sum of two products, over half
-    of the inputs each, because XLA shares out a batch of products over threads, and some single
-    ones not (a token of SmolLM2-135M then takes 0.92 of the time).
+    of the inputs each, because XLA shares out a batch of products over threads, but not every
+    single product (a token of SmolLM2-135M then takes 0.92 of the time).
     """
     halved = x.size == x.shape[-1] and kernel.size >= _LARGE and kernel.shape[0] % 2 == 0
     exact = x.dtype if x.dtype == kernel.dtype else jnp.float32

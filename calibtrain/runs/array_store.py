@@ -76,7 +76,7 @@ def held_array(array: Any, *, compared: bool) -> HeldArray:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Writes arrays into a new folder, with facts about them as JSON.
+    """Writes arrays, which must not change meanwhile, and facts about them into a new folder.
 
     Raises:
         OSError: for a disk that cannot take them.
@@ -122,7 +122,7 @@ def _begin_to_write(place: Path, arrays: Mapping[str, Any], about: Mapping[str, 
     context.array.saving.use_ocdbt = context.array.saving.use_zarr3 = True  # as `_opening` reads
     context.array.saving.use_compression = False
     context.array.saving.ocdbt_target_data_file_size = _OBJECT
-    context.memory.deepcopy_host_arrays = False  # nobody writes to them
+    context.memory.deepcopy_host_arrays = False  # JAX keeps what NumPy looks at
     context.file.skip_sync_file_validations = True  # the loop would wait for them
     with context:
         return ocp.save_async(place, dict(arrays), custom_metadata=dict(about))

@@ -7,7 +7,7 @@ import numpy as np
 from calibtrain.generation.large_pages import in_large_pages
 
 
-def test_numbers_types_and_shapes_are_kept():
+def test_numbers_types_and_shapes_are_kept() -> None:
     arrays = {
         "odd": jnp.arange(33, dtype=jnp.float32).reshape(3, 11),
         "half": jnp.linspace(-1, 1, 7).astype(jnp.bfloat16),
@@ -25,14 +25,14 @@ def test_numbers_types_and_shapes_are_kept():
             np.testing.assert_array_equal(np.asarray(moved[name]), np.asarray(array))
 
 
-def test_a_program_that_reuses_its_argument_changes_no_other_array():
+def test_a_program_that_reuses_its_argument_changes_no_other_array() -> None:
     first, second = in_large_pages([jnp.zeros(1 << 20), jnp.ones(1 << 20)])
     changed = jax.jit(lambda x: x + 5, donate_argnums=0)(first)
     assert float(changed.sum()) == 5 * (1 << 20)
     assert float(second.sum()) == 1 << 20
 
 
-def test_arrays_lie_side_by_side():
+def test_arrays_lie_side_by_side() -> None:
     first, second = in_large_pages([jnp.zeros(1 << 20), jnp.ones(1 << 20)])
     distance = second.unsafe_buffer_pointer() - first.unsafe_buffer_pointer()
     assert distance == first.nbytes

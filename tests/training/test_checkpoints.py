@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import tempfile
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from calibtrain.errors import UserError
 from calibtrain.evaluation import train_run
 from calibtrain.runs import checkpoint
 from calibtrain.runs.array_store import import_orbax, read_arrays, write_arrays
-from calibtrain.runs.checkpoint import Identity, restore, save, steps_saved
+from calibtrain.runs.checkpoint import Identity, begin, restore, save, steps_saved
 
 OWN = Identity("config", "tokenizer", "corpus")
 RNG = np.random.default_rng(0)
@@ -76,6 +77,24 @@ def test_a_large_state_is_written_in_pieces_and_without_another_copy(tmp_path: P
     }
     for name, found in read_arrays(folder, wanted).items():
         assert np.array_equal(found, arrays[name])
+
+
+def test_steps_that_reuse_memory_change_nothing_of_a_checkpoint_that_is_being_written(
+    tmp_path: Path,
+) -> None:
+    state = {"a": jax.numpy.arange(1 << 20, dtype=np.float32), "b": jax.numpy.ones(1000)}
+    saved = {name: np.array(array) for name, array in state.items()}
+    step = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    begun = begin(tmp_path, 1, state, OWN)
+    writer = threading.Thread(target=begun.write)
+    writer.start()
+    for _ in range(20):
+        state = jax.block_until_ready(step(state))
+    writer.join()
+    begun.seal()
+    found = restore(tmp_path, 1, state, OWN)
+    for name, array in saved.items():
+        assert np.array_equal(found[name], array)
 
 
 def test_a_working_directory_may_be_called_anything(
