@@ -121,13 +121,14 @@ def write_f32(source: Path, target: Path) -> None:
     written.close()
 
 
-def start_peer(name: str, folder: Path, cores: int) -> Candidate:
+def start_peer(name: str, folder: Path, cores: int, module: str = "generation_peers") -> Candidate:
     """Starts a peer in the environment that is named for it."""
     variable = name.upper().replace(".", "_") + "_PYTHON"
     python = os.environ.get(variable, sys.executable)
-    script = str(ROOT / "benchmarks" / "generation_peers.py")
     environment = {"OMP_NUM_THREADS": str(cores), "USE_TF": "0", "USE_FLAX": "0"}
-    return Candidate(name, [python, script, name, str(folder), str(cores)], environment)
+    return Candidate(
+        name, [python, "-m", f"benchmarks.{module}", name, str(folder), str(cores)], environment
+    )
 
 
 def start_ours(model: str, weights: str) -> Candidate:

@@ -11,9 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 Draw = Callable[[list[int], int, int], int]
 """Draws (prompt, rows, tokens); returns how many tokens all rows have drawn."""
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+"""Does what a line asks for; returns the tokens, and what else is said of them."""
 
 
 def transformers(folder: Path, cores: int) -> tuple[str, Draw]:
@@ -112,9 +115,21 @@ PEERS = {"transformers": transformers, "llama.cpp": llama_cpp, "ctranslate2": ct
 
 def main() -> None:
     name, folder, cores = sys.argv[1:]
+
+    def start() -> tuple[str, Answer]:
+        version, draw = PEERS[name](Path(folder), int(cores))
+        return version, lambda asked: {
+            "tokens": draw(asked["prompt"], asked["rows"], asked["tokens"])
+        }
+
+    serve(start)
+
+
+def serve(start: Callable[[], tuple[str, Answer]]) -> None:
+    """Starts a peer, and answers lines with what it returns and the time that it took."""
     out, sys.stdout = sys.stdout, sys.stderr  # what the peers print is none of the answers
     try:
-        version, draw = PEERS[name](Path(folder), int(cores))
+        version, answer = start()
     except Exception as error:  # whatever a peer raises where it cannot be used
         print(json.dumps({"absent": f"{type(error).__name__}: {error}"}), file=out, flush=True)
         return
@@ -122,9 +137,9 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         began, worked = time.perf_counter(), time.process_time()
-        count = draw(asked["prompt"], asked["rows"], asked["tokens"])
+        found = answer(asked)
         took = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked}
-        print(json.dumps({**took, "tokens": count}), file=out, flush=True)
+        print(json.dumps({**took, **found}), file=out, flush=True)
 
 
 if __name__ == "__main__":

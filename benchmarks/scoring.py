@@ -10,20 +10,10 @@ side. Prints tables; each candidate is a process of its own and takes its turn i
 """
 
 import argparse
-import os
-import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.generation import ROOT, Candidate, ratio, rounds, show, start_ours
-
-
-def start_peer(folder: Path, cores: int) -> Candidate:
-    """Starts PyTorch in the environment that is named for it."""
-    python = os.environ.get("TRANSFORMERS_PYTHON", sys.executable)
-    script = str(ROOT / "benchmarks" / "scoring_peer.py")
-    environment = {"OMP_NUM_THREADS": str(cores), "USE_TF": "0", "USE_FLAX": "0"}
-    return Candidate("transformers", [python, script, str(folder), str(cores)], environment)
+from benchmarks.generation import ratio, rounds, show, start_ours, start_peer
 
 
 def main() -> None:
@@ -45,7 +35,8 @@ def main() -> None:
             from calibtrain.interchange.exported import export_run
 
             export_run(given.run, folder)
-        ours, peer = start_ours(str(given.run), "float32"), start_peer(folder, given.cores)
+        ours = start_ours(str(given.run), "float32")
+        peer = start_peer("transformers", folder, given.cores, "scoring_peer")
         for each in (ours, peer):
             print(f"{each.name}: {each.about.get('ready') or 'absent, ' + str(each.absent)}")
         request = {"rows": given.rows, "tokens": given.window}

@@ -160,7 +160,7 @@ def _programs(plan: Plan, layout: Layout | None) -> tuple[Any, Any, Any]:
     def put(
         state: Rows, cache: Cache, pending: Array, text: Array, drawn: Array, seen: Any, into: Array
     ) -> Rows:
-        # Chosen row by row: a scatter into a large cache is about ten times as slow on a CPU.
+        # Chosen row by row: a CPU takes several times as long to scatter into a large cache.
         new = Rows(cache, pending, text, drawn, seen)
 
         def choose(old: Array, new: Array) -> Array:

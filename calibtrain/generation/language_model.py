@@ -55,19 +55,16 @@ class LanguageModel:
         merged = self.network.adapter.merged(body, self.params[ADAPTER])
         if TEMPERATURE in self.params:
             merged = {**merged, TEMPERATURE: self.params[TEMPERATURE]}
-        object.__setattr__(self, "params", in_large_pages(merged))
+        object.__setattr__(self, "params", merged)
         object.__setattr__(self, "network", dataclasses.replace(self.network, adapter=None))
 
     @classmethod
     def of(cls, saved: "SavedRun") -> "LanguageModel":
         """Returns the model of a run that is opened, with the head that it was opened with."""
         head = None if saved.head is None else saved.head.name
-        network, params = saved.network, saved.params()
-        if network.adapter is None:  # otherwise the merged ones are moved
-            params = in_large_pages(params)
-        return cls(
-            network=network,
-            params=params,
+        model = cls(
+            network=saved.network,
+            params=saved.params(),
             tokenizer=saved.tokenizer,
             context=saved.context,
             head_name=head,
@@ -78,6 +75,7 @@ class LanguageModel:
                 "head": head,
             },
         )
+        return dataclasses.replace(model, params=in_large_pages(model.params))
 
     def with_weights(self, weights: str) -> "LanguageModel":
         """Returns the model with its matrices kept in a type of `WEIGHTS` for decoding.
