@@ -1,8 +1,9 @@
 """Seconds from SIGTERM to a saved run in a bucket, beside one upload of the same objects.
 
 A real command trains a model on this machine's CPU into an emulator of Cloud Storage on loopback,
-is sent SIGTERM while no save is under way, or in the middle of one, and ends. Then the objects of
-its last checkpoint are uploaded again, all at once, by TensorStore: what any program must wait for.
+is sent SIGTERM while no save is under way, or in the middle of one, and ends. A signal knows nothing
+of steps, so it comes at another part of a step in each round. Then the objects of its last
+checkpoint are uploaded again, all at once, by TensorStore: what any program must wait for.
 
     python -m benchmarks.saving [--mebibytes 1000] [--rounds 3] [--case "in mid-save"]
 """
@@ -22,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 BUCKET = "calibtrain-saving"
+CONTEXT = 8
+"""Tokens of a step: few, so that a step is not much longer than a large one on an accelerator."""
+
 CASES = ("no save under way", "in mid-save")
 
 
@@ -54,7 +58,7 @@ def configuration(mebibytes: int, minutes: float | None) -> dict[str, Any]:
     return {
         "corpus": {"name": "markov", "markov": {"words": 24, "successors": 4, "bytes": 60_000}},
         "tokenizer": {"vocab_size": 290},
-        "context": {"tokens": 8},
+        "context": {"tokens": CONTEXT},
         "model": {"width": width, "depth": depth, "heads": 8, "mlp": "gelu", "layers": "scanned"},
         "batch": {"rows": 1},
         "budget": {"steps": 7_000},
@@ -69,7 +73,7 @@ def stopped(mebibytes: int, number: int, in_mid_save: bool, folder: Path) -> dic
 
     Args:
         mebibytes: of the state.
-        number: names the run.
+        number: names the run, and says in which part of a step the signal comes.
         in_mid_save: whether the signal comes while a checkpoint is uploaded; else the only one is
             that of the signal.
         folder: for the configuration.
@@ -83,15 +87,15 @@ def stopped(mebibytes: int, number: int, in_mid_save: bool, folder: Path) -> dic
     )
     assert process.stderr is not None
     steps = 0
-    events = []
     for line in process.stderr:
         if not line.startswith("{"):
             continue
         event = json.loads(line)
-        events.append((time.monotonic(), event))
         steps += event["event"] == "progress"
         if event["event"] == "progress" and steps >= 6 and (not in_mid_save or _uploading(run)):
             break
+    part = number * (5**0.5 - 1) / 2 % 1
+    time.sleep(part * CONTEXT / event["tokens_per_second"])
     asked = time.monotonic()
     process.send_signal(signal.SIGTERM)
     saved = []

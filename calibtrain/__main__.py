@@ -6,14 +6,17 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback, for the moment until `main`
 
+import gc
 import sys
 
+from calibtrain.process.huge_pages import use_huge_pages
 from calibtrain.process.interruption import Interrupted, end_now, interruptible
 from calibtrain.process.output import prepare_streams
 
 
 def main() -> None:
     """Entry point."""
+    use_huge_pages()
     prepare_streams()  # before anything gets the number of a stream that is closed
     with interruptible():
         try:
@@ -22,6 +25,7 @@ def main() -> None:
             code = run()
         except Interrupted as stop:
             end_now(stop.number)
+    gc.freeze()  # what is left needs no search for cycles
     sys.exit(code)
 
 

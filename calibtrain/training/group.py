@@ -87,7 +87,9 @@ class Group:
         return self._engine.batches(self.step) if self.step < self._steps else iter(())
 
     def goes_on(self) -> bool:
-        """Whether there is another step to train."""
+        """Whether there is another step to train; in a long one, a signal is waited for first."""
+        self._stop.wait_in_step()
+        self._stopping = self._stopping or self._stops_now()
         return self.step < self._steps and not self._stopping and bool(self._alive())
 
     def ask(self) -> Ask:
@@ -110,6 +112,7 @@ class Group:
         asked, at = Ask.NOTHING, self.step - 1
         if self._lagging is not None:
             asked = self._check(self._lagging, at)
+        self._stop.began()
         if not hosts.are_many():
             asked, at = self.ask(), self.step
         if asked == Ask.FAIL:

@@ -1,11 +1,13 @@
 """How a signal stops the training loop: it saves and ends, within a bounded time."""
 
+import collections
 import enum
+import queue
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from calibtrain.parallel import hosts
@@ -13,6 +15,10 @@ from calibtrain.process.interruption import PATIENCE, end_now, handled, is_comma
 
 _ANYTHING = 600.0
 """Seconds that a call other than a step, such as a compilation in mid-run, may take."""
+
+_LONG = 0.1
+"""Seconds of a step from which on the next one is held back, until this part has passed:"""
+_HELD = 0.9
 
 
 class Ask(enum.IntEnum):
@@ -45,24 +51,48 @@ class Stop(threading.Event):
 
     def __init__(self) -> None:
         super().__init__()
+        # an event must not be waited for in the thread whose signal handler sets it; a queue may
+        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.begin()
+
+    def set(self) -> None:
+        super().set()
+        self._asked.put(None)
 
     def begin(self) -> None:
         """No step was taken yet."""
         self._stepping = False
         self._longest = 0.0
+        self._lately: collections.deque[float] = collections.deque(maxlen=8)
         self.pause()
 
     def pause(self) -> None:
         """What comes now is not a step."""
         self._since: float | None = None
+        self._next = 0.0
 
     def step(self) -> None:
         """A step was dispatched, and the one before it is done."""
         now = time.monotonic()
         if self._since is not None:
+            self._lately.append(now - self._since)
             self._longest = max(self._longest, now - self._since)
         self._stepping, self._since = True, now
+
+    def began(self) -> None:
+        """The step before is done, so the device computes the one that was dispatched."""
+        shortest = min(self._lately, default=0.0)
+        self._next = time.monotonic() + _HELD * shortest if shortest >= _LONG else 0.0
+
+    def wait_in_step(self) -> None:
+        """Returns shortly before the device needs another step, or when a signal came.
+
+        Otherwise a signal that comes in a long step would find a second one dispatched.
+        """
+        left = self._next - time.monotonic()
+        if left > 0 and not self.is_set():
+            with suppress(queue.Empty):
+                self._asked.get(timeout=left)
 
     def patience(self) -> float:
         """Seconds in which the main thread must come to a signal, at the moment."""
