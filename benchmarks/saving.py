@@ -1,8 +1,8 @@
 """Seconds from SIGTERM to a saved run in a bucket, beside one upload of the same objects.
 
 A real command trains a model on this machine's CPU into an emulator of Cloud Storage on loopback,
-is sent SIGTERM while no save is under way, or in the middle of one, and ends. A signal knows nothing
-of steps, so it comes at another part of a step in each round. Then the objects of its last
+is sent SIGTERM while no save is under way, or in the middle of one, and ends. A signal knows
+nothing of steps, so it comes at another part of a step in each round. Then the objects of its last
 checkpoint are uploaded again, all at once, by TensorStore: what any program must wait for.
 
     python -m benchmarks.saving [--mebibytes 1000] [--rounds 3] [--case "in mid-save"]

@@ -112,6 +112,75 @@ def test_a_configuration_is_printed_as_yaml_in_any_encoding(
     assert yaml.safe_load(written.getvalue())["corpus"]["paths"] == ["吾輩/*.txt"]
 
 
+def started(before: str | None, pages: str, *typed: str) -> list[str]:
+    """What a command is started again with, where the system grants huge pages like this."""
+    typed = typed or ("python", "/bin/calibtrain", "runs")
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "import calibtrain.process.huge_pages as huge\n"
+        f"class Granted:\n    def read_text(self, encoding): return {pages!r}\n"
+        "huge._OF_LINUX = Granted()\n"
+        "names = ('GLIBC_TUNABLES', 'CALIBTRAIN_TUNABLES_BEFORE')\n"
+        "def show(path, words, environment):\n"
+        "    print(words[1:], [environment.get(name) for name in names])\n"
+        "os.execve = show\n"
+        f"sys.argv = ['/bin/calibtrain', 'runs']; sys.orig_argv = {[*typed]}\n"
+        "huge.use_huge_pages(); print([os.environ.get(name) for name in names])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if "TUNABLES" not in name}
+    if before is not None:
+        environment["GLIBC_TUNABLES"] = before
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""),
+    reason="the C library is not glibc",
+)
+def test_a_command_asks_for_huge_pages_where_the_user_and_linux_leave_it_open() -> None:
+    ours, words = "glibc.malloc.hugetlb=1", "['/bin/calibtrain', 'runs']"
+    granted = "always [madvise] never\n"
+    first, last = started(None, granted)
+    assert first == f"{words} ['{ours}', '']"
+    assert last == "[None, None]"
+    theirs = "glibc.malloc.arena_max=2"
+    assert started(theirs, granted)[0] == f"{words} ['{theirs}:{ours}', '{theirs}']"
+    for asked in (ours, "glibc.malloc.hugetlb=0"):
+        assert started(asked, granted) == [f"['{asked}', None]"]
+    assert started(None, granted, "python", "-X", "dev", "-m", "calibtrain", "runs")[0] == (
+        f"['-X', 'dev', '-m', 'calibtrain', 'runs'] ['{ours}', '']"
+    )
+    for program in (["python", "server.py"], ["python", "-c", "x", "run"], ["python"]):
+        assert started(None, granted, *program) == ["[None, None]"]
+    for pages in ("[always] madvise never", "always madvise [never]"):
+        assert started(None, pages) == ["[None, None]"]
+
+
+def test_a_command_that_was_started_again_passes_on_the_users_environment() -> None:
+    """And it is the process that the user started, with the words that were typed."""
+    code = (
+        "import os, runpy, sys; sys.argv = ['calibtrain', '--version']\n"
+        "try: runpy.run_module('calibtrain', run_name='__main__')\n"
+        "finally: print(os.getpid(), {k: v for k, v in os.environ.items() if 'TUNABLES' in k})"
+    )
+    for before in ("", "glibc.malloc.arena_max=2"):
+        environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        environment["CALIBTRAIN_TUNABLES_BEFORE"] = before
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **environment},
+            text=True,
+            stdout=subprocess.PIPE,
+        )
+        version, shown = process.communicate()[0].splitlines()
+        assert version.startswith("calibtrain ")
+        kept = {"GLIBC_TUNABLES": before} if before else {}
+        assert shown == f"{process.pid} {kept}"
+
+
 def test_too_little_address_space_is_refused() -> None:
     done = shell(f"ulimit -v 2000000; {CALIBTRAIN} train any.yaml")
     assert done.returncode == 2

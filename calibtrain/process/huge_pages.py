@@ -26,7 +26,7 @@ def use_huge_pages() -> None:
 
     It returns where that changes nothing: after it was started so, where the user's own setting
     says yes or no, where Linux gives such pages to all or to none, and for another C library. A
-    program that only calls the command, a debugger say, is never started again.
+    program that only calls the command is never started again.
     """
     mine = os.environ.get(_TUNABLES, "")
     if (before := os.environ.pop(_BEFORE, None)) is not None:
@@ -35,13 +35,19 @@ def use_huge_pages() -> None:
         if not before:
             del os.environ[_TUNABLES]
         return
-    typed = Path(sys.argv[0]).name in _COMMANDS and sys.gettrace() is None
-    if not typed or _HUGE in mine or not _are_for_those_who_ask():
+    if not _was_typed() or _HUGE in mine or not _are_for_those_who_ask():
         return
     tunables = f"{mine}:{_HUGE}=1" if mine else f"{_HUGE}=1"
     environment = {**os.environ, _TUNABLES: tunables, _BEFORE: mine}
     with suppress(OSError):  # it works without, only slower
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def _was_typed() -> bool:
+    """Whether this process was started with the words of this command, and no debugger watches."""
+    first, typed = len(sys.orig_argv) - len(sys.argv), sys.orig_argv[-len(sys.argv) :]
+    named = first > 0 and Path(typed[0]).name in _COMMANDS
+    return named and typed[1:] == sys.argv[1:] and sys.gettrace() is None
 
 
 def _are_for_those_who_ask() -> bool:
