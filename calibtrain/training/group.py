@@ -82,14 +82,19 @@ class Group:
         return states
 
     def batches(self) -> Iterator[Any]:
-        """The batches that are left."""
+        """The batches that are left; the next one in a long step comes shortly before its end."""
         self._stopping = self._stops_now()
-        return self._engine.batches(self.step) if self.step < self._steps else iter(())
+        batches = self._engine.batches(self.step) if self.step < self._steps else iter(())
+        while self._goes_on():
+            batch = next(batches)
+            self._stop.wait_in_step()
+            self._stopping = self._stopping or self._stops_now()
+            if not self._goes_on():
+                return
+            yield batch
 
-    def goes_on(self) -> bool:
-        """Whether there is another step to train; in a long one, a signal is waited for first."""
-        self._stop.wait_in_step()
-        self._stopping = self._stopping or self._stops_now()
+    def _goes_on(self) -> bool:
+        """Whether there is another step to train."""
         return self.step < self._steps and not self._stopping and bool(self._alive())
 
     def ask(self) -> Ask:

@@ -75,10 +75,9 @@ def _advance(writers: Sequence[RunWriter], start: int, stop: Stop) -> list[Outco
     with group.end_told():
         try:
             group.evaluate_owed(states)
-            batches = group.batches()
-            while group.goes_on():
+            for batch in group.batches():
                 # 1. Train. Metrics are looked at one step behind, so that no device waits for us.
-                states, metrics = engine.advance(states, next(batches), group.ask())
+                states, metrics = engine.advance(states, batch, group.ask())
                 group.count(metrics)
                 logs, evaluates, saves = group.due()
                 # 2. Log.

@@ -1,7 +1,7 @@
 """How a signal stops the training loop: it saves and ends, within a bounded time."""
 
-import collections
 import enum
+import math
 import queue
 import signal
 import threading
@@ -63,26 +63,30 @@ class Stop(threading.Event):
         """No step was taken yet."""
         self._stepping = False
         self._longest = 0.0
-        self._lately: collections.deque[float] = collections.deque(maxlen=8)
+        self._shortest = math.inf
         self.pause()
 
     def pause(self) -> None:
         """What comes now is not a step."""
         self._since: float | None = None
+        self._began: float | None = None
         self._next = 0.0
 
     def step(self) -> None:
         """A step was dispatched, and the one before it is done."""
         now = time.monotonic()
         if self._since is not None:
-            self._lately.append(now - self._since)
             self._longest = max(self._longest, now - self._since)
         self._stepping, self._since = True, now
 
     def began(self) -> None:
         """The step before is done, so the device computes the one that was dispatched."""
-        shortest = min(self._lately, default=0.0)
-        self._next = time.monotonic() + _HELD * shortest if shortest >= _LONG else 0.0
+        now = time.monotonic()
+        if self._began is not None:
+            self._shortest = min(self._shortest, now - self._began)
+        self._began = now
+        # of all steps: where the device had to wait for one, the next ones are held back less
+        self._next = now + _HELD * self._shortest if _LONG <= self._shortest < math.inf else 0.0
 
     def wait_in_step(self) -> None:
         """Returns shortly before the device needs another step, or when a signal came.
