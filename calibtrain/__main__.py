@@ -17,6 +17,8 @@ from calibtrain.process.output import prepare_streams
 def main() -> None:
     """Entry point."""
     use_huge_pages()
+    # JAX makes objects by the million; looking for cycles at every 700 takes a tenth of a command
+    gc.set_threshold(10_000)
     prepare_streams()  # before anything gets the number of a stream that is closed
     with interruptible():
         try:
