@@ -46,8 +46,8 @@ def use_huge_pages() -> None:
 def _was_typed() -> bool:
     """Whether this process was started with the words of this command, and no debugger watches."""
     first, typed = len(sys.orig_argv) - len(sys.argv), sys.orig_argv[-len(sys.argv) :]
-    named = first > 0 and Path(typed[0]).name in _COMMANDS
-    return named and typed[1:] == sys.argv[1:] and sys.gettrace() is None
+    named = sys.executable and first > 0 and Path(typed[0]).name in _COMMANDS
+    return bool(named) and typed[1:] == sys.argv[1:] and sys.gettrace() is None
 
 
 def _are_for_those_who_ask() -> bool:
