@@ -153,15 +153,15 @@ def look_into_run(
             renyi=renyi,
             progress=progress,
         )
-    about = {**model.about, "context": model.context, "vocab_size": model.network.vocab_size}
-    told: dict[str, Separation] = {}
-    if labelled:
-        for name in (SHANNON, *map(renyi_name, dict.fromkeys(renyi))):
-            features = np.stack([own.profile(name) for own in found])
-            told[name] = separation(features, labels, by)
-    seen = Lens(about, found, labels, told, window)
-    file = analysis_file(path, "lens", "labels" if labelled else "texts")
-    return dataclasses.replace(seen, path=kept(path, file, seen.record(), say))
+        about = {**model.about, "context": model.context, "vocab_size": model.network.vocab_size}
+        told: dict[str, Separation] = {}
+        if labelled:
+            for name in (SHANNON, *map(renyi_name, dict.fromkeys(renyi))):
+                features = np.stack([own.profile(name) for own in found])
+                told[name] = separation(features, labels, by)
+        seen = Lens(about, found, labels, told, window)
+        file = analysis_file(path, "lens", "labels" if labelled else "texts")
+        return dataclasses.replace(seen, path=kept(path, file, seen.record(), say))
 
 
 def read_labelled(path: Path) -> list[LabelledText]:

@@ -163,23 +163,36 @@ def ask_run(
         if built_in:
             progress.stage("making questions")
             given, notes = _built_in(saved, source, corpus, asked)
-        usual = TEMPLATES[source if built_in else "file"]
-        chosen = asked.templates or (usual if asked.paraphrases else usual[:1])
-        templates = [Template(text) for text in dict.fromkeys(chosen)]
-        model = LanguageModel.of(saved)
-        questions, texts, candidates, more = score_questions(
-            model, given, templates, asked, progress
-        )
-        notes += more
-        features: Features = ()
-        if asked.trees:
-            features = candidate_features(model, questions, texts, candidates, templates[0])
-        facts = {
-            "corpus": source if built_in else Path(source).name,
-            "corpus_hash": digest(given, *(each.text for each in templates)),
-            "step": saved.step,
-            "tokenizer_hash": saved.tokenizer.hash,
-        }
+        answered = _answered(saved, source, given, notes, asked, progress)
+        file = analysis_file(path, "questions", answered.about["set"], asked.tokenisations)
+        return dataclasses.replace(answered, path=kept(path, file, answered.record(), say))
+
+
+def _answered(
+    saved: SavedRun,
+    source: str,
+    given: list[Question],
+    notes: list[str],
+    asked: Protocol,
+    progress: Counting,
+) -> Asked:
+    """Returns what a run answers to the questions of a source, with notes on them."""
+    built_in = source in BUILT_IN
+    usual = TEMPLATES[source if built_in else "file"]
+    chosen = asked.templates or (usual if asked.paraphrases else usual[:1])
+    templates = [Template(text) for text in dict.fromkeys(chosen)]
+    model = LanguageModel.of(saved)
+    questions, texts, candidates, more = score_questions(model, given, templates, asked, progress)
+    notes += more
+    features: Features = ()
+    if asked.trees:
+        features = candidate_features(model, questions, texts, candidates, templates[0])
+    facts = {
+        "corpus": source if built_in else Path(source).name,
+        "corpus_hash": digest(given, *(each.text for each in templates)),
+        "step": saved.step,
+        "tokenizer_hash": saved.tokenizer.hash,
+    }
     if len(questions) < 2:
         raise UserError(f"--questions: {source}: {len(questions)} can be measured; at least 2")
     about = {
@@ -225,9 +238,7 @@ def ask_run(
                 ends = {"lower": ece.lower, "upper": ece.upper}
                 fit[f"{name}_ece_difference"] = {"estimate": ece.estimate, **ends}
     top, every = measure(temperature, candidates)
-    answered = Asked(about, questions, texts, candidates, temperature, top, every, fit, notes)
-    file = analysis_file(path, "questions", str(facts["corpus"]), asked.tokenisations)
-    return dataclasses.replace(answered, path=kept(path, file, answered.record(), say))
+    return Asked(about, questions, texts, candidates, temperature, top, every, fit, notes)
 
 
 def _built_in(
