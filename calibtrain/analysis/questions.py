@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-import calibtrain
 from calibtrain.analysis.of_run import Counting, Silent, kept
 from calibtrain.analysis.question_candidates import COUNT, Protocol, score_questions
 from calibtrain.analysis.question_trees import (
@@ -36,7 +35,7 @@ from calibtrain.evaluation.result import Evaluation
 from calibtrain.fitting.root_finding import HIGHEST, LOWEST, FittedTemperature
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.runs.analysis_records import analysis_file
-from calibtrain.runs.instrument_records import FORMAT, QuestionsRecord
+from calibtrain.runs.instrument_records import QuestionsRecord
 from calibtrain.runs.loading import SavedRun, Say, opened
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.places import place
@@ -74,8 +73,7 @@ class Asked:
 
     def record(self) -> QuestionsRecord:
         """Returns it as its file holds it."""
-        facts = {"format": FORMAT, "version": calibtrain.__version__}
-        return QuestionsRecord.parse({**facts, **self.to_dict()}, "questions")
+        return QuestionsRecord.of(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `--json` prints."""
