@@ -287,6 +287,8 @@ def band_of_run(
         "block": BLOCK,
         "window": WINDOW,
     }
+    if saved.head is not None:  # which may be fitted again under its name
+        about["head_sha256"] = saved.head.about["parameters_sha256"]
     path = saved.run.traces / ("band.json" if model.head_name is None else "band-head.json")
     if path.exists():
         kept = Band.read(path)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-import calibtrain
 from calibtrain.analysis.lens import SHANNON, LayerEntropies, layer_entropies, renyi_name
 from calibtrain.analysis.of_run import Counting, Silent, kept, require
 from calibtrain.analysis.separation import CrossValidation, Separation, separation
@@ -16,7 +15,7 @@ from calibtrain.data.predictions.rows import SUFFIXES, open_rows
 from calibtrain.errors import UserError
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.runs.analysis_records import analysis_file
-from calibtrain.runs.instrument_records import FORMAT, LensRecord
+from calibtrain.runs.instrument_records import LensRecord
 from calibtrain.runs.loading import Say, opened
 from calibtrain.storage.byte_pieces import spelled_bytes
 from calibtrain.storage.compiled import use_compiled_programs
@@ -54,8 +53,7 @@ class Lens:
 
     def record(self) -> LensRecord:
         """Returns it as its file holds it."""
-        facts = {"format": FORMAT, "version": calibtrain.__version__}
-        return LensRecord.parse({**facts, **self.to_dict()}, "lens")
+        return LensRecord.of(self.to_dict())
 
     @property
     def names(self) -> list[str]:
@@ -153,15 +151,15 @@ def look_into_run(
             renyi=renyi,
             progress=progress,
         )
-    about = {**model.about, "context": model.context, "vocab_size": model.network.vocab_size}
-    told: dict[str, Separation] = {}
-    if labelled:
-        for name in (SHANNON, *map(renyi_name, dict.fromkeys(renyi))):
-            features = np.stack([own.profile(name) for own in found])
-            told[name] = separation(features, labels, by)
-    seen = Lens(about, found, labels, told, window)
-    file = analysis_file(path, "lens", "labels" if labelled else "texts")
-    return dataclasses.replace(seen, path=kept(path, file, seen.record(), say))
+        about = {**model.about, "context": model.context, "vocab_size": model.network.vocab_size}
+        told: dict[str, Separation] = {}
+        if labelled:
+            for name in (SHANNON, *map(renyi_name, dict.fromkeys(renyi))):
+                features = np.stack([own.profile(name) for own in found])
+                told[name] = separation(features, labels, by)
+        seen = Lens(about, found, labels, told, window)
+        file = analysis_file(path, "lens", "labels" if labelled else "texts")
+        return dataclasses.replace(seen, path=kept(path, file, seen.record(), say))
 
 
 def read_labelled(path: Path) -> list[LabelledText]:

@@ -18,6 +18,7 @@ from calibtrain.runs.loading import SavedRun, Say, noted_if_read_only, opened
 from calibtrain.runs.record import FileRecord
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.disk import make_folder
+from calibtrain.storage.documents import FORMAT
 
 _SEEDS = 2**31
 
@@ -82,7 +83,7 @@ class Opened:
         saved = self.saved
         provenance, notes = saved.corpus(self.corpus).provenance, saved.notes(self.corpus)
         return {
-            "format": 1,
+            "format": FORMAT,
             "version": calibtrain.__version__,
             "run": saved.run.path.name,
             "step": saved.step,

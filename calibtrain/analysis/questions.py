@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-import calibtrain
 from calibtrain.analysis.of_run import Counting, Silent, kept
 from calibtrain.analysis.question_candidates import COUNT, Protocol, score_questions
 from calibtrain.analysis.question_trees import (
@@ -36,7 +35,7 @@ from calibtrain.evaluation.result import Evaluation
 from calibtrain.fitting.root_finding import HIGHEST, LOWEST, FittedTemperature
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.runs.analysis_records import analysis_file
-from calibtrain.runs.instrument_records import FORMAT, QuestionsRecord
+from calibtrain.runs.instrument_records import QuestionsRecord
 from calibtrain.runs.loading import SavedRun, Say, opened
 from calibtrain.storage.compiled import use_compiled_programs
 from calibtrain.storage.places import place
@@ -74,8 +73,7 @@ class Asked:
 
     def record(self) -> QuestionsRecord:
         """Returns it as its file holds it."""
-        facts = {"format": FORMAT, "version": calibtrain.__version__}
-        return QuestionsRecord.parse({**facts, **self.to_dict()}, "questions")
+        return QuestionsRecord.of(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `--json` prints."""
@@ -163,23 +161,36 @@ def ask_run(
         if built_in:
             progress.stage("making questions")
             given, notes = _built_in(saved, source, corpus, asked)
-        usual = TEMPLATES[source if built_in else "file"]
-        chosen = asked.templates or (usual if asked.paraphrases else usual[:1])
-        templates = [Template(text) for text in dict.fromkeys(chosen)]
-        model = LanguageModel.of(saved)
-        questions, texts, candidates, more = score_questions(
-            model, given, templates, asked, progress
-        )
-        notes += more
-        features: Features = ()
-        if asked.trees:
-            features = candidate_features(model, questions, texts, candidates, templates[0])
-        facts = {
-            "corpus": source if built_in else Path(source).name,
-            "corpus_hash": digest(given, *(each.text for each in templates)),
-            "step": saved.step,
-            "tokenizer_hash": saved.tokenizer.hash,
-        }
+        answered = _answered(saved, source, given, notes, asked, progress)
+        file = analysis_file(path, "questions", answered.about["set"], asked.tokenisations)
+        return dataclasses.replace(answered, path=kept(path, file, answered.record(), say))
+
+
+def _answered(
+    saved: SavedRun,
+    source: str,
+    given: list[Question],
+    notes: list[str],
+    asked: Protocol,
+    progress: Counting,
+) -> Asked:
+    """Returns what a run answers to the questions of a source, with notes on them."""
+    built_in = source in BUILT_IN
+    usual = TEMPLATES[source if built_in else "file"]
+    chosen = asked.templates or (usual if asked.paraphrases else usual[:1])
+    templates = [Template(text) for text in dict.fromkeys(chosen)]
+    model = LanguageModel.of(saved)
+    questions, texts, candidates, more = score_questions(model, given, templates, asked, progress)
+    notes += more
+    features: Features = ()
+    if asked.trees:
+        features = candidate_features(model, questions, texts, candidates, templates[0])
+    facts = {
+        "corpus": source if built_in else Path(source).name,
+        "corpus_hash": digest(given, *(each.text for each in templates)),
+        "step": saved.step,
+        "tokenizer_hash": saved.tokenizer.hash,
+    }
     if len(questions) < 2:
         raise UserError(f"--questions: {source}: {len(questions)} can be measured; at least 2")
     about = {
@@ -225,9 +236,7 @@ def ask_run(
                 ends = {"lower": ece.lower, "upper": ece.upper}
                 fit[f"{name}_ece_difference"] = {"estimate": ece.estimate, **ends}
     top, every = measure(temperature, candidates)
-    answered = Asked(about, questions, texts, candidates, temperature, top, every, fit, notes)
-    file = analysis_file(path, "questions", str(facts["corpus"]), asked.tokenisations)
-    return dataclasses.replace(answered, path=kept(path, file, answered.record(), say))
+    return Asked(about, questions, texts, candidates, temperature, top, every, fit, notes)
 
 
 def _built_in(

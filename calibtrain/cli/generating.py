@@ -44,7 +44,7 @@ from calibtrain.cli.options import (
 from calibtrain.cli.samplers import check_output, check_stops, given_only, sampling_of
 from calibtrain.errors import UserError
 from calibtrain.process.interruption import collected
-from calibtrain.process.output import OutputError, print_json, say, say_notes
+from calibtrain.process.output import OutputError, print_json, print_now, say, say_notes
 from calibtrain.storage.places import place
 
 
@@ -261,12 +261,7 @@ class _Shown:
         self._print("".join(row_line(row) + "\n" for row in trace.table(first).to_pylist()))
 
     def _print(self, text: str) -> None:
-        if self.closed is not None:
-            return
-        try:
-            print(text, end="", flush=True)
-        except OutputError as error:
-            self.closed = error
+        self.closed = self.closed or print_now(text)
 
 
 def prompts_of(prompt: list[str] | None, file: str | None) -> list[str | bytes]:

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from calibtrain.process.output import OutputError, can_print, say
+from calibtrain.process.output import OutputError, can_print, print_now, say
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.-:=+*#"
@@ -87,12 +87,7 @@ class SilentTrace:
             say(alarm_line(alarm))
 
     def _print(self, text: str) -> None:
-        if self.closed is not None:
-            return
-        try:
-            print(text, end="", flush=True)
-        except OutputError as error:
-            self.closed = error
+        self.closed = self.closed or print_now(text)
 
 
 class PlainTrace(SilentTrace):

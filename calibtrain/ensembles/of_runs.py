@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import calibtrain
 from calibtrain.data.corpora.text_files import (
     digest_files,
     digest_set,
@@ -30,7 +29,7 @@ from calibtrain.generation.next_byte import Beam
 from calibtrain.generation.of_run import kept_file
 from calibtrain.runs.ensemble_traces import EnsembleTrace, steps_table
 from calibtrain.runs.folder import RunFolder
-from calibtrain.runs.instrument_records import FORMAT, EnsembleScoreRecord
+from calibtrain.runs.instrument_records import EnsembleScoreRecord
 from calibtrain.runs.loading import noted_if_read_only
 from calibtrain.storage.byte_pieces import spelled_bytes
 from calibtrain.storage.disk import make_folder
@@ -281,9 +280,7 @@ def score_with_runs(
             found = score_texts(members, texts, mixture, limit=limit, beam=beam, progress=progress)
         except ValueError as error:
             raise UserError(str(error)) from None
-        facts = {"format": FORMAT, "version": calibtrain.__version__}
-        about = described(members, mixture)
-        record = EnsembleScoreRecord.parse({**facts, **about, **found.to_dict()}, "scores")
+        record = EnsembleScoreRecord.of({**described(members, mixture), **found.to_dict()})
         if target is not None:
             with noted_if_read_only(paths[0], say):
                 make_folder(target.parent)

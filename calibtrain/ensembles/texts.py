@@ -123,11 +123,16 @@ def unique_names(names: Sequence[str]) -> list[str]:
     Example:
         >>> unique_names(["a", "b", "a"])
         ['a', 'b', 'a (2)']
+        >>> unique_names(["a", "a", "a (2)"])
+        ['a', 'a (3)', 'a (2)']
     """
     found: list[str] = []
     for name in names:
-        count = sum(other == name for other in names[: len(found)])
-        found.append(name if not count else f"{name} ({count + 1})")
+        own, number = name, 1
+        while own in found or (number > 1 and own in names):
+            number += 1
+            own = f"{name} ({number})"
+        found.append(own)
     return found
 
 

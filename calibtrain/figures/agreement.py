@@ -6,6 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from calibtrain.figures.display import plain
 from calibtrain.figures.panels import Figure, Panel, plot
 
 LOW, HIGH = "var(--grid)", "var(--cat-0)"
@@ -110,12 +111,12 @@ def agreement_figures(document: Document) -> list[Figure]:
 def sample_matrix_plot(document: Document) -> go.Figure:
     """Returns a heat map of how similar each two samples are, in the order of their answers."""
     order = sample_order(document)
-    labels = [_escaped(sample_label(document, i)) for i in order]
+    labels = [plain(sample_label(document, i)) for i in order]
     matrix, texts = document["matrix"], document["samples"]
     told = [
         [
             f"{labels[row]}<br>{labels[column]}<br>{document['matrix_of']}: {matrix[i][j]:.2f}<br>"
-            f"{_escaped(shown(texts[i]['text'], 60))}<br>{_escaped(shown(texts[j]['text'], 60))}"
+            f"{plain(shown(texts[i]['text'], 60))}<br>{plain(shown(texts[j]['text'], 60))}"
             for column, j in enumerate(order)
         ]
         for row, i in enumerate(order)
@@ -133,18 +134,18 @@ def sample_matrix_plot(document: Document) -> go.Figure:
 def token_agreement_plot(document: Document) -> go.Figure:
     """Returns a heat map of how many others have the same token, along the central sample."""
     order, found = sample_order(document), document["aligned"]
-    labels = [_escaped(sample_label(document, i)) for i in order]
+    labels = [plain(sample_label(document, i)) for i in order]
     agreement, cells = found["agreement"], found["cells"]
     told = [
         [
-            f"{label}<br>{_escaped(shown(cell))}: {share:.0%} of the others have it"
+            f"{label}<br>{plain(shown(cell))}: {share:.0%} of the others have it"
             if share is not None
             else f"{label}<br>no token here"
             for cell, share in zip(cells[i], agreement[i], strict=True)
         ]
         for label, i in zip(labels, order, strict=True)
     ]
-    columns = [_escaped(shown(each, 12)) for each in found["columns"]]
+    columns = [plain(shown(each, 12)) for each in found["columns"]]
     return plot(
         [_heat_map([agreement[i] for i in order], told)],
         x={
@@ -193,8 +194,3 @@ def _divisions(document: Document, order: Sequence[int]) -> list[dict[str, Any]]
 
 def _height(rows: int) -> int:
     return max(_LEAST, 60 + _CELL * rows)
-
-
-def _escaped(text: str) -> str:
-    """Returns a text that Plotly draws as it is."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

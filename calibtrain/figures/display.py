@@ -1,5 +1,6 @@
 """Formats numbers and settings for a reader: rounding, units, names."""
 
+import html
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +44,18 @@ def shown_apart(key: str, difference: float) -> str:
 def shown_range(key: str, low: float, high: float) -> str:
     """Returns the ends of a difference's interval, such as `[−0.0020, +0.0100]`."""
     return f"[{shown_apart(key, low)}, {shown_apart(key, high)}]"
+
+
+def plain(text: str) -> str:
+    """Returns a text that Plotly draws as it is, where it would take parts of it for HTML.
+
+    A label of ours in bold is therefore never equal to one that a user gave.
+
+    Example:
+        >>> plain("<b>all</b> & more")
+        '&lt;b&gt;all&lt;/b&gt; &amp; more'
+    """
+    return html.escape(text, quote=False)  # it does not know &quot;
 
 
 def count(value: float | None) -> str:

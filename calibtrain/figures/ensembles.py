@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from calibtrain.figures.display import plural, shown
+from calibtrain.figures.display import plain, plural, shown
 from calibtrain.figures.named_points import Row, ends_of, marked_panel, reached
 from calibtrain.figures.panels import Figure, Panel, around_zero
 from calibtrain.metrics.quantities import QUANTITIES, number
 from calibtrain.runs.instrument_records import EnsembleScoreRecord, MemberScore
+
+_OWN = "<b>ensemble</b>"  # no member is called so, as their names are plain
 
 
 def ensemble_figure(record: EnsembleScoreRecord, name: str) -> Figure:
@@ -18,7 +20,7 @@ def ensemble_figure(record: EnsembleScoreRecord, name: str) -> Figure:
         record: the scores.
         name: that they are kept under.
     """
-    names = short_names([each.run for each in record.members])
+    names = _names(record)
     own = record.evaluation
     settings = ", ".join(f"{key} {value}" for key, value in _said(record.settings))
     size = f"{int(own.bytes):,} bytes of {plural(own.documents, 'document')}"
@@ -45,7 +47,7 @@ def score_panel(record: EnsembleScoreRecord, key: str) -> Panel:
         record: the scores.
         key: bits_per_byte or ece.
     """
-    return _scores(record, short_names([each.run for each in record.members]), key)
+    return _scores(record, _names(record), key)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -59,6 +61,10 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return [path if last.count(name) > 1 else name for path, name in zip(paths, last, strict=True)]
 
 
+def _names(record: EnsembleScoreRecord) -> list[str]:
+    return list(map(plain, short_names([each.run for each in record.members])))
+
+
 def _scores(record: EnsembleScoreRecord, names: Sequence[str], key: str) -> Panel:
     rows: list[Row] = [
         (name, value, ends_of(each.evaluation.interval(key)) if each.evaluation else None)
@@ -66,7 +72,7 @@ def _scores(record: EnsembleScoreRecord, names: Sequence[str], key: str) -> Pane
         if (value := getattr(each, key)) is not None
     ]
     own = record.evaluation
-    rows.append(("ensemble", getattr(record, key), ends_of(own.interval(key))))
+    rows.append((_OWN, getattr(record, key), ends_of(own.interval(key))))
     unit = QUANTITIES[key]
     title = unit.unit if key == "bits_per_byte" else f"ECE ({unit.unit})"
     return marked_panel(

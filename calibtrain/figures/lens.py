@@ -1,12 +1,11 @@
 """Entropy after every layer: a map of layers by tokens, and profiles of labels."""
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
-from calibtrain.figures.display import headed
+from calibtrain.figures.display import headed, plain
 from calibtrain.figures.panels import Figure, Panel, plot
 from calibtrain.metrics.quantities import number
 from calibtrain.runs.instrument_records import LensRecord
@@ -67,7 +66,7 @@ def lens_plot(document: Mapping[str, Any], name: str = "shannon") -> go.Figure:
         for place, row in enumerate(text.get("rows", ())):
             if name not in row["entropy"]:
                 raise ValueError(f"name: {name!r} is not in the document")
-            piece = html.escape(spelled_piece(row))
+            piece = plain(spelled_piece(row))
             shown = f"text {count}, token {place}: {piece}"
             columns.append((piece, shown, row["entropy"][name]))
     if not columns:
@@ -130,7 +129,7 @@ def profile_plot(document: Mapping[str, Any], name: str = "shannon") -> go.Figur
         go.Scatter(
             x=layers,
             y=[sum(each) / len(each) for each in zip(*profiles, strict=True)],
-            name=html.escape(f"{label} ({len(profiles)})"),
+            name=plain(f"{label} ({len(profiles)})"),
             mode="lines+markers",
             line={"color": f"var(--cat-{place % 7})", "width": 2},
         )

@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import reliability_panel
-from calibtrain.figures.display import headed, plural, shown, shown_ends
+from calibtrain.figures.display import headed, plain, plural, shown, shown_ends
 from calibtrain.figures.named_points import Row, ends_of, marked_panel, reached
 from calibtrain.figures.panels import Figure, Key, Panel, around_zero, gap_axis, sides, told
 from calibtrain.figures.style import SOFT
@@ -13,7 +13,7 @@ from calibtrain.runs.instrument_records import GapRow, QuestionsRecord
 _TOP, _EVERY = "top candidate", "every candidate"
 _COLOURS = {_TOP: "var(--cat-0)", _EVERY: "var(--cat-1)"}
 _CALIBRATED = "if calibrated"
-_ALL = "all"
+_ALL = "<b>all</b>"  # no group is called so, as their names are plain
 
 
 def questions_figures(record: QuestionsRecord) -> list[Figure]:
@@ -60,7 +60,7 @@ def group_panels(record: QuestionsRecord) -> tuple[Panel, Panel]:
     top = record.top_candidate
     rows: list[Row] = [(_ALL, top.signed_gap, ends_of(top.interval("signed_gap")))]
     rows += [
-        (each.name, value, ends_of(each.interval("signed_gap")))
+        (plain(each.name), value, ends_of(each.interval("signed_gap")))
         for each in top.groups or ()
         if (value := each.numbers.get("signed_gap")) is not None
     ]
@@ -101,4 +101,4 @@ def group_panels(record: QuestionsRecord) -> tuple[Panel, Panel]:
 
 
 def _label(row: GapRow) -> str:
-    return _ALL if row.label is None else row.label
+    return _ALL if row.label is None else plain(row.label)

@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from calibtrain.figures.calibration import Line
+from calibtrain.figures.display import plain
 from calibtrain.figures.panels import (
     Figure,
     Key,
@@ -104,7 +105,7 @@ def _panel(stratum: Stratum, lines: Sequence[Line], labels: Sequence[str], key: 
             traces.append(interval_bars(zip(xs, ends, strict=True), **look))
         points = []
         for x, label, mean, interval in zip(xs, labels, means, intervals, strict=True):
-            said = f"{each.name}<br>{stratum.group} {label}<br>{name} {shows(mean)}"
+            said = f"{each.name}<br>{stratum.group} {plain(label)}<br>{name} {shows(mean)}"
             if interval:
                 said += f"<br>[{shows(interval.lower)}, {shows(interval.upper)}], 95 %"
             points.append((x, mean, said))
@@ -145,7 +146,7 @@ def _set_out(
     value: dict[str, Any] = {"title": f"{quantity.name} ({quantity.unit})", "rangemode": "tozero"}
     if words:
         value = {"title": quantity.unit_in_words(), "range": around_zero(reach)}
-    short = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in labels]
+    short = [plain(name if len(name) <= LONGEST else name[: LONGEST - 1] + "…") for name in labels]
     bands = _bands(stratum.name, short)
     groups = {
         "title": stratum.axis,

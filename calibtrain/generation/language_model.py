@@ -49,22 +49,18 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         # The adapters' products are added once here, and not at every token.
-        if self.network.adapter is None:
-            return
-        body = {n: part for n, part in self.params.items() if n not in (TEMPERATURE, ADAPTER)}
-        merged = self.network.adapter.merged(body, self.params[ADAPTER])
-        if TEMPERATURE in self.params:
-            merged = {**merged, TEMPERATURE: self.params[TEMPERATURE]}
-        object.__setattr__(self, "params", merged)
-        object.__setattr__(self, "network", dataclasses.replace(self.network, adapter=None))
+        if self.network.adapter is not None:
+            object.__setattr__(self, "params", _merged(self.network, self.params))
+            object.__setattr__(self, "network", dataclasses.replace(self.network, adapter=None))
 
     @classmethod
     def of(cls, saved: "SavedRun") -> "LanguageModel":
         """Returns the model of a run that is opened, with the head that it was opened with."""
         head = None if saved.head is None else saved.head.name
-        model = cls(
-            network=saved.network,
-            params=saved.params(),
+        network = saved.network
+        return cls(
+            network=dataclasses.replace(network, adapter=None),
+            params=in_large_pages(_merged(network, saved.params())),  # no name keeps the old ones
             tokenizer=saved.tokenizer,
             context=saved.context,
             head_name=head,
@@ -75,7 +71,6 @@ class LanguageModel:
                 "head": head,
             },
         )
-        return dataclasses.replace(model, params=in_large_pages(model.params))
 
     def with_weights(self, weights: str) -> "LanguageModel":
         """Returns the model with its matrices kept in a type of `WEIGHTS` for decoding.
@@ -92,12 +87,11 @@ class LanguageModel:
                 return x
             return x.astype(kept) if "kernel" in names else x.astype(kept).astype(x.dtype)
 
-        return dataclasses.replace(
-            self,
-            params=in_large_pages(jax.tree_util.tree_map_with_path(rounded, self.params)),
-            about={**self.about, "weights": weights},
-            weights=weights,
-        )
+        params = self.params
+        if any(x.dtype != kept for x in jax.tree.leaves(params)):  # others lie in large pages now
+            params = in_large_pages(jax.tree_util.tree_map_with_path(rounded, params))
+        about = {**self.about, "weights": weights}
+        return dataclasses.replace(self, params=params, about=about, weights=weights)
 
     @functools.cached_property
     def columns(self) -> Float[jax.Array, "width vocab"]:
@@ -143,3 +137,12 @@ class LanguageModel:
                 "no piece for it; give whole characters"
             )
         return ids
+
+
+def _merged(network: Network, params: Params) -> Params:
+    """Returns parameters with the products of the adapters, if any, added to the matrices."""
+    if network.adapter is None:
+        return params
+    body = {n: part for n, part in params.items() if n not in (TEMPERATURE, ADAPTER)}
+    merged = network.adapter.merged(body, params[ADAPTER])
+    return {**merged, TEMPERATURE: params[TEMPERATURE]} if TEMPERATURE in params else merged

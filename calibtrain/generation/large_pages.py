@@ -16,8 +16,9 @@ def in_large_pages(arrays: Tree) -> Tree:
 
     A decoder of one text reads every weight for every token, and waits for memory. NumPy asks Linux
     to map a block of 4 MiB and more by pages of 2 MiB, so that fewer addresses have to be looked
-    up. The arrays that are given are not changed; until the caller drops them, both are held. An
-    array that is kept keeps the whole block. Elsewhere than on a CPU the arrays are returned.
+    up. The arrays that are given are not changed; each is dropped here once it is moved, so that
+    memory does not hold all of them twice where the caller keeps none. An array that is kept keeps
+    the whole block. Elsewhere than on a CPU the arrays are returned.
 
     Args:
         arrays: a pytree of arrays on one device.
@@ -31,11 +32,14 @@ def in_large_pages(arrays: Tree) -> Tree:
     if jax.default_backend() != "cpu":
         return arrays
     leaves, tree = jax.tree.flatten(arrays)
+    del arrays
     sizes = [-(-leaf.nbytes // _ALIGNED) * _ALIGNED for leaf in leaves]
     block = np.empty(sum(sizes) + _PAGE, np.uint8)
     at = -block.ctypes.data % _PAGE
     moved = []
-    for leaf, size in zip(leaves, sizes, strict=True):
+    leaves.reverse()
+    for size in sizes:
+        leaf = leaves.pop()
         own = block[at : at + leaf.nbytes].view(leaf.dtype).reshape(leaf.shape)
         own[...] = leaf
         moved.append(jax.device_put(own, may_alias=True))

@@ -26,6 +26,7 @@ from calibtrain.posthoc.comparison_rows import comparison_row, score_text, signa
 from calibtrain.posthoc.fit import checkpoint_of, describe_text, fitted_on, require_headless
 from calibtrain.posthoc.hidden_text import HiddenText, Progress, read_hidden_text
 from calibtrain.runs.loading import SavedRun, opened
+from calibtrain.storage.documents import FORMAT
 from calibtrain.temperature.bounded import raw_of
 from calibtrain.temperature.pointwise import Global, Pointwise
 from calibtrain.temperature.thermometer import Thermometer
@@ -102,7 +103,7 @@ def leave_one_group_out(
             temperatures = {each["head"]: each["temperature"] for each in groups[-1]["rows"]}
             say(f"{name}: " + ", ".join(f"{k} T {v:.4f}" for k, v in temperatures.items()))
         return {
-            "format": 1,
+            "format": FORMAT,
             "version": calibtrain.__version__,
             "fitted_on": fitted_on(saved, corpus, "validation", limit, labelled),
             "checkpoint": checkpoint_of(saved),

@@ -24,6 +24,15 @@ class OutputError(Exception):
     """Standard output cannot be written to; the cause is an OSError."""
 
 
+def print_now(text: str) -> OutputError | None:
+    """Prints text as it comes; returns the error of a standard output that cannot be written to."""
+    try:
+        print(text, end="", flush=True)
+    except OutputError as error:
+        return error
+    return None
+
+
 def print_json(document: Any) -> None:
     """Prints one JSON document on standard output, in ASCII, which every encoding has."""
     print(json.dumps(document, indent=1))

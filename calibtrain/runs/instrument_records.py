@@ -4,12 +4,31 @@ One class writes and reads each of analysis/questions-*.json, analysis/lens-*.js
 ensembles/*.json.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
+import calibtrain
 from calibtrain.runs.evaluation_records import EvaluationRecord
 from calibtrain.runs.record import FileRecord, Number, Record, Text, Whole
+from calibtrain.storage.documents import FORMAT
 
-FORMAT = 1
+
+class InstrumentRecord(FileRecord):
+    """What `--json` prints of an instrument, behind the format and version of its file."""
+
+    SEALED: ClassVar[bool] = True
+
+    version: Text | None = None
+
+    @classmethod
+    def of(cls, printed: Mapping[str, Any]) -> Self:
+        """Returns the record of what `--json` prints, made by this version.
+
+        Raises:
+            UserError: where a key is missing or does not fit.
+        """
+        header = {"format": FORMAT, "version": calibtrain.__version__}
+        return cls.parse({**header, **printed}, cls.__name__)
 
 
 class GapRow(Record):
@@ -30,7 +49,7 @@ class GapRow(Record):
     calibrated: Number | None
 
 
-class QuestionsRecord(FileRecord):
+class QuestionsRecord(InstrumentRecord):
     """analysis/questions-*.json: what a run answered, and how well it knew (docs/questions.md).
 
     Attributes:
@@ -49,9 +68,7 @@ class QuestionsRecord(FileRecord):
     """
 
     REMEDY: ClassVar[str] = "measure again: calibtrain qa RUN --questions SET"
-    SEALED: ClassVar[bool] = True
 
-    version: Text | None = None
     step: Whole
     head: Text | None = None
     set: Text
@@ -72,7 +89,7 @@ class QuestionsRecord(FileRecord):
         return str(self.protocol.get("tokenisations", "own"))
 
 
-class LensRecord(FileRecord):
+class LensRecord(InstrumentRecord):
     """analysis/lens-*.json: entropy of what each layer of a run would predict (docs/lens.md).
 
     Attributes:
@@ -84,9 +101,7 @@ class LensRecord(FileRecord):
     """
 
     REMEDY: ClassVar[str] = "measure again: calibtrain lens RUN --text TEXT"
-    SEALED: ClassVar[bool] = True
 
-    version: Text | None = None
     step: Whole
     head: Text | None = None
     layers: Whole
@@ -117,7 +132,7 @@ class MemberScore(Record):
     evaluation: EvaluationRecord | None
 
 
-class EnsembleScoreRecord(FileRecord):
+class EnsembleScoreRecord(InstrumentRecord):
     """ensembles/NAME.json: a text, scored by a byte mixture and its members (docs/ensembles.md).
 
     Attributes:
@@ -130,9 +145,7 @@ class EnsembleScoreRecord(FileRecord):
     """
 
     REMEDY: ClassVar[str] = "score again: calibtrain ensemble RUN RUN --score FILE --save NAME"
-    SEALED: ClassVar[bool] = True
 
-    version: Text | None = None
     method: Text
     settings: dict[str, Any]
     runs: list[dict[str, Any]]

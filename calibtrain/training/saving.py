@@ -14,10 +14,16 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from calibtrain.errors import LostError
+from calibtrain.errors import LostError, TransientError
 from calibtrain.parallel import hosts
 
 _log = logging.getLogger(__name__)
+
+_PATIENCE = 60.0
+"""Seconds that a start waits for what an interrupted one is still writing in this process."""
+
+_abandoned: list[threading.Thread] = []
+"""The threads of saves that were abandoned."""
 
 
 class BegunSave(Protocol):
@@ -48,13 +54,21 @@ class Saves:
     """The saves of runs that are trained together, one after the other.
 
     Leaving the context waits for the save that is under way. It is abandoned, and never sealed,
-    where another host is lost or the process is interrupted: another may hold the run by then.
+    where another host is lost or the process is interrupted: another may hold the run by then. A
+    program or notebook that was interrupted may start the run again, so the next `Saves` waits for
+    the thread: the two would write under the same names.
     """
 
     def __init__(self, minutes: float | None):
-        """Args:
-        minutes: between two saves, at most; None means that time asks for none.
+        """Waits for what abandoned saves of this process are still writing.
+
+        Args:
+            minutes: between two saves, at most; None means that time asks for none.
+
+        Raises:
+            TransientError: where such a save is not written within a minute.
         """
+        _wait_for_abandoned()
         self._seconds = math.inf if minutes is None else 60 * minutes
         self._since = time.monotonic()
         self._saves: Sequence[BegunSave] = ()
@@ -113,6 +127,8 @@ class Saves:
         """
         with self._sealing:
             self._abandoned = True
+        if self._thread is not None:
+            _abandoned.append(self._thread)
         self._thread, self._saves = None, ()
 
     def _finish(self) -> None:
@@ -149,3 +165,15 @@ class Saves:
                 self.wait()
             except Exception as second:
                 _log.warning("the checkpoint under way failed too: %s", second)
+
+
+def _wait_for_abandoned() -> None:
+    end = time.monotonic() + _PATIENCE
+    while _abandoned:
+        _abandoned[0].join(max(0.0, end - time.monotonic()))
+        if _abandoned[0].is_alive():
+            raise TransientError(
+                "a checkpoint whose training was interrupted is still being written by this "
+                "process; start again once it is written, or restart the process"
+            )
+        del _abandoned[0]

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from conftest import call
 
+from calibtrain.analysis import of_run
+from calibtrain.analysis.lens_of_run import look_into_run
 from calibtrain.analysis.question_candidates import Protocol
 from calibtrain.analysis.question_trees import tree_confidences
 from calibtrain.analysis.questions import ask_run
-from calibtrain.errors import UserError
+from calibtrain.errors import TransientError, UserError
 from calibtrain.evaluation.candidates import Candidates, error_differences
 from calibtrain.generation.given import trace_of
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.runs.analysis_records import read_analyses
+from calibtrain.runs.folder import RunFolder
 from calibtrain.runs.instrument_records import QuestionsRecord
 from calibtrain.runs.loading import opened
 
@@ -69,6 +72,27 @@ def test_confidences_are_softmaxes_of_sums_over_tokens(run: Path, file: Path) ->
     assert [row["label"] for row in document["gaps"]] == [None, "even", "odd"]
     assert [row["label"] for row in top["groups"]] == ["even", "odd"]
     assert "event:candidate.top.own|" in top["signatures"]["ece"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ["qa", "lens"])
+def test_the_run_is_held_until_its_file_is_written(
+    command: str, run: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training would otherwise go on in between, and the file would tell of an earlier step."""
+    make, refused = of_run.make_folder, list[str]()
+
+    def makes(folder: Path) -> None:
+        with pytest.raises(TransientError) as told, RunFolder(run).locked():
+            pass
+        refused.append(str(told.value))
+        make(folder)
+
+    monkeypatch.setattr(of_run, "make_folder", makes)
+    found = ask_run(run, str(file)) if command == "qa" else look_into_run(run, ["in the"])
+    assert found.path is not None
+    assert found.path.is_file()
+    assert len(refused) == 1
 
 
 @pytest.mark.long

@@ -16,6 +16,7 @@ from calibtrain.errors import UserError
 from calibtrain.generation.given import trace_of_ids
 from calibtrain.generation.language_model import LanguageModel
 from calibtrain.generation.of_run import generate_from_run
+from calibtrain.posthoc.fit import fit_temperature_head
 from calibtrain.runs.loading import opened
 from calibtrain.runs.traces import TraceRecord
 
@@ -69,6 +70,27 @@ def test_a_traced_text_is_the_generated_one_and_its_band_is_kept(run: Path) -> N
     trace_run(run, max_bytes=20, say=told.append)
     assert any("made anew" in line for line in told)
     assert Band.read(kept) == found.band
+
+
+@pytest.mark.long
+def test_a_band_is_made_anew_where_its_head_was_fitted_again(run: Path) -> None:
+    """The name is the same, and the temperature is not."""
+
+    def fitted(split: str) -> float:
+        head = fit_temperature_head(run, "global", name="warm", split=split, replace=True)
+        return float(head.about["value"])
+
+    def told() -> list[str]:
+        said: list[str] = []
+        found = trace_run(run, head="warm", max_bytes=20, say=said.append)
+        assert Band.read(run / "traces" / "band-head.json") == found.band
+        return said
+
+    first = fitted("validation")
+    told()
+    assert not any("made anew" in line for line in told())
+    assert fitted("train") != first
+    assert any("made anew" in line for line in told())
 
 
 def test_a_given_text_is_traced_in_parts_as_it_is_at_once(model: LanguageModel) -> None:

@@ -164,6 +164,14 @@ def test_weights_in_bfloat16_say_nearly_the_same(kind: str) -> None:
     assert same_bits(alone, both[0])
 
 
+def test_weights_that_are_kept_as_they_are_lie_in_memory_once() -> None:
+    model = model_of()
+    kept = model.with_weights("float32")
+    assert kept.about["weights"] == "float32"
+    for own, other in zip(*map(jax.tree.leaves, (kept.params, model.params)), strict=True):
+        assert own is other
+
+
 def test_bits_are_those_of_the_trace() -> None:
     text = generate(model_of(), ["abc"], samples=3, max_tokens=20, loop_stop=False)[0]
     rows = TraceRecord.of([text.trace]).table.to_pylist()

@@ -265,6 +265,17 @@ def test_no_group_is_hidden_and_the_worst_is_named(tmp_path: Path) -> None:
     assert "is 0.4000 [0.3000, 0.5000], of group Group 070." in part
 
 
+def test_a_group_is_drawn_by_its_own_name(tmp_path: Path) -> None:
+    """Plotly takes a tag for HTML, and would draw the label without it."""
+    write_run(tmp_path / "run")
+    path = evaluation_file(tmp_path / "run")
+    groups = json.loads(path.read_text())["groups"]
+    groups[0]["label"] = "<i>Acts & more"
+    change(path, groups=groups)
+    plot = page_of(tmp_path / "run").plots_of("groups")[0]
+    assert plot["layout"]["yaxis"]["ticktext"][0] == "&lt;i&gt;Acts &amp; more"
+
+
 def test_the_worst_group_lies_above_in_every_seed(tmp_path: Path) -> None:
     """Over documents: noise raises the ECE of few events in all seeds alike."""
     write_study(tmp_path / "s", sizes=(512,), seeds=(0, 1, 2))

@@ -21,7 +21,7 @@ ABOUT = {"format": 1, "run": "runs/a", "step": 7, "head": None}
 GOLDEN = Path(__file__).parents[1] / "runs" / "golden" / "evaluation-byte.json"
 P = (0.9, 0.8, 0.7, 0.6, 0.9, 0.8)
 RIGHT = (True, True, False, True, False, True)
-GROUPS = ("a", "a", "a", "b", "b", "b")
+GROUPS = ("all", "all", "all", "<b>", "<b>", "<b>")
 
 
 def questions() -> QuestionsRecord:
@@ -59,7 +59,7 @@ def lens(labelled: bool = False) -> LensRecord:
     ]
     if not labelled:
         rows = [
-            {"token": 1, "piece": "吾", "entropy": {"shannon": [1.0, 0.5]}},
+            {"token": 1, "piece": '"吾<', "entropy": {"shannon": [1.0, 0.5]}},
             {"token": 2, "piece": None, "piece_hex": "e3", "entropy": {"shannon": [2.0, 0.25]}},
         ]
         texts = [{"tokens": 2, "profile": {"shannon": [1.5, 0.375]}, "rows": rows}]
@@ -74,7 +74,7 @@ def scores() -> EnsembleScoreRecord:
     own = json.loads(GOLDEN.read_text())
     apart = {"estimate": -0.5, "lower": -0.75, "upper": -0.25}
     member = {
-        "run": "runs/study/a",
+        "run": "runs/study/ensemble",
         "bits_per_byte": own["bits_per_byte"] + 0.5,
         "ece": own["ece"],
         "difference": {"bits_per_byte": apart, "ece": {**apart, "estimate": 0.125}},
@@ -142,7 +142,8 @@ def test_confidence_in_answers_is_that_of_the_questions(tmp_path: Path) -> None:
         assert found["x"] == pytest.approx(sorted(means))
         assert found["y"] == pytest.approx([means[c] for c in sorted(means)])
     signed, apart = page.plots_of("question-groups")
-    shares = {"all": slice(0, 6), "a": slice(0, 3), "b": slice(3, 6)}
+    # a group may be called as the sum of all is, and the two are apart
+    shares = {"<b>all</b>": slice(0, 6), "all": slice(0, 3), "&lt;b&gt;": slice(3, 6)}
     c, r = np.array(P), np.array(RIGHT)
     assert points(signed) == pytest.approx(
         {name: (c - r)[own].mean() for name, own in shares.items()}
@@ -158,7 +159,7 @@ def test_the_lens_is_drawn_by_layer_and_token_or_by_label(tmp_path: Path) -> Non
     page = Page(write_report(tmp_path / "run"))
     (plot,) = page.plots_of("lens")
     assert plot["data"][0]["z"] == [[1.0, 2.0], [0.5, 0.25]]
-    assert plot["layout"]["xaxis"]["ticktext"] == ["吾", r"\xe3"]
+    assert plot["layout"]["xaxis"]["ticktext"] == ['"吾&lt;', r"\xe3"]
     (plot,) = page.plots_of("lens-labels")
     assert [trace["y"] for trace in plot["data"]] == [[1.0, 2.0], [1.0, 4.0]]
     assert "area under ROC 0.750, of guesses 0.500" in page.part("lens-labels")
@@ -170,10 +171,11 @@ def test_an_ensemble_stands_beside_its_members(tmp_path: Path) -> None:
     own = json.loads(GOLDEN.read_text())
     page = Page(write_report(tmp_path / "run"))
     bits, ece, less_bits, less_ece = page.plots_of("ensemble")
-    assert points(bits) == {"a": own["bits_per_byte"] + 0.5, "ensemble": own["bits_per_byte"]}
-    assert points(ece) == {"a": own["ece"], "ensemble": own["ece"]}
-    assert points(less_bits) == {"a": -0.5}
-    assert points(less_ece) == {"a": 0.125}
+    sums = {"ensemble": own["bits_per_byte"] + 0.5, "<b>ensemble</b>": own["bits_per_byte"]}
+    assert points(bits) == sums
+    assert points(ece) == {"ensemble": own["ece"], "<b>ensemble</b>": own["ece"]}
+    assert points(less_bits) == {"ensemble": -0.5}
+    assert points(less_ece) == {"ensemble": 0.125}
     bars = next(trace for trace in less_bits["data"] if trace.get("name") == "95 % interval")
     assert bars["y"][:2] == [-0.75, -0.25]
     assert "beside its members: pair" in page.part("ensemble")

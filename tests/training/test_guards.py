@@ -101,10 +101,14 @@ def test_a_step_moves_nothing_between_host_and_device(cache: Path) -> None:
         engine.advance(states, next(stream), False)
 
 
+@pytest.mark.parametrize("version", [(0, 10, 2), (0, 11, 0), (0, 12, 0)])
 @pytest.mark.parametrize("compute", ["auto", "float32", "bfloat16"])
 def test_a_run_that_computes_in_a_type_that_gains_nothing_here_is_told(
-    compute: str, tmp_path: Path
+    compute: str, version: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A step in bfloat16 took 1.07 to 1.13 times as long with 0.10 and 0.11, 0.83 to 0.89 with
+    0.12, on a processor with AVX512-BF16."""
+    monkeypatch.setattr(jax, "__version_info__", version)
     told: list[str] = []
     model = tiny().model.model_copy(update={"compute": compute})
     config = tiny().model_copy(update={"model": model})
@@ -118,5 +122,5 @@ def test_a_run_that_computes_in_a_type_that_gains_nothing_here_is_told(
         begun([member], cache=tmp_path, planner=planner),
     ):
         pass
-    slow = compute == "bfloat16" and jax.__version_info__[:2] <= (0, 10)
+    slow = compute == "bfloat16" and version != (0, 12, 0)
     assert told == ([NARROW_ON_A_CPU] if slow else [])

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from conftest import assert_same, tiny
 
-from calibtrain.errors import LostError, UserError
+from calibtrain.errors import LostError, TransientError, UserError
 from calibtrain.evaluation import train_run
 from calibtrain.parallel import hosts
 from calibtrain.runs import checkpoint
 from calibtrain.runs.checkpoint import steps_saved
 from calibtrain.runs.folder import RunFolder
-from calibtrain.training import group, loop
+from calibtrain.training import group, loop, saving
 from calibtrain.training.saving import Saves
 from calibtrain.training.stopping import Stop
 
@@ -161,6 +161,63 @@ def test_an_interrupted_save_is_never_sealed(
     monkeypatch.undo()
     assert train_run(tiny(), run).status == "done"
     assert_same(run, finished_run)
+
+
+@pytest.mark.long
+def test_a_start_waits_for_what_an_interrupted_one_is_still_writing(
+    tmp_path: Path,
+    finished_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a notebook the process lives on; both would write the checkpoint of step 6."""
+    write, second, lock = checkpoint.write_arrays, threading.Event(), threading.Lock()
+    began, under_way, most = 0, 0, 0
+
+    def writes(*arguments: Any) -> None:
+        nonlocal began, under_way, most
+        with lock:
+            began, under_way = began + 1, under_way + 1
+            most, is_first = max(most, under_way), began == 1
+        if is_first:
+            second.wait(2.0)
+        else:
+            second.set()
+        write(*arguments)
+        with lock:
+            under_way -= 1
+
+    monkeypatch.setattr(checkpoint, "write_arrays", writes)
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        count = group.Group.count
+
+        def counts(runs: group.Group, metrics: Any) -> None:
+            count(runs, metrics)
+            if runs.step == 8:
+                raise KeyboardInterrupt
+
+        patch.setattr(group.Group, "count", counts)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(tiny(), run)
+    assert train_run(tiny(), run).status == "done"
+    assert most == 1
+    assert_same(run, finished_run)
+
+
+def test_a_start_is_refused_while_an_interrupted_save_does_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on = threading.Event()
+    saves = Saves(None)
+    saves.begin([_Held(go_on)])
+    with pytest.raises(KeyboardInterrupt), saves:
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "_PATIENCE", 0.01)
+        with pytest.raises(TransientError, match="still being written by this process"):
+            Saves(None)
+    go_on.set()
+    Saves(None)  # waits, and finds that it ended
 
 
 def test_a_signal_waits_for_the_save_under_way_and_saves_the_newest_state(

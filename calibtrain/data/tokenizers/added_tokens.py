@@ -2,8 +2,8 @@
 
 The tokenizers package cuts both kinds out of a text before anything else. Here a special token (a
 mark: "special": true) is never found in a text. A token that is text (a word, a run of spaces) is
-found as that package finds it, and stands for the bytes of its spelling. (Where a text spells a
-mark that holds such a token, the package does not look for the token; here it is found.)
+found as that package finds it where marks in a text are letters (`encode_special_tokens`), and
+stands for the bytes of its spelling: not inside the spelling of a mark, therefore.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class AddedToken:
 
     id: int
     content: str
-    flags: Mapping[str, Any]
+    flags: dict[str, Any]
 
     @property
     def is_special(self) -> bool:

@@ -6,6 +6,7 @@ refused. Added tokens that are marks ("<|im_end|>") stand for no bytes, and a te
 gets the pieces of its letters. Added tokens that are text are pieces.
 """
 
+import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ _NEEDED = {0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2
 """Bytes that common text needs; the others are controls, parts of emoji, or never in UTF-8."""
 _SPLITTERS = ("Split", "Digits", "ByteLevel", "Punctuation")
 """Pre-tokenizers that cut text without loss, unless they are set to remove what they find."""
+_MARK = {"special": True}
 
 
 def byte_alphabet() -> list[str]:
@@ -80,7 +82,8 @@ class ByteLevelBPE:
         self.pieces, self.byte_ids = _spell(vocabulary, own, max(size, vocab_size or 0))
         self.absent = bytes(np.flatnonzero(self.byte_ids < 0).tolist())
         self._lengths = np.array([len(piece) for piece in self.pieces])
-        self._processor, self._ids = _build(tree, vocabulary, own)
+        marks = [token for token in self.tokens if token.id not in text and token.content]
+        self._processor, self._ids = _build(tree, vocabulary, own, marks)
 
     def encode(self, texts: Sequence[str]) -> list[Int[np.ndarray, " tokens"]]:
         """Returns the ids of texts, int32.
@@ -237,11 +240,15 @@ def _spell(
 
 
 def _build(
-    tree: Mapping[str, Any], vocabulary: Mapping[str, int], added: Sequence[AddedToken]
+    tree: Mapping[str, Any],
+    vocabulary: Mapping[str, int],
+    added: Sequence[AddedToken],
+    marks: Sequence[AddedToken],
 ) -> tuple[Any, Int[np.ndarray, " ids"] | None]:
     """Returns the bare encoder, and our id for each of its ids (None where they are the same).
 
-    The encoder has no marks, normalisation, padding, truncation or template. The package numbers
+    The encoder has no normalisation, padding, truncation or template, and reads a mark in a text as
+    letters. It knows the marks so as not to find an added token inside one. The package numbers
     added tokens itself, after the vocabulary. Where there are added tokens, it therefore gets a
     vocabulary without gaps, so that no two tokens share an id.
     """
@@ -260,6 +267,7 @@ def _build(
             [*(vocabulary[token] for token in order), *(token.id for token in beside)], np.int32
         )
         vocabulary = {token: index for index, token in enumerate(order)}
+        added = [*added, *(dataclasses.replace(each, flags=each.flags | _MARK) for each in marks)]
     plain = {
         "version": tree.get("version", "1.0"),
         "truncation": None,
@@ -275,4 +283,5 @@ def _build(
         encoder = Tokenizer.from_str(json.dumps(plain))
     except Exception as error:  # the library raises no narrower class
         raise UserError(f"{JSON_FILE} cannot be used: {str(error)[:200]}") from None
+    encoder.encode_special_tokens = True
     return encoder, ids
