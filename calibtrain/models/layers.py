@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,11 @@ if TYPE_CHECKING:  # benchmarks run without it
 NOT_SCALED = RopeScalingConfig()
 
 
+def kept_on_gpus(x: Any) -> Any:
+    """Returns x; on a GPU, XLA does not compute it together with what reads it."""
+    return jax.lax.platform_dependent(x, cuda=jax.lax.optimization_barrier, default=lambda x: x)
+
+
 @jax.custom_vjp
 def _multiply(
     x: Float[Array, "*batch fan_in"], kernel: Float[Array, "fan_in fan_out"]
@@ -26,7 +31,9 @@ def _multiply(
 
 
 def _multiply_forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
-    return x @ kernel, (x, kernel)
+    # On a GPU, XLA would merge small products with the same x, and copy the parts of the result.
+    # Seen through a barrier with its kernel, x is another one for each product.
+    return jnp.matmul(*kept_on_gpus((x, kernel))), (x, kernel)
 
 
 def _multiply_backward(residuals: tuple, gradient: Array) -> tuple[Array, Array]:
@@ -78,15 +85,29 @@ def _normalize(
 
 
 def _normalize_forward(x: Array, scale: Array, epsilon: float) -> tuple[Array, tuple]:
-    exact = x.astype(jnp.float32)
-    mean_square = jnp.mean(jnp.square(exact), axis=-1, keepdims=True)
-    inverse = jax.lax.rsqrt(mean_square + epsilon)
-    return (exact * inverse * scale).astype(x.dtype), (x, scale, inverse)
+    kept, factor = kept_on_gpus((x, scale))
+    inverse = _inverse_root(kept, epsilon)
+    output = (kept.astype(jnp.float32) * inverse * factor).astype(x.dtype)
+    return output, (x, scale, inverse, epsilon)
+
+
+def _inverse_root(x: Array, epsilon: Any) -> Array:
+    """Returns 1 / sqrt(mean x^2 + epsilon) of each vector."""
+    mean_square = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
+    return jax.lax.rsqrt(mean_square + epsilon)
 
 
 def _normalize_backward(residuals: tuple, gradient: Array) -> tuple[Array, Array, None]:
     # written out: automatic differentiation takes about three times as long on a CPU
-    x, scale, inverse = residuals
+    x, scale, inverse, epsilon = residuals
+    x = kept_on_gpus(x)
+    # A GPU reads x here anyhow; a root that is kept would cut its forward pass in two kernels.
+    inverse = jax.lax.platform_dependent(
+        x,
+        inverse,
+        cuda=lambda x, inverse: _inverse_root(x, epsilon),
+        default=lambda x, inverse: inverse,
+    )
     exact, gradient = x.astype(jnp.float32), gradient.astype(jnp.float32)
     scaled = gradient * scale
     along = jnp.mean(scaled * exact, axis=-1, keepdims=True) * inverse**3
@@ -172,7 +193,9 @@ def rotary_angles(time: int, frequency: Float[Array, " half"]) -> Float[Array, "
 
     Rotary positions are relative, so positions in a row serve as positions in a document.
     """
-    return rotary_angles_at(jnp.arange(time), frequency)
+    angles = rotary_angles_at(jnp.arange(time), frequency)
+    # A GPU reads them: computed in place, they would keep rotations out of the norms' kernels.
+    return angles
 
 
 def rotary_angles_at(
