@@ -193,9 +193,7 @@ def rotary_angles(time: int, frequency: Float[Array, " half"]) -> Float[Array, "
 
     Rotary positions are relative, so positions in a row serve as positions in a document.
     """
-    angles = rotary_angles_at(jnp.arange(time), frequency)
-    # A GPU reads them: computed in place, they would keep rotations out of the norms' kernels.
-    return angles
+    return rotary_angles_at(jnp.arange(time), frequency)
 
 
 def rotary_angles_at(
