@@ -25,6 +25,9 @@ from calibtrain.training.state import TrainState
 FIELDS = ("nll", "log_confidence", "correct")
 """Statistics that the running sums of a run read."""
 
+SUM = "sum/"
+"""Begins the names of further sums, which are metrics of a step but not kept over steps."""
+
 Sums = dict[str, Any]
 """Sums over tokens, by name, that are added over micro-batches and devices."""
 
@@ -42,7 +45,7 @@ class TokenGradient:
     Attributes:
         network: the model.
         objective: what is minimised.
-        fields: statistics computed besides those that the objective reads.
+        fields: statistics whose weighted sums are wanted as well; none by default.
         chunk: tokens whose logits are held at once; None means a default for the platform.
         micro_batches: number of pieces that the rows are cut into.
     """
@@ -114,6 +117,8 @@ class TokenGradient:
         }
         if not bound.is_cross_entropy:
             sums["nll"] = jnp.sum(stats.nll * batch.weights)
+        for name in self.fields:
+            sums[f"{SUM}{name}"] = jnp.sum(getattr(stats, name) * batch.weights)
         if bound.names:
             for term in bound.token_terms:
                 value = term.loss.per_token(stats)
@@ -178,6 +183,7 @@ def make_train_step(
         # the gradient of the mean loss
         grads, sums = summed(state.params, batch, state.step, state.loss_state)
         counts = sums.pop("counts")
+        asked = {name: sums.pop(name) for name in tuple(sums) if name.startswith(SUM)}
         grads = jax.tree.map(lambda g: g / sums["weight"], grads)
         # the update
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -189,6 +195,7 @@ def make_train_step(
             "loss": sums["loss"] / sums["weight"],
             # of the adapters alone, where only they are trained
             "gradient_norm": optax.tree.norm(grads[ADAPTER] if network.adapter else grads),
+            **asked,
         }
         memory = objective.advanced(state.loss_state, counts, state.step)
         return TrainState(state.step + 1, params, opt_state, running, memory), metrics
