@@ -25,9 +25,6 @@ from calibtrain.training.state import TrainState
 FIELDS = ("nll", "log_confidence", "correct")
 """Statistics that the running sums of a run read."""
 
-SUM = "sum/"
-"""Begins the names of further sums, which are metrics of a step but not kept over steps."""
-
 Sums = dict[str, Any]
 """Sums over tokens, by name, that are added over micro-batches and devices."""
 
@@ -114,11 +111,12 @@ class TokenGradient:
             "confidence": jnp.sum(stats.confidence * batch.weights),
             "correct": jnp.sum(stats.correct * batch.weights),
             "counts": bound.counted(stats, batch.weights),
+            "asked": {
+                f"sum/{name}": jnp.sum(getattr(stats, name) * batch.weights) for name in self.fields
+            },
         }
         if not bound.is_cross_entropy:
             sums["nll"] = jnp.sum(stats.nll * batch.weights)
-        for name in self.fields:
-            sums[f"{SUM}{name}"] = jnp.sum(getattr(stats, name) * batch.weights)
         if bound.names:
             for term in bound.token_terms:
                 value = term.loss.per_token(stats)
@@ -182,8 +180,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> StepResult:
         # the gradient of the mean loss
         grads, sums = summed(state.params, batch, state.step, state.loss_state)
-        counts = sums.pop("counts")
-        asked = {name: sums.pop(name) for name in tuple(sums) if name.startswith(SUM)}
+        counts, asked = sums.pop("counts"), sums.pop("asked")
         grads = jax.tree.map(lambda g: g / sums["weight"], grads)
         # the update
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -13,8 +13,9 @@ from flax import nnx
 from calibtrain.config import ModelConfig
 from calibtrain.models import build, compute_dtype
 from calibtrain.models.attention import attend, causal_mask
-from calibtrain.models.layers import RMSNorm, rotary_angles, rotary_frequencies, rotate
+from calibtrain.models.layers import rotary_angles, rotary_frequencies, rotate
 from calibtrain.models.lstm import LSTMLayer
+from calibtrain.models.norm import RMSNorm
 from calibtrain.models.size import count_parameters, forward_flops
 
 KINDS = [
