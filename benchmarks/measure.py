@@ -27,7 +27,7 @@ def in_rounds(
     """Seconds of each function, called in turn, round after round, after some rounds to warm up.
 
     What disturbs the machine for a while then disturbs all of them. A turn is so many calls, at
-    whose end a number that the last returns is waited for; of a turn, the seconds of one call.
+    whose end what the last one returns is waited for; of a turn, the seconds of one call.
     """
     now = CLOCKS[clock]
     seconds: dict[str, list[float]] = {name: [] for name in functions}
@@ -37,7 +37,9 @@ def in_rounds(
             for _ in range(steps):
                 last = function()
             if getattr(last, "shape", None) == ():
-                float(last)
+                float(last)  # a number of PyTorch, or of JAX
+            else:
+                jax.block_until_ready(last)
             if round_ >= warm_up:
                 seconds[name].append((now() - began) / steps)
     return seconds
@@ -53,8 +55,8 @@ def report(
     flops: float | None = None,
     peer: list[float] | None = None,
     **facts: Any,
-) -> None:
-    """Print a measurement.
+) -> dict[str, Any]:
+    """Prints a measurement, and returns what it says.
 
     Args:
         benchmark: which program measures.
@@ -94,3 +96,4 @@ def report(
         by_round = [theirs / ours for theirs, ours in zip(peer, seconds, strict=True)]
         line["speed_to_peer_by_round"] = round(statistics.median(by_round), 3)
     print(json.dumps(line), flush=True)
+    return line

@@ -26,7 +26,7 @@ from calibtrain.training.shared_gradient import make_gradient
 from calibtrain.training.state import TrainState, initial_state
 from calibtrain.training.step import make_train_step
 
-PEER = "torch eager"
+PEER, COMPILED_PEER = "torch eager", "torch compiled"
 
 
 def example(rng: np.random.Generator, vocab: int, rows: int, context: int) -> Batch:
@@ -102,9 +102,78 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=1 if on_cpu else 10, help=steps)
 
 
-def main() -> None:
+def compare(given: argparse.Namespace, config: ModelConfig, vocab: int) -> list[dict[str, Any]]:
+    """Measures our step beside its peers, and returns the lines that are printed.
+
+    Args:
+        given: what `add_arguments` adds.
+        config: the model.
+        vocab: vocabulary entries.
+    """
+    dtype = compute_dtype(config)
+    batch = example(np.random.default_rng(0), vocab, given.rows, given.context)
+    tokens = np.concatenate([batch.tokens, batch.labels[:, -1:]], axis=1)
+    runs: dict[str, Callable[[], Any]] = {}
+    temporary: dict[str, int | None] = {}
+    for name, fields in (("calibtrain", ()), ("calibtrain, all statistics", FIELDS)):
+        runs[name], temporary[name] = make(config, vocab, batch, fields)
+    pieces = pieces_of(batch)
+    if pieces > 1:
+        name = "calibtrain, the batch whole"
+        runs[name], temporary[name] = make(config, vocab, batch, pieces=1)
+    if not given.no_flax:
+        name = "flax, whole logits"
+        runs[name], temporary[name] = flax_peer.make(config, vocab, tokens, dtype)
+    if not given.no_torch and importlib.util.find_spec("torch"):
+        from benchmarks import torch_peer
+
+        half = dtype == jnp.bfloat16
+        peers = [(PEER, False, 1)]
+        if pieces > 1:
+            peers.append((f"{PEER}, in pieces", False, pieces))
+        if given.torch_compile:
+            peers.append((COMPILED_PEER, True, 1))
+        for name, compiled, cut in peers:
+            runs[name] = torch_peer.make(
+                config,
+                vocab,
+                tokens,
+                compiled=compiled,
+                bfloat16=half,
+                pieces=cut,
+            )
+    seconds = in_rounds(runs, given.repeats, given.clock, steps=given.steps)
+    facts: dict[str, Any] = {
+        "width": given.width,
+        "depth": given.depth,
+        "heads": given.heads,
+        "rows": given.rows,
+        "context": given.context,
+        "vocab": vocab,
+        "compute": str(dtype),
+        "clock": given.clock,
+        "steps": given.steps,
+    }
+    slots = given.rows * given.context
+    return [
+        report(
+            "step",
+            name,
+            times,
+            tokens=slots,
+            flops=training_flops(config, vocab, given.context) * slots,
+            peer=seconds.get(PEER),
+            peer_name=PEER if PEER in seconds else None,
+            temporary_bytes=temporary.get(name),
+            **facts,
+        )
+        for name, times in seconds.items()
+    ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of a comparison of steps."""
     on_cpu = jax.default_backend() == "cpu"
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     add_shape(parser)
     parser.add_argument("--vocab", type=int, nargs="+", default=[8192, 1024] if on_cpu else [32768])
     parser.add_argument("--repeats", type=int, default=REPEATS)
@@ -112,66 +181,15 @@ def main() -> None:
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--no-flax", action="store_true")
     parser.add_argument("--torch-compile", action="store_true", help="also PyTorch, compiled")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    add_arguments(parser)
     given = parser.parse_args()
     config = ModelConfig(width=given.width, depth=given.depth, heads=given.heads)
-    dtype = compute_dtype(config)
     for vocab in given.vocab:
-        batch = example(np.random.default_rng(0), vocab, given.rows, given.context)
-        tokens = np.concatenate([batch.tokens, batch.labels[:, -1:]], axis=1)
-        runs: dict[str, Callable[[], Any]] = {}
-        temporary: dict[str, int | None] = {}
-        for name, fields in (("calibtrain", ()), ("calibtrain, all statistics", FIELDS)):
-            runs[name], temporary[name] = make(config, vocab, batch, fields)
-        pieces = pieces_of(batch)
-        if pieces > 1:
-            name = "calibtrain, the batch whole"
-            runs[name], temporary[name] = make(config, vocab, batch, pieces=1)
-        if not given.no_flax:
-            name = "flax, whole logits"
-            runs[name], temporary[name] = flax_peer.make(config, vocab, tokens, dtype)
-        if not given.no_torch and importlib.util.find_spec("torch"):
-            from benchmarks import torch_peer
-
-            half = dtype == jnp.bfloat16
-            peers = [(PEER, False, 1)]
-            if pieces > 1:
-                peers.append((f"{PEER}, in pieces", False, pieces))
-            if given.torch_compile:
-                peers.append(("torch compiled", True, 1))
-            for name, compiled, cut in peers:
-                runs[name] = torch_peer.make(
-                    config,
-                    vocab,
-                    tokens,
-                    compiled=compiled,
-                    bfloat16=half,
-                    pieces=cut,
-                )
-        seconds = in_rounds(runs, given.repeats, given.clock, steps=given.steps)
-        facts: dict[str, Any] = {
-            "width": given.width,
-            "depth": given.depth,
-            "heads": given.heads,
-            "rows": given.rows,
-            "context": given.context,
-            "vocab": vocab,
-            "compute": str(dtype),
-            "clock": given.clock,
-            "steps": given.steps,
-        }
-        slots = given.rows * given.context
-        for name, times in seconds.items():
-            report(
-                "step",
-                name,
-                times,
-                tokens=slots,
-                flops=training_flops(config, vocab, given.context) * slots,
-                peer=seconds.get(PEER),
-                peer_name=PEER if PEER in seconds else None,
-                temporary_bytes=temporary.get(name),
-                **facts,
-            )
+        compare(given, config, vocab)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cost import fit, step_bytes
+from benchmarks.gpu import ALLOWED, distance, drawn_segments, offsets_of
 from benchmarks.peaks import peak_flops
 from calibtrain.config import ModelConfig
 from calibtrain.data.tokenizers.encoder import available_cores
@@ -76,6 +77,40 @@ def test_a_readout_is_measured_beside_whole_logits() -> None:
     whole = lines["whole logits"]["temporary_bytes"]
     assert whole >= 16_384 * 4096 * 4
     assert lines["additive_loss, all statistics"]["temporary_bytes"] < whole / 2
+
+
+def test_a_gpu_is_measured_by_parts_and_what_a_cpu_lacks_is_said() -> None:
+    shape = ["--width", "16", "--depth", "1", "--heads", "2", "--rows", "2", "--context", "16"]
+    rest = ["--vocab", "64", "--repeats", "1", "--chunks", "8", "--documents", "3"]
+    done = run("benchmarks.gpu", *shape, *rest, "--no-torch")
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("benchmarks.gpu: ")]
+    assert len(said) == 2
+    assert "no GPU" in said[0]
+    assert "PyTorch" in said[1]
+    printed = done.stdout.splitlines()
+    lines = [json.loads(line) for line in printed if line.startswith("{")]
+    rows = [line.split("|")[1].strip() for line in printed if re.match(r"\| .* \| \d", line)]
+    assert [line["name"] for line in lines] == rows
+    attention = [line for line in lines if line["benchmark"] == "gpu: attention"]
+    assert [line["name"] for line in attention] == ["ours (plain)", "xla"]
+    assert 0 < attention[1]["distance"] < 1e-5  # two ways to compute the same
+
+
+def test_packed_documents_are_given_by_their_offsets() -> None:
+    segments = drawn_segments(rows=3, context=20, documents=4)
+    offsets, lengths = offsets_of(segments)
+    assert (lengths > 0).all()
+    np.testing.assert_array_equal(np.diff(offsets, axis=1), lengths)
+    for row, own in zip(segments, lengths, strict=True):
+        np.testing.assert_array_equal(row, np.repeat(np.arange(4), own))
+    assert (offsets[:, -1] == 20).all()
+
+
+def test_values_that_are_no_numbers_are_not_equal() -> None:
+    found = [np.ones(3), np.array([1.0, np.nan, 1.0])]
+    assert not distance(found, [np.ones(3), np.ones(3)]) <= max(ALLOWED.values())
+    assert distance([np.array([3.0, 4.0])], [np.array([3.0, 5.0])]) == pytest.approx(34**-0.5)
 
 
 def test_seconds_until_a_step_runs_are_measured_against_depth() -> None:

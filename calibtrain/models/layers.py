@@ -1,4 +1,4 @@
-"""Layers that the models share: linear maps, RMSNorm, the vocabulary, rotary positions."""
+"""Layers that the models share: linear maps, the vocabulary, rotary positions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from calibtrain.config import RopeScalingConfig
+from calibtrain.models.fusion import kept_on_gpus
 from calibtrain.models.one_row import product
 
 if TYPE_CHECKING:  # benchmarks run without it
@@ -26,7 +27,9 @@ def _multiply(
 
 
 def _multiply_forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
-    return x @ kernel, (x, kernel)
+    # On a GPU, XLA would merge small products with the same x, and copy the parts of the result.
+    # Seen through a barrier with its kernel, x is another one for each product.
+    return jnp.matmul(*kept_on_gpus((x, kernel))), (x, kernel)
 
 
 def _multiply_backward(residuals: tuple, gradient: Array) -> tuple[Array, Array]:
@@ -68,45 +71,6 @@ class Linear(nnx.Module):
         else:  # kept in a narrower type for decoding
             y = product(x, kernel).astype(x.dtype)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
-
-
-@jax.custom_vjp
-def _normalize(
-    x: Float[Array, "*batch width"], scale: Float[Array, " width"], epsilon: float
-) -> Float[Array, "*batch width"]:
-    return _normalize_forward(x, scale, epsilon)[0]
-
-
-def _normalize_forward(x: Array, scale: Array, epsilon: float) -> tuple[Array, tuple]:
-    exact = x.astype(jnp.float32)
-    mean_square = jnp.mean(jnp.square(exact), axis=-1, keepdims=True)
-    inverse = jax.lax.rsqrt(mean_square + epsilon)
-    return (exact * inverse * scale).astype(x.dtype), (x, scale, inverse)
-
-
-def _normalize_backward(residuals: tuple, gradient: Array) -> tuple[Array, Array, None]:
-    # written out: automatic differentiation takes about three times as long on a CPU
-    x, scale, inverse = residuals
-    exact, gradient = x.astype(jnp.float32), gradient.astype(jnp.float32)
-    scaled = gradient * scale
-    along = jnp.mean(scaled * exact, axis=-1, keepdims=True) * inverse**3
-    axes = tuple(range(x.ndim - 1))
-    to_scale = jnp.sum(gradient * exact * inverse, axis=axes)
-    return (scaled * inverse - exact * along).astype(x.dtype), to_scale, None
-
-
-_normalize.defvjp(_normalize_forward, _normalize_backward)
-
-
-class RMSNorm(nnx.Module):
-    """x / sqrt(mean x^2 + epsilon) * scale, computed in float32 (Zhang & Sennrich 2019)."""
-
-    def __init__(self, width: int, epsilon: float):
-        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
-        self.epsilon = epsilon
-
-    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        return _normalize(x, self.scale[...], self.epsilon)
 
 
 class Vocabulary(nnx.Module):

@@ -11,7 +11,8 @@ from flax import nnx
 from jax import Array
 
 from calibtrain.config import ModelConfig
-from calibtrain.models.layers import Linear, RMSNorm, Vocabulary
+from calibtrain.models.layers import Linear, Vocabulary
+from calibtrain.models.norm import RMSNorm
 from calibtrain.models.stack import run_layers
 
 if TYPE_CHECKING:  # benchmarks run without it

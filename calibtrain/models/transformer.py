@@ -14,13 +14,13 @@ from calibtrain.config import ModelConfig
 from calibtrain.models.attention import attend, attend_to_cache, choose
 from calibtrain.models.layers import (
     Linear,
-    RMSNorm,
     Vocabulary,
     rotary_angles,
     rotary_angles_at,
     rotary_frequencies,
     rotate,
 )
+from calibtrain.models.norm import RMSNorm
 from calibtrain.models.stack import run_layers
 
 if TYPE_CHECKING:  # benchmarks run without it

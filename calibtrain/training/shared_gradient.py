@@ -30,7 +30,7 @@ def make_gradient(
         objective: what is minimised.
         accumulate: number of micro-batches that the rows of a device are cut into.
         layout: of the devices that share the rows; None or one device means no collectives at all.
-        fields: statistics computed besides those that the objective reads.
+        fields: statistics whose sums over tokens are wanted as well, as metrics named "sum/...".
         chunk: tokens whose logits are held at once; None means a default for the platform.
     """
     shared = layout is not None and layout.devices > 1

@@ -42,7 +42,7 @@ class TokenGradient:
     Attributes:
         network: the model.
         objective: what is minimised.
-        fields: statistics computed besides those that the objective reads.
+        fields: statistics whose weighted sums are wanted as well; none by default.
         chunk: tokens whose logits are held at once; None means a default for the platform.
         micro_batches: number of pieces that the rows are cut into.
     """
@@ -111,6 +111,9 @@ class TokenGradient:
             "confidence": jnp.sum(stats.confidence * batch.weights),
             "correct": jnp.sum(stats.correct * batch.weights),
             "counts": bound.counted(stats, batch.weights),
+            "asked": {
+                f"sum/{name}": jnp.sum(getattr(stats, name) * batch.weights) for name in self.fields
+            },
         }
         if not bound.is_cross_entropy:
             sums["nll"] = jnp.sum(stats.nll * batch.weights)
@@ -177,7 +180,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> StepResult:
         # the gradient of the mean loss
         grads, sums = summed(state.params, batch, state.step, state.loss_state)
-        counts = sums.pop("counts")
+        counts, asked = sums.pop("counts"), sums.pop("asked")
         grads = jax.tree.map(lambda g: g / sums["weight"], grads)
         # the update
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -189,6 +192,7 @@ def make_train_step(
             "loss": sums["loss"] / sums["weight"],
             # of the adapters alone, where only they are trained
             "gradient_norm": optax.tree.norm(grads[ADAPTER] if network.adapter else grads),
+            **asked,
         }
         memory = objective.advanced(state.loss_state, counts, state.step)
         return TrainState(state.step + 1, params, opt_state, running, memory), metrics

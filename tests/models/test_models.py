@@ -13,8 +13,9 @@ from flax import nnx
 from calibtrain.config import ModelConfig
 from calibtrain.models import build, compute_dtype
 from calibtrain.models.attention import attend, causal_mask
-from calibtrain.models.layers import RMSNorm, rotary_angles, rotary_frequencies, rotate
+from calibtrain.models.layers import rotary_angles, rotary_frequencies, rotate
 from calibtrain.models.lstm import LSTMLayer
+from calibtrain.models.norm import RMSNorm
 from calibtrain.models.size import count_parameters, forward_flops
 
 KINDS = [
@@ -124,7 +125,17 @@ def test_cudnn_is_asked_what_it_answers(
         assert jax.eval_shape(gradient, query, segments) == query
 
 
-def test_the_norm_and_its_gradients_equal_a_direct_float64_computation() -> None:
+def branch_of_gpus(*operands: Any, cuda: Any = None, default: Any, **others: Any) -> Any:
+    """In place of `jax.lax.platform_dependent`: what a GPU computes, computed here."""
+    return (cuda or default)(*operands)
+
+
+@pytest.mark.parametrize("platform", ["here", "gpu"])
+def test_the_norm_and_its_gradients_equal_a_direct_float64_computation(
+    platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if platform == "gpu":
+        monkeypatch.setattr(jax.lax, "platform_dependent", branch_of_gpus)
     rng = np.random.default_rng(5)
     x, scale, out = rng.normal(size=(3, 4, 16)), rng.normal(size=16), rng.normal(size=(3, 4, 16))
     graph = nnx.graphdef(RMSNorm(16, 1e-3))
@@ -143,6 +154,30 @@ def test_the_norm_and_its_gradients_equal_a_direct_float64_computation() -> None
         want = [np.asarray(part) for part in (value, *back(jnp.asarray(out)))]
     for mine, exact in zip(got, want, strict=True):
         np.testing.assert_allclose(mine, exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.long
+def test_a_model_with_what_gpus_compute_apart_has_the_same_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = build(ModelConfig(width=16, depth=2, heads=2), 32)
+    params = network.init(jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (2, 8), 0, 32)
+
+    def loss(params: Any) -> jax.Array:
+        hidden, unembedding, _ = network.apply(params, tokens, jnp.zeros_like(tokens))
+        return jnp.sum(jnp.sin(hidden @ unembedding))
+
+    here = jax.grad(loss)(params)
+    monkeypatch.setattr(jax.lax, "platform_dependent", branch_of_gpus)
+    jax.clear_caches()
+    barriers = str(jax.make_jaxpr(jax.grad(loss))(params)).count("optimization_barrier")
+    # two of each norm (four a layer and the last one), one of each product with a kernel
+    assert barriers >= 2 * 9 + 2 * 7
+    for own, other in zip(
+        jax.tree.leaves(jax.grad(loss)(params)), jax.tree.leaves(here), strict=True
+    ):
+        np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.long

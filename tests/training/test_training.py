@@ -22,6 +22,7 @@ from calibtrain.evaluation import evaluate_run, train_run
 from calibtrain.models import build
 from calibtrain.models.pieces import LEAST_PIECE
 from calibtrain.models.size import training_flops
+from calibtrain.readout import FIELDS, readout
 from calibtrain.runs.checkpoint import Identity, remove_unfinished, save, steps_saved
 from calibtrain.runs.folder import RunFolder
 from calibtrain.training.coupled import (
@@ -76,6 +77,26 @@ def one_step(accumulate: int, weights: np.ndarray) -> tuple[Any, Any]:
     gradient = TokenGradient(network, Objective(), micro_batches=accumulate)
     step = jax.jit(make_train_step(network, optimizer, gradient=gradient))
     return step(state, batch)
+
+
+@pytest.mark.long
+def test_statistics_that_are_asked_for_are_those_of_the_readout() -> None:
+    network = build(tiny().model, 40)
+    optimizer = make_optimizer(tiny().optimizer, 10)
+    state = initial_state(network, optimizer, 0)
+    rng = np.random.default_rng(0)
+    tokens, labels = rng.integers(0, 40, (2, 4, 16))
+    weights = rng.uniform(size=(4, 16)).astype(np.float32)
+    batch = Batch(*map(jnp.asarray, (tokens, labels, np.zeros((4, 16), int), weights)))
+    gradient = TokenGradient(network, Objective(), FIELDS, micro_batches=2)
+    step = jax.jit(make_train_step(network, optimizer, gradient=gradient))
+    hidden, unembedding, _ = network.apply(state.params, batch.tokens, batch.segments)
+    wanted = readout(hidden, unembedding, batch.labels)
+    after, metrics = step(state, batch)
+    for name in FIELDS:
+        own = jnp.sum(getattr(wanted, name) * batch.weights)
+        np.testing.assert_allclose(metrics[f"sum/{name}"], own, rtol=1e-5, err_msg=name)
+    assert after.running.keys() == state.running.keys()
 
 
 @pytest.mark.long
