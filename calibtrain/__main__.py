@@ -9,14 +9,12 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback, for the moment 
 import gc
 import sys
 
-from calibtrain.process.huge_pages import use_huge_pages
 from calibtrain.process.interruption import Interrupted, end_now, interruptible
 from calibtrain.process.output import prepare_streams
 
 
 def main() -> None:
     """Entry point."""
-    use_huge_pages()
     # JAX makes objects by the million; looking for cycles at every 700 takes a tenth of a command
     gc.set_threshold(10_000)
     prepare_streams()  # before anything gets the number of a stream that is closed

@@ -28,7 +28,7 @@ def _multiply(
 
 def _multiply_forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
     # On a GPU, XLA would merge small products with the same x, and copy the parts of the result.
-    # Seen through a barrier with its kernel, x is another one for each product.
+    # Behind a barrier of its own, each product has its own x.
     return jnp.matmul(*kept_on_gpus((x, kernel))), (x, kernel)
 
 

@@ -12,10 +12,11 @@ from jax import Array
 
 from calibtrain.readout.token_stats import MASKED
 
-CHUNK_ELEMENTS = {"cpu": 2**22, "gpu": 2**28, "tpu": 2**26}
+CHUNK_ELEMENTS = {"cpu": 2**22, "gpu": 2**28}
 """Logits held at once by default, by platform: on a CPU as many as its caches nearly hold, on
-accelerators, which small products leave mostly idle, 1 GiB and 256 MiB. With each chunk a GPU reads
-and writes the whole gradient of the unembedding."""
+a GPU 1 GiB, as with each chunk it reads and writes the whole gradient of the unembedding."""
+CHUNK_ELEMENTS_ELSEWHERE = 2**26
+"""On other accelerators, which small products leave mostly idle: 256 MiB."""
 
 LEAST_CHUNK = 128
 """Tokens, however large the vocabulary: every chunk passes over the whole unembedding."""
@@ -23,7 +24,8 @@ LEAST_CHUNK = 128
 
 def default_chunk(vocab: int, platform: str) -> int:
     """Returns how many tokens are multiplied at once on a platform ("cpu", "gpu", "tpu")."""
-    return max(LEAST_CHUNK, CHUNK_ELEMENTS[platform] // vocab)
+    elements = CHUNK_ELEMENTS.get(platform, CHUNK_ELEMENTS_ELSEWHERE)
+    return max(LEAST_CHUNK, elements // vocab)
 
 
 @dataclasses.dataclass(frozen=True)

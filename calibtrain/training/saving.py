@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -169,11 +170,12 @@ class Saves:
 
 def _wait_for_abandoned() -> None:
     end = time.monotonic() + _PATIENCE
-    while _abandoned:
-        _abandoned[0].join(max(0.0, end - time.monotonic()))
-        if _abandoned[0].is_alive():
+    for thread in list(_abandoned):
+        thread.join(max(0.0, end - time.monotonic()))
+        if thread.is_alive():
             raise TransientError(
                 "a checkpoint whose training was interrupted is still being written by this "
                 "process; start again once it is written, or restart the process"
             )
-        del _abandoned[0]
+        with suppress(ValueError):  # another thread waited too
+            _abandoned.remove(thread)

@@ -17,8 +17,9 @@ _ANYTHING = 600.0
 """Seconds that a call other than a step, such as a compilation in mid-run, may take."""
 
 _LONG = 0.1
-"""Seconds of a step from which on the next one is held back, until this part has passed:"""
+"""Seconds of a step from which on the next one is held back."""
 _HELD = 0.9
+"""The part of the shortest step so far until which it is."""
 
 
 class Ask(enum.IntEnum):

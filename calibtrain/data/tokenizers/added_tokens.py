@@ -3,7 +3,7 @@
 The tokenizers package cuts both kinds out of a text before anything else. Here a special token (a
 mark: "special": true) is never found in a text. A token that is text (a word, a run of spaces) is
 found as that package finds it where marks in a text are letters (`encode_special_tokens`), and
-stands for the bytes of its spelling: not inside the spelling of a mark, therefore.
+stands for the bytes of its spelling. It is not found inside the spelling of a mark.
 """
 
 import dataclasses
