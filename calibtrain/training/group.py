@@ -112,12 +112,11 @@ class Group:
             UserError: where a checkpoint could not be written.
         """
         self.step += 1
-        self._stop.step()
         self.saves.poll()
         asked, at = Ask.NOTHING, self.step - 1
         if self._lagging is not None:
             asked = self._check(self._lagging, at)
-        self._stop.began()
+        self._stop.step()
         if not hosts.are_many():
             asked, at = self.ask(), self.step
         if asked == Ask.FAIL:

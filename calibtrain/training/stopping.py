@@ -70,22 +70,15 @@ class Stop(threading.Event):
     def pause(self) -> None:
         """What comes now is not a step."""
         self._since: float | None = None
-        self._began: float | None = None
         self._next = 0.0
 
     def step(self) -> None:
-        """A step was dispatched, and the one before it is done."""
+        """A step was dispatched, and the one before it is done: the device computes this one."""
         now = time.monotonic()
         if self._since is not None:
             self._longest = max(self._longest, now - self._since)
+            self._shortest = min(self._shortest, now - self._since)
         self._stepping, self._since = True, now
-
-    def began(self) -> None:
-        """The step before is done, so the device computes the one that was dispatched."""
-        now = time.monotonic()
-        if self._began is not None:
-            self._shortest = min(self._shortest, now - self._began)
-        self._began = now
         # of all steps: where the device had to wait for one, the next ones are held back less
         self._next = now + _HELD * self._shortest if _LONG <= self._shortest < math.inf else 0.0
 

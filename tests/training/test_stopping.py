@@ -13,10 +13,8 @@ def stepping(stop: Stop, seconds: float) -> None:
     """Steps that take so long, of which the last is under way."""
     for _ in range(3):
         stop.step()
-        stop.began()
         time.sleep(seconds)
     stop.step()
-    stop.began()
 
 
 def waited(stop: Stop) -> float:
@@ -51,7 +49,6 @@ def test_steps_that_became_shorter_are_held_back_less_and_less() -> None:
     for _ in range(4):
         held.append(waited(stop))
         stop.step()
-        stop.began()
     assert held == sorted(held, reverse=True)
     assert held[-1] < 0.9 * held[0]
 
